@@ -1,0 +1,278 @@
+"""The book's layers (Deep Learning from Scratch, chapters 5 to 7), each with forward and backward.
+
+Parameters are held, never copied: an optimizer that updates them in place is seen by the layer. No argument is
+changed, and every result has the dtype that NumPy gives the operation (float32 stays float32).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from numpy_ref.checks import (
+    Array,
+    check_array,
+    check_batch,
+    check_int,
+    check_number,
+    check_shape,
+    random_stream,
+    recorded,
+)
+from numpy_ref.functions import class_labels, cross_entropy_error, sigmoid, softmax
+from numpy_ref.im2col import col2im, conv_output_size, im2col
+from numpy_ref.pooling import AveragePooling as AveragePooling
+from numpy_ref.pooling import Pooling as Pooling
+
+
+class Layer(Protocol):
+    """What a network asks of a layer. Parameters, where there are any, are W and b or gamma and beta."""
+
+    def forward(self, x: Array) -> Array: ...
+
+    def backward(self, dout: Array) -> Array: ...
+
+
+class Relu:
+    """max(0, x), with no gradient where x <= 0. The original's backward writes into its argument; this one does not."""
+
+    def __init__(self) -> None:
+        self.mask: Array | None = None  # True where x <= 0
+
+    def forward(self, x: Array) -> Array:
+        check_batch("x", x)
+        self.mask = x <= 0
+        return np.where(self.mask, x.dtype.type(0), x)
+
+    def backward(self, dout: Array) -> Array:
+        mask = recorded(self.mask, self)
+        check_shape("dout", dout, mask.shape)
+        return np.where(mask, dout.dtype.type(0), dout)
+
+
+class Sigmoid:
+    """1 / (1 + exp(-x))."""
+
+    def __init__(self) -> None:
+        self.out: Array | None = None
+
+    def forward(self, x: Array) -> Array:
+        check_batch("x", x)
+        self.out = sigmoid(x)
+        return self.out
+
+    def backward(self, dout: Array) -> Array:
+        out = recorded(self.out, self)
+        check_shape("dout", dout, out.shape)
+        return np.asarray(dout * (1.0 - out) * out)
+
+
+class Flatten:
+    """(N, C, H, W) to (N, C*H*W), in C, H, W order. Affine does this by itself; here it can be a layer of its own."""
+
+    def __init__(self) -> None:
+        self.x_shape: tuple[int, ...] | None = None
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = check_batch("x", x).shape
+        return x.reshape(len(x), -1)
+
+    def backward(self, dout: Array) -> Array:
+        shape = recorded(self.x_shape, self)
+        check_shape("dout", dout, (shape[0], int(np.prod(shape[1:]))))
+        return dout.reshape(shape)
+
+
+class Affine:
+    """x W + b for W (D, H), so W is the transpose of torch's Linear.weight; x is (N, D) or (N, C, H, W) with C*H*W = D.
+
+    b is (H,) or a plain number. ValueError for other shapes.
+    """
+
+    def __init__(self, W: Array, b: Array | float) -> None:
+        self.W = check_array("W", W, ndim=2)
+        self.b = _check_bias(b, W.shape[1])
+        self.x: Array | None = None  # (N, D)
+        self.x_shape: tuple[int, ...] = ()
+        self.dW: Array | None = None
+        self.db: Array | None = None
+
+    def forward(self, x: Array) -> Array:
+        self.x_shape = check_batch("x", x).shape
+        flat = x.reshape(len(x), -1)
+        if flat.shape[1] != self.W.shape[0]:
+            raise ValueError(f"x of shape {x.shape} has {flat.shape[1]} features, W {self.W.shape} takes {len(self.W)}")
+        self.x = flat
+        return np.asarray(flat @ self.W + self.b)
+
+    def backward(self, dout: Array) -> Array:
+        x = recorded(self.x, self)
+        check_shape("dout", dout, (len(x), self.W.shape[1]))
+        self.dW = x.T @ dout
+        self.db = np.sum(dout, axis=0)
+        return np.asarray((dout @ self.W.T).reshape(self.x_shape))
+
+
+class SoftmaxWithLoss:
+    """Mean cross-entropy of softmax(x) against t: labels (N,) or one-hot (N, C).
+
+    The value adds 1e-7 inside the log; the gradient, (softmax(x) - t) / N, does not know of it. backward(dout) scales
+    by dout, which the original ignores.
+    """
+
+    def __init__(self) -> None:
+        self.loss: np.floating | None = None
+        self.y: Array | None = None
+        self.t: Array | None = None
+
+    def forward(self, x: Array, t: Array) -> np.floating:
+        check_batch("x", x, ndim=2)
+        self.t = t
+        self.y = softmax(x)
+        self.loss = cross_entropy_error(self.y, t)
+        return self.loss
+
+    def backward(self, dout: float = 1) -> Array:
+        y, t = recorded(self.y, self), recorded(self.t, self)
+        n, classes = y.shape
+        dx = y.copy()
+        dx[np.arange(n), class_labels(t, (n, classes))] -= 1
+        return np.asarray(dx * dout / n)
+
+
+class Dropout:
+    """Zero where rand <= dropout_ratio in training; x * (1 - dropout_ratio) in prediction (Srivastava et al. 2014).
+
+    Training does not rescale, unlike torch's Dropout. The mask is drawn from rng, None for NumPy's global stream.
+    """
+
+    def __init__(self, dropout_ratio: float = 0.5, rng: np.random.RandomState | None = None) -> None:
+        self.dropout_ratio = check_number("dropout_ratio", dropout_ratio, 0, 1)
+        self.rng = random_stream(rng)
+        self.mask: Array | None = None
+
+    def forward(self, x: Array, train_flg: bool = True) -> Array:
+        check_batch("x", x)
+        if not train_flg:
+            return np.asarray(x * (1.0 - self.dropout_ratio))
+        self.mask = self.rng.rand(*x.shape) > self.dropout_ratio
+        return np.asarray(x * self.mask)
+
+    def backward(self, dout: Array) -> Array:
+        mask = recorded(self.mask, self)
+        check_shape("dout", dout, mask.shape)
+        return np.asarray(dout * mask)
+
+
+class BatchNormalization:
+    """(x - mean) / sqrt(var + 1e-6) * gamma + beta per feature (Ioffe & Szegedy 2015); gamma, beta (D,) or numbers.
+
+    x is (N, D), or (N, C, H, W) taken as (N, C*H*W): D features, not one per channel. Unlike torch's BatchNorm the
+    running variance is biased, and momentum is the weight of the old running value.
+    """
+
+    EPS = 10e-7  # as the book writes it: 1e-6
+
+    def __init__(
+        self,
+        gamma: Array | float,
+        beta: Array | float,
+        momentum: float = 0.9,
+        running_mean: Array | None = None,
+        running_var: Array | None = None,
+    ) -> None:
+        self.gamma = gamma
+        self.beta = beta
+        self.momentum = check_number("momentum", momentum, 0, 1)
+        self.running_mean = running_mean
+        self.running_var = running_var
+        self.x_shape: tuple[int, ...] = ()
+        self.xn: Array | None = None  # (N, D), normalised
+        self.std: Array | None = None  # (D,)
+        self.dgamma: Array | None = None
+        self.dbeta: Array | None = None
+
+    def forward(self, x: Array, train_flg: bool = True) -> Array:
+        self.x_shape = check_batch("x", x).shape
+        flat = x.reshape(len(x), -1)  # (N, D)
+        self._check_features(flat.shape[1])
+        if self.running_mean is None or self.running_var is None:
+            self.running_mean = np.zeros(flat.shape[1], dtype=flat.dtype)
+            self.running_var = np.zeros(flat.shape[1], dtype=flat.dtype)
+        if not train_flg:
+            xn = (flat - self.running_mean) / np.sqrt(self.running_var + self.EPS)
+            return np.asarray(self.gamma * xn + self.beta).reshape(self.x_shape)
+        mean = flat.mean(axis=0)
+        centred = flat - mean
+        var = np.mean(centred**2, axis=0)
+        self.std = np.sqrt(var + self.EPS)
+        self.xn = centred / self.std
+        self.running_mean = self.momentum * self.running_mean + (1 - self.momentum) * mean
+        self.running_var = self.momentum * self.running_var + (1 - self.momentum) * var
+        return np.asarray(self.gamma * self.xn + self.beta).reshape(self.x_shape)
+
+    def backward(self, dout: Array) -> Array:
+        xn, std = recorded(self.xn, self), recorded(self.std, self)
+        check_shape("dout", dout, self.x_shape)
+        flat = dout.reshape(xn.shape)
+        n = len(flat)
+        self.dbeta = flat.sum(axis=0)
+        self.dgamma = np.sum(xn * flat, axis=0)
+        # The mean and the variance move with x: project dout off the constant and off xn itself.
+        dx = self.gamma / std * (flat - self.dbeta / n - xn * (self.dgamma / n))
+        return np.asarray(dx).reshape(self.x_shape)
+
+    def _check_features(self, features: int) -> None:
+        for name in ("gamma", "beta", "running_mean", "running_var"):
+            value = getattr(self, name)
+            if value is not None and np.ndim(value) != 0:
+                check_shape(name, value, (features,))
+
+
+class Convolution:
+    """Cross-correlation of x (N, C, H, W) with W (FN, C, FH, FW), plus b: (N, FN, OH, OW), by im2col.
+
+    b is (FN,) or a plain number. ValueError for other shapes or a filter larger than the padded image; a stride that
+    does not divide is floored, as torch does.
+    """
+
+    def __init__(self, W: Array, b: Array | float, stride: int = 1, pad: int = 0) -> None:
+        self.W = check_array("W", W, ndim=4)
+        self.b = _check_bias(b, W.shape[0])
+        self.stride = check_int("stride", stride, 1)
+        self.pad = check_int("pad", pad, 0)
+        self.x_shape: tuple[int, int, int, int] | None = None
+        self.col: Array | None = None  # (N*OH*OW, C*FH*FW)
+        self.dW: Array | None = None
+        self.db: Array | None = None
+
+    def forward(self, x: Array) -> Array:
+        n, c, h, w = check_batch("x", x, ndim=4).shape
+        fn, channels, fh, fw = self.W.shape
+        if c != channels:
+            raise ValueError(f"x of shape {x.shape} has {c} channels, W {self.W.shape} takes {channels}")
+        out_h = conv_output_size(h, fh, self.stride, self.pad)
+        out_w = conv_output_size(w, fw, self.stride, self.pad)
+        self.x_shape = (n, c, h, w)
+        self.col = im2col(x, fh, fw, self.stride, self.pad)
+        out = self.col @ self.W.reshape(fn, -1).T + self.b  # (N*OH*OW, FN)
+        return np.asarray(out.reshape(n, out_h, out_w, fn).transpose(0, 3, 1, 2))
+
+    def backward(self, dout: Array) -> Array:
+        x_shape, col = recorded(self.x_shape, self), recorded(self.col, self)
+        fn, _, fh, fw = self.W.shape
+        out_h = conv_output_size(x_shape[2], fh, self.stride, self.pad)
+        out_w = conv_output_size(x_shape[3], fw, self.stride, self.pad)
+        check_shape("dout", dout, (x_shape[0], fn, out_h, out_w))
+        rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)  # (N*OH*OW, FN)
+        self.db = np.sum(rows, axis=0)
+        self.dW = (col.T @ rows).T.reshape(self.W.shape)
+        return col2im(rows @ self.W.reshape(fn, -1), x_shape, fh, fw, self.stride, self.pad)
+
+
+def _check_bias(b: Array | float, outputs: int) -> Array | float:
+    """b, one number per output; a plain number serves all, as the book's filter demo passes it."""
+    if np.ndim(b) == 0:
+        return check_number("b", b, -np.inf)
+    return check_shape("b", b, (outputs,))

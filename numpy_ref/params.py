@@ -1,0 +1,137 @@
+"""params.pkl to a dict of arrays and back, without ever unpickling.
+
+A pickle is a program: loading one from a stranger runs it. read_params walks its opcodes with inert stand-ins for the
+few names that NumPy arrays need, and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from numpy_ref.checks import Array
+from numpy_ref.files import replace_file
+from numpy_ref.pickles import ParamsError as ParamsError
+from numpy_ref.pickles import describe, interpret
+
+MAX_BYTES = 256 * 2**20  # of the file: 70 times the book's
+
+_FOREIGN_STARTS = {
+    b"\x1f\x8b": "a gzip file: unpack it first",
+    b"BZh": "a bzip2 file: unpack it first",
+    b"PK\x03\x04": "a zip file, as .pt and .npz files are: params.pkl is expected",
+    b"\x93NUMPY": "a .npy file: params.pkl is expected",
+    b"\x89HDF": "an HDF5 file: params.pkl is expected",
+    b"version https://git-lfs": "a Git LFS pointer: run git lfs pull",
+    b"<": "a web page: download the raw file",
+    b"\xc2\x80": "a pickle that was copied as text: copy it as binary",
+    b"\xef\xbf\xbd": "a pickle that was copied as text: copy it as binary",
+}
+
+
+def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite: bool = False) -> dict[str, Array]:
+    """Arrays by name from a pickled dict of float16, float32 or float64 arrays, protocols 0 to 5.
+
+    Nothing in the file is run: it is interpreted, and anything but such a dict is refused. Arrays come in C order and
+    native byte order. ParamsError names the cause, NaN and infinities (unless allowed) among them; OSError for a file
+    that cannot be read.
+    """
+    data = _read_file(Path(path), max_bytes)
+    try:
+        return _checked_dict(interpret(data), allow_nonfinite)
+    except ParamsError as error:
+        raise ParamsError(f"{path}: {error}") from None
+
+
+def write_params(params: Mapping[str, Array], path: str | Path) -> None:
+    """Write params as a protocol 4 pickle that NumPy 1 and 2, so the book's own code too, can load.
+
+    The file is read back and compared bit for bit before it takes path's place. ParamsError for anything but a
+    non-empty dict of float arrays; OSError.
+    """
+    arrays = _checked_dict({name: _as_array(name, value) for name, value in params.items()}, allow_nonfinite=True)
+
+    data = _encode(arrays)
+
+    def verify(written: Path) -> None:
+        back = read_params(written, max_bytes=len(data), allow_nonfinite=True)
+        if back.keys() != arrays.keys() or any(not _same_bits(back[name], arrays[name]) for name in arrays):
+            raise OSError(f"{path}: what was written does not read back as it was")
+
+    replace_file(path, data, verify)
+
+
+def _as_array(name: object, value: object) -> Array:
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.dtype.itemsize > 8:
+        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise ParamsError(f"{name!r} must be an array of float16, float32 or float64, got {kind}")
+    return np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+
+
+def _same_bits(a: Array, b: Array) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _read_file(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a regular file, at most max_bytes of them, with a look at how it starts."""
+    # Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ParamsError(f"{path}: not a regular file")
+        if status.st_size > max_bytes:
+            raise ParamsError(
+                f"{path}: {status.st_size} bytes, over the limit of {max_bytes}: raise max_bytes if you trust it"
+            )
+        data = file.read(max_bytes + 1)
+    if not data:
+        raise ParamsError(f"{path}: empty file")
+    for start, what in _FOREIGN_STARTS.items():
+        if data.startswith(start):
+            raise ParamsError(f"{path}: this is {what}")
+    return data
+
+
+def _checked_dict(value: object, allow_nonfinite: bool) -> dict[str, Array]:
+    """value, if it is a dict of named, non-empty float arrays of at least one axis. ParamsError."""
+    if not isinstance(value, dict):
+        raise ParamsError(f"holds {describe(value)}, expected a dict of arrays")
+    if not value:
+        raise ParamsError("holds no arrays: the dict is empty")
+    for name, array in value.items():
+        if not isinstance(name, str):
+            raise ParamsError(f"a key is {describe(name)}, expected a name")
+        if not isinstance(array, np.ndarray):
+            raise ParamsError(f"{name!r} is {describe(array)}, expected an array")
+        if array.ndim == 0 or array.size == 0:
+            raise ParamsError(f"{name!r} has shape {array.shape}: a parameter has at least one axis and one entry")
+        if not allow_nonfinite and not np.isfinite(array).all():
+            raise ParamsError(f"{name!r} holds NaN or infinity: pass allow_nonfinite=True if that is meant")
+    return value
+
+
+def _encode(arrays: Mapping[str, Array]) -> bytes:
+    """The pickle itself, opcode by opcode: pickle.dumps would write the names that only NumPy 2 knows."""
+    parts = [b"\x80\x04}("]
+    for name, array in arrays.items():
+        shape = b"".join(b"J" + struct.pack("<i", size) for size in array.shape)
+        parts += [
+            b"X" + _sized(name.encode()),
+            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R",
+            b"(K\x01(" + shape + b"t",
+            b"cnumpy\ndtype\n\x8c\x02f%d\x89\x88\x87R" % array.dtype.itemsize,
+            b"(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb",
+            b"\x89" + b"\x8e" + struct.pack("<Q", array.nbytes) + array.astype(array.dtype.newbyteorder("<")).tobytes(),
+            b"tb",
+        ]
+    return b"".join([*parts, b"u."])
+
+
+def _sized(text: bytes) -> bytes:
+    return struct.pack("<I", len(text)) + text

@@ -1,0 +1,104 @@
+"""The book's training loop (Deep Learning from Scratch, chapter 5 onwards)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from numpy_ref.checks import Array, check_batch, check_int, random_stream
+from numpy_ref.networks import Network
+from numpy_ref.optimizers import OPTIMIZERS
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Train network on batches drawn with replacement, and record the loss of every step and two accuracies an epoch.
+
+    Each logged loss is that of the batch after its update; accuracies are taken after the first step of each epoch, on
+    the first evaluate_sample_num_per_epoch samples of either set (None: on all). An epoch is a whole number of steps,
+    the last one included that the batch size does not divide. With verbose, progress goes to the logger
+    "numpy_ref.trainer" at level INFO: logging.basicConfig(level=logging.INFO) shows it.
+    ValueError, TypeError for empty or unequal data sets, sizes below 1 and unknown optimizers.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        x_train: Array,
+        t_train: Array,
+        x_test: Array,
+        t_test: Array,
+        epochs: int = 20,
+        mini_batch_size: int = 100,
+        optimizer: str = "SGD",
+        optimizer_param: Mapping[str, float] | None = None,
+        evaluate_sample_num_per_epoch: int | None = None,
+        verbose: bool = True,
+        rng: np.random.RandomState | None = None,
+    ) -> None:
+        _check_pair("train", x_train, t_train)
+        _check_pair("test", x_test, t_test)
+        if optimizer.lower() not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+        if evaluate_sample_num_per_epoch is not None:
+            check_int("evaluate_sample_num_per_epoch", evaluate_sample_num_per_epoch, 1)
+        self.network = network
+        self.x_train, self.t_train = x_train, t_train
+        self.x_test, self.t_test = x_test, t_test
+        self.epochs = check_int("epochs", epochs, 1)
+        self.batch_size = check_int("mini_batch_size", mini_batch_size, 1)
+        options: dict[str, Any] = {"lr": 0.01} if optimizer_param is None else dict(optimizer_param)
+        self.optimizer = OPTIMIZERS[optimizer.lower()](**options)
+        self.evaluate_sample_num_per_epoch = evaluate_sample_num_per_epoch
+        self.verbose = verbose
+        self.rng = random_stream(rng)
+        self.train_size = len(x_train)
+        self.iter_per_epoch = -(-self.train_size // self.batch_size)
+        self.max_iter = self.epochs * self.iter_per_epoch
+        self.current_iter = 0
+        self.current_epoch = 0
+        self.train_loss_list: list[float] = []
+        self.train_acc_list: list[float] = []
+        self.test_acc_list: list[float] = []
+        self.final_test_acc: float | None = None
+
+    def train(self) -> None:
+        """Run all epochs, then measure final_test_acc on the whole test set."""
+        for _ in range(self.max_iter):
+            self.train_step()
+        self.final_test_acc = self.network.accuracy(self.x_test, self.t_test)
+        self._log("final test accuracy %.4f", self.final_test_acc)
+
+    def train_step(self) -> None:
+        """One batch, one update, and the epoch's two accuracies where an epoch begins."""
+        batch = self.rng.choice(self.train_size, self.batch_size)
+        x, t = self.x_train[batch], self.t_train[batch]
+        self.optimizer.update(self.network.params, self.network.gradient(x, t))
+        self.train_loss_list.append(float(self.network.loss(x, t)))
+        self._log("step %d: train loss %.6f", self.current_iter + 1, self.train_loss_list[-1])
+        if self.current_iter % self.iter_per_epoch == 0:
+            self._evaluate()
+        self.current_iter += 1
+
+    def _evaluate(self) -> None:
+        self.current_epoch += 1
+        n = self.evaluate_sample_num_per_epoch
+        self.train_acc_list.append(self.network.accuracy(self.x_train[:n], self.t_train[:n]))
+        self.test_acc_list.append(self.network.accuracy(self.x_test[:n], self.t_test[:n]))
+        accuracies = self.train_acc_list[-1], self.test_acc_list[-1]
+        self._log("epoch %d: train accuracy %.4f, test accuracy %.4f", self.current_epoch, *accuracies)
+
+    def _log(self, message: str, *values: float) -> None:
+        if self.verbose:
+            logger.info(message, *values)
+
+
+def _check_pair(name: str, x: Array, t: Array) -> None:
+    check_batch(f"x_{name}", x)
+    check_batch(f"t_{name}", t)
+    if len(x) != len(t):
+        raise ValueError(f"x_{name} and t_{name} must have one length, got {len(x)} and {len(t)}")
