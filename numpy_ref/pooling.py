@@ -22,7 +22,7 @@ class _Pooling2d:
             )
         self.x_shape: tuple[int, int, int, int] | None = None
 
-    def _windows(self, x: Array, padding_value: float) -> Array:
+    def windows(self, x: Array, padding_value: float) -> Array:
         """One window a row, (N*OH*OW*C, PH*PW)."""
         n, c, h, w = check_batch("x", x, ndim=4).shape
         self.x_shape = (n, c, h, w)
@@ -40,12 +40,12 @@ class _Pooling2d:
         n, c, out_h, out_w = self._output_shape(recorded(self.x_shape, self))
         return per_window.reshape(n, out_h, out_w, c).transpose(0, 3, 1, 2)
 
-    def _per_window(self, dout: Array) -> Array:
+    def per_window(self, dout: Array) -> Array:
         """dout (N, C, OH, OW) in the order of the windows, (N*OH*OW*C,)."""
         check_shape("dout", dout, self._output_shape(recorded(self.x_shape, self)))
         return dout.transpose(0, 2, 3, 1).reshape(-1)
 
-    def _scatter(self, dwindows: Array) -> Array:
+    def scatter(self, dwindows: Array) -> Array:
         """Add the windows' gradients (N*OH*OW*C, PH*PW) into the image; what falls on padding is dropped."""
         n, c, h, w = recorded(self.x_shape, self)
         rows = dwindows.reshape(-1, c * self.pool_h * self.pool_w)
@@ -66,25 +66,25 @@ class Pooling(_Pooling2d):
     def forward(self, x: Array) -> Array:
         check_batch("x", x, ndim=4)
         lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-        windows = self._windows(x, lowest)
+        windows = self.windows(x, lowest)
         self.arg_max = windows.argmax(axis=1)
         return self._image(windows.max(axis=1))
 
     def backward(self, dout: Array) -> Array:
         arg_max = recorded(self.arg_max, self)
-        upstream = self._per_window(dout)
+        upstream = self.per_window(dout)
         dwindows = np.zeros((len(arg_max), self.pool_h * self.pool_w), dtype=dout.dtype)
         dwindows[np.arange(len(arg_max)), arg_max] = upstream
-        return self._scatter(dwindows)
+        return self.scatter(dwindows)
 
 
 class AveragePooling(_Pooling2d):
     """Mean of each window; padding counts as zeros, as in torch's AvgPool2d. The book names it and leaves it out."""
 
     def forward(self, x: Array) -> Array:
-        return self._image(self._windows(x, 0).mean(axis=1))
+        return self._image(self.windows(x, 0).mean(axis=1))
 
     def backward(self, dout: Array) -> Array:
         area = self.pool_h * self.pool_w
-        share = self._per_window(dout) / area
-        return self._scatter(np.repeat(share[:, np.newaxis], area, axis=1))
+        share = self.per_window(dout) / area
+        return self.scatter(np.repeat(share[:, np.newaxis], area, axis=1))

@@ -1,0 +1,76 @@
+"""Compare the NumPy reference with both PyTorch ports: python scripts/parity_report.py
+
+Exit status: 0 parity, 1 no parity, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from numpy_ref.params import read_params
+from torchport import cli
+from torchport.data import mnist
+from torchport.evaluation import evaluate_ports, peak_memory
+from torchport.parity.cases import check_ports, seeded_batch, seeded_params
+
+DTYPES = {"float64": (torch.float64,), "float32": (torch.float32,), "both": (torch.float64, torch.float32)}
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", type=Path, metavar="FILE", help="weights as the book saves them; default: seeded")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="MNIST for --params (default: $TORCHPORT_DATA or data/)"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, default="both", help="of the ports (default: both)")
+    parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
+    parser.add_argument("--batch-size", type=cli.count(1), default=32, help="images compared (default: 32)")
+    parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights, images, gradients (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.json there")
+    cli.add_geometry(parser)
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_arguments()
+    geometry = {"stride": args.stride, "pad": args.pad}
+    images = labels = None
+    if args.params is None:
+        params = seeded_params(args.seed)
+        x, t = seeded_batch(args.seed, args.batch_size)
+    else:
+        params = read_params(args.params)
+        images, labels = mnist(train=False, data_dir=args.data_dir)
+        x, t = images[: args.batch_size] / 255, labels[: args.batch_size]
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+    reports = check_ports(params, x, t, dtypes=DTYPES[args.dtype], device=args.device, seed=args.seed, **geometry)
+    for report in reports:
+        print(f"{report.port}, {report.dtype}, {report.device}\n{report.to_text()}\n")
+    result: dict[str, Any] = {"reports": [report.to_dict() for report in reports]}
+    ok = all(report.ok for report in reports)
+    if images is not None and labels is not None:
+        evaluation = evaluate_ports(params, images, labels, device=args.device, **geometry)
+        ok = ok and evaluation.ok
+        for name, accuracy in evaluation.accuracy.items():
+            print(f"{name}: accuracy {accuracy:.4f} on {evaluation.samples} test images")
+        print(f"{evaluation.agreeing} of {evaluation.samples} predictions equal in all {len(evaluation.accuracy)}")
+        memory = peak_memory()
+        print(f"peak memory of the process: {'unknown' if memory is None else f'{memory / 2**20:.0f} MiB'}\n")
+        result["evaluation"] = {"accuracy": evaluation.accuracy, "agreeing": evaluation.agreeing, "memory": memory}
+    for report in reports:
+        print(report.verdict)
+    print("PARITY" if ok else "NO PARITY")
+    if args.out is not None:
+        (args.out / "report.json").write_text(json.dumps({"ok": ok, **result}, indent=1))
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,83 @@
+"""Predictions over a whole data set, in constant memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from numpy_ref.checks import Array, check_batch, check_int
+from numpy_ref.networks import Network
+from torchport.networks import CONVOLUTIONS, SimpleConvNet
+from torchport.parity.cases import reference_of
+
+Predict = Callable[[Array], Array]  # images (n, 1, 28, 28), float32 in 0..1, to labels (n,)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What several networks make of one test set."""
+
+    samples: int
+    accuracy: dict[str, float]  # by network, 0 to 1
+    agreeing: int  # samples on which all predictions are equal
+
+    @property
+    def ok(self) -> bool:
+        """Whether all networks predict the same on every sample."""
+        return self.agreeing == self.samples
+
+
+def predict_labels(network: Network | nn.Module, images: Array) -> Array:
+    """Most likely class (n,) of images (n, C, H, W), float32 in 0..1, in the network's own dtype and device."""
+    if isinstance(network, Network):
+        return np.asarray(network.predict(images).argmax(axis=1))
+    weight = next(network.parameters())
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(images).to(weight.device, weight.dtype))
+    return np.asarray(logits.argmax(dim=1).cpu())
+
+
+def evaluate_ports(
+    params: Mapping[str, Array],
+    images: Array,
+    labels: Array,
+    *,
+    device: str = "cpu",
+    stride: int = 1,
+    pad: int = 0,
+    batch_size: int = 500,
+) -> Evaluation:
+    """The reference and both ports with the same params on images uint8 (N, C, H, W) and labels (N,).
+
+    Shows a progress bar on a terminal. ValueError where the images do not fit the network.
+    """
+    check_batch("images", images, ndim=4)
+    check_int("batch_size", batch_size, 1)
+    networks: dict[str, Network | nn.Module] = {"numpy": reference_of(params, stride, pad)}
+    for conv in CONVOLUTIONS:
+        networks[conv] = SimpleConvNet.from_params(params, conv, stride, pad, device=device)
+    predictions: dict[str, list[Array]] = {name: [] for name in networks}
+    for start in tqdm(range(0, len(images), batch_size), desc="test images", unit="batch", disable=None):
+        batch = images[start : start + batch_size].astype(np.float32) / np.float32(255)
+        for name, network in networks.items():
+            predictions[name].append(predict_labels(network, batch))
+    found = {name: np.concatenate(parts) for name, parts in predictions.items()}
+    first, *others = found.values()
+    agree = np.logical_and.reduce([other == first for other in others])
+    return Evaluation(len(images), {name: float(np.mean(p == labels)) for name, p in found.items()}, int(agree.sum()))
+
+
+def peak_memory() -> int | None:
+    """Largest memory of this process so far, in bytes; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

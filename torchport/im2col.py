@@ -1,0 +1,59 @@
+"""im2col and col2im on tensors, with the rows and columns of numpy_ref.im2col."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from numpy_ref.im2col import conv_output_size
+
+Size2d = int | tuple[int, int]
+
+
+def pair(value: Size2d) -> tuple[int, int]:
+    """(value, value) for an int, as torch reads kernel_size, stride and padding. TypeError."""
+    if isinstance(value, tuple) and len(value) == 2:
+        return value
+    if isinstance(value, int):
+        return value, value
+    raise TypeError(f"expected an int or a pair of ints, got {value!r}")
+
+
+def output_size(height: int, width: int, kernel_size: Size2d, stride: Size2d, padding: Size2d) -> tuple[int, int]:
+    """(OH, OW) of a convolution over height x width pixels, floored. ValueError where the kernel does not fit."""
+    sizes = zip((height, width), pair(kernel_size), pair(stride), pair(padding), strict=True)
+    out_h, out_w = (conv_output_size(*size) for size in sizes)
+    return out_h, out_w
+
+
+def im2col(input: Tensor, kernel_size: Size2d, stride: Size2d = 1, padding: Size2d = 0) -> Tensor:
+    """Every window of input (N, C, H, W) as one row: (N*OH*OW, C*KH*KW). ValueError where the kernel does not fit.
+
+    Rows run over (n, out_y, out_x), columns over (c, ky, kx).
+    """
+    if input.ndim != 4 or input.numel() == 0:
+        raise ValueError(f"input must be (N, C, H, W) with no empty axis, got shape {tuple(input.shape)}")
+    n, c, h, w = input.shape
+    (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = pair(kernel_size), pair(stride), pair(padding)
+    out_h, out_w = output_size(h, w, kernel_size, stride, padding)
+    padded = F.pad(input, (pad_w, pad_w, pad_h, pad_h))
+    windows = padded.unfold(2, kernel_h, stride_h).unfold(3, kernel_w, stride_w)  # (N, C, OH, OW, KH, KW)
+    return windows.permute(0, 2, 3, 1, 4, 5).reshape(n * out_h * out_w, c * kernel_h * kernel_w)
+
+
+def col2im(
+    col: Tensor,
+    input_size: tuple[int, int, int, int],
+    kernel_size: Size2d,
+    stride: Size2d = 1,
+    padding: Size2d = 0,
+) -> Tensor:
+    """Add the rows of im2col back into an image of input_size (N, C, H, W): its adjoint. ValueError."""
+    n, c, h, w = input_size
+    kernel_h, kernel_w = pair(kernel_size)
+    out_h, out_w = output_size(h, w, kernel_size, stride, padding)
+    expected = (n * out_h * out_w, c * kernel_h * kernel_w)
+    if tuple(col.shape) != expected:
+        raise ValueError(f"col must have shape {expected} for an image of {tuple(input_size)}, got {tuple(col.shape)}")
+    by_image = col.reshape(n, out_h * out_w, -1).transpose(1, 2)  # (N, C*KH*KW, OH*OW), as torch's fold takes it
+    return F.fold(by_image, (h, w), kernel_size, padding=padding, stride=stride)

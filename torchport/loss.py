@@ -1,0 +1,71 @@
+"""The book's softmax and cross-entropy, value and gradient (Deep Learning from Scratch, section 5.6.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from numpy_ref.functions import LOG_OFFSET
+
+
+def softmax_with_loss(input: Tensor, target: Tensor) -> Tensor:
+    """Mean of -log(softmax(input)[label] + 1e-7), a scalar, with the book's gradient (softmax(input) - target) / N.
+
+    The gradient does not know of the 1e-7, so this is not the derivative of the value to the last bit; torch's own
+    cross_entropy has this gradient, and a value without the 1e-7. input (N, C); target labels (N,), integers in
+    0..C-1, or one-hot (N, C). ValueError for other shapes, labels out of range or an empty batch; TypeError for
+    labels that are not integers.
+    """
+    loss: Tensor = _SoftmaxWithLoss.apply(input, _labels(input, target))
+    return loss
+
+
+class SoftmaxWithLoss(nn.Module):
+    """softmax_with_loss as a module."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return softmax_with_loss(input, target)
+
+
+class _SoftmaxWithLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, labels: Tensor) -> Tensor:
+        y = input.softmax(dim=1)  # (N, C)
+        ctx.save_for_backward(y, labels)
+        return -(y.gather(1, labels) + LOG_OFFSET).log().mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+        y, labels = ctx.saved_tensors
+        minus_one = torch.full_like(labels, -1, dtype=y.dtype)
+        return y.scatter_add(1, labels, minus_one) * grad_output / len(y), None
+
+
+def _labels(input: Tensor, target: Tensor) -> Tensor:
+    """target as int64 labels (N, 1), checked."""
+    if input.ndim != 2 or input.numel() == 0:
+        raise ValueError(f"input must be (N, C) with no empty axis, got shape {tuple(input.shape)}")
+    n, classes = input.shape
+    if target.shape == input.shape:
+        labels = target.argmax(dim=1)
+        _require(((target == 0) | (target == 1)).all() & (target.sum(dim=1) == 1).all(), "target rows must be one-hot")
+        return labels.unsqueeze(1)
+    if target.shape != (n,):
+        raise ValueError(f"target must be labels ({n},) or one-hot ({n}, {classes}), got shape {tuple(target.shape)}")
+    if target.dtype.is_floating_point or target.dtype == torch.bool:
+        raise TypeError(f"labels must be integers, got dtype {target.dtype}")
+    _require((target >= 0).all() & (target < classes).all(), f"labels must be in 0..{classes - 1}", target)
+    return target.long().unsqueeze(1)
+
+
+def _require(condition: Tensor, expected: str, found: Tensor | None = None) -> None:
+    # Reading the condition waits for the device, which a CUDA graph under capture cannot.
+    if condition.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
+    if not condition:
+        values = "" if found is None else f", got {found.min().item()} to {found.max().item()}"
+        raise ValueError(expected + values)

@@ -1,0 +1,105 @@
+"""The book's SimpleConvNet in torch, with either convolution (Deep Learning from Scratch, section 7.5)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from numpy_ref.checks import Array
+from numpy_ref.networks import DEFAULT_CONV_PARAM, simple_convnet_sizes
+from torchport.layers import UnfoldConv2d
+from torchport.weights import DTYPES, architecture, to_state_dict
+
+CONVOLUTIONS: dict[str, type[nn.Conv2d]] = {"conv2d": nn.Conv2d, "unfold": UnfoldConv2d}
+
+WEIGHT_INIT_STD = 0.01  # the book's
+
+
+class SimpleConvNet(nn.Sequential):
+    """conv1 relu1 pool1 flatten affine1 relu2 affine2: logits (N, output_size) of images (N, C, H, W).
+
+    The sizes are the book's arguments; conv names the convolution, and both variants share one state_dict layout.
+    Weights start as the book's do, normal with standard deviation 0.01 and biases 0, from torch's generator;
+    from_params takes trained ones. ValueError for sizes that do not fit together, as the reference.
+    """
+
+    def __init__(
+        self,
+        input_dim: tuple[int, int, int] = (1, 28, 28),
+        conv_param: Mapping[str, int] = DEFAULT_CONV_PARAM,
+        hidden_size: int = 100,
+        output_size: int = 10,
+        *,
+        conv: str = "conv2d",
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if conv not in CONVOLUTIONS:
+            raise ValueError(f"conv must be one of {', '.join(CONVOLUTIONS)}, got {conv!r}")
+        shapes = simple_convnet_sizes(input_dim, conv_param, hidden_size, output_size)
+        filter_num, channels, filter_size, _ = shapes["W1"]
+        place: dict[str, Any] = {"dtype": dtype, "device": device}
+        stride, padding = conv_param["stride"], conv_param["pad"]
+        super().__init__(
+            OrderedDict(
+                conv1=CONVOLUTIONS[conv](channels, filter_num, filter_size, stride, padding, **place),
+                relu1=nn.ReLU(),
+                pool1=nn.MaxPool2d(kernel_size=2, stride=2),
+                flatten=nn.Flatten(),
+                affine1=nn.Linear(shapes["W2"][0], hidden_size, **place),
+                relu2=nn.ReLU(),
+                affine2=nn.Linear(hidden_size, output_size, **place),
+            )
+        )
+        self.input_dim = tuple(input_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, as the book's constructor does, from torch's generator."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight"):
+                nn.init.normal_(parameter, std=WEIGHT_INIT_STD)
+            else:
+                nn.init.zeros_(parameter)
+
+    @classmethod
+    def from_params(
+        cls,
+        params: Mapping[str, Array],
+        conv: str = "conv2d",
+        stride: int = 1,
+        pad: int = 0,
+        *,
+        device: torch.device | str | None = None,
+    ) -> SimpleConvNet:
+        """The network that the book's params (W1 b1 W2 b2 W3 b3) belong to, with copies of them, in their dtype.
+
+        Sizes are inferred from the shapes; stride and pad leave no trace there. ValueError says what was found where
+        they do not fit; TypeError for other dtypes than float16, float32, float64.
+        """
+        sizes = architecture(params, stride, pad)
+        net = cls(**sizes, conv=conv, dtype=DTYPES[params["W1"].dtype], device=device)
+        net.load_state_dict(to_state_dict(params), strict=True)
+        return net
+
+    def __getitem__(self, index: Any) -> Any:
+        """A layer by number, or a slice of layers as a plain nn.Sequential."""
+        if isinstance(index, slice):
+            return nn.Sequential(OrderedDict(list(self.named_children())[index]))
+        return super().__getitem__(index)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Logits before the softmax. ValueError, TypeError for another shape, dtype or device than the weights'."""
+        if tuple(input.shape[1:]) != self.input_dim or len(input) == 0:
+            raise ValueError(f"input must be (N, {', '.join(map(str, self.input_dim))}), got {tuple(input.shape)}")
+        weight = next(self.parameters())
+        if input.device != weight.device:
+            raise ValueError(f"input is on {input.device}, the network on {weight.device}: move one with .to()")
+        if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
+            raise TypeError(f"input has dtype {input.dtype}, the network {weight.dtype}: convert one with .to()")
+        output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
+        return output

@@ -1,0 +1,254 @@
+"""How far a correct port may be from the reference, entry by entry: limits that are derived, never chosen.
+
+Every limit has two parts: what a layer adds by rounding, and what it passes on from the limit of its input. With no
+limit on the input this judges a layer by itself; chained through a network it judges the whole (a running error bound).
+The bound of a linear operation is c(K) u S, where u is the unit roundoff, K the length of the sum and S the same
+operation on absolute values: the standard bound of Higham (Accuracy and Stability of Numerical Algorithms, 2002,
+section 3.1), or where it is smaller the probabilistic one of Higham & Mary (SIAM J. Sci. Comput. 41(5), 2019).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from numpy_ref.checks import Array, recorded
+from numpy_ref.functions import LOG_OFFSET, softmax
+from numpy_ref.layers import Affine, AveragePooling, Convolution, Flatten, Layer, Pooling, Relu, Sigmoid
+
+PORT_DTYPES = (torch.float64, torch.float32)
+
+# Rules, by the name that a report shows.
+EXACT = "exact"  # data is moved or selected: bit for bit
+SUM = "sum"  # the linear rule
+EXP = "exp"  # exp and log, to a few units in the last place
+
+# exp and log of NumPy, of torch on CPUs and of CUDA (Programming Guide, mathematical functions) are within 2 units in
+# the last place, 4 u; sigmoid adds a sum and a quotient, softmax a quotient.
+EXP_ULPS = 4
+SIGMOID_ULPS = EXP_ULPS + 2
+
+
+class Arithmetic(NamedTuple):
+    """What one operation may be off by: u relative to its result, and tiny where that underflows."""
+
+    u: float
+    tiny: float
+
+    @classmethod
+    def of(cls, dtype: torch.dtype) -> Arithmetic:
+        """The port's arithmetic in dtype and the reference's in float64, taken together. ValueError."""
+        if dtype not in PORT_DTYPES:
+            raise ValueError(f"parity is judged in {', '.join(map(str, PORT_DTYPES))}, got {dtype}")
+        # finfo.eps is the distance from 1 to the next number: twice the unit roundoff.
+        u = (torch.finfo(dtype).eps + torch.finfo(torch.float64).eps) / 2
+        return cls(u, torch.finfo(dtype).tiny)
+
+    def of_sum(self, terms: int | Array, size: Array | float) -> Any:
+        """c(K) u S for a sum of K products and one addend, c(K) = min(K + 1, 8 + sqrt(K)), S = size."""
+        return np.minimum(np.add(terms, 1), 8 + np.sqrt(terms)) * self.u * size + np.multiply(terms, self.tiny)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Elementwise limits of a layer's backward pass, in the reference's layout, and the rule of each."""
+
+    grad_input: Array
+    rule: str
+    grads: dict[str, Array] = field(default_factory=dict)  # by the reference's attribute: W, b
+    kinks: int = 0  # entries whose gradient may take another path within the limit of the input
+
+
+class Rule(NamedTuple):
+    """The limits of one kind of layer: of its output, and of what backward computes."""
+
+    name: str
+    forward: Callable[[Any, Array, Array, Arithmetic], Array]  # layer, x, limit of x
+    backward: Callable[[Any, Array, Array, Array, Array, Arithmetic], Limits]  # layer, x, its limit, dout, its limit
+
+
+def rule_of(layer: Layer) -> Rule:
+    """The rule for a reference layer. TypeError for a kind that has none."""
+    for kind, rule in RULES.items():
+        if isinstance(layer, kind):
+            return rule
+    known = ", ".join(kind.__name__ for kind in RULES)
+    raise TypeError(f"no parity rule for {type(layer).__name__}: there are rules for {known}")
+
+
+# --- Convolution and Affine: the linear rule
+
+
+def _magnitude(layer: Affine | Convolution) -> Any:
+    """The layer on absolute weights, without its bias: applied to |x| it gives S."""
+    twin = copy.copy(layer)
+    twin.W, twin.b = np.abs(layer.W), 0.0
+    return twin
+
+
+def _fan(layer: Affine | Convolution) -> tuple[int, int]:
+    """How many inputs make one output, and how many outputs one input touches."""
+    if isinstance(layer, Affine):
+        return layer.W.shape[0], layer.W.shape[1]
+    area = math.prod(layer.W.shape[2:])
+    return layer.W.shape[1] * area, layer.W.shape[0] * area
+
+
+def _linear_forward(layer: Affine | Convolution, x: Array, x_limit: Array, arithmetic: Arithmetic) -> Array:
+    magnitude = _magnitude(layer)
+    size = magnitude.forward(np.abs(x) + x_limit)  # S without the bias; (N, outputs, ...)
+    bias = np.reshape(np.abs(layer.b), (-1,) + (1,) * (size.ndim - 2))
+    return np.asarray(magnitude.forward(x_limit) + arithmetic.of_sum(_fan(layer)[0], size + bias))
+
+
+def _linear_backward(
+    layer: Affine | Convolution, x: Array, x_limit: Array, dout: Array, dout_limit: Array, arithmetic: Arithmetic
+) -> Limits:
+    magnitude = _magnitude(layer)
+
+    def products(x: Array, dout: Array) -> tuple[Array, Array, Array]:
+        magnitude.forward(x)
+        return magnitude.backward(dout), magnitude.dW, magnitude.db
+
+    x_size, dout_size = np.abs(x) + x_limit, np.abs(dout) + dout_limit
+    size, size_w, size_b = products(x_size, dout_size)
+    passed, passed_w, passed_b = products(np.abs(x), dout_limit)
+    passed_w = passed_w + products(x_limit, dout_size)[1]
+    terms = dout.size // dout.shape[1]  # N, or N*OH*OW
+    grads = {
+        "W": passed_w + arithmetic.of_sum(terms, size_w),
+        "b": passed_b + arithmetic.of_sum(terms, size_b),
+    }
+    return Limits(passed + arithmetic.of_sum(_fan(layer)[1], size), SUM, grads)
+
+
+# --- Layers that move or select data
+
+
+def _flatten_forward(_: Flatten, x: Array, x_limit: Array, __: Arithmetic) -> Array:
+    return x_limit.reshape(len(x), -1)
+
+
+def _flatten_backward(_: Flatten, x: Array, __: Array, ___: Array, dout_limit: Array, ____: Arithmetic) -> Limits:
+    return Limits(dout_limit.reshape(x.shape), EXACT)
+
+
+def _relu_forward(_: Relu, x: Array, x_limit: Array, __: Arithmetic) -> Array:
+    return np.where(x <= -x_limit, 0, x_limit)
+
+
+def _relu_backward(_: Relu, x: Array, x_limit: Array, dout: Array, dout_limit: Array, __: Arithmetic) -> Limits:
+    kink = (x > -x_limit) & (x <= x_limit)  # may be on either side of 0
+    passes = x > x_limit
+    limit = np.where(kink, np.abs(dout) + dout_limit, np.where(passes, dout_limit, 0))
+    return Limits(limit, EXACT, kinks=int(kink.sum()))
+
+
+def _max_forward(layer: Pooling, _: Array, x_limit: Array, __: Arithmetic) -> Array:
+    return copy.copy(layer).forward(x_limit)
+
+
+def _max_backward(
+    layer: Pooling, x: Array, x_limit: Array, dout: Array, dout_limit: Array, arithmetic: Arithmetic
+) -> Limits:
+    twin = copy.copy(layer)
+    twin.forward(x)
+    chosen = recorded(twin.arg_max, twin)[:, np.newaxis]  # (N*OH*OW*C, 1)
+    value, margin = twin.windows(x, -np.inf), twin.windows(x_limit, 0)  # (N*OH*OW*C, PH*PW)
+    lowest = np.take_along_axis(value - margin, chosen, axis=1)
+    earlier = np.arange(value.shape[1]) < chosen  # wins a tie
+    is_chosen = np.arange(value.shape[1]) == chosen
+    may_win = is_chosen | (value + margin > lowest) | ((value + margin == lowest) & earlier)
+    kink = may_win.sum(axis=1, keepdims=True) > 1
+    size, passed = (twin.per_window(d)[:, np.newaxis] for d in (np.abs(dout) + dout_limit, dout_limit))
+    per_entry = np.where(kink & may_win, size, np.where(is_chosen, passed, 0))
+    limit = twin.scatter(per_entry) + _overlap(twin, np.where(may_win, size, 0), arithmetic)
+    return Limits(limit, EXACT, kinks=int(kink.sum()))
+
+
+def _overlap(layer: Pooling | AveragePooling, contributions: Array, arithmetic: Arithmetic) -> Array:
+    """Rounding of the sums where windows overlap; nothing where an entry is in one window only."""
+    count = layer.scatter((contributions != 0).astype(float))
+    return np.where(count > 1, arithmetic.of_sum(count, layer.scatter(contributions)), 0)
+
+
+def _average_forward(layer: AveragePooling, x: Array, x_limit: Array, arithmetic: Arithmetic) -> Array:
+    twin, area = copy.copy(layer), layer.pool_h * layer.pool_w
+    return np.asarray(twin.forward(x_limit) + arithmetic.of_sum(area, twin.forward(np.abs(x) + x_limit)))
+
+
+def _average_backward(
+    layer: AveragePooling, x: Array, _: Array, dout: Array, dout_limit: Array, arithmetic: Arithmetic
+) -> Limits:
+    twin = copy.copy(layer)
+    twin.forward(x)
+    # As many terms as windows overlap in an entry, and the division.
+    terms = -(-layer.pool_h // layer.stride) * -(-layer.pool_w // layer.stride) + 1
+    limit = twin.backward(dout_limit) + arithmetic.of_sum(terms, twin.backward(np.abs(dout) + dout_limit))
+    return Limits(limit, SUM)
+
+
+# --- exp and log
+
+
+def _sigmoid_forward(layer: Sigmoid, x: Array, x_limit: Array, arithmetic: Arithmetic) -> Array:
+    y = copy.copy(layer).forward(x)
+    # The slope is y (1 - y) at x and changes by at most a tenth per unit: the second derivative is under 0.1.
+    passed = (y * (1 - y) + 0.1 * x_limit) * x_limit
+    return np.asarray(passed + SIGMOID_ULPS * arithmetic.u * y + arithmetic.tiny)
+
+
+def _sigmoid_backward(
+    layer: Sigmoid, x: Array, x_limit: Array, dout: Array, dout_limit: Array, arithmetic: Arithmetic
+) -> Limits:
+    y, y_limit = copy.copy(layer).forward(x), _sigmoid_forward(layer, x, x_limit, arithmetic)
+    slope = y * (1 - y)
+    slope_limit = (np.abs(1 - 2 * y) + y_limit) * y_limit + 3 * arithmetic.u * slope  # 1 - y and two products
+    return Limits((slope + slope_limit) * dout_limit + slope_limit * np.abs(dout) + arithmetic.tiny, EXP)
+
+
+@dataclass(frozen=True)
+class LossLimits:
+    """Limits of the loss (a number) and of its gradient (N, C)."""
+
+    loss: float
+    grad_input: Array
+
+
+def loss_limits(x: Array, x_limit: Array, labels: Array, arithmetic: Arithmetic) -> LossLimits:
+    """SoftmaxWithLoss on logits x (N, C) with limits x_limit, against labels (N,)."""
+    n, classes = x.shape
+    rows = np.arange(n)
+    u = arithmetic.u
+    y = softmax(x)
+    shift = x.max(axis=1, keepdims=True) - x
+    # Relative error of softmax: of exp's rounded argument, here and on average in the sum; of exp in both; of the sum
+    # (of C numbers of which each is a part of 1) and the quotient.
+    arguments = shift + (y * shift).sum(axis=1, keepdims=True)
+    relative = u * (arguments + 2 * EXP_ULPS + 1) + arithmetic.of_sum(classes, 1.0)
+    relative = relative + np.expm1(2 * x_limit.max(axis=1, keepdims=True))
+    y_limit = y * relative + arithmetic.tiny
+    t = np.eye(classes)[labels]
+    grad_limit = (y_limit + 2 * u * np.abs(y - t)) / n
+    inside = y[rows, labels] + LOG_OFFSET
+    inside_relative = np.minimum(y_limit[rows, labels] / inside + u, 0.5)
+    size = np.abs(np.log(inside))
+    per_sample = -np.log1p(-inside_relative) + EXP_ULPS * u * size
+    return LossLimits(float(per_sample.mean() + arithmetic.of_sum(n, size.mean())), grad_limit)
+
+
+RULES: dict[type, Rule] = {
+    Convolution: Rule(SUM, _linear_forward, _linear_backward),
+    Affine: Rule(SUM, _linear_forward, _linear_backward),
+    Relu: Rule(EXACT, _relu_forward, _relu_backward),
+    Pooling: Rule(EXACT, _max_forward, _max_backward),
+    AveragePooling: Rule(SUM, _average_forward, _average_backward),
+    Flatten: Rule(EXACT, _flatten_forward, _flatten_backward),
+    Sigmoid: Rule(EXP, _sigmoid_forward, _sigmoid_backward),
+}

@@ -1,0 +1,133 @@
+"""What a comparison found: one record per layer and quantity, and the verdict over them all."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+LOCAL = "local"
+END_TO_END = "end-to-end"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The entry of an array that is furthest off, as a multiple of its limit; or, in note, why none can be named."""
+
+    shape: tuple[int, ...] = ()
+    index: tuple[int, ...] = ()
+    expected: float = float("nan")
+    actual: float = float("nan")
+    error: float = float("inf")
+    limit: float = 0.0
+    ratio: float = float("inf")
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of one layer, in torch's layout: output, weight, bias, grad_input, grad_weight, grad_bias, loss."""
+
+    view: str  # LOCAL or END_TO_END
+    layer: str
+    quantity: str
+    rule: str
+    worst: Difference
+
+    @property
+    def ok(self) -> bool:
+        """Whether every entry is within its limit."""
+        return self.worst.ratio <= 1
+
+    def __str__(self) -> str:
+        worst = self.worst
+        where = f"{self.view} {self.layer} {self.quantity}"
+        if worst.note:
+            return f"{where}: {worst.note}"
+        return (
+            f"{where}: worst at {list(worst.index)}, expected {worst.expected:.9g}, got {worst.actual:.9g}, "
+            f"error {worst.error:.2e}, limit {worst.limit:.2e} ({self.rule})"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows of one port, in the order in which a fault should be looked for, and what they were computed with.
+
+    Local rows come first, forward and then backward from the loss; then the end-to-end rows. kinks counts the entries
+    of the end-to-end pass where the gradient may take the other side of a relu or another entry of a pooling window
+    within the limits; what that can change is part of the limits behind it.
+    """
+
+    rows: tuple[Row, ...]
+    port: str
+    dtype: str
+    device: str
+    seed: int
+    kinks: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row is within its limits."""
+        return all(row.ok for row in self.rows)
+
+    @property
+    def first_divergence(self) -> Row | None:
+        """The row to look at first: of the layer at fault, or end-to-end where only the wiring can be."""
+        return next((row for row in self.rows if not row.ok), None)
+
+    @property
+    def verdict(self) -> str:
+        """One line: parity, or the first divergence and what it means."""
+        row, name = self.first_divergence, f"{self.port} in {self.dtype} on {self.device}"
+        if row is None:
+            worst = max(self.rows, key=lambda row: row.worst.ratio)
+            return (
+                f"parity: {name}, all {len(self.rows)} rows within their limits, the largest error "
+                f"{worst.worst.ratio:.2g} of its limit ({worst.view} {worst.layer} {worst.quantity})"
+            )
+        failed = sum(not row.ok for row in self.rows)
+        cause = "" if row.view == LOCAL else "; every layer is right by itself, so look at the wiring: order, reshape"
+        return f"NO PARITY: {name}, {failed} of {len(self.rows)} rows fail, first {row}{cause}"
+
+    def raise_if_failed(self) -> None:
+        """AssertionError with the verdict, unless ok."""
+        if not self.ok:
+            raise AssertionError(self.verdict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; NaN and infinities as text, which JSON has no numbers for."""
+        settings = {
+            "port": self.port,
+            "dtype": self.dtype,
+            "device": self.device,
+            "seed": self.seed,
+            "kinks": self.kinks,
+        }
+        return {"ok": self.ok, "verdict": self.verdict, **settings, "rows": [_record(row) for row in self.rows]}
+
+    def to_json(self) -> str:
+        """to_dict as text."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    def to_text(self) -> str:
+        """A table with a row per layer and quantity."""
+        header = ("view", "layer", "quantity", "error", "limit", "error/limit", "worst at", "verdict")
+        lines = [header, *(_cells(row) for row in self.rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _record(row: Row) -> dict[str, Any]:
+    record = {**asdict(row), **asdict(row.worst), "ok": row.ok}
+    del record["worst"]
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    worst = row.worst
+    numbers = (f"{worst.error:.2e}", f"{worst.limit:.2e}", f"{worst.ratio:.2g}", str(list(worst.index)))
+    if worst.note:
+        numbers = ("", "", "", worst.note)
+    return (row.view, row.layer, row.quantity, *numbers, "ok" if row.ok else "FAIL")
