@@ -28,7 +28,7 @@ from numpy_ref.params import read_params, write_params
 PARAMETERS = ("W", "b", "gamma", "beta")
 
 # Samples that predict takes at a time: the im2col matrix of a whole test set would take gigabytes.
-PREDICT_CHUNK = 250
+PREDICT_CHUNK = 100
 
 
 class Network:

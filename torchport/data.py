@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets import MNIST
 
 from numpy_ref.checks import Array
 
@@ -30,16 +29,20 @@ def mnist(train: bool, data_dir: str | Path | None = None) -> tuple[Array, Array
     Read from data_dir (default_data_dir() for None), where torchvision downloads them first if they are not there and
     checks their checksums. DataError where that fails.
     """
+    # Here, not above: it takes a second and 160 MB, and most uses of this package need no data set.
+    from torchvision.datasets import MNIST
+
     folder = default_data_dir() if data_dir is None else Path(data_dir)
     try:
         # torchvision prints what it tries; a caller gets one error instead.
         with contextlib.redirect_stdout(io.StringIO()):
             dataset = MNIST(str(folder), train=train, download=True)
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # torchvision lists every address it tried; the last line says what went wrong.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise DataError(
-            f"MNIST could not be read from or downloaded to {folder}: {reason}. Put a torchvision root with "
-            f"MNIST/raw there, or name one with --data-dir or {DATA_VARIABLE}"
+            f"MNIST could not be read from {folder}, nor downloaded to it ({reason}): name a torchvision root, "
+            f"a folder that holds MNIST/raw, with --data-dir or {DATA_VARIABLE}"
         ) from error
     return dataset.data.numpy()[:, np.newaxis], dataset.targets.numpy().astype(np.uint8)
 

@@ -51,7 +51,7 @@ def evaluate_ports(
     device: str = "cpu",
     stride: int = 1,
     pad: int = 0,
-    batch_size: int = 500,
+    batch_size: int = 100,
 ) -> Evaluation:
     """The reference and both ports with the same params on images uint8 (N, C, H, W) and labels (N,).
 
@@ -62,12 +62,13 @@ def evaluate_ports(
     networks: dict[str, Network | nn.Module] = {"numpy": reference_of(params, stride, pad)}
     for conv in CONVOLUTIONS:
         networks[conv] = SimpleConvNet.from_params(params, conv, stride, pad, device=device)
-    predictions: dict[str, list[Array]] = {name: [] for name in networks}
-    for start in tqdm(range(0, len(images), batch_size), desc="test images", unit="batch", disable=None):
-        batch = images[start : start + batch_size].astype(np.float32) / np.float32(255)
+    found = {name: np.empty(len(images), dtype=np.int64) for name in networks}
+    with tqdm(total=len(images) * len(networks), desc="test images", unit="image", disable=None) as progress:
         for name, network in networks.items():
-            predictions[name].append(predict_labels(network, batch))
-    found = {name: np.concatenate(parts) for name, parts in predictions.items()}
+            for start in range(0, len(images), batch_size):
+                batch = images[start : start + batch_size].astype(np.float32) / np.float32(255)
+                found[name][start : start + batch_size] = predict_labels(network, batch)
+                progress.update(len(batch))
     first, *others = found.values()
     agree = np.logical_and.reduce([other == first for other in others])
     return Evaluation(len(images), {name: float(np.mean(p == labels)) for name, p in found.items()}, int(agree.sum()))

@@ -27,6 +27,10 @@ class SimpleConvNet(nn.Sequential):
     from_params takes trained ones. ValueError for sizes that do not fit together, as the reference.
     """
 
+    conv1: nn.Conv2d
+    affine1: nn.Linear
+    affine2: nn.Linear
+
     def __init__(
         self,
         input_dim: tuple[int, int, int] = (1, 28, 28),

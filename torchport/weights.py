@@ -34,7 +34,11 @@ STATE_DICT_KEYS = {
 MODULE_ATTRIBUTES = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
 
 AXES = {"W1": 4, "b1": 1, "W2": 2, "b2": 1, "W3": 2, "b3": 1}
-DTYPES = {np.dtype("f2"): torch.float16, np.dtype("f4"): torch.float32, np.dtype("f8"): torch.float64}
+DTYPES: dict[np.dtype[Any], torch.dtype] = {
+    np.dtype("f2"): torch.float16,
+    np.dtype("f4"): torch.float32,
+    np.dtype("f8"): torch.float64,
+}
 
 
 def to_torch_layout(value: Array) -> Array:
@@ -98,14 +102,14 @@ def architecture(params: Mapping[str, Array], stride: int = 1, pad: int = 0) -> 
 
 def cast_params(params: Mapping[str, Array], dtype: torch.dtype) -> dict[str, Array]:
     """Copies of params, each entry rounded to dtype. ValueError for values that it cannot hold; TypeError."""
-    numpy_dtypes = {theirs: ours for ours, theirs in DTYPES.items()}
-    if dtype not in numpy_dtypes:
+    if dtype not in DTYPES.values():
         raise TypeError(f"dtype must be float16, float32 or float64, got {dtype}")
+    target = next(ours for ours, theirs in DTYPES.items() if theirs == dtype)
     largest = torch.finfo(dtype).max
     for name, value in params.items():
         if np.isfinite(value).all() and np.abs(value).max() > largest:
             raise ValueError(f"{name} holds {np.abs(value).max():g}, more than {dtype} can: keep its dtype")
-    return {name: value.astype(numpy_dtypes[dtype]) for name, value in params.items()}
+    return {name: value.astype(target) for name, value in params.items()}
 
 
 def rounding_loss(params: Mapping[str, Array], cast: Mapping[str, Array]) -> tuple[int, float]:

@@ -6,6 +6,7 @@ bounds says how far apart two correct implementations may be, trace runs both, c
 from torchport.parity.compare import Setting as Setting
 from torchport.parity.compare import check_layer as check_layer
 from torchport.parity.compare import check_loss as check_loss
+from torchport.parity.compare import check_optimizer as check_optimizer
 from torchport.parity.compare import check_parity as check_parity
 from torchport.parity.compare import compare as compare
 from torchport.parity.report import Difference as Difference

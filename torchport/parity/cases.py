@@ -15,17 +15,17 @@ from torchport.parity.report import Report
 from torchport.weights import architecture, cast_params
 
 
-def seeded_params(seed: int) -> dict[str, Array]:
-    """Parameters of the default SimpleConvNet at fan-in scale, biases too, so that no gradient hides below a limit.
+def seeded_params(seed: int, like: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    """Parameters in the shapes of like (None: the default SimpleConvNet's), at fan-in scale, biases too.
 
-    The book's own start (standard deviation 0.01, no biases) leaves most gradients near 1e-5 and cannot show a missing
-    bias.
+    So no gradient hides below a limit: the book's own start (standard deviation 0.01, no biases) leaves most of them
+    near 1e-5, and cannot show a missing bias.
     """
     rng = np.random.default_rng(check_int("seed", seed, 0))
-    params = ReferenceNet().params
-    for value in params.values():
+    params = {}
+    for name, value in (ReferenceNet().params if like is None else like).items():
         fan_in = np.prod(value.shape[1:]) if value.ndim == 4 else value.shape[0]
-        value[...] = rng.standard_normal(value.shape) * (np.sqrt(2 / fan_in) if value.ndim > 1 else 0.1)
+        params[name] = rng.standard_normal(value.shape) * (np.sqrt(2 / fan_in) if value.ndim > 1 else 0.1)
     return params
 
 

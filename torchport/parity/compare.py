@@ -13,6 +13,7 @@ from numpy_ref.checks import Array, check_array, check_batch
 from numpy_ref.functions import class_labels
 from numpy_ref.layers import Layer, SoftmaxWithLoss
 from numpy_ref.networks import Network
+from numpy_ref.optimizers import Optimizer as ReferenceOptimizer
 from torchport.loss import softmax_with_loss
 from torchport.parity.bounds import EXACT, EXP, SUM, Arithmetic, loss_limits, rule_of
 from torchport.parity.report import END_TO_END, LOCAL, Difference, Report, Row
@@ -35,6 +36,8 @@ from torchport.parity.trace import (
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+STEP_ROUNDINGS = 11  # of an optimizer, check_optimizer says which
+
 
 def check_parity(
     reference: Network,
@@ -51,8 +54,9 @@ def check_parity(
     The port's children must bear the names of the reference's layers, upper and lower case alike; it must hold the same
     weights, which is compared too. The reference is the oracle, in float64, on weights and inputs rounded to the port's
     dtype. Local rows give each module the reference's input and upstream gradient, which comes from a random gradient
-    (seed) at the output; end-to-end rows run the port by itself, through its loss. name is the report's. ValueError, TypeError for networks
-    that do not pair up, dtypes other than float64 and float32, layers without a rule, or an unfit x or t.
+    (seed) at the output; end-to-end rows run the port by itself, through its loss. name is the report's.
+    ValueError, TypeError for networks that do not pair up, dtypes other than float64 and float32, layers without a
+    rule, or an unfit x or t.
     """
     setting = Setting.of(port)
     steps = [
@@ -79,6 +83,35 @@ def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Arra
 def check_loss(x: Array, t: Array, setting: Setting, loss: Loss = softmax_with_loss) -> list[Row]:
     """Rows for the port's loss, value and gradient, on logits x (N, C) against t. ValueError, TypeError."""
     return list(_loss_rows(setting, x, class_labels(t, _logits_shape(x)), loss))
+
+
+def check_optimizer(
+    reference: Callable[[], ReferenceOptimizer],
+    port: Callable[[list[Tensor]], torch.optim.Optimizer],
+    start: Array,
+    grads: Array,
+    setting: Setting,
+) -> list[Row]:
+    """A row per step for one parameter, moved from start (...) along grads (T, ...) by both rules.
+
+    S of the linear rule is the reference's own rule on absolute values, |start| along -|grad|, which only ever adds up;
+    K is the number of roundings between an input and the result, at most STEP_ROUNDINGS a step (the rules with the
+    most, RMSprop and Adam: two moments of three operations each, a root, an addend, a product, a quotient and a sum).
+    """
+    start, grads = rounded(start, setting.dtype), rounded(grads, setting.dtype)
+    expected, size = {"p": start.copy()}, {"p": np.abs(start)}
+    ours, ours_size = reference(), reference()
+    param = setting.tensor(start).requires_grad_()
+    theirs = port([param])
+    rows = []
+    for step, grad in enumerate(grads, start=1):
+        ours.update(expected, {"p": grad})
+        ours_size.update(size, {"p": -np.abs(grad)})
+        param.grad = setting.tensor(grad)
+        theirs.step()
+        limit = setting.arithmetic.of_sum(STEP_ROUNDINGS * step, size["p"])
+        rows.append(Row(LOCAL, type(ours).__name__, f"step {step}", SUM, setting.compare(param, expected["p"], limit)))
+    return rows
 
 
 @dataclass(frozen=True)

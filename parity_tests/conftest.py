@@ -1,0 +1,55 @@
+"""Options and fixtures: devices, dtypes, and data that a user may or may not have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from torchport.data import DATA_VARIABLE
+from torchport.parity import Setting
+
+DTYPES = [torch.float64, torch.float32]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", action="append", help="where the ports run; default: cpu, and cuda where there is one")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test that takes a device, or a setting (dtype and device), runs in all of them."""
+    available = ["cpu", "cuda:0"] if torch.cuda.is_available() else ["cpu"]
+    devices = metafunc.config.getoption("--device") or available
+    if "device" in metafunc.fixturenames:
+        metafunc.parametrize("device", devices)
+    if "setting" in metafunc.fixturenames:
+        settings = [Setting(dtype, device) for device in devices for dtype in DTYPES]
+        metafunc.parametrize("setting", settings, ids=lambda s: f"{str(s.dtype).removeprefix('torch.')}-{s.device}")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20161)
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """A torchvision root with MNIST and, beside it, the book's params.pkl."""
+    folder = Path(os.environ.get(DATA_VARIABLE, ""))
+    if not os.environ.get(DATA_VARIABLE):
+        pytest.skip(
+            f"set {DATA_VARIABLE} to a folder with MNIST/raw and the book's params.pkl to run this on real data"
+        )
+    assert (folder / "MNIST" / "raw").is_dir(), f"{DATA_VARIABLE} is {folder}, which has no MNIST/raw"
+    return folder
+
+
+@pytest.fixture
+def book_params(data_dir: Path) -> Path:
+    path = data_dir / "params.pkl"
+    if not path.exists():
+        pytest.skip(f"put the params.pkl of the book's chapter 7 into {data_dir} to run this on its weights")
+    return path

@@ -1,0 +1,153 @@
+"""The six update rules against the reference, and a hundred steps of training with each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import numpy_ref as nr
+from numpy_ref.optimizers import OPTIMIZERS
+from torchport import SimpleConvNet, make_optimizer, softmax_with_loss, to_params
+from torchport.optimizers import RULES, BookAdam
+from torchport.parity import Setting, check_optimizer
+
+SMALL: dict[str, Any] = {
+    "input_dim": (1, 10, 10),
+    "conv_param": {"filter_num": 5, "filter_size": 3, "pad": 0, "stride": 1},
+    "hidden_size": 8,
+}
+OPTIONS: dict[str, list[dict[str, dict[str, Any]]]] = {
+    "sgd": [{"ours": {"lr": 0.1}, "theirs": {"lr": 0.1}}],
+    "momentum": [{"ours": {"lr": 0.1, "momentum": 0.5}, "theirs": {"lr": 0.1, "momentum": 0.5}}],
+    "nesterov": [{"ours": {"lr": 0.1, "momentum": 0.95}, "theirs": {"lr": 0.1, "momentum": 0.95}}],
+    "adagrad": [{"ours": {"lr": 0.1}, "theirs": {"lr": 0.1}}],
+    "rmsprop": [{"ours": {"lr": 0.1, "decay_rate": 0.9}, "theirs": {"lr": 0.1, "alpha": 0.9}}],
+    "adam": [{"ours": {"lr": 0.1, "beta1": 0.8, "beta2": 0.99}, "theirs": {"lr": 0.1, "betas": (0.8, 0.99)}}],
+}
+CASES = [(name, case) for name in OPTIMIZERS for case in [{"ours": {}, "theirs": {}}, *OPTIONS[name]]]
+
+
+def gradients(rng: np.random.Generator, scale: float) -> np.ndarray:
+    """Twenty gradients, with zeros and entries far below the 1e-7 that three of the rules add."""
+    grads = scale * rng.standard_normal((20, 4, 7))
+    grads[:, 0] = 0
+    grads[:, 1] *= 1e-9
+    return grads
+
+
+@pytest.mark.parametrize("scale", [1, 1e-4], ids=["large", "small"])
+@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda v: v if isinstance(v, str) else str(v["ours"]))
+def test_twenty_steps(
+    name: str, options: dict[str, Any], scale: float, setting: Setting, rng: np.random.Generator
+) -> None:
+    def port(params: list[torch.Tensor]) -> torch.optim.Optimizer:
+        return make_optimizer(name, params, **options["theirs"])
+
+    rows = check_optimizer(
+        lambda: OPTIMIZERS[name](**options["ours"]), port, rng.standard_normal((4, 7)), gradients(rng, scale), setting
+    )
+    assert len(rows) == 20
+    assert [str(row) for row in rows if not row.ok] == []
+
+
+def wrong_eps(eps: float) -> Callable[[list[torch.Tensor]], torch.optim.Optimizer]:
+    return lambda params: torch.optim.Adam(params, lr=0.001, eps=eps)
+
+
+@pytest.mark.parametrize("eps", [1e-7, 1e-8, 1e-7 / np.sqrt(1 - 0.999)])
+def test_no_constant_eps_makes_torchs_adam_the_books(eps: float, rng: np.random.Generator) -> None:
+    """The reason for BookAdam, and proof that test_twenty_steps can fail on a difference that small."""
+    rows = check_optimizer(nr.Adam, wrong_eps(eps), rng.standard_normal((4, 7)), gradients(rng, 1), Setting())
+    assert not all(row.ok for row in rows)
+
+
+@pytest.mark.parametrize("conv", ["conv2d", "unfold"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_hundred_steps_of_training(name: str, conv: str, device: str) -> None:
+    """In float64 the port stays with the reference, on the same batches: 1e-12 is 200 times what it was measured to."""
+    rng = np.random.RandomState(5)
+    ours = nr.SimpleConvNet(**SMALL, weight_init_std=0.1, rng=rng)
+    theirs = SimpleConvNet.from_params(ours.params, conv, device=device)
+    images, labels = rng.rand(120, 1, 10, 10), rng.randint(0, 10, 120)
+    lr = {"lr": 0.001 if name in ("rmsprop", "adam") else 0.01}
+    rule, optimizer = OPTIMIZERS[name](**lr), make_optimizer(name, theirs.parameters(), **lr)
+    start = {key: value.copy() for key, value in ours.params.items()}
+    for _ in range(100):
+        batch = rng.choice(120, 20)
+        rule.update(ours.params, ours.gradient(images[batch], labels[batch]))
+        optimizer.zero_grad()
+        x, t = torch.from_numpy(images[batch]).to(device), torch.from_numpy(labels[batch]).to(device)
+        softmax_with_loss(theirs(x), t).backward()
+        optimizer.step()
+    for key, value in to_params(theirs.state_dict()).items():
+        assert np.abs(value - start[key]).max() > 1e-3, "nothing was trained"
+        np.testing.assert_allclose(value, ours.params[key], rtol=0, atol=1e-12)
+
+
+def test_float32_stays_float32(rng: np.random.Generator) -> None:
+    for rule in OPTIMIZERS.values():
+        params, optimizer = {"p": rng.standard_normal(3).astype(np.float32)}, rule()
+        optimizer.update(params, {"p": np.ones(3, np.float32)})
+        states = [v for k, v in vars(optimizer).items() if isinstance(v, dict)]
+        assert {state["p"].dtype for state in states} <= {np.dtype(np.float32)}
+
+
+def test_adam_keeps_its_state_through_a_state_dict(rng: np.random.Generator) -> None:
+    grads = torch.from_numpy(rng.standard_normal((6, 5)))
+    whole, first, second = (torch.zeros(5, dtype=torch.float64, requires_grad=True) for _ in range(3))
+
+    def run(param: torch.Tensor, optimizer: BookAdam, steps: torch.Tensor) -> BookAdam:
+        for grad in steps:
+            param.grad = grad
+            optimizer.step()
+        return optimizer
+
+    run(whole, BookAdam([whole]), grads)
+    saved = run(first, BookAdam([first]), grads[:3]).state_dict()
+    second.data = first.data.clone()
+    resumed = BookAdam([second])
+    resumed.load_state_dict(saved)
+    run(second, resumed, grads[3:])
+    assert torch.equal(whole, second)
+
+
+def test_rules_have_the_references_names() -> None:
+    assert RULES.keys() == OPTIMIZERS.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "says"),
+    [
+        ("adamw", {}, ValueError, "adamw"),
+        ("sgd", {"momentun": 0.9}, TypeError, "momentun"),
+        ("adam", {"lr": -1.0}, ValueError, "-1.0"),
+        ("adam", {"betas": (0.9, 1.0)}, ValueError, "betas"),
+    ],
+)
+def test_bad_options_are_refused(name: str, options: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        make_optimizer(name, [torch.zeros(1, requires_grad=True)], **options)
+
+
+@pytest.mark.parametrize(
+    ("grads", "error", "says"),
+    [
+        ({}, ValueError, "same names"),
+        ({"p": np.ones(3), "q": np.ones(1)}, ValueError, "q"),
+        ({"p": np.ones(1)}, ValueError, r"\(3,\).*\(1,\)"),
+    ],
+)
+def test_the_reference_refuses_gradients_that_do_not_fit(grads: Any, error: type[Exception], says: str) -> None:
+    params = {"p": np.zeros(3)}
+    with pytest.raises(error, match=says):
+        nr.SGD().update(params, grads)
+    assert not params["p"].any()
+
+
+def test_the_reference_refuses_integers() -> None:
+    with pytest.raises(TypeError, match="int64"):
+        nr.SGD().update({"p": np.zeros(3, int)}, {"p": np.ones(3)})
