@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import numpy_ref as nr
+from numpy_ref.checks import Array
 from numpy_ref.optimizers import OPTIMIZERS
 from torchport import SimpleConvNet, make_optimizer, softmax_with_loss, to_params
 from torchport.optimizers import RULES, BookAdam
@@ -31,7 +32,7 @@ OPTIONS: dict[str, list[dict[str, dict[str, Any]]]] = {
 CASES = [(name, case) for name in OPTIMIZERS for case in [{"ours": {}, "theirs": {}}, *OPTIONS[name]]]
 
 
-def gradients(rng: np.random.Generator, scale: float) -> np.ndarray:
+def gradients(rng: np.random.Generator, scale: float) -> Array:
     """Twenty gradients, with zeros and entries far below the 1e-7 that three of the rules add."""
     grads = scale * rng.standard_normal((20, 4, 7))
     grads[:, 0] = 0
