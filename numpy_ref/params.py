@@ -70,7 +70,7 @@ def _as_array(name: object, value: object) -> Array:
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.dtype.itemsize > 8:
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
         raise ParamsError(f"{name!r} must be an array of float16, float32 or float64, got {kind}")
-    return np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
+    return np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
 
 
 def _same_bits(a: Array, b: Array) -> bool:

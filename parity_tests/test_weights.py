@@ -19,7 +19,7 @@ Params = dict[str, Any]
 
 @pytest.fixture
 def params() -> Params:
-    return {name: value for name, value in seeded_params(3).items()}
+    return seeded_params(3)
 
 
 def same_bits(a: Array, b: Array) -> bool:

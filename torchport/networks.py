@@ -105,5 +105,5 @@ class SimpleConvNet(nn.Sequential):
             raise ValueError(f"input is on {input.device}, the network on {weight.device}: move one with .to()")
         if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
             raise TypeError(f"input has dtype {input.dtype}, the network {weight.dtype}: convert one with .to()")
-        output: Tensor = super().forward(input)
+        output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
         return output

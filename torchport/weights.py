@@ -107,8 +107,9 @@ def cast_params(params: Mapping[str, Array], dtype: torch.dtype) -> dict[str, Ar
     target = next(ours for ours, theirs in DTYPES.items() if theirs == dtype)
     largest = torch.finfo(dtype).max
     for name, value in params.items():
-        if np.isfinite(value).all() and np.abs(value).max() > largest:
-            raise ValueError(f"{name} holds {np.abs(value).max():g}, more than {dtype} can: keep its dtype")
+        greatest = float(np.max(np.abs(value), where=np.isfinite(value), initial=0))
+        if greatest > largest:
+            raise ValueError(f"{name} holds {greatest:g}, more than {dtype} can: keep its dtype")
     return {name: value.astype(target) for name, value in params.items()}
 
 
