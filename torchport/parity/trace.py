@@ -36,8 +36,9 @@ class NetworkTrace:
 def align(layers: Mapping[str, Layer], port: nn.Module) -> list[Step]:
     """Pair the reference's layers with the port's children by name, in order, upper and lower case alike.
 
-    The port may have nn.Flatten where the reference's Affine flattens by itself. ValueError that lists both sides where
-    they do not pair up; TypeError for a layer that draws random numbers or keeps statistics.
+    The port may have an nn.Flatten, or any module named flatten, where the reference's Affine flattens by itself.
+    ValueError that lists both sides where they do not pair up; TypeError for a layer that draws random numbers or keeps
+    statistics.
     """
     waiting = dict(layers)
     steps = []
@@ -45,7 +46,7 @@ def align(layers: Mapping[str, Layer], port: nn.Module) -> list[Step]:
         expected = next(iter(waiting), None)
         if expected is not None and expected.lower() == name.lower():
             steps.append(Step(name, waiting.pop(expected), module))
-        elif isinstance(module, nn.Flatten):
+        elif isinstance(module, nn.Flatten) or name.lower() == "flatten":
             steps.append(Step(name, Flatten(), module))
         else:
             break

@@ -1,0 +1,301 @@
+"""The parity engine itself: it must fail where it should, point at the right layer, and say what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import numpy_ref as nr
+from numpy_ref.checks import Array
+from torchport import SimpleConvNet, softmax_with_loss
+from torchport.parity import Report, Setting, check_layer, check_parity, compare
+from torchport.parity.bounds import Arithmetic, rule_of
+from torchport.parity.cases import seeded_batch, seeded_params
+from torchport.weights import cast_params
+
+ARCHITECTURE: dict[str, Any] = {
+    "input_dim": (2, 8, 8),
+    "conv_param": {"filter_num": 4, "filter_size": 3, "pad": 0, "stride": 1},
+    "hidden_size": 6,
+    "output_size": 6,
+}
+
+
+def check_with(spoil: Callable[[SimpleConvNet], Any], dtype: torch.dtype, **options: Any) -> Report:
+    """Spoil a port that agrees, or replace it by what spoil returns, and compare."""
+    reference = nr.SimpleConvNet(**ARCHITECTURE)
+    reference.set_params(seeded_params(0, reference.params))
+    port = SimpleConvNet.from_params(cast_params(reference.params, dtype))
+    x, t = seeded_batch(0, 8, (2, 8, 8), 6)
+    return check_parity(reference, spoil(port) or port, x, t, **options)
+
+
+def weight_change(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[SimpleConvNet], None]:
+    def spoil(port: SimpleConvNet) -> None:
+        with torch.no_grad():
+            parameter = port.get_parameter(name)
+            parameter.copy_(change(parameter.clone()))
+
+    return spoil
+
+
+def layer_change(name: str, module: nn.Module) -> Callable[[SimpleConvNet], None]:
+    return lambda port: setattr(port, name, module)
+
+
+class Function(nn.Module):
+    """A module of a few characters."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class Rewired(SimpleConvNet):
+    """Every layer right, and one too many in between."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flip(0))
+
+
+def rewired(port: SimpleConvNet) -> SimpleConvNet:
+    port.__class__ = Rewired
+    return port
+
+
+SPOILED: dict[str, tuple[Callable[[SimpleConvNet], Any], str, str]] = {
+    "one weight by one part in a thousand": (
+        weight_change("conv1.weight", lambda w: w * torch.where(torch.arange(w.numel()).view_as(w) == 7, 1.001, 1)),
+        "conv1",
+        "weight",
+    ),
+    "untransposed square weight": (weight_change("affine2.weight", lambda w: w.T), "affine2", "weight"),
+    "leaky relu": (layer_change("relu1", nn.LeakyReLU(1e-3)), "relu1", "output"),
+    "relu that passes the gradient at 0": (
+        layer_change("relu2", Function(lambda x: torch.where(x > 0, x, 0 * x + (x - x.detach())))),
+        "relu2",
+        "grad_input",
+    ),
+    "average instead of maximum": (layer_change("pool1", nn.AvgPool2d(2)), "pool1", "output"),
+    "flattened as H, W, C": (
+        layer_change("flatten", Function(lambda x: x.permute(0, 2, 3, 1).flatten(1))),
+        "flatten",
+        "output",
+    ),
+    "no gradient": (layer_change("relu1", Function(lambda x: x.relu().detach())), "relu1", "output"),
+    "NaN in one place": (
+        layer_change(
+            "relu2", Function(lambda x: x.relu() + torch.full_like(x, torch.nan).tril(-7).mul(0).nan_to_num(1))
+        ),
+        "relu2",
+        "output",
+    ),
+    "another shape": (layer_change("pool1", nn.MaxPool2d(2, padding=1)), "pool1", "output"),
+    "another dtype": (layer_change("relu2", Function(lambda x: x.relu().half())), "relu2", "output"),
+    "batch reversed before the first layer": (rewired, "network", "output"),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("case", SPOILED)
+def test_a_spoiled_port_is_caught_where_it_is_spoiled(case: str, dtype: torch.dtype) -> None:
+    spoil, layer, quantity = SPOILED[case]
+    report = check_with(spoil, dtype)
+    first = report.first_divergence
+    assert first is not None
+    assert (first.layer, first.quantity) == (layer, quantity)
+    assert first.view == ("end-to-end" if layer == "network" else "local")
+    with pytest.raises(AssertionError, match=f"{first.view} {layer} {quantity}"):
+        report.raise_if_failed()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_a_port_as_it_should_be_passes(dtype: torch.dtype) -> None:
+    report = check_with(lambda _: None, dtype)
+    report.raise_if_failed()
+    assert report.first_divergence is None
+
+
+LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
+    "without the 1e-7": (nn.functional.cross_entropy, "output"),
+    "summed": (lambda x, t: softmax_with_loss(x, t) * len(x), "output"),
+    "softmax over the batch": (lambda x, t: -(x.softmax(0).gather(1, t[:, None]) + 1e-7).log().mean(), "output"),
+    "differentiated with the 1e-7": (
+        lambda x, t: -(x.softmax(1).gather(1, t[:, None]) + 1e-7).log().mean(),
+        "grad_input",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_another_loss_is_caught(case: str) -> None:
+    loss, quantity = LOSSES[case]
+    first = check_with(lambda _: None, torch.float64, loss=loss).first_divergence
+    assert first is not None
+    assert (first.view, first.layer, first.quantity) == ("local", "loss", quantity)
+
+
+def test_the_diagnosis_names_everything() -> None:
+    report = check_with(weight_change("affine1.bias", lambda b: b + 1), torch.float64)
+    message = report.verdict
+    for part in (
+        "NO PARITY",
+        "local affine1 bias",
+        "worst at [",
+        "expected",
+        "got",
+        "error 1.00e+00",
+        "limit 0.00e+00",
+    ):
+        assert part in message
+
+
+def test_the_report_is_json_with_the_same_numbers() -> None:
+    report = check_with(layer_change("relu1", Function(lambda x: x.relu() / 0)), torch.float64)
+    found = json.loads(report.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert found["ok"] is False
+    assert found["verdict"] == report.verdict
+    assert len(found["rows"]) == len(report.rows)
+    for record, row in zip(found["rows"], report.rows, strict=True):
+        assert (record["view"], record["layer"], record["quantity"]) == (row.view, row.layer, row.quantity)
+        assert float(record["ratio"]) == row.worst.ratio or np.isnan(row.worst.ratio)
+
+
+def test_the_text_has_a_line_per_row() -> None:
+    report = check_with(lambda _: None, torch.float64)
+    lines = report.to_text().splitlines()
+    assert len(lines) == len(report.rows) + 1
+    assert all(line.endswith("ok") for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "ratio"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0),
+        ([1.0, 2.5], [1.0, 2.0], 0.5),
+        ([1.0, np.nan], [1.0, 2.0], np.inf),
+        ([1.0, 2.0], [1.0, np.nan], np.inf),
+        ([np.nan, 2.0], [np.nan, 2.0], 0),
+        ([np.inf, 2.0], [np.inf, 2.0], 0),
+        ([-np.inf, 2.0], [np.inf, 2.0], np.inf),
+        ([np.inf, 2.0], [1.0, 2.0], np.inf),
+    ],
+)
+def test_values_that_are_not_finite(actual: list[float], expected: list[float], ratio: float) -> None:
+    assert compare(np.array(actual), np.array(expected), 1.0).ratio == ratio
+
+
+def test_nothing_is_broadcast() -> None:
+    difference = compare(np.zeros((3, 1)), np.zeros((3, 4)), 1.0)
+    assert difference.ratio == np.inf
+    assert difference.note == "shape (3, 1), expected (3, 4)"
+
+
+def test_an_exact_quantity_allows_nothing() -> None:
+    assert compare(np.array([1 + 2.0**-52]), np.array([1.0]), 0).ratio == np.inf
+    assert compare(np.array([0.0]), np.array([-0.0]), 0).ratio == 0
+
+
+KINDS = {
+    "sum": (nr.Convolution(np.ones((2, 3, 2, 2)), np.ones(2)), (2, 3, 5, 5)),
+    "affine": (nr.Affine(np.ones((6, 4)), np.ones(4)), (3, 6)),
+    "relu": (nr.Relu(), (3, 4)),
+    "sigmoid": (nr.Sigmoid(), (3, 4)),
+    "pooling": (nr.Pooling(3, 3, 2), (2, 2, 7, 7)),
+    "average": (nr.AveragePooling(3, 3, 2), (2, 2, 7, 7)),
+    "flatten": (nr.Flatten(), (2, 2, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_limits_carried_along_hold(kind: str, rng: np.random.Generator) -> None:
+    """Move x and the upstream gradient by up to their limits: no result moves by more than the limits say."""
+    layer: Any
+    layer, shape = KINDS[kind]
+    if hasattr(layer, "W"):
+        layer.W, layer.b = rng.standard_normal(layer.W.shape), rng.standard_normal(layer.b.shape)
+    x = np.round(rng.standard_normal(shape), 2)  # kinks and ties among them
+    dout = rng.standard_normal(layer.forward(x).shape)
+    y, dx = layer.forward(x), layer.backward(dout)
+    grads = {name: getattr(layer, f"d{name}") for name in ("W", "b") if hasattr(layer, name)}
+    x_limit, dout_limit = 0.02 * rng.random(shape), 0.02 * rng.random(dout.shape)
+    rule, arithmetic = rule_of(layer), Arithmetic.of(torch.float64)
+    limit = rule.forward(layer, x, x_limit, arithmetic)
+    limits = rule.backward(layer, x, x_limit, dout, dout_limit, arithmetic)
+    moved = 0.0
+    limit = limit + 1e-12  # x + x_limit is itself rounded
+    for _ in range(200):
+        near_x = x + x_limit * rng.choice([-1, 1], shape)
+        near_dout = dout + dout_limit * rng.choice([-1, 1], dout.shape)
+        assert (np.abs(layer.forward(near_x) - y) <= limit).all()
+        assert (np.abs(layer.backward(near_dout) - dx) <= limits.grad_input + 1e-12).all()
+        moved = max(moved, np.abs(layer.backward(near_dout) - dx).max())
+        for name, grad in grads.items():
+            assert (np.abs(getattr(layer, f"d{name}") - grad) <= limits.grads[name] + 1e-12).all()
+    assert moved > 0
+
+
+def test_names_that_do_not_pair_up_are_listed() -> None:
+    reference = nr.Network({"Affine1": nr.Affine(np.ones((4, 2)), np.ones(2)), "Relu1": nr.Relu()})
+    port = nn.Sequential()
+    port.add_module("fc1", nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"reference has \['Affine1', 'Relu1'\], the port \['fc1'\]"):
+        check_parity(reference, port, np.ones((1, 4)), np.zeros(1, int))
+
+
+def one_layer(module: nn.Module) -> nn.Sequential:
+    port = nn.Sequential()
+    port.add_module("affine1", module)
+    return port
+
+
+AFFINE = {"Affine1": nr.Affine(np.ones((4, 2)), np.ones(2))}
+
+
+@pytest.mark.parametrize(
+    ("layers", "dtype", "x", "t", "error", "says"),
+    [
+        (AFFINE, torch.float16, np.ones((1, 4)), np.zeros(1, int), ValueError, "float16"),
+        (AFFINE, torch.float32, np.ones((0, 4)), np.zeros(0, int), ValueError, r"\(0, 4\)"),
+        (AFFINE, torch.float32, np.ones((1, 5)), np.zeros(1, int), ValueError, "5 features"),
+        (AFFINE, torch.float32, np.ones((1, 4)), np.array([2]), ValueError, r"0\.\.1, got 2"),
+        (AFFINE, torch.float32, [[1.0]], np.array([0]), TypeError, "list"),
+        (
+            {"Affine1": nr.Affine(np.ones((4, 2)), 0.0)},
+            torch.float32,
+            np.ones((1, 4)),
+            np.array([0]),
+            TypeError,
+            "float",
+        ),
+        ({"Affine1": nr.Dropout()}, torch.float32, np.ones((1, 4)), np.array([0]), TypeError, "no parity rule"),
+    ],
+)
+def test_what_cannot_be_judged_is_named(
+    layers: Any, dtype: torch.dtype, x: Any, t: Array, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        check_parity(nr.Network(layers), one_layer(nn.Linear(4, 2, dtype=dtype)), x, t)
+
+
+def test_tf32_is_off_while_judging_and_back_afterwards() -> None:
+    seen = []
+
+    def look(x: Tensor) -> Tensor:
+        backend = torch.backends.cudnn
+        seen.append(backend.conv.fp32_precision == "ieee" if hasattr(backend, "conv") else not backend.allow_tf32)
+        return x.relu()
+
+    before = torch.backends.cudnn.allow_tf32
+    check_layer("relu1", nr.Relu(), Function(look), np.ones((2, 2)), np.ones((2, 2)), Setting(torch.float32))
+    assert seen == [True]
+    assert torch.backends.cudnn.allow_tf32 == before

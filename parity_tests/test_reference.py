@@ -1,0 +1,452 @@
+"""What numpy_ref promises beside the recorded numbers: the book's names, its mended faults, and clear refusals."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+import logging
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numpy_ref as nr
+from numpy_ref.checks import Array
+from numpy_ref.im2col import im2col_by_window
+from numpy_ref.layers import Layer
+
+NAMES = {
+    "functions": "identity_function step_function sigmoid sigmoid_grad relu relu_grad softmax sum_squared_error "
+    "mean_squared_error cross_entropy_error softmax_loss",
+    "gradient": "numerical_gradient",
+    "im2col": "conv_output_size im2col col2im shuffle_dataset smooth_curve im2col_by_window",
+    "layers": "Relu Sigmoid Affine SoftmaxWithLoss Dropout BatchNormalization Convolution Pooling AveragePooling",
+    "optimizers": "SGD Momentum Nesterov AdaGrad RMSprop Adam",
+    "networks": "Network SimpleConvNet",
+    "trainer": "Trainer",
+    "params": "read_params write_params",
+}
+
+# The book's parameter names, in the book's order; ours may follow.
+PARAMETERS = {
+    "im2col": "input_data filter_h filter_w stride pad",
+    "col2im": "col input_shape filter_h filter_w stride pad",
+    "Affine": "W b",
+    "Dropout": "dropout_ratio",
+    "BatchNormalization": "gamma beta momentum running_mean running_var",
+    "Convolution": "W b stride pad",
+    "Pooling": "pool_h pool_w stride pad",
+    "Nesterov": "lr momentum",
+    "RMSprop": "lr decay_rate",
+    "Adam": "lr beta1 beta2",
+    "SimpleConvNet": "input_dim conv_param hidden_size output_size weight_init_std",
+    "Trainer": "network x_train t_train x_test t_test epochs mini_batch_size optimizer optimizer_param "
+    "evaluate_sample_num_per_epoch verbose",
+}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_the_books_names_are_there(module: str) -> None:
+    found = importlib.import_module(f"numpy_ref.{module}")
+    for name in NAMES[module].split():
+        assert getattr(found, name) is getattr(nr, name)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_books_parameters_come_first(name: str) -> None:
+    expected = PARAMETERS[name].split()
+    assert list(inspect.signature(getattr(nr, name)).parameters)[: len(expected)] == expected
+
+
+def test_importing_numpy_ref_needs_numpy_only() -> None:
+    code = (
+        "import sys, numpy_ref; print({'torch', 'matplotlib', 'torchvision', 'torchport', 'tqdm'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+# A reader's scripts, as they look after their imports were changed: the gradient check, which passes T as (1, 1); the
+# filter demo, which passes 0 as bias; a two-layer network of one's own; training.
+BOOK_SCRIPT = """
+from collections import OrderedDict
+import numpy as np
+from numpy_ref.functions import *
+from numpy_ref.gradient import numerical_gradient
+from numpy_ref.im2col import smooth_curve
+from numpy_ref.layers import *
+from numpy_ref.networks import SimpleConvNet
+from numpy_ref.optimizers import *
+from numpy_ref.trainer import Trainer
+
+np.random.seed(0)
+network = SimpleConvNet(input_dim=(1, 10, 10), conv_param={'filter_num': 10, 'filter_size': 3, 'pad': 0, 'stride': 1},
+                        hidden_size=10, output_size=10, weight_init_std=0.01)
+X = np.random.rand(100).reshape((1, 1, 10, 10))
+T = np.array([1]).reshape((1, 1))
+grad_num = network.numerical_gradient(X, T)
+grad = network.gradient(X, T)
+for key, val in grad_num.items():
+    assert np.abs(grad_num[key] - grad[key]).mean() < 1e-5, key
+
+out = Convolution(network.params['W1'][0].reshape(1, 1, 3, 3), 0).forward(np.random.rand(1, 1, 25, 20))
+assert Relu().forward(out).shape == (1, 1, 23, 18)
+
+params = {'W1': 0.1 * np.random.randn(20, 8), 'b1': np.zeros(8), 'W2': 0.1 * np.random.randn(8, 3), 'b2': np.zeros(3)}
+layers = OrderedDict()
+layers['Affine1'] = Affine(params['W1'], params['b1'])
+layers['Relu1'] = Relu()
+layers['Affine2'] = Affine(params['W2'], params['b2'])
+last = SoftmaxWithLoss()
+x, t = np.random.rand(30, 20), np.random.randint(0, 3, 30)
+optimizer, losses = AdaGrad(lr=0.1), []
+for i in range(50):
+    y = x
+    for layer in layers.values():
+        y = layer.forward(y)
+    losses.append(last.forward(y, t))
+    dout = last.backward(1)
+    for layer in reversed(list(layers.values())):
+        dout = layer.backward(dout)
+    optimizer.update(params, {'W1': layers['Affine1'].dW, 'b1': layers['Affine1'].db,
+                              'W2': layers['Affine2'].dW, 'b2': layers['Affine2'].db})
+assert losses[-1] < 0.9 * losses[0]
+assert smooth_curve(losses).shape == (50,)
+
+data = np.random.rand(40, 1, 10, 10), np.random.randint(0, 10, 40)
+trainer = Trainer(network, *data, *data, epochs=2, mini_batch_size=20, optimizer='Adam',
+                  optimizer_param={'lr': 0.001}, evaluate_sample_num_per_epoch=10)
+trainer.train()
+assert len(trainer.train_loss_list) == 4 and len(trainer.test_acc_list) == 2
+network.save_params("params.pkl")
+network.load_params("params.pkl")
+"""
+
+
+def test_a_script_written_for_the_book_runs(tmp_path: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BOOK_SCRIPT], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def make(layer: str, dtype: Any = np.float64) -> tuple[Any, Array]:
+    """A layer of each kind and an input for it, from fixed numbers."""
+    rng = np.random.RandomState(1)
+    image, flat = rng.randn(3, 2, 6, 6).astype(dtype), rng.randn(4, 10).astype(dtype)
+    layers: dict[str, Callable[[], tuple[Any, Array]]] = {
+        "Relu": lambda: (nr.Relu(), image),
+        "Sigmoid": lambda: (nr.Sigmoid(), image),
+        "Flatten": lambda: (nr.Flatten(), image),
+        "Affine": lambda: (nr.Affine(rng.randn(10, 5).astype(dtype), rng.randn(5).astype(dtype)), flat),
+        "Affine on images": lambda: (nr.Affine(rng.randn(72, 5).astype(dtype), rng.randn(5).astype(dtype)), image),
+        "Dropout": lambda: (nr.Dropout(0.4, np.random.RandomState(2)), flat),
+        "BatchNormalization": lambda: (
+            nr.BatchNormalization(rng.rand(10).astype(dtype), rng.randn(10).astype(dtype)),
+            flat,
+        ),
+        "BatchNormalization on images": lambda: (nr.BatchNormalization(2.0, 1.0), 10 * image),
+        "Convolution": lambda: (
+            nr.Convolution(rng.randn(3, 2, 3, 3).astype(dtype), rng.randn(3).astype(dtype), 2, 1),
+            image,
+        ),
+        "Pooling": lambda: (nr.Pooling(3, 3, 2, 1), image),
+        "AveragePooling": lambda: (nr.AveragePooling(3, 2, 2, 1), image),
+    }
+    return layers[layer]()
+
+
+LAYERS = [
+    *("Relu", "Sigmoid", "Flatten", "Affine", "Affine on images", "Dropout", "BatchNormalization"),
+    *("BatchNormalization on images", "Convolution", "Pooling", "AveragePooling"),
+]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_argument_is_changed(name: str) -> None:
+    layer, x = make(name)
+    kept, dout = x.copy(), np.random.RandomState(3).randn(*layer.forward(x).shape)
+    kept_dout = dout.copy()
+    layer.backward(dout)
+    np.testing.assert_array_equal(x, kept)
+    np.testing.assert_array_equal(dout, kept_dout)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_float32_stays_float32(name: str) -> None:
+    layer, x = make(name, np.float32)
+    y = layer.forward(x)
+    dx = layer.backward(y)
+    grads = [getattr(layer, grad) for grad in ("dW", "db", "dgamma", "dbeta") if hasattr(layer, grad)]
+    assert {array.dtype for array in (y, dx, *grads)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_backward_is_the_derivative_of_forward(name: str) -> None:
+    """Central differences of a random projection of the output, against backward of that projection."""
+    layer, x = make(name)
+    dout = np.random.RandomState(3).randn(*layer.forward(x).shape)
+    if isinstance(layer, nr.Dropout):
+        layer.rng = FixedRandom(x.shape)
+        layer.forward(x)
+    dx = layer.backward(dout)
+    expected = nr.numerical_gradient(lambda x: float(np.sum(layer.forward(x) * dout)), x)
+    # Truncation is of order h^2 = 1e-8 of the third derivative, rounding of order 1e-16 / h = 1e-12.
+    np.testing.assert_allclose(dx, expected, rtol=0, atol=1e-6)
+
+
+class FixedRandom(np.random.RandomState):
+    """The same numbers at every call."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.values = np.random.RandomState(2).rand(*shape)
+
+    def rand(self, *shape: int) -> Array:  # type: ignore[override]
+        return self.values
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_backward_refuses_another_shape(name: str) -> None:
+    layer, x = make(name)
+    with pytest.raises(RuntimeError, match="needs forward first"):
+        layer.backward(x)
+    y = layer.forward(x)
+    with pytest.raises(ValueError, match=r"dout must have shape .* got"):
+        layer.backward(y[:-1])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_forward_refuses_what_is_no_batch(name: str) -> None:
+    layer, x = make(name)
+    with pytest.raises(ValueError, match=r"\(0, "):
+        layer.forward(x[:0])
+    with pytest.raises(TypeError, match="list"):
+        layer.forward(x.tolist())
+    with pytest.raises(TypeError, match="complex128"):
+        layer.forward(x.astype(complex))
+
+
+@pytest.mark.parametrize(("stride", "pad"), list(itertools.product([1, 2, 3], [0, 1, 2])))
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (4, 5)])
+def test_the_loop_over_windows_is_im2col(
+    size: tuple[int, int], stride: int, pad: int, rng: np.random.Generator
+) -> None:
+    x = rng.standard_normal((2, 3, 7, 8)).astype(np.float32)
+    found, expected = im2col_by_window(x, *size, stride, pad), nr.im2col(x, *size, stride, pad)
+    assert found.dtype == expected.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_im2col_returns_a_copy_of_its_own() -> None:
+    x = np.zeros((1, 1, 3, 3))
+    nr.im2col(x, 1, 1)[...] = 1
+    assert not x.any()
+
+
+@pytest.mark.parametrize(("stride", "pad"), list(itertools.product([1, 2, 3], [0, 2])))
+def test_col2im_is_the_adjoint_of_im2col(stride: int, pad: int, rng: np.random.Generator) -> None:
+    """<im2col(x), c> = <x, col2im(c)>, exactly on small whole numbers."""
+    x = rng.integers(-9, 10, (2, 3, 8, 7)).astype(float)
+    col = nr.im2col(x, 3, 2, stride, pad)
+    c = rng.integers(-9, 10, col.shape).astype(float)
+    assert np.sum(col * c) == np.sum(x * nr.col2im(c, x.shape, 3, 2, stride, pad))
+
+
+def test_padding_never_wins_the_maximum_and_counts_in_the_size() -> None:
+    y = nr.Pooling(2, 2, stride=2, pad=1).forward(np.full((1, 1, 4, 4), -5.0))
+    assert y.shape == (1, 1, 3, 3)
+    assert (y == -5).all()
+    assert (nr.Pooling(2, 2, 2, 1).forward(np.full((1, 1, 4, 4), -5)) == -5).all()  # integers have no -inf
+
+
+def test_average_pooling_counts_padding_as_zeros() -> None:
+    y = nr.AveragePooling(2, 2, stride=2, pad=1).forward(np.full((1, 1, 2, 2), 4.0))
+    np.testing.assert_array_equal(y, np.full((1, 1, 2, 2), 1.0))
+
+
+def test_accuracy_counts_every_sample() -> None:
+    net = small_network()
+    x = np.random.RandomState(0).randn(7, 1, 6, 6)
+    right = net.predict(x).argmax(axis=1)
+    t = right.copy()
+    t[-1] = (t[-1] + 1) % 3
+    for batch_size in (1, 2, 3, 7, 100):
+        assert net.accuracy(x, t, batch_size) == 6 / 7
+    assert net.accuracy(x, np.eye(3)[t]) == 6 / 7
+
+
+def small_network(**options: Any) -> nr.SimpleConvNet:
+    conv_param = {"filter_num": 2, "filter_size": 3, "pad": 0, "stride": 1}
+    rng = np.random.RandomState(4)
+    return nr.SimpleConvNet((1, 6, 6), conv_param, 5, 3, **{"weight_init_std": 0.5, "rng": rng, **options})
+
+
+@pytest.mark.parametrize(("train_size", "batch", "steps"), [(40, 20, 2), (41, 20, 3), (39, 20, 2), (5, 20, 1)])
+def test_an_epoch_is_a_whole_number_of_steps(train_size: int, batch: int, steps: int) -> None:
+    x, t = np.random.RandomState(0).randn(train_size, 1, 6, 6), np.zeros(train_size, int)
+    trainer = nr.Trainer(small_network(), x, t, x, t, epochs=3, mini_batch_size=batch)
+    trainer.train()
+    assert len(trainer.train_loss_list) == 3 * steps
+    assert len(trainer.train_acc_list) == len(trainer.test_acc_list) == 3
+    assert trainer.final_test_acc == trainer.network.accuracy(x, t)
+
+
+def test_progress_goes_to_the_log_and_nothing_is_printed(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    x, t = np.random.RandomState(0).randn(4, 1, 6, 6), np.zeros(4, int)
+    for verbose in (False, True):
+        with caplog.at_level(logging.INFO, logger="numpy_ref.trainer"):
+            assert not caplog.messages
+            nr.Trainer(small_network(), x, t, x, t, epochs=1, mini_batch_size=4, verbose=verbose).train()
+    assert [message.split(":")[0] for message in caplog.messages[:2]] == ["step 1", "epoch 1"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_rng_none_is_numpys_global_stream() -> None:
+    np.random.seed(11)
+    first = nr.SimpleConvNet(), nr.Dropout().forward(np.ones((3, 4))), nr.shuffle_dataset(np.arange(9), np.arange(9))
+    rng = np.random.RandomState(11)
+    second = (
+        nr.SimpleConvNet(rng=rng),
+        nr.Dropout(rng=rng).forward(np.ones((3, 4))),
+        nr.shuffle_dataset(np.arange(9), np.arange(9), rng),
+    )
+    assert all(np.array_equal(first[0].params[name], second[0].params[name]) for name in first[0].params)
+    np.testing.assert_array_equal(first[1], second[1])
+    np.testing.assert_array_equal(first[2], second[2])
+    with pytest.raises(TypeError, match="Generator"):
+        nr.SimpleConvNet(rng=np.random.default_rng())  # type: ignore[arg-type]
+
+
+def test_predict_takes_less_than_half_a_gigabyte() -> None:
+    """For 10,000 images; the original needs 7.6 GB."""
+    net, x = nr.SimpleConvNet(rng=np.random.RandomState(0)), np.zeros((10_000, 1, 28, 28), np.float32)
+    tracemalloc.start()
+    try:
+        net.predict(x)
+        assert tracemalloc.get_traced_memory()[1] < 0.5e9
+    finally:
+        tracemalloc.stop()
+
+
+def test_predict_in_chunks_is_predict_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = small_network(), np.random.RandomState(0).randn(10, 1, 6, 6)
+    whole = net.predict(x)
+    monkeypatch.setattr("numpy_ref.networks.PREDICT_CHUNK", 3)
+    np.testing.assert_allclose(net.predict(x), whole, rtol=0, atol=1e-14)
+
+
+def test_a_network_of_ones_own() -> None:
+    """Any layers, named parameters, and gradients that central differences confirm."""
+    rng = np.random.RandomState(6)
+    layers: dict[str, Layer] = {
+        "Conv1": nr.Convolution(0.3 * rng.randn(3, 1, 3, 3), rng.randn(3), pad=1),
+        "Sigmoid1": nr.Sigmoid(),
+        "Pool1": nr.AveragePooling(2, 2),
+        "Affine1": nr.Affine(0.3 * rng.randn(27, 6), rng.randn(6)),
+        "BatchNorm1": nr.BatchNormalization(rng.rand(6), rng.randn(6)),
+        "Relu1": nr.Relu(),
+        "Dropout1": nr.Dropout(0.0),
+        "Affine2": nr.Affine(0.3 * rng.randn(6, 4), rng.randn(4)),
+    }
+    net = nr.Network(layers)
+    assert list(net.params) == ["W1", "b1", "W2", "b2", "gamma1", "beta1", "W3", "b3"]
+    x, t = rng.randn(30, 1, 6, 6), rng.randint(0, 4, 30)
+    grads, expected = net.gradient(x, t), net.numerical_gradient(x, t)
+    for name, grad in grads.items():
+        # Truncation: h^2 = 1e-8 times a third derivative, which batch normalisation makes large.
+        np.testing.assert_allclose(grad, expected[name], rtol=0, atol=1e-5)
+    # Prediction uses the running statistics, training the batch's own.
+    assert not np.allclose(net.predict(x[:5]), net.predict(x[:5], train_flg=True))
+
+
+def test_numerical_gradient_puts_x_back_also_when_f_raises() -> None:
+    x = np.array([[1.0, 2.0], [3.0, 4.0]])
+    calls = []
+
+    def f(x: Array) -> float:
+        calls.append(1)
+        if len(calls) > 3:
+            raise OverflowError
+        return float(np.sum(x))
+
+    with pytest.raises(OverflowError):
+        nr.numerical_gradient(f, x)
+    np.testing.assert_array_equal(x, [[1, 2], [3, 4]])
+
+
+def test_smooth_curve_keeps_a_constant_and_smooths_the_rest() -> None:
+    np.testing.assert_allclose(nr.smooth_curve(np.full(30, 3.0)), 3.0, rtol=1e-14)
+    rough = np.random.RandomState(0).randn(200)
+    assert nr.smooth_curve(rough).std() < 0.5 * rough.std()
+    spike = np.zeros(21)
+    spike[10] = 1
+    smooth = nr.smooth_curve(spike)
+    assert np.argmax(smooth) == 10
+    np.testing.assert_allclose(smooth, smooth[::-1], atol=1e-15)
+
+
+BAD_CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "filter too large": (lambda: nr.conv_output_size(4, 7, pad=1), ValueError, "7 pixels does not fit .* 4 pixels"),
+    "no stride": (lambda: nr.im2col(np.ones((1, 1, 4, 4)), 2, 2, 0), ValueError, "stride must be at least 1, got 0"),
+    "negative pad": (lambda: nr.Convolution(np.ones((1, 1, 2, 2)), 0, 1, -1), ValueError, "pad .* got -1"),
+    "half a stride": (lambda: nr.Pooling(2, 2, 1.5), TypeError, r"stride .* 1\.5"),  # type: ignore[arg-type]
+    "window of padding": (lambda: nr.Pooling(2, 2, 2, 2), ValueError, "2x2, got 2"),
+    "images without channels": (lambda: nr.im2col(np.ones((4, 4)), 2, 2), ValueError, r"\(4, 4\)"),
+    "another channel": (
+        lambda: nr.Convolution(np.ones((1, 2, 2, 2)), 0).forward(np.ones((1, 3, 4, 4))),
+        ValueError,
+        "3 channels, .* takes 2",
+    ),
+    "another width": (lambda: nr.Affine(np.ones((3, 2)), 0).forward(np.ones((1, 4))), ValueError, "has 4 features"),
+    "bias of another size": (lambda: nr.Affine(np.ones((3, 2)), np.ones(3)), ValueError, r"b .*\(2,\), got \(3,\)"),
+    "flat filters": (lambda: nr.Convolution(np.ones((3, 4)), 0), ValueError, r"W must have 4 axes, got shape \(3, 4\)"),
+    "col of another shape": (lambda: nr.col2im(np.ones((4, 4)), (1, 1, 4, 4), 2, 2), ValueError, r"\(9, 4\)"),
+    "ratio above 1": (lambda: nr.Dropout(1.5), ValueError, "dropout_ratio .* 1.5"),
+    "gamma of another size": (
+        lambda: nr.BatchNormalization(np.ones(3), 0).forward(np.ones((2, 4))),
+        ValueError,
+        r"gamma .*\(4,\), got \(3,\)",
+    ),
+    "label out of range": (
+        lambda: nr.cross_entropy_error(np.ones((2, 3)), np.array([0, 3])),
+        ValueError,
+        r"0\.\.2, got 0 to 3",
+    ),
+    "negative label": (lambda: nr.SoftmaxWithLoss().forward(np.ones((1, 3)), np.array([-1])), ValueError, "-1"),
+    "labels as floats": (lambda: nr.softmax_loss(np.ones((1, 3)), np.array([1.0])), TypeError, "float64"),
+    "not one-hot": (lambda: nr.softmax_loss(np.ones((1, 3)), np.array([[0.5, 0.5, 0]])), ValueError, "one-hot"),
+    "too few labels": (lambda: nr.softmax_loss(np.ones((2, 3)), np.array([1])), ValueError, r"\(2,\) or .* \(1,\)"),
+    "unequal shapes": (lambda: nr.sum_squared_error(np.ones(2), np.ones(3)), ValueError, r"\(2,\) and \(3,\)"),
+    "integer x": (lambda: nr.numerical_gradient(np.sum, np.arange(3)), TypeError, "int64"),
+    "unequal lengths": (lambda: nr.shuffle_dataset(np.ones(2), np.ones(3)), ValueError, "2 and 3"),
+    "short curve": (lambda: nr.smooth_curve(np.ones(5)), ValueError, "got 5"),
+    "no layers": (lambda: nr.Network({}), ValueError, "none"),
+    "negative lr": (lambda: nr.SGD(lr=-1), ValueError, "lr .* -1"),
+    "infinite lr": (lambda: nr.SGD(lr=float("inf")), ValueError, "lr .* inf"),
+    "beta of 1": (lambda: nr.Adam(beta2=1), ValueError, "beta2 .* 1"),
+    "unknown optimizer": (lambda: train(optimizer="adamw"), ValueError, "sgd, .* got 'adamw'"),
+    "no epochs": (lambda: train(epochs=0), ValueError, "epochs .* 0"),
+    "no batch": (lambda: train(mini_batch_size=-5), ValueError, "mini_batch_size .* -5"),
+    "no samples to evaluate": (lambda: train(evaluate_sample_num_per_epoch=0), ValueError, "got 0"),
+    "no test data": (lambda: train(x_test=np.ones((0, 1, 6, 6))), ValueError, "x_test .*0, 1, 6, 6"),
+    "too few targets": (lambda: train(t_train=np.zeros(1, int)), ValueError, "x_train .* 2 and 1"),
+}
+
+
+def train(**options: Any) -> None:
+    x, t = np.ones((2, 1, 6, 6)), np.zeros(2, int)
+    nr.Trainer(**{"network": small_network(), "x_train": x, "t_train": t, "x_test": x, "t_test": t, **options})
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+def test_bad_input_is_named(case: str) -> None:
+    call, error, says = BAD_CALLS[case]
+    with pytest.raises(error, match=says):
+        call()

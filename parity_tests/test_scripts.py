@@ -1,0 +1,172 @@
+"""The scripts as a user runs them: what they print, what they write, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from numpy_ref import SimpleConvNet, read_params, write_params
+from numpy_ref.checks import Array
+from torchport import to_params
+from torchport.parity.cases import seeded_params
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, SCRIPTS / f"{script}.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def small_params() -> dict[str, Array]:
+    conv_param = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
+    return seeded_params(0, SimpleConvNet((1, 8, 8), conv_param, 6, 4).params)
+
+
+@pytest.fixture
+def params_file(tmp_path: Path) -> Path:
+    write_params(small_params(), tmp_path / "params.pkl")
+    return tmp_path / "params.pkl"
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in SCRIPTS.glob("*.py")))
+def test_help_says_how_to_run_it(script: str) -> None:
+    done = run(script, "--help")
+    assert done.returncode == 0
+    assert f"python scripts/{script}.py" in done.stdout
+
+
+def test_report_without_arguments(tmp_path: Path) -> None:
+    done = run("parity_report", "--out", tmp_path / "new" / "folder")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "PARITY"
+    assert sum(line.startswith("parity: ") for line in lines) == 4
+    report = json.loads((tmp_path / "new" / "folder" / "report.json").read_text())
+    assert report["ok"] is True
+    assert [(r["port"], r["dtype"]) for r in report["reports"]] == [
+        *(("conv2d", "float64"), ("unfold", "float64"), ("conv2d", "float32"), ("unfold", "float32"))
+    ]
+    rows = [line for line in lines if line.startswith(("local", "end-to-end"))]
+    assert len(rows) == sum(len(r["rows"]) for r in report["reports"]) == 4 * 44
+    assert all(re.search(r"\d\.\d\de[-+]\d+ +\d\.\d\de[-+]\d+ .*\[.*\] +ok$", row) for row in rows)
+
+
+WRONG_PORT = """
+import runpy, sys
+from torchport.layers import UnfoldConv2d
+right = UnfoldConv2d.forward
+UnfoldConv2d.forward = lambda self, input: right(self, input.transpose(2, 3))
+sys.argv = ["parity_report.py", "--dtype", "float64"]
+runpy.run_path(sys.orig_argv[-1], run_name="__main__")
+"""
+
+
+def test_report_says_no_parity_with_status_1() -> None:
+    command = [sys.executable, "-c", WRONG_PORT, SCRIPTS / "parity_report.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines()[-1] == "NO PARITY"
+    assert "NO PARITY: unfold in float64 on cpu" in done.stdout
+    assert "first local conv1 output: worst at [" in done.stdout
+    assert "parity: conv2d in float64 on cpu" in done.stdout
+
+
+def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
+    done = run("parity_report", "--params", book_params, "--data-dir", data_dir)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("numpy", "conv2d", "unfold"):
+        assert f"{name}: accuracy 0.9600 on 10000 test images" in done.stdout
+    assert "10000 of 10000 predictions equal in all 3" in done.stdout
+    memory = re.search(r"peak memory of the process: (\d+) MiB", done.stdout)
+    assert memory is not None
+    assert int(memory[1]) * 2**20 < 1e9
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_port_params_writes_what_it_read(dtype: str, params_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.pt"
+    done = run("port_params", params_file, output, "--dtype", dtype)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("parity: ") == 2
+    assert f"wrote {output}" in done.stdout
+    assert ("0 values rounded" in done.stdout) == (dtype == "float64")
+    state_dict = torch.load(output, weights_only=True)
+    for name, value in to_params(state_dict).items():
+        np.testing.assert_array_equal(value, small_params()[name].astype(dtype), strict=True)
+
+
+def test_port_params_finds_the_stride(tmp_path: Path) -> None:
+    conv_param = {"filter_num": 3, "filter_size": 3, "pad": 1, "stride": 2}
+    write_params(SimpleConvNet((1, 11, 11), conv_param, 6, 4).params, tmp_path / "params.pkl")
+    done = run("port_params", tmp_path / "params.pkl", tmp_path / "model.pt", "--stride", "2", "--pad", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "input_dim=(1, 11, 11)" in done.stdout
+
+
+Spoil = Callable[[dict[str, Array]], dict[str, Array]]
+
+BAD_PARAMS: dict[str, tuple[Spoil, str]] = {
+    "missing": (lambda p: {k: v for k, v in p.items() if k != "b1"}, "missing ['b1']"),
+    "transposed": (lambda p: {**p, "W3": p["W3"].T}, "W3 (4, 6)"),
+    "too large": (lambda p: {**p, "b3": p["b3"] + 1e300}, "b3 holds 1e+300"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PARAMS)
+def test_unfit_weights_are_one_line_and_nothing_is_written(case: str, tmp_path: Path) -> None:
+    spoil, says = BAD_PARAMS[case]
+    write_params(spoil(small_params()), tmp_path / "params.pkl")
+    output = tmp_path / "model.pt"
+    output.write_bytes(b"old")
+    assert_refused(run("port_params", tmp_path / "params.pkl", output, "--dtype", "float32"), says)
+    assert output.read_bytes() == b"old"
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], says: str) -> None:
+    """Exit status 2, and the last line of standard error says why: argparse prints the usage before."""
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "error: " in last
+    assert says in last
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["parity_report", "--dtype", "float16"], "invalid choice: 'float16'"),
+        (["parity_report", "--device", "tpu"], "'tpu' cannot be used here"),
+        (["parity_report", "--batch-size", "0"], "at least 1, got '0'"),
+        (["parity_report", "--seed", "-1"], "at least 0, got '-1'"),
+        (["parity_report", "--seed", "x"], "got 'x'"),
+        (["parity_report", "--params", "missing.pkl"], "missing.pkl"),
+        (["parity_report", "--out", __file__], "test_scripts.py"),
+        (["port_params", "missing.pkl", "model.pt"], "missing.pkl"),
+        (["port_params", __file__, "model.pt"], "not a pickle"),
+        (["port_params", "PARAMS", "PARAMS"], "another file than the input"),
+        (["port_params", "PARAMS", "PARAMS/model.pt"], "params.pkl"),
+        (["port_params", "PARAMS", "/nowhere/model.pt"], "/nowhere"),
+        (["port_params", "PARAMS", "model.pt", "--stride", "0"], "at least 1, got '0'"),
+        (["port_params", "PARAMS", "model.pt", "--pad", "9"], "pad 9"),
+        (["port_params", "PARAMS"], "required: output"),
+    ],
+    ids=lambda value: " ".join(value).replace(__file__, "FILE") if isinstance(value, list) else "",
+)
+def test_bad_arguments_are_one_line(arguments: list[str], says: str, params_file: Path) -> None:
+    script, *rest = (argument.replace("PARAMS", str(params_file)) for argument in arguments)
+    assert_refused(run(script, *rest), says)
+    assert read_params(params_file).keys() == small_params().keys()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_there_is_named() -> None:
+    assert_refused(run("parity_report", "--device", "cuda"), "'cuda' cannot be used here")
