@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +17,43 @@ import torch
 
 from numpy_ref import SimpleConvNet, read_params, write_params
 from numpy_ref.checks import Array
-from torchport import to_params
+from torchport import UnfoldConv2d, to_params
 from torchport.parity.cases import seeded_params
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
-def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPTS / f"{script}.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a script with arguments in this process, which has torch imported already: seconds less than a new one."""
+
+    def run(script: str, *arguments: str | Path) -> Done:
+        path = str(SCRIPTS / f"{script}.py")
+        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            runpy.run_path(path, run_name="__main__")
+        assert isinstance(exit_.value.code, int)
+        return Done(exit_.value.code, *capfd.readouterr())
+
+    return run
+
+
+def run_alone(script: str, *arguments: str | Path) -> Done:
+    """Run a script as a user does, in a process of its own."""
+    command = [sys.executable, str(SCRIPTS / f"{script}.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def small_params() -> dict[str, Array]:
@@ -38,14 +68,14 @@ def params_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in SCRIPTS.glob("*.py")))
-def test_help_says_how_to_run_it(script: str) -> None:
+def test_help_says_how_to_run_it(script: str, run: Run) -> None:
     done = run(script, "--help")
     assert done.returncode == 0
     assert f"python scripts/{script}.py" in done.stdout
 
 
 def test_report_without_arguments(tmp_path: Path) -> None:
-    done = run("parity_report", "--out", tmp_path / "new" / "folder")
+    done = run_alone("parity_report", "--out", tmp_path / "new" / "folder")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[-1] == "PARITY"
@@ -60,19 +90,10 @@ def test_report_without_arguments(tmp_path: Path) -> None:
     assert all(re.search(r"\d\.\d\de[-+]\d+ +\d\.\d\de[-+]\d+ .*\[.*\] +ok$", row) for row in rows)
 
 
-WRONG_PORT = """
-import runpy, sys
-from torchport.layers import UnfoldConv2d
-right = UnfoldConv2d.forward
-UnfoldConv2d.forward = lambda self, input: right(self, input.transpose(2, 3))
-sys.argv = ["parity_report.py", "--dtype", "float64"]
-runpy.run_path(sys.orig_argv[-1], run_name="__main__")
-"""
-
-
-def test_report_says_no_parity_with_status_1() -> None:
-    command = [sys.executable, "-c", WRONG_PORT, SCRIPTS / "parity_report.py"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def test_report_says_no_parity_with_status_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = UnfoldConv2d.forward
+    monkeypatch.setattr(UnfoldConv2d, "forward", lambda self, input: right(self, input.transpose(2, 3)))
+    done = run("parity_report", "--dtype", "float64")
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.splitlines()[-1] == "NO PARITY"
     assert "NO PARITY: unfold in float64 on cpu" in done.stdout
@@ -81,7 +102,7 @@ def test_report_says_no_parity_with_status_1() -> None:
 
 
 def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
-    done = run("parity_report", "--params", book_params, "--data-dir", data_dir)
+    done = run_alone("parity_report", "--params", book_params, "--data-dir", data_dir)
     assert (done.returncode, done.stderr) == (0, "")
     for name in ("numpy", "conv2d", "unfold"):
         assert f"{name}: accuracy 0.9600 on 10000 test images" in done.stdout
@@ -92,7 +113,7 @@ def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_port_params_writes_what_it_read(dtype: str, params_file: Path, tmp_path: Path) -> None:
+def test_port_params_writes_what_it_read(dtype: str, params_file: Path, tmp_path: Path, run: Run) -> None:
     output = tmp_path / "model.pt"
     done = run("port_params", params_file, output, "--dtype", dtype)
     assert (done.returncode, done.stderr) == (0, "")
@@ -104,7 +125,7 @@ def test_port_params_writes_what_it_read(dtype: str, params_file: Path, tmp_path
         np.testing.assert_array_equal(value, small_params()[name].astype(dtype), strict=True)
 
 
-def test_port_params_finds_the_stride(tmp_path: Path) -> None:
+def test_port_params_finds_the_stride(tmp_path: Path, run: Run) -> None:
     conv_param = {"filter_num": 3, "filter_size": 3, "pad": 1, "stride": 2}
     write_params(SimpleConvNet((1, 11, 11), conv_param, 6, 4).params, tmp_path / "params.pkl")
     done = run("port_params", tmp_path / "params.pkl", tmp_path / "model.pt", "--stride", "2", "--pad", "1")
@@ -122,7 +143,7 @@ BAD_PARAMS: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_PARAMS)
-def test_unfit_weights_are_one_line_and_nothing_is_written(case: str, tmp_path: Path) -> None:
+def test_unfit_weights_are_one_line_and_nothing_is_written(case: str, tmp_path: Path, run: Run) -> None:
     spoil, says = BAD_PARAMS[case]
     write_params(spoil(small_params()), tmp_path / "params.pkl")
     output = tmp_path / "model.pt"
@@ -131,7 +152,11 @@ def test_unfit_weights_are_one_line_and_nothing_is_written(case: str, tmp_path: 
     assert output.read_bytes() == b"old"
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], says: str) -> None:
+def test_a_user_sees_one_line_and_status_2(tmp_path: Path) -> None:
+    assert_refused(run_alone("port_params", tmp_path / "missing.pkl", tmp_path / "model.pt"), "missing.pkl")
+
+
+def assert_refused(done: Done, says: str) -> None:
     """Exit status 2, and the last line of standard error says why: argparse prints the usage before."""
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -161,12 +186,12 @@ def assert_refused(done: subprocess.CompletedProcess[str], says: str) -> None:
     ],
     ids=lambda value: " ".join(value).replace(__file__, "FILE") if isinstance(value, list) else "",
 )
-def test_bad_arguments_are_one_line(arguments: list[str], says: str, params_file: Path) -> None:
+def test_bad_arguments_are_one_line(arguments: list[str], says: str, params_file: Path, run: Run) -> None:
     script, *rest = (argument.replace("PARAMS", str(params_file)) for argument in arguments)
     assert_refused(run(script, *rest), says)
     assert read_params(params_file).keys() == small_params().keys()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_a_device_that_is_not_there_is_named() -> None:
+def test_a_device_that_is_not_there_is_named(run: Run) -> None:
     assert_refused(run("parity_report", "--device", "cuda"), "'cuda' cannot be used here")
