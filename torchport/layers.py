@@ -1,10 +1,16 @@
-"""The book's convolution as a torch module."""
+"""The book's layers that torch has otherwise or not at all, as torch modules."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from numpy_ref.checks import check_int, check_number
+from numpy_ref.layers import BatchNormalization as ReferenceBatchNormalization
 from torchport.im2col import im2col, output_size
 
 
@@ -34,3 +40,58 @@ class UnfoldConv2d(nn.Conv2d):
                 f"dilation={self.dilation}, padding={self.padding!r}, padding_mode={self.padding_mode!r}: use nn.Conv2d"
             )
         return (self.stride[0], self.stride[1]), (self.padding[0], self.padding[1])
+
+
+class Dropout(nn.Module):
+    """The book's Dropout: zero where a uniform draw is <= dropout_ratio in training, x * (1 - dropout_ratio) in eval.
+
+    nn.Dropout instead scales what it keeps, in training. draw(shape, device=...) makes the uniform numbers: torch.rand,
+    or another's to repeat its mask.
+    """
+
+    def __init__(self, dropout_ratio: float = 0.5, draw: Callable[..., Tensor] = torch.rand) -> None:
+        super().__init__()
+        self.dropout_ratio = check_number("dropout_ratio", dropout_ratio, 0, 1)
+        self.draw = draw
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return input * (1 - self.dropout_ratio)
+        return input * (self.draw(input.shape, device=input.device) > self.dropout_ratio)
+
+
+class BatchNormalization(nn.Module):
+    """The book's batch normalisation of num_features = D features: input (N, D), or (N, C, H, W) with C*H*W = D.
+
+    Unlike nn.BatchNorm1d and 2d: eps is 1e-6; the running variance is biased and starts at 0; momentum is the weight of
+    the old running value; each pixel of each channel is a feature of its own.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, momentum: float = 0.9, **place: Any) -> None:
+        super().__init__()
+        self.num_features = check_int("num_features", num_features, 1)
+        self.momentum = check_number("momentum", momentum, 0, 1)
+        self.weight = nn.Parameter(torch.ones(num_features, **place))
+        self.bias = nn.Parameter(torch.zeros(num_features, **place))
+        self.register_buffer("running_mean", torch.zeros(num_features, **place))
+        self.register_buffer("running_var", torch.zeros(num_features, **place))
+
+    def forward(self, input: Tensor) -> Tensor:
+        flat = input.flatten(1)  # (N, D)
+        if flat.shape[1] != self.num_features:
+            raise ValueError(f"input of shape {tuple(input.shape)} must have {self.num_features} features a sample")
+        mean, var = self._statistics(flat) if self.training else (self.running_mean, self.running_var)
+        normalised = (flat - mean) / (var + ReferenceBatchNormalization.EPS).sqrt()
+        return (self.weight * normalised + self.bias).view_as(input)
+
+    def _statistics(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of the batch, (D,), which also move the running ones."""
+        mean = flat.mean(dim=0)
+        var = (flat - mean).square().mean(dim=0)
+        with torch.no_grad():
+            self.running_mean.mul_(self.momentum).add_((1 - self.momentum) * mean)
+            self.running_var.mul_(self.momentum).add_((1 - self.momentum) * var)
+        return mean, var

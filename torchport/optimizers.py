@@ -57,7 +57,10 @@ class BookAdam(Optimizer):
         m.lerp_(grad, 1 - beta1)
         v.lerp_(grad * grad, 1 - beta2)
         lr_t = lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-        param.addcdiv_(m, v.sqrt().add_(EPS), value=-lr_t)
+        param.addcdiv_(m, self._denominator(v), value=-lr_t)
+
+    def _denominator(self, v: Tensor) -> Tensor:
+        return v.sqrt().add_(EPS)
 
 
 # The book's name (numpy_ref.optimizers.OPTIMIZERS) to the rule in torch's terms, with the book's defaults.

@@ -1,14 +1,15 @@
 """The parity engine: a port against the NumPy reference, within limits that are derived.
 
-bounds says how far apart two correct implementations may be, trace runs both, compare judges, report tells.
+setting says in which arithmetic, bounds how far apart two correct implementations may be, trace runs both, compare
+judges, report tells.
 """
 
-from torchport.parity.compare import Setting as Setting
 from torchport.parity.compare import check_layer as check_layer
 from torchport.parity.compare import check_loss as check_loss
-from torchport.parity.compare import check_optimizer as check_optimizer
 from torchport.parity.compare import check_parity as check_parity
 from torchport.parity.compare import compare as compare
+from torchport.parity.optimizers import check_optimizer as check_optimizer
 from torchport.parity.report import Difference as Difference
 from torchport.parity.report import Report as Report
 from torchport.parity.report import Row as Row
+from torchport.parity.setting import Setting as Setting

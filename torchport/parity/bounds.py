@@ -2,9 +2,17 @@
 
 Every limit has two parts: what a layer adds by rounding, and what it passes on from the limit of its input. With no
 limit on the input this judges a layer by itself; chained through a network it judges the whole (a running error bound).
-The bound of a linear operation is c(K) u S, where u is the unit roundoff, K the length of the sum and S the same
-operation on absolute values: the standard bound of Higham (Accuracy and Stability of Numerical Algorithms, 2002,
-section 3.1), or where it is smaller the probabilistic one of Higham & Mary (SIAM J. Sci. Comput. 41(5), 2019).
+
+sum: c(K) u S, c(K) = min(K + 1, 8 + sqrt(K)), with K the length of the sum and S the same operation on absolute
+    values: the standard bound of Higham (Accuracy and Stability of Numerical Algorithms, 2002, section 3.1), or where
+    it is smaller the probabilistic one of Higham & Mary (SIAM J. Sci. Comput. 41(5), 2019).
+exact: 0. Data is moved or selected; where pooling windows overlap, the sum rule.
+exp: EXP_ULPS u for each exp or log: those of NumPy, of torch on CPUs and of CUDA (Programming Guide, mathematical
+    functions) are within 2 units in the last place, 4 u. SIGMOID_ULPS u for 1 / (1 + exp(-x)): a sum and a quotient
+    more.
+normalise: two sums, and NORMALISE_ROUNDINGS elementwise operations on their results.
+
+u is the port's unit roundoff plus the float64 reference's; products in TensorFloat-32 have a larger one (setting.py).
 """
 
 from __future__ import annotations
@@ -16,43 +24,33 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from numpy_ref.checks import Array, recorded
 from numpy_ref.functions import LOG_OFFSET, softmax
-from numpy_ref.layers import Affine, AveragePooling, Convolution, Flatten, Layer, Pooling, Relu, Sigmoid
-
-PORT_DTYPES = (torch.float64, torch.float32)
+from numpy_ref.layers import (
+    Affine,
+    AveragePooling,
+    BatchNormalization,
+    Convolution,
+    Dropout,
+    Flatten,
+    Layer,
+    Pooling,
+    Relu,
+    Sigmoid,
+)
+from torchport.parity.setting import Arithmetic
 
 # Rules, by the name that a report shows.
-EXACT = "exact"  # data is moved or selected: bit for bit
-SUM = "sum"  # the linear rule
-EXP = "exp"  # exp and log, to a few units in the last place
+EXACT, SUM, EXP, NORMALISE = "exact", "sum", "exp", "normalise"
 
-# exp and log of NumPy, of torch on CPUs and of CUDA (Programming Guide, mathematical functions) are within 2 units in
-# the last place, 4 u; sigmoid adds a sum and a quotient, softmax a quotient.
+UNKNOWN = 1e75  # as good as no limit, but finite: times 0 it is 0
+
 EXP_ULPS = 4
 SIGMOID_ULPS = EXP_ULPS + 2
-
-
-class Arithmetic(NamedTuple):
-    """What one operation may be off by: u relative to its result, and tiny where that underflows."""
-
-    u: float
-    tiny: float
-
-    @classmethod
-    def of(cls, dtype: torch.dtype) -> Arithmetic:
-        """The port's arithmetic in dtype and the reference's in float64, taken together. ValueError."""
-        if dtype not in PORT_DTYPES:
-            raise ValueError(f"parity is judged in {', '.join(map(str, PORT_DTYPES))}, got {dtype}")
-        # finfo.eps is the distance from 1 to the next number: twice the unit roundoff.
-        u = (torch.finfo(dtype).eps + torch.finfo(torch.float64).eps) / 2
-        return cls(u, torch.finfo(dtype).tiny)
-
-    def of_sum(self, terms: int | Array, size: Array | float) -> Any:
-        """c(K) u S for a sum of K products and one addend, c(K) = min(K + 1, 8 + sqrt(K)), S = size."""
-        return np.minimum(np.add(terms, 1), 8 + np.sqrt(terms)) * self.u * size + np.multiply(terms, self.tiny)
+NORMALISE_ROUNDINGS = (
+    8  # in forward: x - mean, square, + eps, root, quotient, two products, + beta; backward has as many
+)
 
 
 @dataclass(frozen=True)
@@ -194,6 +192,86 @@ def _average_backward(
     return Limits(limit, SUM)
 
 
+# --- Dropout and batch normalisation
+
+
+def _dropout_forward(layer: Dropout, _: Array, x_limit: Array, __: Arithmetic) -> Array:
+    return copy.copy(layer).forward(x_limit)  # the mask is repeated (trace.py)
+
+
+def _dropout_backward(layer: Dropout, x: Array, _: Array, __: Array, dout_limit: Array, ___: Arithmetic) -> Limits:
+    twin = copy.copy(layer)
+    twin.forward(x)
+    return Limits(twin.backward(dout_limit), EXACT)
+
+
+class _Normalised(NamedTuple):
+    """(N, D) or (D,): the normalised batch, its limit, 1 / std with its relative limit, and the statistics' limits."""
+
+    xn: Array
+    xn_limit: Array
+    inverse_std: Array
+    relative: Array
+    mean_limit: Array
+    var_limit: Array
+
+
+def _normalise(layer: BatchNormalization, x: Array, x_limit: Array, arithmetic: Arithmetic) -> _Normalised:
+    flat, flat_limit, n = x.reshape(len(x), -1), x_limit.reshape(len(x), -1), len(x)
+    size = np.abs(flat) + flat_limit
+    mean_limit = flat_limit.mean(axis=0) + arithmetic.of_sum(n, size.mean(axis=0))
+    centred = flat - flat.mean(axis=0)
+    centred_limit = flat_limit + mean_limit + arithmetic.u * np.abs(centred)
+    moved = (2 * np.abs(centred) + centred_limit) * centred_limit
+    var = np.mean(centred**2, axis=0)
+    var_limit = moved.mean(axis=0) + arithmetic.of_sum(n, np.mean((np.abs(centred) + centred_limit) ** 2, axis=0))
+    # 1 / sqrt(1 + r) is within r of 1 for r above -1/2; beyond that nothing is known, and nothing is judged.
+    relative = var_limit / (var + layer.EPS)
+    relative = np.where(relative < 0.5, relative, UNKNOWN) + NORMALISE_ROUNDINGS * arithmetic.u
+    inverse_std = 1 / np.sqrt(var + layer.EPS)
+    xn_limit = (centred_limit * (1 + relative) + np.abs(centred) * relative) * inverse_std
+    return _Normalised(centred * inverse_std, xn_limit, inverse_std, relative, mean_limit, var_limit)
+
+
+def _norm_forward(layer: BatchNormalization, x: Array, x_limit: Array, arithmetic: Arithmetic) -> Array:
+    norm, gamma = _normalise(layer, x, x_limit, arithmetic), np.abs(layer.gamma)
+    own = NORMALISE_ROUNDINGS * arithmetic.u * (gamma * (np.abs(norm.xn) + norm.xn_limit) + np.abs(layer.beta))
+    return np.asarray(gamma * norm.xn_limit + own + arithmetic.tiny).reshape(x.shape)
+
+
+def _norm_backward(
+    layer: BatchNormalization, x: Array, x_limit: Array, dout: Array, dout_limit: Array, arithmetic: Arithmetic
+) -> Limits:
+    norm, n = _normalise(layer, x, x_limit, arithmetic), len(x)
+    d, d_limit = np.abs(dout).reshape(n, -1), dout_limit.reshape(n, -1)
+    size_d, size_x = d + d_limit, np.abs(norm.xn) + norm.xn_limit
+    # dx = gamma / std (d - mean(d) - xn mean(d xn)): what each factor's limit moves, then what rounding adds.
+    product, product_limit = size_d * size_x, d_limit * size_x + d * norm.xn_limit
+    passed = d_limit + d_limit.mean(axis=0) + size_x * product_limit.mean(axis=0)
+    passed = passed + norm.xn_limit * product.mean(axis=0)
+    size = size_d + size_d.mean(axis=0) + (size_x + size_x.mean(axis=0)) * product.mean(axis=0)
+    own = arithmetic.of_sum(n + NORMALISE_ROUNDINGS, size) + 3 * norm.relative * size
+    scale = np.abs(layer.gamma) * norm.inverse_std * (1 + norm.relative)
+    grads = {
+        "gamma": product_limit.sum(axis=0) + arithmetic.of_sum(n, product.sum(axis=0)),
+        "beta": d_limit.sum(axis=0) + arithmetic.of_sum(n, size_d.sum(axis=0)),
+    }
+    return Limits((scale * (passed + own)).reshape(x.shape), NORMALISE, grads)
+
+
+def running_limits(layer: BatchNormalization, x: Array, arithmetic: Arithmetic) -> dict[str, Array]:
+    """Limits of running_mean and running_var (D,) after one batch x without a limit of its own, from equal values."""
+    norm, own = _normalise(layer, x, np.zeros_like(x), arithmetic), 3 * arithmetic.u
+    twin = copy.copy(layer)
+    twin.forward(x)
+    mean, var = recorded(twin.running_mean, twin), recorded(twin.running_var, twin)
+    old = 0 if layer.running_mean is None else np.abs(layer.running_mean)
+    return {
+        "running_mean": norm.mean_limit + own * (np.abs(mean) + 2 * old),
+        "running_var": norm.var_limit + own * var,
+    }
+
+
 # --- exp and log
 
 
@@ -232,8 +310,8 @@ def loss_limits(x: Array, x_limit: Array, labels: Array, arithmetic: Arithmetic)
     # (of C numbers of which each is a part of 1) and the quotient.
     arguments = shift + (y * shift).sum(axis=1, keepdims=True)
     relative = u * (arguments + 2 * EXP_ULPS + 1) + arithmetic.of_sum(classes, 1.0)
-    relative = relative + np.expm1(2 * x_limit.max(axis=1, keepdims=True))
-    y_limit = y * relative + arithmetic.tiny
+    relative = relative + np.expm1(np.minimum(2 * x_limit.max(axis=1, keepdims=True), 100))  # no overflow
+    y_limit = np.minimum(y * relative + arithmetic.tiny, 1)
     t = np.eye(classes)[labels]
     grad_limit = (y_limit + 2 * u * np.abs(y - t)) / n
     inside = y[rows, labels] + LOG_OFFSET
@@ -251,4 +329,6 @@ RULES: dict[type, Rule] = {
     AveragePooling: Rule(SUM, _average_forward, _average_backward),
     Flatten: Rule(EXACT, _flatten_forward, _flatten_backward),
     Sigmoid: Rule(EXP, _sigmoid_forward, _sigmoid_backward),
+    Dropout: Rule(EXACT, _dropout_forward, _dropout_backward),
+    BatchNormalization: Rule(NORMALISE, _norm_forward, _norm_backward),
 }

@@ -1,17 +1,23 @@
-"""Networks and batches to compare on."""
+"""Networks and batches to compare on: the default network, and random ones of every kind of layer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+import numpy_ref as nr
 from numpy_ref.checks import Array, check_int
-from numpy_ref.networks import SimpleConvNet as ReferenceNet
+from numpy_ref.layers import Layer
+from torchport.layers import BatchNormalization, Dropout
 from torchport.networks import CONVOLUTIONS, SimpleConvNet
 from torchport.parity.compare import check_parity
 from torchport.parity.report import Report
+from torchport.parity.setting import IEEE
+from torchport.parity.trace import parameters
 from torchport.weights import architecture, cast_params
 
 
@@ -23,7 +29,7 @@ def seeded_params(seed: int, like: Mapping[str, Array] | None = None) -> dict[st
     """
     rng = np.random.default_rng(check_int("seed", seed, 0))
     params = {}
-    for name, value in (ReferenceNet().params if like is None else like).items():
+    for name, value in (nr.SimpleConvNet().params if like is None else like).items():
         fan_in = np.prod(value.shape[1:]) if value.ndim == 4 else value.shape[0]
         params[name] = rng.standard_normal(value.shape) * (np.sqrt(2 / fan_in) if value.ndim > 1 else 0.1)
     return params
@@ -38,9 +44,9 @@ def seeded_batch(
     return rng.standard_normal(shape), rng.integers(0, classes, batch_size)
 
 
-def reference_of(params: Mapping[str, Array], stride: int = 1, pad: int = 0) -> ReferenceNet:
+def reference_of(params: Mapping[str, Array], stride: int = 1, pad: int = 0) -> nr.SimpleConvNet:
     """The reference network with these parameters. ValueError where they belong to none."""
-    net = ReferenceNet(**architecture(params, stride, pad), rng=np.random.RandomState(0))
+    net = nr.SimpleConvNet(**architecture(params, stride, pad), rng=np.random.RandomState(0))
     net.set_params(params)
     return net
 
@@ -51,17 +57,108 @@ def check_ports(
     t: Array,
     *,
     dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32),
+    modes: tuple[str, ...] = (IEEE,),
     device: str = "cpu",
     stride: int = 1,
     pad: int = 0,
     seed: int = 0,
 ) -> list[Report]:
-    """check_parity of both ports in every dtype, on one set of parameters. ValueError, TypeError."""
+    """check_parity of both ports in every dtype and mode, on one set of parameters. ValueError, TypeError."""
     reference = reference_of(params, stride, pad)
     reports = []
     for dtype in dtypes:
-        cast = cast_params(params, dtype)
         for conv in CONVOLUTIONS:
-            port = SimpleConvNet.from_params(cast, conv, stride, pad, device=device)
-            reports.append(check_parity(reference, port, x, t, seed=seed, name=conv))
+            port = SimpleConvNet.from_params(cast_params(params, dtype), conv, stride, pad, device=device)
+            reports += [check_parity(reference, port, x, t, mode=mode, seed=seed, name=conv) for mode in modes]
     return reports
+
+
+def build_port(reference: nr.Network, conv: str, dtype: torch.dtype, device: str = "cpu") -> nn.Sequential:
+    """The port of any network of numpy_ref's layers, with its weights; Flatten goes before the first flat layer."""
+    port, flat = nn.Sequential(), False
+    layer: Any
+    for name, layer in reference.layers.items():
+        if isinstance(layer, nr.Affine) and not flat:
+            port.add_module("flatten", nn.Flatten())
+            flat = True
+        module = MODULES[type(layer)](layer, conv).to(device, dtype)
+        own = dict(module.named_parameters())
+        with torch.no_grad():
+            for attribute, value in parameters(layer).items():
+                own[attribute].copy_(torch.tensor(value))
+        if isinstance(module, BatchNormalization) and layer.running_mean is not None:
+            module.running_mean.copy_(torch.tensor(layer.running_mean))
+            module.running_var.copy_(torch.tensor(layer.running_var))
+        port.add_module(name.lower(), module)
+    return port
+
+
+def _convolution(layer: nr.Convolution, conv: str) -> nn.Module:
+    filters, channels, height, width = layer.W.shape
+    return CONVOLUTIONS[conv](channels, filters, (height, width), layer.stride, layer.pad)
+
+
+def _pooling(kind: Callable[..., nn.Module]) -> Callable[[Any, str], nn.Module]:
+    return lambda layer, _: kind((layer.pool_h, layer.pool_w), layer.stride, layer.pad)
+
+
+MODULES: dict[type, Callable[[Any, str], nn.Module]] = {
+    nr.Convolution: _convolution,
+    nr.Pooling: _pooling(nn.MaxPool2d),
+    nr.AveragePooling: _pooling(nn.AvgPool2d),
+    nr.Affine: lambda layer, _: nn.Linear(*layer.W.shape),
+    nr.Relu: lambda *_: nn.ReLU(),
+    nr.Sigmoid: lambda *_: nn.Sigmoid(),
+    nr.Dropout: lambda layer, _: Dropout(layer.dropout_ratio),
+    nr.BatchNormalization: lambda layer, _: BatchNormalization(len(layer.gamma), layer.momentum),
+}
+
+
+def random_case(seed: int) -> tuple[nr.Network, Array, Array]:
+    """A network of random geometry and layers, a batch x (N, C, H, W) and labels t (N,), all from seed.
+
+    One or two blocks of convolution, activation and perhaps pooling, on images that need not be square; an Affine
+    layer, perhaps batch normalisation, an activation and perhaps dropout; another Affine layer.
+    """
+    rng = np.random.default_rng([seed, 2])
+    x = rng.standard_normal(tuple(rng.integers((1, 1, 5, 5), (9, 4, 12, 12))))
+    layers: dict[str, Layer] = {}
+    y = x
+
+    def add(name: str, layer: Layer) -> None:
+        nonlocal y
+        layers[name] = layer
+        y = layer.forward(y)
+
+    for block in range(1, int(rng.integers(2, 4))):
+        add(f"Conv{block}", _random_convolution(rng, y.shape))
+        add(f"Activation{block}", nr.Sigmoid() if rng.random() < 0.3 else nr.Relu())
+        if min(y.shape[2:]) > 1 and rng.random() < 0.7:
+            add(f"Pool{block}", _random_pooling(rng, y.shape))
+    add("Affine1", _random_affine(rng, y[0].size, int(rng.integers(1, 9))))
+    if len(x) > 3 and rng.random() < 0.4:
+        add("BatchNorm", nr.BatchNormalization(*rng.standard_normal((2, y.shape[1]))))
+    add("Relu", nr.Relu())
+    if rng.random() < 0.3:
+        add("Dropout", nr.Dropout(0.4, np.random.RandomState(seed)))
+    add("Affine2", _random_affine(rng, y.shape[1], int(rng.integers(2, 11))))
+    return nr.Network(layers), x, rng.integers(0, y.shape[1], len(x))
+
+
+def _random_affine(rng: np.random.Generator, inputs: int, outputs: int) -> nr.Affine:
+    weight = rng.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs)
+    return nr.Affine(weight, 0.1 * rng.standard_normal(outputs))
+
+
+def _random_convolution(rng: np.random.Generator, shape: tuple[int, ...]) -> nr.Convolution:
+    stride, pad, filters = int(rng.integers(1, 4)), int(rng.integers(0, 3)), int(rng.integers(1, 6))
+    height, width = (int(rng.integers(1, min(5, size + 2 * pad) + 1)) for size in shape[2:])
+    weight = rng.standard_normal((filters, shape[1], height, width)) * np.sqrt(2 / (shape[1] * height * width))
+    return nr.Convolution(weight, 0.1 * rng.standard_normal(filters), stride, pad)
+
+
+def _random_pooling(rng: np.random.Generator, shape: tuple[int, ...]) -> nr.Pooling | nr.AveragePooling:
+    height, width = (int(rng.integers(1, min(3, size) + 1)) for size in shape[2:])
+    pad = int(rng.integers(0, min(height, width) // 2 + 1))
+    kind = nr.AveragePooling if rng.random() < 0.3 else nr.Pooling
+    return kind(height, width, int(rng.integers(1, 4)), pad)

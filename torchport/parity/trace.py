@@ -7,20 +7,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from numpy_ref import layers as reference_layers
 from numpy_ref.checks import Array, check_array
-from numpy_ref.layers import BatchNormalization, Dropout, Flatten, Layer
+from numpy_ref.layers import Flatten, Layer
+from torchport.layers import Dropout
+from torchport.parity.setting import Setting, rounded
 from torchport.weights import MODULE_ATTRIBUTES, to_torch_layout
+
+Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A layer of the reference and the module of the port that stands for it."""
+    """A layer of the reference, in float64 and in what the port works with, and the module that stands for it."""
 
     name: str
     layer: Layer
+    oracle: Layer
     module: nn.Module
 
 
@@ -33,21 +40,34 @@ class NetworkTrace:
     grads: dict[str, Tensor | None]
 
 
-def align(layers: Mapping[str, Layer], port: nn.Module) -> list[Step]:
+class _OneDraw(np.random.RandomState):
+    """The same uniform numbers again and again, so that a Dropout repeats its mask in every pass."""
+
+    def __init__(self, rng: np.random.RandomState) -> None:
+        super().__init__()
+        self.rng = rng
+        self.drawn: dict[tuple[int, ...], Array] = {}
+
+    def rand(self, *shape: int) -> Array:  # type: ignore[override]
+        if shape not in self.drawn:
+            self.drawn[shape] = self.rng.rand(*shape)
+        return self.drawn[shape]
+
+
+def align(layers: Mapping[str, Layer], port: nn.Module, setting: Setting) -> list[Step]:
     """Pair the reference's layers with the port's children by name, in order, upper and lower case alike.
 
     The port may have an nn.Flatten, or any module named flatten, where the reference's Affine flattens by itself.
-    ValueError that lists both sides where they do not pair up; TypeError for a layer that draws random numbers or keeps
-    statistics.
+    ValueError that lists both sides where they do not pair up; TypeError for nn.Dropout, whose rule is another.
     """
     waiting = dict(layers)
     steps = []
     for name, module in port.named_children():
         expected = next(iter(waiting), None)
         if expected is not None and expected.lower() == name.lower():
-            steps.append(Step(name, waiting.pop(expected), module))
+            steps.append(make_step(name, waiting.pop(expected), module, setting))
         elif isinstance(module, nn.Flatten) or name.lower() == "flatten":
-            steps.append(Step(name, Flatten(), module))
+            steps.append(Step(name, Flatten(), Flatten(), module))
         else:
             break
     if waiting or len(steps) != len(list(port.children())):
@@ -55,24 +75,48 @@ def align(layers: Mapping[str, Layer], port: nn.Module) -> list[Step]:
         raise ValueError(
             f"layers must pair up by name, in order: the reference has {list(layers)}, the port {children}"
         )
-    for step in steps:
-        if isinstance(step.layer, Dropout | BatchNormalization):
-            raise TypeError(f"{step.name}: no parity rule for {type(step.layer).__name__} yet")
     return steps
 
 
-def in_precision(layer: Layer, dtype: torch.dtype) -> Layer:
-    """A copy of layer in float64 whose parameters hold only what dtype can. TypeError for a bias given as a number."""
-    twin = copy.copy(layer)
+def make_step(name: str, layer: Layer, module: nn.Module, setting: Setting) -> Step:
+    """Pair one layer with one module. TypeError for nn.Dropout, or a bias given as a number."""
+    oracle = copy.copy(layer)
+    if isinstance(oracle, reference_layers.Dropout):
+        if not isinstance(module, Dropout):
+            raise TypeError(f"{name}: {type(module).__name__} is another rule than the book's: use torchport.Dropout")
+        oracle.rng = _OneDraw(oracle.rng)
     for attribute in MODULE_ATTRIBUTES:
         if hasattr(layer, attribute):
-            setattr(twin, attribute, rounded(check_array(attribute, getattr(layer, attribute)), dtype))
-    return twin
+            setattr(oracle, attribute, setting.round(check_array(attribute, getattr(layer, attribute))))
+    return Step(name, layer, oracle, module)
 
 
-def rounded(x: Array, dtype: torch.dtype) -> Array:
-    """x in float64, each entry rounded to what dtype can hold."""
-    return torch.tensor(x).to(dtype).to(torch.float64).numpy()
+@contextmanager
+def judged(steps: Sequence[Step], setting: Setting) -> Iterator[None]:
+    """The modules in training mode, with the oracles' dropout masks; modes, buffers and draws as before afterwards."""
+    modules = [step.module for step in steps]
+    kept = [(m.training, m.__dict__.get("draw"), {k: b.clone() for k, b in m.named_buffers()}) for m in modules]
+    try:
+        for step in steps:
+            step.module.train()
+            if isinstance(step.oracle, reference_layers.Dropout):
+                _repeat_draw(step.module, step.oracle.rng)
+        with setting.computing():
+            yield
+    finally:
+        for module, (training, draw, buffers) in zip(modules, kept, strict=True):
+            module.train(training)
+            if draw is not None:
+                module.__dict__["draw"] = draw
+            for name, buffer in module.named_buffers():
+                buffer.copy_(buffers[name])
+
+
+def _repeat_draw(module: nn.Module, rng: np.random.RandomState) -> None:
+    def draw(shape: tuple[int, ...], device: torch.device) -> Tensor:
+        return torch.tensor(rng.rand(*shape), device=device)
+
+    module.__dict__["draw"] = draw
 
 
 def in_torch_terms(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -80,28 +124,29 @@ def in_torch_terms(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {MODULE_ATTRIBUTES[name]: to_torch_layout(value) for name, value in arrays.items()}
 
 
-def parameters(layer: Layer) -> dict[str, Array]:
-    """The trained arrays of a reference layer, in torch's terms."""
-    return in_torch_terms({name: getattr(layer, name) for name in MODULE_ATTRIBUTES if hasattr(layer, name)})
+def parameters(layer: Layer, dtype: torch.dtype = torch.float64) -> dict[str, Array]:
+    """The trained arrays of a reference layer, rounded to dtype, in torch's terms."""
+    own = {name: getattr(layer, name) for name in MODULE_ATTRIBUTES if hasattr(layer, name)}
+    return in_torch_terms({name: rounded(value, dtype) for name, value in own.items()})
 
 
 def gradients(layer: Layer) -> dict[str, Array]:
-    """Their gradients, after the layer's backward."""
+    """Their gradients, after the layer's backward, in torch's terms."""
     return in_torch_terms({name: getattr(layer, f"d{name}") for name in MODULE_ATTRIBUTES if hasattr(layer, name)})
 
 
-def forward(layers: Sequence[Layer], x: Array) -> list[Array]:
-    """The input of every layer of the reference, and the network's output at the end."""
-    passed = [x]
-    for layer in layers:
+def forward(steps: Sequence[Step], x: Array) -> tuple[list[Array], list[Layer]]:
+    """The input of every oracle and the network's output at the end; and the copies of the oracles that have run."""
+    passed, ran = [x], [copy.copy(step.oracle) for step in steps]
+    for layer in ran:
         passed.append(layer.forward(passed[-1]))
-    return passed
+    return passed, ran
 
 
-def backward(layers: Sequence[Layer], dout: Array) -> list[Array]:
-    """The upstream gradient of every layer of the reference, which must have run forward before."""
+def backward(ran: Sequence[Layer], dout: Array) -> list[Array]:
+    """The upstream gradient of every layer that forward has run."""
     upstream = [dout]
-    for layer in reversed(layers):
+    for layer in reversed(ran):
         upstream.append(layer.backward(upstream[-1]))
     return upstream[:-1][::-1]
 
@@ -110,7 +155,9 @@ def trace_module(module: nn.Module, x: Tensor, dout: Tensor) -> tuple[Tensor, di
     """Output of one module, and gradients by name of its parameters and of its "input"."""
     leaves = {"input": x.requires_grad_(), **dict(module.named_parameters())}
     output = module(x)
-    grads = torch.autograd.grad(output, list(leaves.values()), dout, allow_unused=True)
+    if output.shape != dout.shape or not output.requires_grad:
+        return output, {}
+    grads = torch.autograd.grad(output, list(leaves.values()), dout.to(output.dtype), allow_unused=True)
     return output, dict(zip(leaves, grads, strict=True))
 
 
@@ -123,28 +170,12 @@ def trace_children(port: nn.Module, x: Tensor) -> list[Tensor]:
     return outputs[1:]
 
 
-def trace_network(port: nn.Module, x: Tensor, t: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> NetworkTrace:
+def trace_network(
+    port: nn.Module, run: Run, x: Tensor, t: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+) -> NetworkTrace:
     """The port as a user runs it, forward, loss and backward."""
     leaves = {"input": x.requires_grad_(), **dict(port.named_parameters())}
-    output = port(x)
+    output = run(x)
     value = loss(output, t)
     grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
     return NetworkTrace(output, value, dict(zip(leaves, grads, strict=True)))
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """TensorFloat-32 off, which CUDA's convolutions use by default, and back as it was afterwards."""
-    # torch 2.9 names the precision of each operation; before, TF32 is a flag. Mixing the two is an error there.
-    convolutions = getattr(torch.backends.cudnn, "conv", None)
-    named = convolutions is not None
-    places = (torch.backends.cuda.matmul, convolutions if named else torch.backends.cudnn)
-    switch = "fp32_precision" if named else "allow_tf32"
-    before = [getattr(place, switch) for place in places]
-    try:
-        for place in places:
-            setattr(place, switch, "ieee" if named else False)
-        yield
-    finally:
-        for place, value in zip(places, before, strict=True):
-            setattr(place, switch, value)

@@ -1,0 +1,51 @@
+"""False alarms: unmodified ports on random cases, and how near to their limits correct ports come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from numpy_ref.checks import check_int
+from torchport.networks import CONVOLUTIONS
+from torchport.parity.cases import build_port, random_case
+from torchport.parity.compare import check_parity
+from torchport.parity.report import Report
+from torchport.parity.setting import BFLOAT16, IEEE, TF32, Setting
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Reports that failed, and the largest error/limit seen by (view, rule, arithmetic); where there was nothing, 0."""
+
+    cases: int
+    alarms: tuple[Report, ...]
+    largest: dict[tuple[str, str, str], float]
+
+
+def settings(device: str) -> list[Setting]:
+    """Every arithmetic that a port can be judged in on this device."""
+    modes = [IEEE, BFLOAT16, *([TF32] if torch.device(device).type == "cuda" else [])]
+    return [Setting(torch.float64, device), *(Setting(torch.float32, device, mode) for mode in modes)]
+
+
+def run_clean(cases: int, device: str = "cpu", first_seed: int = 0) -> Calibration:
+    """Judge that many random networks, in turn with either convolution and in every arithmetic; a bar on a terminal.
+
+    ValueError for less than one case.
+    """
+    check_int("cases", cases, 1)
+    alarms, largest = [], dict[tuple[str, str, str], float]()
+    choices = [(conv, setting) for setting in settings(device) for conv in CONVOLUTIONS]
+    for seed in tqdm(range(first_seed, first_seed + cases), desc="clean cases", unit="case", disable=None):
+        conv, setting = choices[seed % len(choices)]
+        reference, x, t = random_case(seed)
+        port = build_port(reference, conv, setting.dtype, device)
+        report = check_parity(reference, port, x, t, mode=setting.mode, seed=seed, name=f"{conv}, case {seed}")
+        if not report.ok:
+            alarms.append(report)
+        for row in report.rows:
+            key = row.view, row.rule, setting.name
+            largest[key] = max(largest.get(key, 0.0), row.worst.ratio)
+    return Calibration(cases, tuple(alarms), largest)

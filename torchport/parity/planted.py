@@ -1,0 +1,166 @@
+"""How bugs are planted on purpose and looked for; catalogue.py has the bugs.
+
+A bug that no check catches would show that a limit is too wide; a bug blamed on another layer, that the diagnosis
+misleads. The margin is the error of the worst entry over its limit, in the row that is blamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import numpy_ref as nr
+from numpy_ref.checks import Array
+from torchport.networks import SimpleConvNet
+from torchport.parity.cases import seeded_batch, seeded_params
+from torchport.parity.compare import check_layer, check_parity
+from torchport.parity.optimizers import check_optimizer
+from torchport.parity.report import Row
+from torchport.parity.setting import Setting
+from torchport.weights import cast_params
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A planted bug, the layer to blame, and how to look for it: the first row that fails in a dtype, None if none."""
+
+    name: str
+    layer: str
+    find: Callable[[torch.dtype], Row | None]
+    only_float64: str = ""  # why float32 cannot show it
+    note: str = ""  # why a margin is small
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a planted bug, in float64 and in float32."""
+
+    bug: Bug
+    float64: Row | None
+    float32: Row | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was caught at the right layer, in both dtypes or where it can be seen."""
+        second = self.float32 is None if self.bug.only_float64 else self._blames(self.float32)
+        return self._blames(self.float64) and second
+
+    def _blames(self, row: Row | None) -> bool:
+        return row is not None and row.layer == self.bug.layer
+
+    def to_markdown(self) -> str:
+        """A row of the table: bug, layer, what caught it, the two margins and why one is small."""
+        if self.float64 is None:
+            return f"| {self.bug.name} | {self.bug.layer} | SURVIVED | | |"
+        caught = f"{self.float64.view} {self.float64.layer} {self.float64.quantity}"
+        second = self.bug.only_float64 if self.float32 is None else _margin(self.float32)
+        margins = f"{_margin(self.float64)} | {second or 'SURVIVED'}"
+        remark = f" ({self.bug.note})" if self.bug.note else ""
+        return f"| {self.bug.name} | {self.bug.layer} | {caught} | {margins}{remark} |"
+
+
+def find(bug: Bug) -> Finding:
+    """Look for one bug."""
+    return Finding(bug, bug.find(torch.float64), bug.find(torch.float32))
+
+
+def _margin(row: Row) -> str:
+    return "not allowed at all" if np.isinf(row.worst.ratio) else f"{row.worst.ratio:.1e}"
+
+
+# --- How a bug is planted
+
+# Square where it can be: swapped axes and untransposed weights then fit, and only their values are wrong.
+NETWORK: dict[str, Any] = {
+    "input_dim": (2, 8, 8),
+    "conv_param": {"filter_num": 4, "filter_size": 3, "pad": 0, "stride": 1},
+    "hidden_size": 6,
+    "output_size": 6,
+}
+Spoil = Callable[[SimpleConvNet], object]
+
+
+def small_network(dtype: torch.dtype) -> tuple[nr.SimpleConvNet, SimpleConvNet, Array, Array]:
+    reference = nr.SimpleConvNet(**NETWORK)
+    reference.set_params(seeded_params(0, reference.params))
+    port = SimpleConvNet.from_params(cast_params(reference.params, dtype))
+    return reference, port, *seeded_batch(0, 8, NETWORK["input_dim"], NETWORK["output_size"])
+
+
+def in_port(name: str, layer: str, spoil: Spoil, only_float64: str = "") -> Bug:
+    """A bug in the port's network."""
+
+    def find(dtype: torch.dtype) -> Row | None:
+        reference, port, x, t = small_network(dtype)
+        spoil(port)
+        return check_parity(reference, port, x, t).first_divergence
+
+    return Bug(name, layer, find, only_float64)
+
+
+def in_reference(name: str, layer: str, patched: Callable[[], AbstractContextManager[Any]]) -> Bug:
+    """A bug in a function of numpy_ref, for the length of a with statement."""
+
+    def find(dtype: torch.dtype) -> Row | None:
+        reference, port, x, t = small_network(dtype)
+        with patched():
+            return check_parity(reference, port, x, t).first_divergence
+
+    return Bug(name, layer, find)
+
+
+def in_loss(name: str, loss: Callable[[Tensor, Tensor], Tensor], only_float64: str = "", note: str = "") -> Bug:
+    """A bug in the port's loss."""
+
+    def find(dtype: torch.dtype) -> Row | None:
+        return check_parity(*small_network(dtype), loss=loss).first_divergence
+
+    return Bug(name, "loss", find, only_float64, note)
+
+
+def in_run(name: str, run: Callable[[SimpleConvNet, Tensor], Tensor]) -> Bug:
+    """A bug in how right layers are put together."""
+
+    def find(dtype: torch.dtype) -> Row | None:
+        reference, port, x, t = small_network(dtype)
+        return check_parity(reference, port, x, t, run=lambda input: run(port, input)).first_divergence
+
+    return Bug(name, "network", find)
+
+
+def in_layer(name: str, make: Callable[[np.random.Generator], tuple[Any, nn.Module, Array]]) -> Bug:
+    """A bug in one module: make gives the reference's layer, the module and an input."""
+
+    def find(dtype: torch.dtype) -> Row | None:
+        rng = np.random.default_rng(7)
+        layer, module, x = make(rng)
+        dout = rng.standard_normal(layer.forward(x).shape)
+        rows = check_layer(type(layer).__name__, layer, module.to(dtype), x, dout, Setting(dtype))
+        return first_failing(rows)
+
+    return Bug(name, type(make(np.random.default_rng(7))[0]).__name__, find)
+
+
+def in_optimizer(
+    name: str,
+    rule: Callable[[], Any],
+    port: Callable[[list[Tensor]], torch.optim.Optimizer],
+) -> Bug:
+    """A bug in an update rule, of the reference or of the port."""
+
+    def find(dtype: torch.dtype) -> Row | None:
+        rng = np.random.default_rng(7)
+        grads = rng.standard_normal((20, 3, 4)) * np.array([1, 1e-4, 1e-7])[:, np.newaxis]
+        return first_failing(check_optimizer(rule, port, rng.standard_normal((3, 4)), grads, Setting(dtype)))
+
+    return Bug(name, type(rule()).__name__, find)
+
+
+def first_failing(rows: Sequence[Row]) -> Row | None:
+    return next((row for row in rows if not row.ok), None)
