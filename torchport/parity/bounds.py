@@ -44,7 +44,7 @@ from torchport.parity.setting import Arithmetic
 # Rules, by the name that a report shows.
 EXACT, SUM, EXP, NORMALISE = "exact", "sum", "exp", "normalise"
 
-UNKNOWN = 1e75  # as good as no limit, but finite: times 0 it is 0
+UNKNOWN = 1e30  # as good as no limit, but products of several are still finite
 
 EXP_ULPS = 4
 SIGMOID_ULPS = EXP_ULPS + 2

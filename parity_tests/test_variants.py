@@ -1,0 +1,132 @@
+"""Other ways to run a port that must not change what it computes: compiled, channels last, deterministic, on CUDA."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import numpy_ref as nr
+from numpy_ref.checks import Array
+from torchport import SimpleConvNet, make_optimizer, softmax_with_loss
+from torchport.parity import Setting, check_parity
+from torchport.parity.cases import seeded_batch, seeded_params
+from torchport.weights import cast_params
+
+CONVS = ["conv2d", "unfold"]
+# Two channels: with one, channels last is no other order.
+SIZES = ((2, 12, 12), {"filter_num": 5, "filter_size": 5, "pad": 0, "stride": 1}, 20, 10)
+
+
+def build(conv: str, setting: Setting) -> tuple[nr.SimpleConvNet, SimpleConvNet, Array, Array]:
+    reference = nr.SimpleConvNet(*SIZES)
+    reference.set_params(seeded_params(0, reference.params))
+    port = SimpleConvNet.from_params(cast_params(reference.params, setting.dtype), conv, device=setting.device)
+    return reference, port, *seeded_batch(0, 16, SIZES[0])
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler, and c++ is not there")
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("conv", CONVS)
+def test_compiled(conv: str, device: str) -> None:
+    reference, port, x, t = build(conv, Setting(torch.float32, device))
+    compiled = torch.compile(port, fullgraph=True)
+    check_parity(reference, port, x, t, run=compiled, name=f"{conv}, compiled").raise_if_failed()
+
+
+@pytest.mark.parametrize("conv", CONVS)
+def test_channels_last(conv: str, setting: Setting) -> None:
+    reference, port, x, t = build(conv, setting)
+    port = port.to(memory_format=torch.channels_last)
+    run = nn.Sequential(ChannelsLast(), port)
+    check_parity(reference, port, x, t, run=run).raise_if_failed()
+
+
+class ChannelsLast(nn.Module):
+    """Stores its input (N, C, H, W) as N, H, W, C."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(memory_format=torch.channels_last)
+
+
+def train(port: SimpleConvNet, x: Tensor, t: Tensor) -> SimpleConvNet:
+    """A few steps of the book's Adam."""
+    port = copy.deepcopy(port)
+    optimizer = make_optimizer("adam", port.parameters())
+    for _ in range(5):
+        optimizer.zero_grad()
+        softmax_with_loss(port(x), t).backward()
+        optimizer.step()
+    return port
+
+
+@pytest.mark.parametrize("conv", CONVS)
+def test_a_second_run_is_bit_identical(conv: str, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under torch.use_deterministic_algorithms, which raises for an operation that has no such form."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products need it to be deterministic
+    _, port, x, t = build(conv, setting)
+    inputs, labels = setting.tensor(x), torch.tensor(t, device=setting.device)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = train(port, inputs, labels), train(port, inputs, labels)
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert not torch.equal(first.conv1.weight, port.conv1.weight)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("mode", ["ieee", "bfloat16"])
+@pytest.mark.parametrize("conv", CONVS)
+def test_modes_of_float32(conv: str, mode: str, device: str) -> None:
+    reference, port, x, t = build(conv, Setting(torch.float32, device))
+    report = check_parity(reference, port, x, t, mode=mode)
+    report.raise_if_failed()
+    assert report.dtype == {"ieee": "float32", "bfloat16": "bfloat16"}[mode]
+
+
+def test_bfloat16_is_not_float32(device: str) -> None:
+    """The lower precision is seen: autocast output judged by float32's limits fails."""
+    reference, port, x, t = build("conv2d", Setting(torch.float32, device))
+
+    def run(input: Tensor) -> Tensor:
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            output: Tensor = port(input).float()
+        return output
+
+    report = check_parity(reference, port, x, t, run=run)
+    assert report.first_divergence is not None
+    assert report.first_divergence.layer == "network"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="TensorFloat-32 is CUDA's")
+def test_tf32_within_its_own_limits_and_not_within_float32s() -> None:
+    reference, port, x, t = build("unfold", Setting(torch.float32, "cuda:0"))
+    check_parity(reference, port, x, t, mode="tf32").raise_if_failed()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device to compare the CPU with")
+@pytest.mark.parametrize("conv", CONVS)
+def test_the_cpu_and_cuda_agree_on_the_reference(conv: str) -> None:
+    for device in ("cpu", "cuda:0"):
+        for dtype in (torch.float64, torch.float32):
+            reference, port, x, t = build(conv, Setting(dtype, device))
+            check_parity(reference, port, x, t, name=f"{conv} on {device}").raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "place", "mode", "says"),
+    [
+        (torch.float16, "cpu", "ieee", "float16"),
+        (torch.float64, "cpu", "bfloat16", "needs float32 parameters, got torch.float64"),
+        (torch.float32, "cpu", "tf32", "needs a CUDA device, got cpu"),
+        (torch.float32, "cpu", "fp8", "one of ieee, tf32, bfloat16, got 'fp8'"),
+    ],
+)
+def test_settings_that_cannot_be_judged_are_named(dtype: torch.dtype, place: str, mode: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Setting(dtype, place, mode)
