@@ -15,7 +15,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, softmax_with_loss
 from torchport.parity import Report, Setting, check_layer, check_parity, compare
-from torchport.parity.bounds import rule_of
+from torchport.parity.bounds import Near, rule_of
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.weights import cast_params
 
@@ -229,8 +229,8 @@ def test_limits_carried_along_hold(kind: str, rng: np.random.Generator) -> None:
     grads = {name: getattr(layer, f"d{name}") for name in ("W", "b") if hasattr(layer, name)}
     x_limit, dout_limit = 0.02 * rng.random(shape), 0.02 * rng.random(dout.shape)
     rule, arithmetic = rule_of(layer), Setting().arithmetic
-    limit = rule.forward(layer, x, x_limit, arithmetic)
-    limits = rule.backward(layer, x, x_limit, dout, dout_limit, arithmetic)
+    limit = rule.forward(layer, Near(x, x_limit), arithmetic)
+    limits = rule.backward(layer, Near(x, x_limit), Near(dout, dout_limit), arithmetic)
     moved = 0.0
     limit = limit + 1e-12  # x + x_limit is itself rounded
     for _ in range(200):

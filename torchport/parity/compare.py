@@ -14,7 +14,7 @@ from numpy_ref.functions import class_labels
 from numpy_ref.layers import BatchNormalization, Layer, SoftmaxWithLoss
 from numpy_ref.networks import Network
 from torchport.loss import softmax_with_loss
-from torchport.parity.bounds import EXACT, EXP, NORMALISE, SUM, loss_limits, rule_of, running_limits
+from torchport.parity.bounds import EXACT, EXP, NORMALISE, SUM, Near, loss_limits, rule_of, running_limits
 from torchport.parity.report import END_TO_END, LOCAL, Difference, Report, Row
 from torchport.parity.setting import IEEE, Setting
 from torchport.parity.trace import (
@@ -146,13 +146,13 @@ def _layer_rows(setting: Setting, step: Step, x: Array, dout: Array) -> Iterator
     except (RuntimeError, ValueError, TypeError) as error:
         yield Row(LOCAL, step.name, "output", rule.name, _raised(error))
         return
-    limit = rule.forward(step.oracle, x, np.zeros_like(x), arithmetic)
+    limit = rule.forward(step.oracle, Near.exactly(x), arithmetic)
     yield Row(LOCAL, step.name, "output", rule.name, _compare(setting, output, oracle.forward(x), limit))
     if isinstance(step.oracle, BatchNormalization):
         for name, limit in running_limits(step.oracle, x, arithmetic).items():
             worst = _compare(setting, getattr(step.module, name, None), getattr(oracle, name), limit)
             yield Row(LOCAL, step.name, name, NORMALISE, worst)
-    limits = rule.backward(step.oracle, x, np.zeros_like(x), dout, np.zeros_like(dout), arithmetic)
+    limits = rule.backward(step.oracle, Near.exactly(x), Near.exactly(dout), arithmetic)
     expected = {"input": oracle.backward(dout), **gradients(oracle)}
     for name, limit in {"input": limits.grad_input, **in_torch_terms(limits.grads)}.items():
         worst = _compare(setting, grads.get(name), expected[name], limit)
@@ -171,12 +171,12 @@ def _loss_rows(setting: Setting, logits: Array, labels: Array, loss: Loss) -> It
     x = setting.round(logits)
     head = SoftmaxWithLoss()
     value = np.asarray(head.forward(x, labels), dtype=float)
-    limits = loss_limits(x, np.zeros_like(x), labels, setting.arithmetic)
+    value_limit, grad_limit = loss_limits(Near.exactly(x), labels, setting.arithmetic)
     leaf = setting.tensor(x).requires_grad_()
     found = loss(leaf, torch.from_numpy(labels).to(setting.device))
-    yield Row(LOCAL, "loss", "output", EXP, _compare(setting, found, value, limits.loss))
+    yield Row(LOCAL, "loss", "output", EXP, _compare(setting, found, value, value_limit))
     (grad,) = torch.autograd.grad(found, leaf)
-    yield Row(LOCAL, "loss", "grad_input", EXP, _compare(setting, grad, head.backward(), limits.grad_input))
+    yield Row(LOCAL, "loss", "grad_input", EXP, _compare(setting, grad, head.backward(), grad_limit))
 
 
 def _end_to_end_rows(
@@ -185,7 +185,7 @@ def _end_to_end_rows(
     """The port by itself from x to the gradients, against limits carried along. Also counts the kinks."""
     limits = [np.zeros_like(passed[0])]
     for step, x in zip(steps, passed, strict=False):
-        limits.append(rule_of(step.oracle).forward(step.oracle, x, limits[-1], setting.arithmetic))
+        limits.append(rule_of(step.oracle).forward(step.oracle, Near(x, limits[-1]), setting.arithmetic))
     try:
         outputs = trace_children(port, setting.tensor(passed[0]))
         t = torch.from_numpy(labels).to(setting.device)
@@ -199,35 +199,28 @@ def _end_to_end_rows(
     rows.append(Row(END_TO_END, "network", "output", SUM, _compare(setting, trace.output, passed[-1], limits[-1])))
     head = SoftmaxWithLoss()
     value = np.asarray(head.forward(passed[-1], labels), dtype=float)
-    bound = loss_limits(passed[-1], limits[-1], labels, setting.arithmetic)
-    rows.append(Row(END_TO_END, "loss", "output", EXP, _compare(setting, trace.loss, value, bound.loss)))
-    back, kinks = _end_to_end_gradients(setting, steps, passed[0], limits, (head.backward(), bound.grad_input), trace)
+    near = [Near(*pair) for pair in zip(passed, limits, strict=True)]
+    value_limit, grad_limit = loss_limits(near[-1], labels, setting.arithmetic)
+    rows.append(Row(END_TO_END, "loss", "output", EXP, _compare(setting, trace.loss, value, value_limit)))
+    back, kinks = _end_to_end_gradients(setting, steps, near, Near(head.backward(), grad_limit), trace)
     return rows + back, kinks
 
 
 def _end_to_end_gradients(
-    setting: Setting,
-    steps: list[Step],
-    x: Array,
-    limits: list[Array],
-    upstream: tuple[Array, Array],
-    trace: NetworkTrace,
+    setting: Setting, steps: list[Step], near: list[Near], dout: Near, trace: NetworkTrace
 ) -> tuple[list[Row], int]:
     """Gradients of the loss in every parameter, from the last layer to the first, and in the input."""
-    passed, ran = forward(steps, x)
+    _, ran = forward(steps, near[0].value)
     rows, kinks = [], 0
-    dout, dout_limit = upstream
-    for step, layer, x, x_limit in zip(steps[::-1], ran[::-1], passed[-2::-1], limits[-2::-1], strict=True):
-        bound = rule_of(layer).backward(step.oracle, x, x_limit, dout, dout_limit, setting.arithmetic)
-        dout, dout_limit = layer.backward(dout), bound.grad_input
+    for step, layer, x in zip(steps[::-1], ran[::-1], near[-2::-1], strict=True):
+        bound = rule_of(layer).backward(step.oracle, x, dout, setting.arithmetic)
+        dout = Near(layer.backward(dout.value), bound.grad_input)
         expected = gradients(layer)
         for name, limit in in_torch_terms(bound.grads).items():
             worst = _compare(setting, trace.grads.get(f"{step.name}.{name}"), expected[name], limit)
             rows.append(Row(END_TO_END, step.name, f"grad_{name}", bound.rule, worst))
         kinks += bound.kinks
-    rows.append(
-        Row(END_TO_END, "network", "grad_input", SUM, _compare(setting, trace.grads["input"], dout, dout_limit))
-    )
+    rows.append(Row(END_TO_END, "network", "grad_input", SUM, _compare(setting, trace.grads["input"], *dout)))
     return rows, kinks
 
 
