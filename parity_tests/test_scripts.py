@@ -80,8 +80,12 @@ def test_report_without_arguments(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[-1] == "PARITY"
     assert sum(line.startswith("parity: ") for line in lines) == 4
-    report = json.loads((tmp_path / "new" / "folder" / "report.json").read_text())
+    folder = tmp_path / "new" / "folder"
+    assert [f"wrote {folder / name}" in lines for name in ("report.json", "report.html")] == [True, True]
+    report = json.loads((folder / "report.json").read_text())
     assert report["ok"] is True
+    assert report["command"] == f"python scripts/parity_report.py --out {folder}"
+    assert report["command"] in (folder / "report.html").read_text(encoding="utf-8")
     assert [(r["port"], r["dtype"]) for r in report["reports"]] == [
         *(("conv2d", "float64"), ("unfold", "float64"), ("conv2d", "float32"), ("unfold", "float32"))
     ]

@@ -6,10 +6,10 @@ Exit status: 0 parity, 1 no parity, 2 bad input.
 from __future__ import annotations
 
 import argparse
-import json
+import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,6 +18,7 @@ from torchport import cli
 from torchport.data import mnist
 from torchport.evaluation import evaluate_ports, peak_memory
 from torchport.parity.cases import check_ports, seeded_batch, seeded_params
+from torchport.parity.page import all_agree, save
 
 DTYPES = {"float64": (torch.float64,), "float32": (torch.float32,), "both": (torch.float64, torch.float32)}
 
@@ -32,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=32, help="images compared (default: 32)")
     parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights, images, gradients (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.json there")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html and report.json there")
     cli.add_geometry(parser)
     return parser.parse_args()
 
@@ -53,22 +54,23 @@ def main() -> int:
     reports = check_ports(params, x, t, dtypes=DTYPES[args.dtype], device=args.device, seed=args.seed, **geometry)
     for report in reports:
         print(f"{report.port}, {report.dtype}, {report.device}\n{report.to_text()}\n")
-    result: dict[str, Any] = {"reports": [report.to_dict() for report in reports]}
-    ok = all(report.ok for report in reports)
+    evaluation = None
     if images is not None and labels is not None:
-        evaluation = evaluate_ports(params, images, labels, device=args.device, **geometry)
-        ok = ok and evaluation.ok
-        for name, accuracy in evaluation.accuracy.items():
-            print(f"{name}: accuracy {accuracy:.4f} on {evaluation.samples} test images")
-        print(f"{evaluation.agreeing} of {evaluation.samples} predictions equal in all {len(evaluation.accuracy)}")
+        found = evaluate_ports(params, images, labels, device=args.device, **geometry)
+        for name, accuracy in found.accuracy.items():
+            print(f"{name}: accuracy {accuracy:.4f} on {found.samples} test images")
+        print(f"{found.agreeing} of {found.samples} predictions equal in all {len(found.accuracy)}")
         memory = peak_memory()
         print(f"peak memory of the process: {'unknown' if memory is None else f'{memory / 2**20:.0f} MiB'}\n")
-        result["evaluation"] = {"accuracy": evaluation.accuracy, "agreeing": evaluation.agreeing, "memory": memory}
+        evaluation = {**asdict(found), "memory": memory}
+    if args.out is not None:
+        command = shlex.join(["python", "scripts/parity_report.py", *sys.argv[1:]])
+        for path in save(args.out, reports, command=command, evaluation=evaluation):
+            print(f"wrote {path}")
     for report in reports:
         print(report.verdict)
+    ok = all_agree(reports, evaluation)
     print("PARITY" if ok else "NO PARITY")
-    if args.out is not None:
-        (args.out / "report.json").write_text(json.dumps({"ok": ok, **result}, indent=1))
     return 0 if ok else 1
 
 

@@ -111,6 +111,13 @@ class Report:
         """to_dict as text."""
         return json.dumps(self.to_dict(), indent=1)
 
+    def to_html(self, command: str | None = None) -> str:
+        """A page by itself; command is what repeats the comparison (None: the call of check_parity)."""
+        from torchport.parity import page  # which knows this module
+
+        call = f"check_parity(reference, port, x, t, seed={self.seed}, name={self.port!r})"
+        return page.to_html([self], command=call if command is None else command)
+
     def to_text(self) -> str:
         """A table with a row per layer and quantity."""
         header = ("view", "layer", "quantity", "error", "limit", "error/limit", "worst at", "verdict")
