@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,7 @@ def run_clean(cases: int, device: str = "cpu", first_seed: int = 0) -> Calibrati
     """
     check_int("cases", cases, 1)
     alarms, largest = [], dict[tuple[str, str, str], float]()
-    choices = [(conv, setting) for setting in settings(device) for conv in CONVOLUTIONS]
+    choices = [choice for choice in itertools.product(CONVOLUTIONS, settings(device)) if _is_sound(*choice)]
     for seed in tqdm(range(first_seed, first_seed + cases), desc="clean cases", unit="case", disable=None):
         conv, setting = choices[seed % len(choices)]
         reference, x, t = random_case(seed)
@@ -49,3 +50,12 @@ def run_clean(cases: int, device: str = "cpu", first_seed: int = 0) -> Calibrati
             key = row.view, row.rule, setting.name
             largest[key] = max(largest.get(key, 0.0), row.worst.ratio)
     return Calibration(cases, tuple(alarms), largest)
+
+
+def _is_sound(conv: str, setting: Setting) -> bool:
+    """Whether torch computes this at all: nn.Conv2d in bfloat16 on CPUs does not.
+
+    oneDNN's kernel (in torch 2.15, on a CPU with AVX-512) reads memory that nobody has written for some geometries, a
+    1x5 filter with stride 2 among them; its results then differ from run to run, up to 1e38.
+    """
+    return not (conv == "conv2d" and setting.mode == BFLOAT16 and torch.device(setting.device).type == "cpu")
