@@ -116,6 +116,23 @@ def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
     assert int(memory[1]) * 2**20 < 1e9
 
 
+def test_gradient_check_without_arguments(run: Run) -> None:
+    done = run("gradient_check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("RIGHT: 5460 of 5460 entries judged")
+    rows = re.findall(r"^([Wb]\d) +(\d+) +(\S+) .* ok$", done.stdout, re.MULTILINE)
+    assert [name for name, _, _ in rows] == 3 * ["W1", "b1", "W2", "b2", "W3", "b3"]
+    assert sum(int(entries) for _, entries, _ in rows) == 5460
+
+
+def test_gradient_check_names_a_wrong_gradient_with_status_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = UnfoldConv2d.forward
+    monkeypatch.setattr(UnfoldConv2d, "forward", lambda self, input: right(self, input.transpose(2, 3)))
+    done = run("gradient_check", "--seed", "1", "--batch-size", "2")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert re.match(r"WRONG: \d of 18 gradients fail, first unfold W1: worst at \[", done.stdout.splitlines()[-1])
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_port_params_writes_what_it_read(dtype: str, params_file: Path, tmp_path: Path, run: Run) -> None:
     output = tmp_path / "model.pt"
@@ -179,6 +196,9 @@ def assert_refused(done: Done, says: str) -> None:
         (["parity_report", "--seed", "x"], "got 'x'"),
         (["parity_report", "--params", "missing.pkl"], "missing.pkl"),
         (["parity_report", "--out", __file__], "test_scripts.py"),
+        (["gradient_check", "--device", "tpu"], "'tpu' cannot be used here"),
+        (["gradient_check", "--batch-size", "0"], "at least 1, got '0'"),
+        (["gradient_check", "--seed", "4294967296"], "between 0 and 2**32 - 1"),
         (["port_params", "missing.pkl", "model.pt"], "missing.pkl"),
         (["port_params", __file__, "model.pt"], "not a pickle"),
         (["port_params", "PARAMS", "PARAMS"], "another file than the input"),

@@ -44,6 +44,18 @@ def seeded_batch(
     return rng.standard_normal(shape), rng.integers(0, classes, batch_size)
 
 
+def book_gradient_case(seed: int, batch_size: int = 1) -> tuple[nr.SimpleConvNet, Array, Array]:
+    """The network, images and labels of the book's gradient check (section 7.5), from one stream: W1 W2 W3 and x.
+
+    The book takes one image and label 1; further images have labels 2, 3 and so on, in 0..9.
+    """
+    rng = np.random.RandomState(check_int("seed", seed, 0))
+    conv_param = {"filter_num": 10, "filter_size": 3, "pad": 0, "stride": 1}
+    net = nr.SimpleConvNet((1, 10, 10), conv_param, hidden_size=10, output_size=10, weight_init_std=0.01, rng=rng)
+    x = rng.rand(check_int("batch_size", batch_size, 1), 1, 10, 10)
+    return net, x, np.arange(1, batch_size + 1) % 10
+
+
 def reference_of(params: Mapping[str, Array], stride: int = 1, pad: int = 0) -> nr.SimpleConvNet:
     """The reference network with these parameters. ValueError where they belong to none."""
     net = nr.SimpleConvNet(**architecture(params, stride, pad), rng=np.random.RandomState(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +25,14 @@ class Difference:
     ratio: float = float("inf")
     note: str = ""
 
+    def __str__(self) -> str:
+        if self.note:
+            return self.note
+        return (
+            f"worst at {list(self.index)}, expected {self.expected:.9g}, got {self.actual:.9g}, "
+            f"error {self.error:.2e}, limit {self.limit:.2e}"
+        )
+
 
 @dataclass(frozen=True)
 class Row:
@@ -41,14 +50,8 @@ class Row:
         return self.worst.ratio <= 1
 
     def __str__(self) -> str:
-        worst = self.worst
-        where = f"{self.view} {self.layer} {self.quantity}"
-        if worst.note:
-            return f"{where}: {worst.note}"
-        return (
-            f"{where}: worst at {list(worst.index)}, expected {worst.expected:.9g}, got {worst.actual:.9g}, "
-            f"error {worst.error:.2e}, limit {worst.limit:.2e} ({self.rule})"
-        )
+        rule = "" if self.worst.note else f" ({self.rule})"
+        return f"{self.view} {self.layer} {self.quantity}: {self.worst}{rule}"
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,13 @@ class Report:
     def to_text(self) -> str:
         """A table with a row per layer and quantity."""
         header = ("view", "layer", "quantity", "error", "limit", "error/limit", "worst at", "verdict")
-        lines = [header, *(_cells(row) for row in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+        return table([header, *(_cells(row) for row in self.rows)])
+
+
+def table(lines: Sequence[tuple[str, ...]]) -> str:
+    """Lines of equally many cells as text, each column as wide as its widest cell."""
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
 def _record(row: Row) -> dict[str, Any]:

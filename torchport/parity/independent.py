@@ -1,0 +1,158 @@
+"""Checks of gradients that trust neither implementation: central differences, Taylor remainders, adjoints.
+
+Each rests on values of the forward pass. Central differences and adjoints have limits that are derived; a Taylor
+remainder needs none, since its slope says whether the gradient is right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from numpy_ref.checks import Array, check_array, check_shape
+from numpy_ref.networks import Network, check_same_layout
+from torchport.loss import softmax_with_loss
+from torchport.networks import SimpleConvNet
+from torchport.parity.compare import compare
+from torchport.parity.differences import STEPS, CentralDifferences, central_differences
+from torchport.parity.report import Difference, table
+from torchport.parity.setting import Setting
+from torchport.parity.trace import trace_network
+from torchport.weights import to_params
+
+
+@dataclass(frozen=True)
+class GradientRow:
+    """One parameter's gradient against central differences.
+
+    mean_difference is the number that the book prints. kinks counts the entries where a relu or a pooling window
+    changes sides within twice the book's step, which makes that number mislead; set_aside those where one does within
+    twice the smallest step too. worst is, of all other entries, the one furthest off as a multiple of its limit.
+    """
+
+    parameter: str
+    entries: int
+    mean_difference: float
+    kinks: int
+    set_aside: int
+    worst: Difference
+
+    @property
+    def ok(self) -> bool:
+        """Whether entries were judged, and all of them are within their limits."""
+        return self.worst.ratio <= 1
+
+
+def gradient_check(reference: Network, x: Array, t: Array, gradients: Mapping[str, Array]) -> list[GradientRow]:
+    """Rows for gradients of any implementation: judge_gradients against central_differences. Errors alike."""
+    return judge_gradients(central_differences(reference, x, t), gradients)
+
+
+def judge_gradients(differences: Mapping[str, CentralDifferences], gradients: Mapping[str, Array]) -> list[GradientRow]:
+    """A row per parameter, for gradients in the reference's names and layouts, float64 (port_gradients has a port's).
+
+    Rounding moves a gradient by the step times as much as a difference, at most 1e-4: it has no part in the limit.
+    ValueError for other names or shapes; TypeError for other dtypes than float64.
+    """
+    check_same_layout(gradients, {name: found.value.shape for name, found in differences.items()})
+    for name, gradient in gradients.items():
+        if check_array(name, gradient).dtype != np.float64:
+            raise TypeError(f"central differences judge float64, the gradient of {name} has dtype {gradient.dtype}")
+    return [_judge(name, found, gradients[name]) for name, found in differences.items()]
+
+
+def _judge(name: str, found: CentralDifferences, gradient: Array) -> GradientRow:
+    aside = np.isnan(found.value)
+    if aside.all():
+        worst = Difference(note=f"nothing was judged: kinks within {2 * STEPS[-1]:g} of every entry")
+    else:
+        # Any number will do where there is nothing to compare with; NaN and infinities will not.
+        expected = np.where(aside, np.nan_to_num(gradient, posinf=0, neginf=0), found.value)
+        worst = compare(gradient, expected, found.limit)
+    mean = float(np.abs(found.book - gradient).mean())
+    return GradientRow(name, gradient.size, mean, found.kinks, int(aside.sum()), worst)
+
+
+def port_gradients(port: SimpleConvNet, x: Array, t: Array) -> dict[str, Array]:
+    """The port's own gradients of the book's loss, as W1 b1 W2 b2 W3 b3; NaN where it has none, which fails."""
+    setting = Setting.of(port)
+    with setting.computing():
+        run = trace_network(port, port, setting.tensor(x), torch.from_numpy(t).to(setting.device), softmax_with_loss)
+    found = {key: run.grads[key] for key, _ in port.named_parameters()}
+    none = {key: torch.full_like(value, math.nan) for key, value in port.named_parameters()}
+    return to_params({key: none[key] if grad is None else grad for key, grad in found.items()})
+
+
+def gradient_table(rows: Sequence[GradientRow]) -> str:
+    """The rows as text."""
+    header = ("parameter", "entries", "mean difference", "kinks", "set aside", "error/limit", "worst at", "verdict")
+    return table([header, *(_cells(row) for row in rows)])
+
+
+def _cells(row: GradientRow) -> tuple[str, ...]:
+    where = ("", row.worst.note) if row.worst.note else (f"{row.worst.ratio:.2g}", str(list(row.worst.index)))
+    counts = (str(row.kinks), str(row.set_aside))
+    return (row.parameter, str(row.entries), f"{row.mean_difference:.2e}", *counts, *where, "ok" if row.ok else "FAIL")
+
+
+def gradient_verdict(checks: Mapping[str, Sequence[GradientRow]]) -> str:
+    """One line over the rows of every implementation: all right, or the first that is not."""
+    rows = [(name, row) for name, rows in checks.items() for row in rows]
+    wrong = [(name, row) for name, row in rows if not row.ok]
+    if not wrong:
+        judged, entries = (sum(n) for n in zip(*((r.entries - r.set_aside, r.entries) for _, r in rows), strict=True))
+        worst = max(row.worst.ratio for _, row in rows)
+        return f"RIGHT: {judged} of {entries} entries judged, the largest error {worst:.2g} of its limit"
+    name, row = wrong[0]
+    return f"WRONG: {len(wrong)} of {len(rows)} gradients fail, first {name} {row.parameter}: {row.worst}"
+
+
+def taylor_slope(
+    f: Callable[[Array], float], grad: Array, theta: Array, direction: Array, steps: Sequence[float]
+) -> float:
+    """Slope of |f(theta + h v) - f(theta) - h <grad, v>| against h, both as logarithms, over steps h > 0.
+
+    2 where grad is the gradient of f at theta, 1 where it is not, as long as no step is so large that a kink is
+    crossed or so small that rounding shows (Farrell et al., SIAM J. Sci. Comput. 35(4), 2013). theta, grad and
+    direction v have one shape. ValueError for other shapes, fewer than two steps, and a remainder of 0 or NaN.
+    """
+    check_shape("grad", grad, theta.shape)
+    check_shape("direction", direction, theta.shape)
+    if len(set(steps)) < 2 or min(steps) <= 0:
+        raise ValueError(f"steps must be two or more different ones above 0, got {list(steps)}")
+    start, slope = f(theta), float(np.sum(grad * direction))
+    remainders = [abs(f(theta + h * direction) - start - h * slope) for h in steps]
+    if not all(0 < remainder < math.inf for remainder in remainders):
+        raise ValueError(f"remainders must be above 0 and finite to have a slope, got {remainders}")
+    return float(np.polyfit(np.log(steps), np.log(remainders), 1)[0])
+
+
+def adjoint_gap(
+    forward: Callable[[Array], Array],
+    backward: Callable[[Array], Array],
+    x: Array,
+    y: Array,
+    *,
+    terms: tuple[int, int],
+    magnitude: Callable[[Array], Array] | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Difference:
+    """<forward(x), y> against <x, backward(y)>: equal for a linear map and its adjoint, up to rounding in dtype.
+
+    terms are the lengths of the sums that forward and backward make per entry; magnitude is forward with absolute
+    weights, None where it has none. With S = <magnitude |x|, |y|> the limit is c(K) u S for either side; u contains
+    that of float64, which covers the inner products. ValueError for shapes that do not fit, or dtype.
+    """
+    arithmetic = Setting(dtype).arithmetic
+    size = _inner((magnitude or forward)(np.abs(x)), np.abs(y))
+    limit = sum(arithmetic.of_sum(length, size) for length in terms)
+    return compare(np.asarray(_inner(forward(x), y)), np.asarray(_inner(x, backward(y))), limit)
+
+
+def _inner(a: Array, b: Array) -> float:
+    check_shape("the second of an inner product", b, a.shape)
+    return math.fsum(np.multiply(a, b, dtype=np.float64).ravel())
