@@ -71,8 +71,8 @@ def col2im(
 
     ValueError where col (N*OH*OW, C*FH*FW) does not fit input_shape.
     """
-    if len(input_shape) != 4:
-        raise ValueError(f"input_shape must be (N, C, H, W), got {tuple(input_shape)}")
+    if len(input_shape) != 4 or min(input_shape) < 1:
+        raise ValueError(f"input_shape must be (N, C, H, W) with no empty axis, got {tuple(input_shape)}")
     n, c, h, w = input_shape
     out_h = conv_output_size(h, filter_h, stride, pad)
     out_w = conv_output_size(w, filter_w, stride, pad)

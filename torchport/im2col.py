@@ -49,6 +49,8 @@ def col2im(
     padding: Size2d = 0,
 ) -> Tensor:
     """Add the rows of im2col back into an image of input_size (N, C, H, W): its adjoint. ValueError."""
+    if len(input_size) != 4 or min(input_size) < 1:
+        raise ValueError(f"input_size must be (N, C, H, W) with no empty axis, got {tuple(input_size)}")
     n, c, h, w = input_size
     kernel_h, kernel_w = pair(kernel_size)
     out_h, out_w = output_size(h, w, kernel_size, stride, padding)
