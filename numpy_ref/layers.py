@@ -91,7 +91,7 @@ class Affine:
     """
 
     def __init__(self, W: Array, b: Array | float) -> None:
-        self.W = check_array("W", W, ndim=2)
+        self.W = _check_weight(W, ndim=2)
         self.b = _check_bias(b, W.shape[1])
         self.x: Array | None = None  # (N, D)
         self.x_shape: tuple[int, ...] = ()
@@ -238,7 +238,7 @@ class Convolution:
     """
 
     def __init__(self, W: Array, b: Array | float, stride: int = 1, pad: int = 0) -> None:
-        self.W = check_array("W", W, ndim=4)
+        self.W = _check_weight(W, ndim=4)
         self.b = _check_bias(b, W.shape[0])
         self.stride = check_int("stride", stride, 1)
         self.pad = check_int("pad", pad, 0)
@@ -269,6 +269,13 @@ class Convolution:
         self.db = np.sum(rows, axis=0)
         self.dW = (col.T @ rows).T.reshape(self.W.shape)
         return col2im(rows @ self.W.reshape(fn, -1), x_shape, fh, fw, self.stride, self.pad)
+
+
+def _check_weight(W: Array, ndim: int) -> Array:
+    """W, with at least one input and one output."""
+    if check_array("W", W, ndim).size == 0:
+        raise ValueError(f"W must have no empty axis, got shape {W.shape}")
+    return W
 
 
 def _check_bias(b: Array | float, outputs: int) -> Array | float:

@@ -18,13 +18,15 @@ class UnfoldConv2d(nn.Conv2d):
     """nn.Conv2d by im2col and one matrix product, as in section 7.4.3 of the book; the same parameters and names.
 
     input (N, C, H, W), output (N, out_channels, OH, OW). ValueError for what the book's convolution does not have:
-    groups, dilation, padding by name or other than with zeros.
+    groups, dilation, padding by name or other than with zeros, no filters.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         stride, padding = self._stride_and_padding()
         if input.ndim != 4 or input.shape[1] != self.in_channels:
             raise ValueError(f"input must be (N, {self.in_channels}, H, W), got shape {tuple(input.shape)}")
+        if self.out_channels == 0:
+            raise ValueError("out_channels must be at least 1, got 0")
         n, _, h, w = input.shape
         kernel = (self.kernel_size[0], self.kernel_size[1])
         out_h, out_w = output_size(h, w, kernel, stride, padding)
