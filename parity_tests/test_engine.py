@@ -118,6 +118,13 @@ def test_a_spoiled_port_is_caught_where_it_is_spoiled(case: str, dtype: torch.dt
         report.raise_if_failed()
 
 
+def test_layers_that_work_in_place_are_no_alarm() -> None:
+    def in_place(port: SimpleConvNet) -> None:
+        port.relu1, port.relu2 = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
+
+    check_with(in_place, torch.float64).raise_if_failed()
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 def test_a_port_as_it_should_be_passes(dtype: torch.dtype) -> None:
     report = check_with(lambda _: None, dtype)

@@ -40,7 +40,7 @@ def predict_labels(network: Network | nn.Module, images: Array) -> Array:
         return np.asarray(network.predict(images).argmax(axis=1))
     weight = next(network.parameters())
     with torch.inference_mode():
-        logits = network(torch.from_numpy(images).to(weight.device, weight.dtype))
+        logits = network(torch.tensor(images, device=weight.device, dtype=weight.dtype))
     return np.asarray(logits.argmax(dim=1).cpu())
 
 

@@ -173,7 +173,7 @@ def _loss_rows(setting: Setting, logits: Array, labels: Array, loss: Loss) -> It
     value = np.asarray(head.forward(x, labels), dtype=float)
     value_limit, grad_limit = loss_limits(Near.exactly(x), labels, setting.arithmetic)
     leaf = setting.tensor(x).requires_grad_()
-    found = loss(leaf, torch.from_numpy(labels).to(setting.device))
+    found = loss(leaf, torch.tensor(labels, device=setting.device))
     yield Row(LOCAL, "loss", "output", EXP, _compare(setting, found, value, value_limit))
     (grad,) = torch.autograd.grad(found, leaf)
     yield Row(LOCAL, "loss", "grad_input", EXP, _compare(setting, grad, head.backward(), grad_limit))
@@ -188,7 +188,7 @@ def _end_to_end_rows(
         limits.append(rule_of(step.oracle).forward(step.oracle, Near(x, limits[-1]), setting.arithmetic))
     try:
         outputs = trace_children(port, setting.tensor(passed[0]))
-        t = torch.from_numpy(labels).to(setting.device)
+        t = torch.tensor(labels, device=setting.device)
         trace = trace_network(port, run, setting.tensor(passed[0]), t, loss)
     except (RuntimeError, ValueError, TypeError) as error:
         return [Row(END_TO_END, "network", "output", SUM, _raised(error))], 0

@@ -81,7 +81,7 @@ def port_gradients(port: SimpleConvNet, x: Array, t: Array) -> dict[str, Array]:
     """The port's own gradients of the book's loss, as W1 b1 W2 b2 W3 b3; NaN where it has none, which fails."""
     setting = Setting.of(port)
     with setting.computing():
-        run = trace_network(port, port, setting.tensor(x), torch.from_numpy(t).to(setting.device), softmax_with_loss)
+        run = trace_network(port, port, setting.tensor(x), torch.tensor(t, device=setting.device), softmax_with_loss)
     found = {key: run.grads[key] for key, _ in port.named_parameters()}
     none = {key: torch.full_like(value, math.nan) for key, value in port.named_parameters()}
     return to_params({key: none[key] if grad is None else grad for key, grad in found.items()})

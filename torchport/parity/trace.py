@@ -153,8 +153,8 @@ def backward(ran: Sequence[Layer], dout: Array) -> list[Array]:
 
 def trace_module(module: nn.Module, x: Tensor, dout: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
     """Output of one module, and gradients by name of its parameters and of its "input"."""
-    leaves = {"input": x.requires_grad_(), **dict(module.named_parameters())}
-    output = module(x)
+    leaves = {"input": x.detach().requires_grad_(), **dict(module.named_parameters())}
+    output = module(leaves["input"].clone())  # which nn.ReLU(inplace=True) may overwrite
     if output.shape != dout.shape or not output.requires_grad:
         return output, {}
     grads = torch.autograd.grad(output, list(leaves.values()), dout.to(output.dtype), allow_unused=True)
@@ -166,7 +166,7 @@ def trace_children(port: nn.Module, x: Tensor) -> list[Tensor]:
     outputs = [x]
     with torch.no_grad():
         for child in port.children():
-            outputs.append(child(outputs[-1]))
+            outputs.append(child(outputs[-1].clone()))
     return outputs[1:]
 
 
@@ -174,8 +174,8 @@ def trace_network(
     port: nn.Module, run: Run, x: Tensor, t: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> NetworkTrace:
     """The port as a user runs it, forward, loss and backward."""
-    leaves = {"input": x.requires_grad_(), **dict(port.named_parameters())}
-    output = run(x)
+    leaves = {"input": x.detach().requires_grad_(), **dict(port.named_parameters())}
+    output = run(leaves["input"].clone())
     value = loss(output, t)
     grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
     return NetworkTrace(output, value, dict(zip(leaves, grads, strict=True)))
