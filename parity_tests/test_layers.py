@@ -14,8 +14,8 @@ import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
-from torchport.parity import Row, Setting, check_layer, check_loss
-from torchport.parity.trace import parameters
+from torchport.parity import Row, Setting, check_loss
+from torchport.parity.cases import check_twin
 
 CONVOLUTIONS = {"conv2d": nn.Conv2d, "unfold": torchport.UnfoldConv2d}
 
@@ -58,17 +58,6 @@ def assert_parity(rows: list[Row]) -> None:
     assert not failed
 
 
-def check(layer: Layer, module: nn.Module, x: Array, rng: np.random.Generator, setting: Setting) -> list[Row]:
-    """Give the module the layer's parameters and both the same x and random upstream gradient."""
-    module = module.to(setting.device, setting.dtype)
-    own = dict(module.named_parameters())
-    with torch.no_grad():
-        for name, value in parameters(layer).items():
-            assert own[name].shape == value.shape
-            own[name].copy_(setting.tensor(value))
-    return check_layer("layer", layer, module, x, rng.standard_normal(layer.forward(x).shape), setting)
-
-
 def ties(x: Array) -> Array:
     """Few values, so that most windows have several maxima, and many zeros of either sign."""
     return np.copysign(np.maximum(np.round(x), 0), x)
@@ -81,7 +70,7 @@ def test_convolution(conv: str, geometry: str, setting: Setting, rng: np.random.
     weight = rng.standard_normal((filters, c, *size)) / np.sqrt(c * size[0] * size[1])
     layer = nr.Convolution(weight, rng.standard_normal(filters), stride, pad)
     module = CONVOLUTIONS[conv](c, filters, size, stride, pad)
-    assert_parity(check(layer, module, rng.standard_normal((n, c, h, w)), rng, setting))
+    assert_parity(check_twin(layer, module, rng.standard_normal((n, c, h, w)), rng, setting))
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["distinct", "ties"])
@@ -91,14 +80,14 @@ def test_max_pooling(geometry: str, tied: bool, setting: Setting, rng: np.random
     x = rng.standard_normal(shape)
     layer, module = nr.Pooling(*size, stride, pad), nn.MaxPool2d(size, stride, pad)
     # Padding must lose against negative values too.
-    assert_parity(check(layer, module, ties(x) - 1 if tied else x, rng, setting))
+    assert_parity(check_twin(layer, module, ties(x) - 1 if tied else x, rng, setting))
 
 
 @pytest.mark.parametrize("geometry", POOLING_GEOMETRIES)
 def test_average_pooling(geometry: str, setting: Setting, rng: np.random.Generator) -> None:
     shape, size, stride, pad = POOLING_GEOMETRIES[geometry]
     layer, module = nr.AveragePooling(*size, stride, pad), nn.AvgPool2d(size, stride, pad)
-    assert_parity(check(layer, module, rng.standard_normal(shape), rng, setting))
+    assert_parity(check_twin(layer, module, rng.standard_normal(shape), rng, setting))
 
 
 ELEMENTWISE: dict[str, tuple[Callable[[], Layer], Callable[[], nn.Module]]] = {
@@ -113,14 +102,14 @@ ELEMENTWISE: dict[str, tuple[Callable[[], Layer], Callable[[], nn.Module]]] = {
 def test_elementwise(name: str, zeros: bool, setting: Setting, rng: np.random.Generator) -> None:
     layer, module = ELEMENTWISE[name][0](), ELEMENTWISE[name][1]()
     x = 10 * rng.standard_normal((4, 3, 5, 6))
-    assert_parity(check(layer, module, ties(x) if zeros else x, rng, setting))
+    assert_parity(check_twin(layer, module, ties(x) if zeros else x, rng, setting))
 
 
 @pytest.mark.parametrize(("n", "features", "outputs"), [(1, 1, 1), (1, 7, 3), (5, 4, 4), (32, 4320, 100)])
 def test_affine(n: int, features: int, outputs: int, setting: Setting, rng: np.random.Generator) -> None:
     weight = rng.standard_normal((features, outputs)) / np.sqrt(features)
     layer = nr.Affine(weight, rng.standard_normal(outputs))
-    assert_parity(check(layer, nn.Linear(features, outputs), rng.standard_normal((n, features)), rng, setting))
+    assert_parity(check_twin(layer, nn.Linear(features, outputs), rng.standard_normal((n, features)), rng, setting))
 
 
 @pytest.mark.parametrize("scale", [0.01, 1, 30, 1000], ids=lambda s: f"logits of {s}")

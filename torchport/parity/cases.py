@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,9 +15,9 @@ from numpy_ref.checks import Array, check_int
 from numpy_ref.layers import Layer
 from torchport.layers import BatchNormalization, Dropout
 from torchport.networks import CONVOLUTIONS, SimpleConvNet
-from torchport.parity.compare import check_parity
-from torchport.parity.report import Report
-from torchport.parity.setting import IEEE
+from torchport.parity.compare import check_layer, check_parity
+from torchport.parity.report import Report, Row
+from torchport.parity.setting import IEEE, Setting
 from torchport.parity.trace import parameters
 from torchport.weights import architecture, cast_params
 
@@ -61,6 +62,23 @@ def reference_of(params: Mapping[str, Array], stride: int = 1, pad: int = 0) -> 
     net = nr.SimpleConvNet(**architecture(params, stride, pad), rng=np.random.RandomState(0))
     net.set_params(params)
     return net
+
+
+def check_twin(layer: Layer, module: nn.Module, x: Array, rng: np.random.Generator, setting: Setting) -> list[Row]:
+    """check_layer after module, moved to the setting, took over layer's parameters; the upstream gradient is drawn.
+
+    ValueError where module has no parameter of such a name and shape.
+    """
+    module = module.to(setting.device, setting.dtype)
+    own = dict(module.named_parameters())
+    expected, found = ({name: tuple(p.shape) for name, p in side.items()} for side in (parameters(layer), own))
+    if found != expected:
+        raise ValueError(f"the module's parameters must have the shapes {expected}, got {found}")
+    with torch.no_grad():
+        for name, value in parameters(layer).items():
+            own[name].copy_(setting.tensor(value))
+    dout = rng.standard_normal(copy.copy(layer).forward(x).shape)
+    return check_layer("layer", layer, module, x, dout, setting)
 
 
 def check_ports(
