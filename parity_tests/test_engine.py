@@ -180,8 +180,9 @@ def test_the_report_is_json_with_the_same_numbers() -> None:
 def test_the_text_has_a_line_per_row() -> None:
     report = check_with(lambda _: None, torch.float64)
     lines = report.to_text().splitlines()
-    assert len(lines) == len(report.rows) + 1
-    assert all(line.endswith("ok") for line in lines[1:])
+    assert len(lines) == len(report.rows) + 2
+    assert all(line.endswith("ok") for line in lines[1:-1])
+    assert lines[-1].startswith("largest error/limit: local exact 0, local sum ")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from numpy_ref.checks import Array
 from torchport import SimpleConvNet, load_mnist, make_optimizer, softmax_with_loss, to_params
 from torchport.data import DataError, mnist
 from torchport.evaluation import evaluate_ports
+from torchport.parity import Setting
 from torchport.parity.cases import check_ports
 
 GOLDEN: dict[str, Array] = dict(np.load(Path(__file__).parent / "golden" / "first_epoch.npz"))
@@ -81,7 +82,8 @@ def test_the_reference_trains_as_the_original(data_dir: Path) -> None:
 
 def test_the_books_weights_agree_layer_by_layer(book_params: Path, data_dir: Path, device: str) -> None:
     images, labels = mnist(train=False, data_dir=data_dir)
-    for report in check_ports(nr.read_params(book_params), images[:32] / 255, labels[:32], device=device):
+    settings = [Setting(dtype, device) for dtype in (torch.float64, torch.float32)]
+    for report in check_ports(nr.read_params(book_params), images[:32] / 255, labels[:32], settings):
         report.raise_if_failed()
 
 

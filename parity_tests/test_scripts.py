@@ -190,6 +190,7 @@ def assert_refused(done: Done, says: str) -> None:
     ("arguments", "says"),
     [
         (["parity_report", "--dtype", "float16"], "invalid choice: 'float16'"),
+        (["parity_report", "--dtype", "tf32"], "mode tf32 needs a CUDA device, got cpu"),
         (["parity_report", "--device", "tpu"], "'tpu' cannot be used here"),
         (["parity_report", "--batch-size", "0"], "at least 1, got '0'"),
         (["parity_report", "--seed", "-1"], "at least 0, got '-1'"),

@@ -17,10 +17,19 @@ from numpy_ref.params import read_params
 from torchport import cli
 from torchport.data import mnist
 from torchport.evaluation import evaluate_ports, peak_memory
+from torchport.parity import Setting
 from torchport.parity.cases import check_ports, seeded_batch, seeded_params
 from torchport.parity.page import all_agree, save
 
-DTYPES = {"float64": (torch.float64,), "float32": (torch.float32,), "both": (torch.float64, torch.float32)}
+F64, F32 = torch.float64, torch.float32
+# --dtype to parameters and mode.
+DTYPES = {
+    "float64": [(F64, "ieee")],
+    "float32": [(F32, "ieee")],
+    "both": [(F64, "ieee"), (F32, "ieee")],
+    "tf32": [(F32, "tf32")],
+    "bfloat16": [(F32, "bfloat16")],
+}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -29,7 +38,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="MNIST for --params (default: $TORCHPORT_DATA or data/)"
     )
-    parser.add_argument("--dtype", choices=DTYPES, default="both", help="of the ports (default: both)")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="both",
+        help="of the ports: tf32 is CUDA's, bfloat16 autocast (default: both)",
+    )
     parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=32, help="images compared (default: 32)")
     parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights, images, gradients (default: 0)")
@@ -51,7 +65,8 @@ def main() -> int:
         x, t = images[: args.batch_size] / 255, labels[: args.batch_size]
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    reports = check_ports(params, x, t, dtypes=DTYPES[args.dtype], device=args.device, seed=args.seed, **geometry)
+    settings = [Setting(dtype, args.device, mode) for dtype, mode in DTYPES[args.dtype]]
+    reports = check_ports(params, x, t, settings, seed=args.seed, **geometry)
     for report in reports:
         print(f"{report.port}, {report.dtype}, {report.device}\n{report.to_text()}\n")
     evaluation = None

@@ -14,6 +14,7 @@ import torch
 
 from numpy_ref.params import read_params
 from torchport import cli
+from torchport.parity import Setting
 from torchport.parity.cases import check_ports, seeded_batch
 from torchport.weights import architecture, cast_params, rounding_loss, save_state_dict, to_state_dict
 
@@ -44,7 +45,7 @@ def main() -> int:
     changed, largest = rounding_loss(original, params)
     print(f"as {dtype}: {changed:,} values rounded" + (f", by up to {largest:.1e} of themselves" if changed else ""))
     x, t = seeded_batch(seed=0, input_dim=found["input_dim"], classes=found["output_size"])
-    reports = check_ports(params, x, t, dtypes=(dtype,), stride=args.stride, pad=args.pad)
+    reports = check_ports(params, x, t, [Setting(dtype)], stride=args.stride, pad=args.pad)
     print("\n".join(report.verdict for report in reports))
     if not all(report.ok for report in reports):
         print("not written: the networks do not agree", file=sys.stderr)

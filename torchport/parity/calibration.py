@@ -46,9 +46,9 @@ def run_clean(cases: int, device: str = "cpu", first_seed: int = 0) -> Calibrati
         report = check_parity(reference, port, x, t, mode=setting.mode, seed=seed, name=f"{conv}, case {seed}")
         if not report.ok:
             alarms.append(report)
-        for row in report.rows:
-            key = row.view, row.rule, setting.name
-            largest[key] = max(largest.get(key, 0.0), row.worst.ratio)
+        for (view, rule), ratio in report.largest.items():
+            key = view, rule, setting.name
+            largest[key] = max(largest.get(key, 0.0), ratio)
     return Calibration(cases, tuple(alarms), largest)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torchport.layers import BatchNormalization, Dropout
 from torchport.networks import CONVOLUTIONS, SimpleConvNet
 from torchport.parity.compare import check_layer, check_parity
 from torchport.parity.report import Report, Row
-from torchport.parity.setting import IEEE, Setting
+from torchport.parity.setting import Setting
 from torchport.parity.trace import parameters
 from torchport.weights import architecture, cast_params
 
@@ -85,21 +85,20 @@ def check_ports(
     params: Mapping[str, Array],
     x: Array,
     t: Array,
+    settings: Iterable[Setting] = (Setting(torch.float64), Setting(torch.float32)),
     *,
-    dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32),
-    modes: tuple[str, ...] = (IEEE,),
-    device: str = "cpu",
     stride: int = 1,
     pad: int = 0,
     seed: int = 0,
 ) -> list[Report]:
-    """check_parity of both ports in every dtype and mode, on one set of parameters. ValueError, TypeError."""
+    """check_parity of both ports in every setting, on one set of parameters. ValueError, TypeError."""
     reference = reference_of(params, stride, pad)
     reports = []
-    for dtype in dtypes:
+    for setting in settings:
         for conv in CONVOLUTIONS:
-            port = SimpleConvNet.from_params(cast_params(params, dtype), conv, stride, pad, device=device)
-            reports += [check_parity(reference, port, x, t, mode=mode, seed=seed, name=conv) for mode in modes]
+            own = cast_params(params, setting.dtype)
+            port = SimpleConvNet.from_params(own, conv, stride, pad, device=setting.device)
+            reports.append(check_parity(reference, port, x, t, mode=setting.mode, seed=seed, name=conv))
     return reports
 
 

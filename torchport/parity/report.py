@@ -81,6 +81,22 @@ class Report:
         return next((row for row in self.rows if not row.ok), None)
 
     @property
+    def inherited(self) -> tuple[Row, ...]:
+        """The end-to-end rows that fail where a layer fails by itself: they say no more than that one."""
+        first = self.first_divergence
+        if first is None or first.view != LOCAL:
+            return ()
+        return tuple(row for row in self.rows if row.view == END_TO_END and not row.ok)
+
+    @property
+    def largest(self) -> dict[tuple[str, str], float]:
+        """The largest error/limit by view and rule."""
+        found: dict[tuple[str, str], float] = {}
+        for row in self.rows:
+            found[row.view, row.rule] = max(found.get((row.view, row.rule), 0.0), row.worst.ratio)
+        return found
+
+    @property
     def verdict(self) -> str:
         """One line: parity, or the first divergence and what it means."""
         row, name = self.first_divergence, f"{self.port} in {self.dtype} on {self.device}"
@@ -91,8 +107,10 @@ class Report:
                 f"{worst.worst.ratio:.2g} of its limit ({worst.view} {worst.layer} {worst.quantity})"
             )
         failed = sum(not row.ok for row in self.rows)
-        cause = "" if row.view == LOCAL else "; every layer is right by itself, so look at the wiring: order, reshape"
-        return f"NO PARITY: {name}, {failed} of {len(self.rows)} rows fail, first {row}{cause}"
+        cause = "every layer is right by itself, so look at the wiring: order, reshape"
+        if row.view == LOCAL:
+            cause = f"not inherited: {row.layer} is wrong by itself; {len(self.inherited)} end-to-end rows inherit it"
+        return f"NO PARITY: {name}, {failed} of {len(self.rows)} rows fail, first {row}; {cause}"
 
     def raise_if_failed(self) -> None:
         """AssertionError with the verdict, unless ok."""
@@ -122,9 +140,10 @@ class Report:
         return page.to_html([self], command=call if command is None else command)
 
     def to_text(self) -> str:
-        """A table with a row per layer and quantity."""
+        """A table with a row per layer and quantity, and the largest error/limit by view and rule."""
         header = ("view", "layer", "quantity", "error", "limit", "error/limit", "worst at", "verdict")
-        return table([header, *(_cells(row) for row in self.rows)])
+        largest = ", ".join(f"{view} {rule} {ratio:.2g}" for (view, rule), ratio in self.largest.items())
+        return f"{table([header, *(_cells(row) for row in self.rows)])}\nlargest error/limit: {largest}"
 
 
 def table(lines: Sequence[tuple[str, ...]]) -> str:
