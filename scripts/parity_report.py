@@ -16,7 +16,7 @@ import torch
 from numpy_ref.params import read_params
 from torchport import cli
 from torchport.data import mnist
-from torchport.evaluation import evaluate_ports, peak_memory
+from torchport.evaluation import evaluate_ports
 from torchport.parity import Setting
 from torchport.parity.cases import check_ports, seeded_batch, seeded_params
 from torchport.parity.page import all_agree, save
@@ -72,12 +72,8 @@ def main() -> int:
     evaluation = None
     if images is not None and labels is not None:
         found = evaluate_ports(params, images, labels, device=args.device, **geometry)
-        for name, accuracy in found.accuracy.items():
-            print(f"{name}: accuracy {accuracy:.4f} on {found.samples} test images")
-        print(f"{found.agreeing} of {found.samples} predictions equal in all {len(found.accuracy)}")
-        memory = peak_memory()
-        print(f"peak memory of the process: {'unknown' if memory is None else f'{memory / 2**20:.0f} MiB'}\n")
-        evaluation = {**asdict(found), "memory": memory}
+        print(f"{found.to_text()}\n")
+        evaluation = asdict(found)
     if args.out is not None:
         command = shlex.join(["python", "scripts/parity_report.py", *sys.argv[1:]])
         for path in save(args.out, reports, command=command, evaluation=evaluation):

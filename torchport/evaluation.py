@@ -28,10 +28,19 @@ class Evaluation:
     accuracy: dict[str, float]  # by network, 0 to 1
     agreeing: int  # samples on which all predictions are equal
 
+    memory: int | None  # peak of the process, in bytes; None where the system does not tell
+
     @property
     def ok(self) -> bool:
         """Whether all networks predict the same on every sample."""
         return self.agreeing == self.samples
+
+    def to_text(self) -> str:
+        """A line per network, one for all, one for the memory."""
+        lines = [f"{name}: accuracy {found:.4f} on {self.samples} test images" for name, found in self.accuracy.items()]
+        lines.append(f"{self.agreeing} of {self.samples} predictions equal in all {len(self.accuracy)}")
+        memory = "unknown" if self.memory is None else f"{self.memory / 2**20:.0f} MiB"
+        return "\n".join([*lines, f"peak memory of the process: {memory}"])
 
 
 def predict_labels(network: Network | nn.Module, images: Array) -> Array:
@@ -72,7 +81,8 @@ def evaluate_ports(
                 progress.update(len(batch))
     first, *others = found.values()
     agree = np.logical_and.reduce([other == first for other in others])
-    return Evaluation(len(images), {name: float(np.mean(p == labels)) for name, p in found.items()}, int(agree.sum()))
+    accuracy = {name: float(np.mean(p == labels)) for name, p in found.items()}
+    return Evaluation(len(images), accuracy, int(agree.sum()), peak_memory())
 
 
 def peak_memory() -> int | None:
