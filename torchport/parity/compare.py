@@ -171,7 +171,9 @@ def _loss_rows(setting: Setting, logits: Array, labels: Array, loss: Loss) -> It
     x = setting.round(logits)
     head = SoftmaxWithLoss()
     value = np.asarray(head.forward(x, labels), dtype=float)
-    value_limit, grad_limit = loss_limits(Near.exactly(x), labels, setting.arithmetic)
+    # Given logits in the parameters' dtype, autocast computes the loss in it too.
+    arithmetic = Setting(setting.dtype, setting.device).arithmetic
+    value_limit, grad_limit = loss_limits(Near.exactly(x), labels, arithmetic)
     leaf = setting.tensor(x).requires_grad_()
     found = loss(leaf, torch.tensor(labels, device=setting.device))
     yield Row(LOCAL, "loss", "output", EXP, _compare(setting, found, value, value_limit))
