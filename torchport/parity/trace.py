@@ -94,7 +94,7 @@ def make_step(name: str, layer: Layer, module: nn.Module, setting: Setting) -> S
 @contextmanager
 def judged(steps: Sequence[Step], setting: Setting) -> Iterator[None]:
     """The modules in training mode, with the oracles' dropout masks; modes, buffers and draws as before afterwards."""
-    modules = [step.module for step in steps]
+    modules = [module for step in steps for module in step.module.modules()]  # those inside others too
     kept = [(m.training, m.__dict__.get("draw"), {k: b.clone() for k, b in m.named_buffers()}) for m in modules]
     try:
         for step in steps:
@@ -105,7 +105,7 @@ def judged(steps: Sequence[Step], setting: Setting) -> Iterator[None]:
             yield
     finally:
         for module, (training, draw, buffers) in zip(modules, kept, strict=True):
-            module.train(training)
+            module.training = training  # train() would set what is inside as well
             if draw is not None:
                 module.__dict__["draw"] = draw
             for name, buffer in module.named_buffers():
