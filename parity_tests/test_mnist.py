@@ -48,8 +48,8 @@ def assert_as_recorded(recorded: dict[int, dict[str, Array]], step: int, limit: 
         np.testing.assert_allclose(found, GOLDEN[f"step{step}/{name}"], rtol=0, atol=limit)
 
 
-# nn.Conv2d goes all 600 steps of the first epoch, unfold the first 100.
-@pytest.mark.parametrize(("conv", "steps"), [("conv2d", 600), ("unfold", 100)])
+# Unfold, which is faster in float64, goes all 600 steps of the first epoch; nn.Conv2d the first 100.
+@pytest.mark.parametrize(("conv", "steps"), [("conv2d", 100), ("unfold", 600)])
 def test_the_first_epoch_is_the_books(conv: str, steps: int, data_dir: Path, device: str) -> None:
     recorded, losses = replay(conv, steps, data_dir, device)
     for step in recorded:
