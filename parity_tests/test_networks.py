@@ -167,7 +167,7 @@ def test_unfit_input_is_named(shape: tuple[int, ...], dtype: torch.dtype, error:
 
 
 def test_input_on_another_device_is_named() -> None:
-    with pytest.raises(ValueError, match="input is on cpu, the network on meta"):
+    with pytest.raises(ValueError, match="input is on cpu, the weights on meta"):
         SimpleConvNet(device="meta")(torch.zeros(2, 1, 28, 28))
 
 

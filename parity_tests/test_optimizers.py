@@ -127,9 +127,14 @@ def test_rules_have_the_references_names() -> None:
         ("sgd", {"momentun": 0.9}, TypeError, "momentun"),
         ("adam", {"lr": -1.0}, ValueError, "-1.0"),
         ("adam", {"betas": (0.9, 1.0)}, ValueError, "betas"),
+        ("adam", {"betas": (0.9,)}, ValueError, "two numbers"),
+        ("sgd", {"momentum": 0.9}, TypeError, "momentum=0.9"),
+        ("sgd", {"lr": float("nan")}, ValueError, "nan"),
+        ("nesterov", {"momentum": 1.5}, ValueError, "1.5"),
+        (None, {}, ValueError, "None"),
     ],
 )
-def test_bad_options_are_refused(name: str, options: dict[str, Any], error: type[Exception], says: str) -> None:
+def test_bad_options_are_refused(name: Any, options: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         make_optimizer(name, [torch.zeros(1, requires_grad=True)], **options)
 

@@ -49,7 +49,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights, images, gradients (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html and report.json there")
     cli.add_geometry(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.data_dir is not None and args.params is None:
+        parser.error("--data-dir goes with --params: seeded weights are not evaluated on MNIST")
+    return args
 
 
 def main() -> int:

@@ -22,9 +22,12 @@ from torchport.parity.planted import find
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clean", type=cli.count(1), metavar="N", help="judge N unmodified cases instead")
-    parser.add_argument("--device", type=cli.device, default="cpu", help="of the --clean cases (default: cpu)")
-    parser.add_argument("--seed", type=cli.count(0), default=0, help="of the first --clean case (default: 0)")
-    return parser.parse_args()
+    parser.add_argument("--device", type=cli.device, help="of the --clean cases (default: cpu)")
+    parser.add_argument("--seed", type=cli.count(0), help="of the first --clean case (default: 0)")
+    args = parser.parse_args()
+    if args.clean is None and (args.device is not None or args.seed is not None):
+        parser.error("--device and --seed go with --clean: the planted bugs run on the CPU, from fixed seeds")
+    return args
 
 
 def main() -> int:
@@ -41,13 +44,14 @@ def main() -> int:
 
 
 def report_clean(args: argparse.Namespace) -> int:
-    result = run_clean(args.clean, args.device, args.seed)
+    device = args.device or "cpu"
+    result = run_clean(args.clean, device, args.seed or 0)
     print("| view | rule | arithmetic | largest error/limit |\n|---|---|---|---|")
     for (view, rule, arithmetic), ratio in sorted(result.largest.items()):
         print(f"| {view} | {rule} | {arithmetic} | {ratio:.2g} |")
     for report in result.alarms:
         print(report.verdict)
-    print(f"\n{len(result.alarms)} alarms in {result.cases} clean cases on {args.device}")
+    print(f"\n{len(result.alarms)} alarms in {result.cases} clean cases on {device}")
     return 1 if result.alarms else 0
 
 

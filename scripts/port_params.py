@@ -16,6 +16,7 @@ from numpy_ref.params import read_params
 from torchport import cli
 from torchport.parity import Setting
 from torchport.parity.cases import check_ports, seeded_batch
+from torchport.weights import DTYPES as FILE_DTYPES
 from torchport.weights import architecture, cast_params, rounding_loss, save_state_dict, to_state_dict
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -38,7 +39,7 @@ def main() -> int:
         raise ValueError(f"the output must be another file than the input, got {args.output} twice")
     original = read_params(args.params)
     found = architecture(original, args.stride, args.pad)
-    dtype = DTYPES[args.dtype or str(original["W1"].dtype)]
+    dtype = DTYPES[args.dtype] if args.dtype else FILE_DTYPES[original["W1"].dtype]
     params = cast_params(original, dtype)
     print(f"read {args.params}: {sum(value.size for value in original.values()):,} values, {original['W1'].dtype}")
     print(f"SimpleConvNet({', '.join(f'{name}={value}' for name, value in found.items())})")

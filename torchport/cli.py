@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from torchport.checks import check_device
 from torchport.data import DataError
 
 BAD_INPUT = 2  # exit status
@@ -20,6 +21,9 @@ def run(main: Callable[[], int]) -> int:
     except (ValueError, TypeError, OSError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        print(f"error: not enough memory for these sizes ({error})", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -28,10 +32,11 @@ def run(main: Callable[[], int]) -> int:
 def device(name: str) -> str:
     """argparse type: a torch device that this machine has."""
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(f"{name!r} cannot be used here ({reason}): try cpu") from None
+        check_device("device", name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if name == "meta":
+        raise argparse.ArgumentTypeError("device 'meta' holds no numbers: try cpu")
     return name
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy_ref.checks import Array
 
 DATA_VARIABLE = "TORCHPORT_DATA"
+PARTS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+IMAGES_HEADER, LABELS_HEADER = 16, 8  # bytes
 
 
 class DataError(RuntimeError):
@@ -20,7 +22,7 @@ class DataError(RuntimeError):
 
 def default_data_dir() -> Path:
     """The folder that the variable TORCHPORT_DATA names, else data/: a torchvision root."""
-    return Path(os.environ.get(DATA_VARIABLE, "data"))
+    return Path(os.environ.get(DATA_VARIABLE) or "data")
 
 
 def mnist(train: bool, data_dir: str | Path | None = None) -> tuple[Array, Array]:
@@ -29,14 +31,28 @@ def mnist(train: bool, data_dir: str | Path | None = None) -> tuple[Array, Array
     Read from data_dir (default_data_dir() for None), where torchvision downloads them first if they are not there and
     checks their checksums. DataError where that fails.
     """
-    # Here, not above: it takes a second and 160 MB, and most uses of this package need no data set.
+    folder = default_data_dir() if data_dir is None else Path(data_dir)
+    _unpack(folder)
+    prefix = folder / "MNIST" / "raw" / ("train" if train else "t10k")
+    images = _read_idx(Path(f"{prefix}-images-idx3-ubyte"), IMAGES_HEADER)
+    labels = _read_idx(Path(f"{prefix}-labels-idx1-ubyte"), LABELS_HEADER)
+    if images.size != labels.size * 28 * 28:
+        raise DataError(f"{prefix}: {labels.size} labels for {images.size} pixels: delete the folder and try again")
+    return images.reshape(-1, 1, 28, 28), labels
+
+
+def _unpack(folder: Path) -> None:
+    """Have torchvision download and unpack MNIST into folder, unless it is there. DataError."""
+    raw = folder / "MNIST" / "raw"
+    if all((raw / f"{part}-ubyte").exists() for part in PARTS):
+        return
+    # Here, not above: it takes a second and 180 MB, which the limit on memory feels, and once is enough.
     from torchvision.datasets import MNIST
 
-    folder = default_data_dir() if data_dir is None else Path(data_dir)
     try:
         # torchvision prints what it tries; a caller gets one error instead.
         with contextlib.redirect_stdout(io.StringIO()):
-            dataset = MNIST(str(folder), train=train, download=True)
+            MNIST(str(folder), download=True)
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         # torchvision lists every address it tried; the last line says what went wrong.
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
@@ -44,7 +60,14 @@ def mnist(train: bool, data_dir: str | Path | None = None) -> tuple[Array, Array
             f"MNIST could not be read from {folder}, nor downloaded to it ({reason}): name a torchvision root, "
             f"a folder that holds MNIST/raw, with --data-dir or {DATA_VARIABLE}"
         ) from error
-    return dataset.data.numpy()[:, np.newaxis], dataset.targets.numpy().astype(np.uint8)
+
+
+def _read_idx(path: Path, header: int) -> Array:
+    """The bytes behind the header of one of the four unpacked files, in the IDX format. DataError."""
+    try:
+        return np.frombuffer(path.read_bytes(), np.uint8, offset=header).copy()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} could not be read ({error}): delete the folder and try again") from error
 
 
 def load_mnist(

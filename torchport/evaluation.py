@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from torch import nn
 from tqdm import tqdm
 
 from numpy_ref.checks import Array, check_batch, check_int
+from numpy_ref.functions import class_labels
 from numpy_ref.networks import Network
 from torchport.networks import CONVOLUTIONS, SimpleConvNet
 from torchport.parity.cases import reference_of
-
-Predict = Callable[[Array], Array]  # images (n, 1, 28, 28), float32 in 0..1, to labels (n,)
+from torchport.weights import cast_params
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,14 @@ def evaluate_ports(
     pad: int = 0,
     batch_size: int = 100,
 ) -> Evaluation:
-    """The reference and both ports with the same params on images uint8 (N, C, H, W) and labels (N,).
+    """The reference and both ports with the same params, in float64, on images uint8 (N, C, H, W) and labels (N,).
 
-    Shows a progress bar on a terminal. ValueError where the images do not fit the network.
+    Shows a progress bar on a terminal. ValueError where images, labels and network do not fit each other; TypeError.
     """
-    check_batch("images", images, ndim=4)
+    params = cast_params(params, torch.float64)  # in less, each would round in its own way
+    if check_batch("images", images, ndim=4).dtype != np.uint8:
+        raise TypeError(f"images must be uint8, 0 to 255, got dtype {images.dtype}")
+    labels = class_labels(labels, (len(images), len(params["b3"])))
     check_int("batch_size", batch_size, 1)
     networks: dict[str, Network | nn.Module] = {"numpy": reference_of(params, stride, pad)}
     for conv in CONVOLUTIONS:

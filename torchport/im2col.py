@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
 from numpy_ref.im2col import conv_output_size
+from torchport.checks import check_floating, check_tensor
 
 Size2d = int | tuple[int, int]
 
 
-def pair(value: Size2d) -> tuple[int, int]:
+def pair(name: str, value: Size2d) -> tuple[int, int]:
     """(value, value) for an int, as torch reads kernel_size, stride and padding. TypeError."""
     if isinstance(value, tuple) and len(value) == 2:
         return value
-    if isinstance(value, int):
-        return value, value
-    raise TypeError(f"expected an int or a pair of ints, got {value!r}")
+    if isinstance(value, int | np.integer):
+        return int(value), int(value)
+    raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
 
 
 def output_size(height: int, width: int, kernel_size: Size2d, stride: Size2d, padding: Size2d) -> tuple[int, int]:
     """(OH, OW) of a convolution over height x width pixels, floored. ValueError where the kernel does not fit."""
-    sizes = zip((height, width), pair(kernel_size), pair(stride), pair(padding), strict=True)
+    sizes = zip((height, width), *_pairs(kernel_size, stride, padding), strict=True)
     out_h, out_w = (conv_output_size(*size) for size in sizes)
     return out_h, out_w
+
+
+def _pairs(kernel_size: Size2d, stride: Size2d, padding: Size2d) -> tuple[tuple[int, int], ...]:
+    return pair("kernel_size", kernel_size), pair("stride", stride), pair("padding", padding)
 
 
 def im2col(input: Tensor, kernel_size: Size2d, stride: Size2d = 1, padding: Size2d = 0) -> Tensor:
@@ -31,10 +37,8 @@ def im2col(input: Tensor, kernel_size: Size2d, stride: Size2d = 1, padding: Size
 
     Rows run over (n, out_y, out_x), columns over (c, ky, kx).
     """
-    if input.ndim != 4 or input.numel() == 0:
-        raise ValueError(f"input must be (N, C, H, W) with no empty axis, got shape {tuple(input.shape)}")
-    n, c, h, w = input.shape
-    (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = pair(kernel_size), pair(stride), pair(padding)
+    n, c, h, w = check_tensor("input", input, ndim=4).shape
+    (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = _pairs(kernel_size, stride, padding)
     out_h, out_w = output_size(h, w, kernel_size, stride, padding)
     padded = F.pad(input, (pad_w, pad_w, pad_h, pad_h))
     windows = padded.unfold(2, kernel_h, stride_h).unfold(3, kernel_w, stride_w)  # (N, C, OH, OW, KH, KW)
@@ -52,10 +56,11 @@ def col2im(
     if len(input_size) != 4 or min(input_size) < 1:
         raise ValueError(f"input_size must be (N, C, H, W) with no empty axis, got {tuple(input_size)}")
     n, c, h, w = input_size
-    kernel_h, kernel_w = pair(kernel_size)
+    kernel_h, kernel_w = pair("kernel_size", kernel_size)
     out_h, out_w = output_size(h, w, kernel_size, stride, padding)
     expected = (n * out_h * out_w, c * kernel_h * kernel_w)
-    if tuple(col.shape) != expected:
+    if tuple(check_floating("col", check_tensor("col", col)).shape) != expected:
         raise ValueError(f"col must have shape {expected} for an image of {tuple(input_size)}, got {tuple(col.shape)}")
     by_image = col.reshape(n, out_h * out_w, -1).transpose(1, 2)  # (N, C*KH*KW, OH*OW), as torch's fold takes it
-    return F.fold(by_image, (h, w), kernel_size, padding=padding, stride=stride)
+    kernel, step, pad = _pairs(kernel_size, stride, padding)
+    return F.fold(by_image, (h, w), kernel, padding=pad, stride=step)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from numpy_ref.checks import check_int, check_number
 from numpy_ref.layers import BatchNormalization as ReferenceBatchNormalization
+from torchport.checks import check_floating, check_goes_with, check_tensor
 from torchport.im2col import im2col, output_size
 
 
@@ -23,8 +24,9 @@ class UnfoldConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         stride, padding = self._stride_and_padding()
-        if input.ndim != 4 or input.shape[1] != self.in_channels:
+        if check_tensor("input", input, ndim=4).shape[1] != self.in_channels:
             raise ValueError(f"input must be (N, {self.in_channels}, H, W), got shape {tuple(input.shape)}")
+        check_goes_with("input", input, self.weight)
         if self.out_channels == 0:
             raise ValueError("out_channels must be at least 1, got 0")
         n, _, h, w = input.shape
@@ -57,6 +59,7 @@ class Dropout(nn.Module):
         self.draw = draw
 
     def forward(self, input: Tensor) -> Tensor:
+        check_floating("input", check_tensor("input", input))
         if not self.training:
             return input * (1 - self.dropout_ratio)
         return input * (self.draw(input.shape, device=input.device) > self.dropout_ratio)
@@ -82,7 +85,8 @@ class BatchNormalization(nn.Module):
         self.register_buffer("running_var", torch.zeros(num_features, **place))
 
     def forward(self, input: Tensor) -> Tensor:
-        flat = input.flatten(1)  # (N, D)
+        check_goes_with("input", check_tensor("input", input), self.weight)
+        flat = input.reshape(len(input), -1)  # (N, D)
         if flat.shape[1] != self.num_features:
             raise ValueError(f"input of shape {tuple(input.shape)} must have {self.num_features} features a sample")
         mean, var = self._statistics(flat) if self.training else (self.running_mean, self.running_var)

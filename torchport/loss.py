@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from numpy_ref.functions import LOG_OFFSET
+from torchport.checks import check_floating, check_tensor
 
 
 def softmax_with_loss(input: Tensor, target: Tensor) -> Tensor:
@@ -47,19 +48,22 @@ class _SoftmaxWithLoss(torch.autograd.Function):
 
 def _labels(input: Tensor, target: Tensor) -> Tensor:
     """target as int64 labels (N, 1), checked."""
-    if input.ndim != 2 or input.numel() == 0:
-        raise ValueError(f"input must be (N, C) with no empty axis, got shape {tuple(input.shape)}")
-    n, classes = input.shape
+    n, classes = check_floating("input", check_tensor("input", input, ndim=2)).shape
+    if check_tensor("target", target).device != input.device:
+        raise ValueError(f"target is on {target.device}, input on {input.device}: move one with .to()")
+    if target.dtype.is_complex or target.dtype == torch.bool:
+        raise TypeError(f"target must be integer labels or one-hot, got dtype {target.dtype}")
     if target.shape == input.shape:
         labels = target.argmax(dim=1)
         _require(((target == 0) | (target == 1)).all() & (target.sum(dim=1) == 1).all(), "target rows must be one-hot")
         return labels.unsqueeze(1)
     if target.shape != (n,):
         raise ValueError(f"target must be labels ({n},) or one-hot ({n}, {classes}), got shape {tuple(target.shape)}")
-    if target.dtype.is_floating_point or target.dtype == torch.bool:
+    if target.dtype.is_floating_point:
         raise TypeError(f"labels must be integers, got dtype {target.dtype}")
-    _require((target >= 0).all() & (target < classes).all(), f"labels must be in 0..{classes - 1}", target)
-    return target.long().unsqueeze(1)
+    labels = target.long()  # in uint8, 256 would wrap to 0
+    _require((labels >= 0).all() & (labels < classes).all(), f"labels must be in 0..{classes - 1}", labels)
+    return labels.unsqueeze(1)
 
 
 def _require(condition: Tensor, expected: str, found: Tensor | None = None) -> None:

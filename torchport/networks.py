@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from numpy_ref.checks import Array
 from numpy_ref.networks import DEFAULT_CONV_PARAM, simple_convnet_sizes
+from torchport.checks import check_device, check_floating_dtype, check_goes_with, check_tensor
 from torchport.layers import UnfoldConv2d
 from torchport.weights import DTYPES, architecture, to_state_dict
 
@@ -34,7 +35,7 @@ class SimpleConvNet(nn.Sequential):
     def __init__(
         self,
         input_dim: tuple[int, int, int] = (1, 28, 28),
-        conv_param: Mapping[str, int] = DEFAULT_CONV_PARAM,
+        conv_param: Mapping[str, int] | None = None,
         hidden_size: int = 100,
         output_size: int = 10,
         *,
@@ -42,11 +43,15 @@ class SimpleConvNet(nn.Sequential):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
+        conv_param = DEFAULT_CONV_PARAM if conv_param is None else conv_param
         if conv not in CONVOLUTIONS:
             raise ValueError(f"conv must be one of {', '.join(CONVOLUTIONS)}, got {conv!r}")
         shapes = simple_convnet_sizes(input_dim, conv_param, hidden_size, output_size)
         filter_num, channels, filter_size, _ = shapes["W1"]
-        place: dict[str, Any] = {"dtype": dtype, "device": device}
+        place: dict[str, Any] = {
+            "dtype": check_floating_dtype("dtype", dtype),
+            "device": check_device("device", device),
+        }
         stride, padding = conv_param["stride"], conv_param["pad"]
         super().__init__(
             OrderedDict(
@@ -98,12 +103,9 @@ class SimpleConvNet(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits before the softmax. ValueError, TypeError for another shape, dtype or device than the weights'."""
-        if tuple(input.shape[1:]) != self.input_dim or len(input) == 0:
+        check_tensor("input", input)
+        if tuple(input.shape[1:]) != self.input_dim:
             raise ValueError(f"input must be (N, {', '.join(map(str, self.input_dim))}), got {tuple(input.shape)}")
-        weight = next(self.parameters())
-        if input.device != weight.device:
-            raise ValueError(f"input is on {input.device}, the network on {weight.device}: move one with .to()")
-        if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
-            raise TypeError(f"input has dtype {input.dtype}, the network {weight.dtype}: convert one with .to()")
+        check_goes_with("input", input, self.conv1.weight)
         output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
         return output

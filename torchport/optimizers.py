@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class BookAdam(Optimizer):
 
     def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         check_number("lr", lr, 0)
+        if len(betas) != 2:
+            raise ValueError(f"betas must be two numbers, got {betas!r}")
         for beta in betas:
             check_number("betas", beta, 0, math.nextafter(1, 0))
         super().__init__(params, {"lr": lr, "betas": betas})
@@ -63,24 +65,38 @@ class BookAdam(Optimizer):
         return v.sqrt().add_(EPS)
 
 
-# The book's name (numpy_ref.optimizers.OPTIMIZERS) to the rule in torch's terms, with the book's defaults.
-RULES: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
-    "sgd": (torch.optim.SGD, {"lr": 0.01}),
-    "momentum": (torch.optim.SGD, {"lr": 0.01, "momentum": 0.9}),
-    "nesterov": (torch.optim.SGD, {"lr": 0.01, "momentum": 0.9, "nesterov": True}),
-    "adagrad": (torch.optim.Adagrad, {"lr": 0.01, "eps": EPS}),
-    "rmsprop": (torch.optim.RMSprop, {"lr": 0.01, "alpha": 0.99, "eps": EPS}),
-    "adam": (BookAdam, {"lr": 0.001}),
+class Rule(NamedTuple):
+    """A rule of the book in torch's terms: the class, what makes it the book's, and the options with their defaults."""
+
+    kind: type[Optimizer]
+    fixed: dict[str, Any]
+    options: dict[str, Any]
+
+
+# By the book's name (numpy_ref.optimizers.OPTIMIZERS), with the book's defaults. Momentum and Nesterov are the book's
+# as long as lr stays what it is: torch scales the velocity by today's lr, the book each gradient by the lr of its day.
+RULES = {
+    "sgd": Rule(torch.optim.SGD, {}, {"lr": 0.01}),
+    "momentum": Rule(torch.optim.SGD, {}, {"lr": 0.01, "momentum": 0.9}),
+    "nesterov": Rule(torch.optim.SGD, {"nesterov": True}, {"lr": 0.01, "momentum": 0.9}),
+    "adagrad": Rule(torch.optim.Adagrad, {"eps": EPS}, {"lr": 0.01}),
+    "rmsprop": Rule(torch.optim.RMSprop, {"eps": EPS}, {"lr": 0.01, "alpha": 0.99}),
+    "adam": Rule(BookAdam, {}, {"lr": 0.001, "betas": (0.9, 0.999)}),
 }
 
 
 def make_optimizer(name: str, params: Iterable[Tensor], **options: Any) -> Optimizer:
     """The book's rule `name` (sgd, momentum, nesterov, adagrad, rmsprop, adam) over params, with its defaults.
 
-    options are torch's names: lr, momentum, alpha (the book's decay_rate), betas. ValueError for an unknown name;
-    TypeError for an option that the rule does not have.
+    options are torch's names: lr, momentum, alpha (the book's decay_rate), betas. ValueError for an unknown name or a
+    value out of range; TypeError for an option that the rule does not have.
     """
-    if name.lower() not in RULES:
+    if not isinstance(name, str) or name.lower() not in RULES:
         raise ValueError(f"optimizer must be one of {', '.join(RULES)}, got {name!r}")
-    rule, defaults = RULES[name.lower()]
-    return rule(params, **{**defaults, **options})
+    rule = RULES[name.lower()]
+    for option, value in options.items():
+        if option not in rule.options:
+            raise TypeError(f"{name} has the options {', '.join(rule.options)}, got {option}={value!r}")
+        if option != "betas":  # which BookAdam checks
+            check_number(option, value, 0, math.inf if option == "lr" else 1)
+    return rule.kind(params, **rule.fixed, **{**rule.options, **options})

@@ -19,6 +19,7 @@ from torch import Tensor
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
 from numpy_ref.networks import check_same_layout, simple_convnet_sizes
+from torchport.checks import check_mapping
 
 # SimpleConvNet's parameters: the book's name and the key in a state_dict.
 STATE_DICT_KEYS = {
@@ -61,13 +62,14 @@ def to_state_dict(params: Mapping[str, Array]) -> dict[str, Tensor]:
 
 def to_params(state_dict: Mapping[str, Tensor]) -> dict[str, Array]:
     """The inverse of to_state_dict: SimpleConvNet's state_dict, from any device, as the book's params. Errors alike."""
+    check_mapping("state_dict", state_dict)
     missing = sorted(set(STATE_DICT_KEYS.values()) - set(state_dict))
     extra = sorted(set(state_dict) - set(STATE_DICT_KEYS.values()))
     if missing or extra:
         raise ValueError(f"not a SimpleConvNet's state_dict: missing {missing}, unexpected {extra}")
     for key, value in state_dict.items():
-        if not isinstance(value, Tensor) or value.dtype not in DTYPES.values():
-            found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        if not isinstance(value, Tensor) or value.dtype not in DTYPES.values() or value.is_meta:
+            found = f"{value.dtype} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
             raise TypeError(f"{key} must be a float16, float32 or float64 tensor, got {found}")
     arrays = {name: state_dict[key].detach().cpu().numpy() for name, key in STATE_DICT_KEYS.items()}
     params = {name: to_torch_layout(value) for name, value in arrays.items()}
@@ -102,6 +104,7 @@ def architecture(params: Mapping[str, Array], stride: int = 1, pad: int = 0) -> 
 
 def cast_params(params: Mapping[str, Array], dtype: torch.dtype) -> dict[str, Array]:
     """Copies of params, each entry rounded to dtype. ValueError for values that it cannot hold; TypeError."""
+    check_mapping("params", params)
     if dtype not in DTYPES.values():
         raise TypeError(f"dtype must be float16, float32 or float64, got {dtype}")
     target = next(ours for ours, theirs in DTYPES.items() if theirs == dtype)
@@ -143,6 +146,7 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 def _check_params(params: Mapping[str, Array]) -> None:
     """Names, axes, dtypes, and sizes that two parameters share."""
+    check_mapping("params", params)
     missing, extra = sorted(AXES.keys() - params.keys()), sorted(params.keys() - AXES.keys())
     if missing or extra:
         raise ValueError(f"not a SimpleConvNet's parameters: missing {missing}, unexpected {extra}")

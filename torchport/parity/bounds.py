@@ -285,9 +285,11 @@ def loss_limits(x: Near, labels: Array, a: Arithmetic) -> tuple[float, Array]:
     y_limit = np.minimum(y * relative + a.tiny, 1)
     grad_limit = (y_limit + 2 * a.u * np.abs(y - np.eye(classes)[labels])) / n
     inside = y[picked] + LOG_OFFSET
-    inside_relative = np.minimum(y_limit[picked] / inside + a.u, 0.5)
+    inside_relative = y_limit[picked] / inside + a.u
     size = np.abs(np.log(inside))
-    per_sample = -np.log1p(-inside_relative) + EXP_ULPS * a.u * size
+    # The log of what may be larger or smaller by that much, but is never under the offset.
+    below = -np.log(np.maximum(1 - inside_relative, LOG_OFFSET / inside))
+    per_sample = np.maximum(np.log1p(inside_relative), below) + EXP_ULPS * a.u * size
     return float(per_sample.mean() + a.of_sum(n, size.mean())), grad_limit
 
 

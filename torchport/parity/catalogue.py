@@ -408,15 +408,23 @@ OPTIMIZERS = [
     in_optimizer("torch's Adam, eps 1e-7", nr.Adam, lambda params: torch.optim.Adam(params, eps=EPS)),
     in_optimizer("Adam with the betas swapped", nr.Adam, _named("adam", betas=(0.999, 0.9))),
     in_optimizer("Adam's step counter off by one", nr.Adam, _StepOffByOne),
-    in_optimizer("SGD with weight decay", nr.SGD, _named("sgd", weight_decay=0.01)),
-    in_optimizer("Momentum's sign", nr.Momentum, _named("momentum", maximize=True)),
-    in_optimizer("Momentum with dampening", nr.Momentum, _named("momentum", dampening=0.9)),
+    in_optimizer("SGD with weight decay", nr.SGD, lambda params: torch.optim.SGD(params, 0.01, weight_decay=0.01)),
+    in_optimizer(
+        "Momentum's sign", nr.Momentum, lambda params: torch.optim.SGD(params, 0.01, momentum=0.9, maximize=True)
+    ),
+    in_optimizer(
+        "Momentum with dampening",
+        nr.Momentum,
+        lambda params: torch.optim.SGD(params, 0.01, momentum=0.9, dampening=0.9),
+    ),
     in_optimizer("Nesterov's erratum", type("Nesterov", (nr.Nesterov,), {"_step": _erratum}), _named("nesterov")),
     in_optimizer(
         "RMSprop with eps inside the root", type("RMSprop", (nr.RMSprop,), {"_step": _root_of_sum}), _named("rmsprop")
     ),
-    in_optimizer("RMSprop with torch's eps", nr.RMSprop, _named("rmsprop", eps=1e-8)),
-    in_optimizer("AdaGrad with torch's eps, 1e-10", nr.AdaGrad, _named("adagrad", eps=1e-10)),
+    in_optimizer("RMSprop with torch's eps", nr.RMSprop, lambda params: torch.optim.RMSprop(params, eps=1e-8)),
+    in_optimizer(
+        "AdaGrad with torch's eps, 1e-10", nr.AdaGrad, lambda params: torch.optim.Adagrad(params, 0.01, eps=1e-10)
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from numpy_ref.checks import Array, check_array, check_batch
+from numpy_ref.checks import Array, check_array, check_batch, check_shape
 from numpy_ref.functions import class_labels
 from numpy_ref.layers import BatchNormalization, Layer, SoftmaxWithLoss
 from numpy_ref.networks import Network
@@ -62,7 +62,7 @@ def check_parity(
     setting = Setting.of(port, mode)
     steps = align(reference.layers, port, setting)
     passed, _ = forward(steps, setting.round(check_batch("x", x)))
-    labels = class_labels(t, _logits_shape(passed[-1]))
+    labels = class_labels(t, _logits_shape(passed[-1])).astype(np.int64)
     cotangent = np.random.default_rng(seed).standard_normal(passed[-1].shape)
     with judged(steps, setting):
         rows = _local_rows(setting, steps, passed[0], cotangent, labels, loss)
@@ -73,14 +73,15 @@ def check_parity(
 def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Array, setting: Setting) -> list[Row]:
     """Rows for one module against one layer of the reference, both given x and dout. ValueError, TypeError."""
     step = make_step(name, layer, module, setting)
+    check_shape("dout", dout, copy.copy(layer).forward(check_array("x", x)).shape)
     with judged([step], setting):
-        return list(_layer_rows(setting, step, check_array("x", x), check_array("dout", dout)))
+        return list(_layer_rows(setting, step, x, dout))
 
 
 def check_loss(x: Array, t: Array, setting: Setting, loss: Loss = softmax_with_loss) -> list[Row]:
     """Rows for the port's loss, value and gradient, on logits x (N, C) against t. ValueError, TypeError."""
     with setting.computing():
-        return list(_loss_rows(setting, x, class_labels(t, _logits_shape(x)), loss))
+        return list(_loss_rows(setting, x, class_labels(t, _logits_shape(x)).astype(np.int64), loss))
 
 
 def compare(actual: Array, expected: Array, limit: Array | float) -> Difference:
@@ -93,7 +94,8 @@ def compare(actual: Array, expected: Array, limit: Array | float) -> Difference:
         return Difference(note=f"shape {actual.shape}, expected {expected.shape}")
     limit = np.broadcast_to(limit, expected.shape)
     agree = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        size = np.sqrt(np.mean(np.square(expected)))
         error = np.where(agree, 0, np.abs(actual - expected))
         ratio = np.where(agree, 0, error / limit)
     ratio = np.where(agree | np.isfinite(actual) & np.isfinite(expected), ratio, np.inf)
@@ -106,6 +108,7 @@ def compare(actual: Array, expected: Array, limit: Array | float) -> Difference:
         error=float(error[index]),
         limit=float(limit[index]),
         ratio=float(ratio[index]),
+        loose=int(np.sum(limit >= size)) if size > 0 else 0,
     )
 
 
@@ -113,6 +116,8 @@ def _compare(setting: Setting, actual: Tensor | None, expected: Array, limit: Ar
     """compare, after a look at the dtype; None is what a port lacks: a parameter, or a gradient for it."""
     if actual is None:
         return Difference(note="the port has none")
+    if not isinstance(actual, Tensor):
+        return Difference(note=f"expected a tensor, got {type(actual).__name__}")
     if not setting.allows(actual.dtype):
         return Difference(note=f"dtype {actual.dtype}, expected {setting.dtype}")
     return compare(actual.detach().to("cpu", torch.float64).numpy(), expected, limit)
@@ -143,7 +148,7 @@ def _layer_rows(setting: Setting, step: Step, x: Array, dout: Array) -> Iterator
     yield from _parameter_rows(setting, step)
     try:
         output, grads = trace_module(step.module, setting.tensor(x), setting.tensor(dout))
-    except (RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever a user's module raises
         yield Row(LOCAL, step.name, "output", rule.name, _raised(error))
         return
     limit = rule.forward(step.oracle, Near.exactly(x), arithmetic)
@@ -175,9 +180,13 @@ def _loss_rows(setting: Setting, logits: Array, labels: Array, loss: Loss) -> It
     arithmetic = Setting(setting.dtype, setting.device).arithmetic
     value_limit, grad_limit = loss_limits(Near.exactly(x), labels, arithmetic)
     leaf = setting.tensor(x).requires_grad_()
-    found = loss(leaf, torch.tensor(labels, device=setting.device))
+    try:
+        found = loss(leaf, torch.tensor(labels, device=setting.device))
+        (grad,) = torch.autograd.grad(found, leaf, allow_unused=True)
+    except Exception as error:  # whatever a user's loss raises
+        yield Row(LOCAL, "loss", "output", EXP, _raised(error))
+        return
     yield Row(LOCAL, "loss", "output", EXP, _compare(setting, found, value, value_limit))
-    (grad,) = torch.autograd.grad(found, leaf)
     yield Row(LOCAL, "loss", "grad_input", EXP, _compare(setting, grad, head.backward(), grad_limit))
 
 
@@ -192,7 +201,7 @@ def _end_to_end_rows(
         outputs = trace_children(port, setting.tensor(passed[0]))
         t = torch.tensor(labels, device=setting.device)
         trace = trace_network(port, run, setting.tensor(passed[0]), t, loss)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever a user's port raises
         return [Row(END_TO_END, "network", "output", SUM, _raised(error))], 0
     rows = [
         Row(END_TO_END, step.name, "output", rule_of(step.oracle).name, _compare(setting, found, expected, limit))
@@ -227,4 +236,5 @@ def _end_to_end_gradients(
 
 
 def _raised(error: Exception) -> Difference:
-    return Difference(note=f"the port raised {type(error).__name__}: {str(error).splitlines()[0]}")
+    first = (str(error).splitlines() or [""])[0]
+    return Difference(note=f"the port raised {type(error).__name__}: {first}")

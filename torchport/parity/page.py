@@ -188,6 +188,13 @@ def _rows(report: Report, alone: bool) -> str:
     )
 
 
+def _word(row: Row) -> str:
+    """The verdict of a row."""
+    if not row.ok:
+        return "<strong>FAIL</strong>"
+    return "hardly judged" if row.hardly_judged else "ok"
+
+
 def _row(row: Row) -> str:
     worst = row.worst
     values = (worst.error, ".2e"), (worst.limit, ".2e"), (worst.expected, ".9g"), (worst.actual, ".9g")
@@ -197,6 +204,6 @@ def _row(row: Row) -> str:
         numbers = [f'<td colspan="5" class="note">{escape(worst.note)}</td>']
     return (
         f'<tr class="{"ok" if row.ok else "fail"}"><th scope="row">{escape(row.layer)} {escape(row.quantity)}</th>'
-        f"<td>{'ok' if row.ok else '<strong>FAIL</strong>'}</td><td>{escape(row.view)}</td>"
+        f"<td>{_word(row)}</td><td>{escape(row.view)}</td>"
         f"<td>{_number(worst.ratio, '.2g')}</td>{''.join(numbers)}<td>{escape(row.rule)}</td></tr>"
     )

@@ -23,6 +23,7 @@ class Difference:
     error: float = float("inf")
     limit: float = 0.0
     ratio: float = float("inf")
+    loose: int = 0  # entries whose limit is as large as the array's root mean square: hardly judged
     note: str = ""
 
     def __str__(self) -> str:
@@ -48,6 +49,11 @@ class Row:
     def ok(self) -> bool:
         """Whether every entry is within its limit."""
         return self.worst.ratio <= 1
+
+    @property
+    def hardly_judged(self) -> bool:
+        """Whether the limits are as large as the values in half of the entries: the row says little."""
+        return 2 * self.worst.loose > math.prod(self.worst.shape)
 
     def __str__(self) -> str:
         rule = "" if self.worst.note else f" ({self.rule})"
@@ -104,7 +110,8 @@ class Report:
             worst = max(self.rows, key=lambda row: row.worst.ratio)
             return (
                 f"parity: {name}, all {len(self.rows)} rows within their limits, the largest error "
-                f"{worst.worst.ratio:.2g} of its limit ({worst.view} {worst.layer} {worst.quantity})"
+                f"{worst.worst.ratio:.2g} of its limit ({worst.view} {worst.layer} {worst.quantity}), "
+                f"{self.kinks} kinks, {sum(row.hardly_judged for row in self.rows)} rows hardly judged"
             )
         failed = sum(not row.ok for row in self.rows)
         cause = "every layer is right by itself, so look at the wiring: order, reshape"
@@ -163,4 +170,10 @@ def _cells(row: Row) -> tuple[str, ...]:
     numbers = (f"{worst.error:.2e}", f"{worst.limit:.2e}", f"{worst.ratio:.2g}", str(list(worst.index)))
     if worst.note:
         numbers = ("", "", "", worst.note)
-    return (row.view, row.layer, row.quantity, *numbers, "ok" if row.ok else "FAIL")
+    return (
+        row.view,
+        row.layer,
+        row.quantity,
+        *numbers,
+        ("hardly judged" if row.hardly_judged else "ok") if row.ok else "FAIL",
+    )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from numpy_ref.checks import Array
+from torchport.checks import check_device
 
 DTYPES = (torch.float64, torch.float32)
 
@@ -43,6 +44,7 @@ class Setting:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"parity is judged in {', '.join(map(str, DTYPES))}, got {self.dtype}")
+        check_device("device", self.device)
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")
         if self.mode != IEEE and self.dtype != torch.float32:
@@ -100,7 +102,8 @@ class Setting:
 
 def rounded(x: Array, dtype: torch.dtype) -> Array:
     """x in float64, each entry rounded to what dtype can hold."""
-    return torch.tensor(x).to(dtype).to(torch.float64).numpy()
+    own = np.array(x, dtype=np.float64, order="C")  # torch takes no negative strides, nor foreign byte orders
+    return torch.from_numpy(own).to(dtype).to(torch.float64).numpy()
 
 
 @contextmanager

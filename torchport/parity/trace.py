@@ -93,17 +93,23 @@ def make_step(name: str, layer: Layer, module: nn.Module, setting: Setting) -> S
 
 @contextmanager
 def judged(steps: Sequence[Step], setting: Setting) -> Iterator[None]:
-    """The modules in training mode, with the oracles' dropout masks; modes, buffers and draws as before afterwards."""
+    """The modules in training mode, with the oracles' dropout masks; what that changes is put back afterwards."""
     modules = [module for step in steps for module in step.module.modules()]  # those inside others too
     kept = [(m.training, m.__dict__.get("draw"), {k: b.clone() for k, b in m.named_buffers()}) for m in modules]
+    frozen = [p for step in steps for p in step.module.parameters() if not p.requires_grad]
     try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
         for step in steps:
             step.module.train()
             if isinstance(step.oracle, reference_layers.Dropout):
                 _repeat_draw(step.module, step.oracle.rng)
-        with setting.computing():
+        # A caller may be inside torch.no_grad().
+        with setting.computing(), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
         for module, (training, draw, buffers) in zip(modules, kept, strict=True):
             module.training = training  # train() would set what is inside as well
             if draw is not None:
@@ -155,7 +161,7 @@ def trace_module(module: nn.Module, x: Tensor, dout: Tensor) -> tuple[Tensor, di
     """Output of one module, and gradients by name of its parameters and of its "input"."""
     leaves = {"input": x.detach().requires_grad_(), **dict(module.named_parameters())}
     output = module(leaves["input"].clone())  # which nn.ReLU(inplace=True) may overwrite
-    if output.shape != dout.shape or not output.requires_grad:
+    if not isinstance(output, Tensor) or output.shape != dout.shape or not output.requires_grad:
         return output, {}
     grads = torch.autograd.grad(output, list(leaves.values()), dout.to(output.dtype), allow_unused=True)
     return output, dict(zip(leaves, grads, strict=True))

@@ -1,0 +1,136 @@
+"""torchport refuses bad input with one clear error, which names what was received."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import numpy_ref as nr
+import torchport
+from torchport import SimpleConvNet, UnfoldConv2d, softmax_with_loss
+from torchport.evaluation import evaluate_ports
+from torchport.parity import Setting, check_layer
+from torchport.parity.cases import seeded_params
+
+IMAGE = torch.zeros(2, 3, 5, 5)
+LOGITS = torch.zeros(2, 3)
+IMAGES = np.zeros((4, 1, 28, 28), np.uint8)
+# Any, so that the type checker does not see what is wrong.
+ARRAY: Any = np.zeros((2, 3, 5, 5))
+LIST: Any = [0, 1]
+TEXT: Any = "3"
+NONE: Any = None
+
+BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "im2col: array": (lambda: torchport.im2col(ARRAY, 2), TypeError, "ndarray"),
+    "im2col: flat": (lambda: torchport.im2col(torch.zeros(2, 3), 2), ValueError, r"\(2, 3\)"),
+    "im2col: empty batch": (lambda: torchport.im2col(IMAGE[:0], 2), ValueError, r"\(0, 3, 5, 5\)"),
+    "im2col: kernel": (lambda: torchport.im2col(IMAGE, TEXT), TypeError, "kernel_size .* '3'"),
+    "im2col: large kernel": (lambda: torchport.im2col(IMAGE, 6), ValueError, "6 pixels .* 5 pixels"),
+    "im2col: no stride": (lambda: torchport.im2col(IMAGE, 2, 0), ValueError, "stride .* got 0"),
+    "im2col: negative padding": (lambda: torchport.im2col(IMAGE, 2, 1, -1), ValueError, "pad .* got -1"),
+    "col2im: integers": (lambda: torchport.col2im(torch.ones(9, 4).int(), (1, 1, 4, 4), 2), TypeError, "int32"),
+    "col2im: shape": (lambda: torchport.col2im(torch.ones(4, 4), (1, 1, 4, 4), 2), ValueError, r"\(9, 4\)"),
+    "conv: channels": (lambda: UnfoldConv2d(2, 4, 3)(IMAGE), ValueError, r"\(N, 2, H, W\), got shape \(2, 3, 5, 5\)"),
+    "conv: dtype": (lambda: UnfoldConv2d(3, 4, 3)(IMAGE.double()), TypeError, "float64, the weights torch.float32"),
+    "conv: device": (lambda: UnfoldConv2d(3, 4, 3, device="meta")(IMAGE), ValueError, "cpu, the weights on meta"),
+    "conv: groups": (lambda: UnfoldConv2d(3, 6, 3, groups=3)(IMAGE), ValueError, "groups=3"),
+    "conv: dilation": (lambda: UnfoldConv2d(3, 4, 2, dilation=2)(IMAGE), ValueError, r"dilation=\(2, 2\)"),
+    "conv: padding mode": (lambda: UnfoldConv2d(3, 4, 2, padding_mode="reflect")(IMAGE), ValueError, "reflect"),
+    "conv: padding by name": (lambda: UnfoldConv2d(3, 4, 3, padding="same")(IMAGE), ValueError, "'same'"),
+    "net: array": (lambda: SimpleConvNet()(np.zeros((2, 1, 28, 28))), TypeError, "ndarray"),
+    "net: integers": (lambda: SimpleConvNet(dtype=torch.int64), TypeError, "int64"),
+    "net: complex": (lambda: SimpleConvNet(dtype=torch.complex64), TypeError, "complex64"),
+    "net: device": (lambda: SimpleConvNet(device="tpu"), ValueError, "'tpu' cannot be used here"),
+    "from_params: None": (lambda: SimpleConvNet.from_params(NONE), TypeError, "NoneType"),
+    "from_params: device": (lambda: SimpleConvNet.from_params(seeded_params(0), device="tpu"), ValueError, "tpu"),
+    "to_state_dict: list": (lambda: torchport.to_state_dict(LIST), TypeError, "list"),
+    "to_params: meta": (
+        lambda: torchport.to_params(SimpleConvNet(device="meta").state_dict()),
+        TypeError,
+        "conv1.weight .*on meta",
+    ),
+    "loss: array": (lambda: softmax_with_loss(ARRAY, torch.tensor([0, 1])), TypeError, "input .*ndarray"),
+    "loss: list": (lambda: softmax_with_loss(LOGITS, LIST), TypeError, "target .*list"),
+    "loss: integer logits": (lambda: softmax_with_loss(LOGITS.int(), torch.tensor([0, 1])), TypeError, "int32"),
+    "loss: flat": (lambda: softmax_with_loss(LOGITS[0], torch.tensor([0])), ValueError, r"\(3,\)"),
+    "loss: empty batch": (lambda: softmax_with_loss(LOGITS[:0], torch.tensor([0])[:0]), ValueError, r"\(0, 3\)"),
+    "loss: too few": (lambda: softmax_with_loss(LOGITS, torch.tensor([0])), ValueError, r"\(2,\) or .* \(1,\)"),
+    "loss: too large": (lambda: softmax_with_loss(LOGITS, torch.tensor([0, 3])), ValueError, r"0\.\.2, got 0 to 3"),
+    "loss: negative": (lambda: softmax_with_loss(LOGITS, torch.tensor([-1, 2])), ValueError, "got -1 to 2"),
+    "loss: float labels": (lambda: softmax_with_loss(LOGITS, torch.tensor([0.0, 1.0])), TypeError, "float32"),
+    "loss: bool": (lambda: softmax_with_loss(LOGITS, torch.tensor([True, False])), TypeError, "bool"),
+    "loss: not one-hot": (lambda: softmax_with_loss(LOGITS, LOGITS + 0.5), ValueError, "one-hot"),
+    "loss: device": (lambda: softmax_with_loss(LOGITS, torch.zeros(2, device="meta")), ValueError, "target is on meta"),
+    "norm: empty batch": (lambda: torchport.BatchNormalization(3)(torch.ones(0, 3)), ValueError, r"\(0, 3\)"),
+    "norm: dtype": (lambda: torchport.BatchNormalization(3)(torch.ones(2, 3).double()), TypeError, "float64"),
+    "norm: features": (lambda: torchport.BatchNormalization(3)(torch.ones(2, 4)), ValueError, "3 features"),
+    "norm: no features": (lambda: torchport.BatchNormalization(0), ValueError, "num_features .* got 0"),
+    "dropout: ratio": (lambda: torchport.Dropout(1.5), ValueError, "dropout_ratio .* 1.5"),
+    "dropout: integers": (lambda: torchport.Dropout()(torch.ones(3).int()), TypeError, "int32"),
+    "evaluate: labels": (
+        lambda: evaluate_ports(seeded_params(0), IMAGES, np.array([1])),
+        ValueError,
+        r"\(4,\) or .* \(1,\)",
+    ),
+    "evaluate: range": (lambda: evaluate_ports(seeded_params(0), IMAGES, np.full(4, 77)), ValueError, "77"),
+    "evaluate: floats": (
+        lambda: evaluate_ports(seeded_params(0), IMAGES / 255, np.zeros(4, int)),
+        TypeError,
+        "float64",
+    ),
+    "evaluate: size": (
+        lambda: evaluate_ports(seeded_params(0), IMAGES[:, :, 1:], np.zeros(4, int)),
+        ValueError,
+        "3960 features",
+    ),
+    "check_layer: dout": (
+        lambda: check_layer("relu", nr.Relu(), torch.nn.ReLU(), np.ones((2, 3)), np.ones((3, 2)), Setting()),
+        ValueError,
+        r"dout must have shape \(2, 3\), got \(3, 2\)",
+    ),
+    "setting: device": (lambda: Setting(device="tpu"), ValueError, "'tpu' cannot be used here"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named(case: str) -> None:
+    call, error, says = BAD[case]
+    with pytest.raises(error, match=says):
+        call()
+
+
+def test_labels_of_any_integer_dtype(device: str) -> None:
+    """In uint8 a limit of 256 classes would wrap to 0."""
+    logits, expected = torch.zeros(2, 300, device=device), None
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        loss = softmax_with_loss(logits, torch.tensor([5, 100], dtype=dtype, device=device))
+        expected = loss if expected is None else expected
+        assert loss == expected
+
+
+def test_the_losss_gradient_is_scaled_by_what_comes_from_above(device: str) -> None:
+    def gradient(factor: float) -> torch.Tensor:
+        logits = torch.arange(6.0, device=device).view(2, 3).requires_grad_()
+        (factor * softmax_with_loss(logits, torch.tensor([0, 2], device=device))).backward()
+        assert logits.grad is not None
+        return logits.grad
+
+    torch.testing.assert_close(gradient(3.0), 3 * gradient(1.0), rtol=1e-6, atol=0)
+
+
+def test_stepping_with_a_closure_returns_its_loss() -> None:
+    param = torch.ones(2, requires_grad=True)
+    optimizer = torchport.BookAdam([param])
+
+    def closure() -> float:
+        loss = (param**2).sum()
+        loss.backward()
+        return loss.item()
+
+    assert optimizer.step(closure) == 2.0
+    assert (param < 1).all()
