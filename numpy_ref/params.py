@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from numpy_ref.checks import Array
+from numpy_ref.checks import Array, check_int
 from numpy_ref.files import replace_file
 from numpy_ref.pickles import ParamsError as ParamsError
 from numpy_ref.pickles import describe, interpret
@@ -39,9 +39,9 @@ def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite
 
     Nothing in the file is run: it is interpreted, and anything but such a dict is refused. Arrays come in C order and
     native byte order. ParamsError names the cause, NaN and infinities (unless allowed) among them; OSError for a file
-    that cannot be read.
+    that cannot be read; TypeError, ValueError for a max_bytes that is not a positive integer.
     """
-    data = _read_file(Path(path), max_bytes)
+    data = _read_file(Path(path), check_int("max_bytes", max_bytes, 1))
     try:
         return _checked_dict(interpret(data), allow_nonfinite)
     except ParamsError as error:
@@ -52,8 +52,10 @@ def write_params(params: Mapping[str, Array], path: str | Path) -> None:
     """Write params as a protocol 4 pickle that NumPy 1 and 2, so the book's own code too, can load.
 
     The file is read back and compared bit for bit before it takes path's place. ParamsError for anything but a
-    non-empty dict of float arrays; OSError.
+    non-empty dict of float arrays; TypeError for what is no mapping at all; OSError.
     """
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params must be a mapping of names to arrays, got {type(params).__name__}")
     arrays = _checked_dict({name: _as_array(name, value) for name, value in params.items()}, allow_nonfinite=True)
 
     data = _encode(arrays)
@@ -69,7 +71,7 @@ def write_params(params: Mapping[str, Array], path: str | Path) -> None:
 def _as_array(name: object, value: object) -> Array:
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.dtype.itemsize > 8:
         kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        raise ParamsError(f"{name!r} must be an array of float16, float32 or float64, got {kind}")
+        raise ParamsError(f"{name!r:.80} must be an array of float16, float32 or float64, got {kind}")
     return np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
 
 
@@ -89,7 +91,10 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
             raise ParamsError(
                 f"{path}: {status.st_size} bytes, over the limit of {max_bytes}: raise max_bytes if you trust it"
             )
-        data = file.read(max_bytes + 1)
+        # Never max_bytes: read sets aside what it is asked for.
+        data = file.read(status.st_size + 1)
+    if len(data) > status.st_size:
+        raise ParamsError(f"{path}: longer than its size of {status.st_size} bytes: is it still being written?")
     if not data:
         raise ParamsError(f"{path}: empty file")
     for start, what in _FOREIGN_STARTS.items():
@@ -108,11 +113,11 @@ def _checked_dict(value: object, allow_nonfinite: bool) -> dict[str, Array]:
         if not isinstance(name, str):
             raise ParamsError(f"a key is {describe(name)}, expected a name")
         if not isinstance(array, np.ndarray):
-            raise ParamsError(f"{name!r} is {describe(array)}, expected an array")
+            raise ParamsError(f"{name!r:.80} is {describe(array)}, expected an array")
         if array.ndim == 0 or array.size == 0:
-            raise ParamsError(f"{name!r} has shape {array.shape}: a parameter has at least one axis and one entry")
+            raise ParamsError(f"{name!r:.80} has shape {array.shape}: a parameter has at least one axis and one entry")
         if not allow_nonfinite and not np.isfinite(array).all():
-            raise ParamsError(f"{name!r} holds NaN or infinity: pass allow_nonfinite=True if that is meant")
+            raise ParamsError(f"{name!r:.80} holds NaN or infinity: pass allow_nonfinite=True if that is meant")
     return value
 
 

@@ -17,7 +17,9 @@ class ParamsError(ValueError):
     """A file that is not a pickled dict of float arrays, or arrays that such a file cannot hold."""
 
 
-MAX_AXES = 32  # of an array: NumPy 1's own limit
+MAX_AXES = 32  # of an array: NumPy 1's own limit, and longer than any other tuple that an array is pickled with
+MAX_OPCODES = 100_000  # an array takes under 100, and a byte of file could cost 70 of memory without a limit
+MAX_SHARING = 4  # arrays to file, in bytes: tied weights stand in the file once and come back under each name
 
 _RECONSTRUCT = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
 _FROMBUFFER = {("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")}
@@ -61,15 +63,25 @@ class _Mark:
 
 def interpret(data: bytes) -> object:
     """What the pickle in data builds, with arrays as ndarray. ParamsError for all that a dict of arrays needs not."""
-    machine = _Machine(data)
     try:
-        for opcode, argument, position in pickletools.genops(data):
-            machine.step(opcode.name, argument, position or 0)
-    except ParamsError:
-        raise
+        return _run(data)
+    except ParamsError as error:
+        cause = str(error)
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeError, RecursionError) as error:
         # A zero-length explanation helps nobody: pickletools' own says which bytes are missing.
-        raise ParamsError(f"damaged or truncated, or not a pickle ({error or type(error).__name__})") from None
+        why = " ".join(str(error).split()) or type(error).__name__
+        cause = f"damaged or truncated, or not a pickle ({why:.200})"
+    if 0 < data.count(b"\n") == data.count(b"\r\n"):
+        cause += "; each line feed follows a carriage return, as in a file that was copied as text: copy it as binary"
+    raise ParamsError(cause)
+
+
+def _run(data: bytes) -> object:
+    machine = _Machine(data)
+    for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
+        if count == MAX_OPCODES:
+            raise ParamsError(f"takes over {MAX_OPCODES} steps, more than a dict of arrays needs")
+        machine.step(opcode.name, argument, position or 0)
     return machine.result()
 
 
@@ -82,6 +94,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.frame_end: int | None = None
         self.array_bytes = 0
+        self.encoded_bytes = 0
         self.end = 0
 
     def step(self, op: str, argument: Any, position: int) -> None:
@@ -113,7 +126,7 @@ class _Machine:
             raise ParamsError(f"{len(self.data) - self.end} bytes follow the end of the pickle: expected a single one")
         if len(self.stack) != 1:
             raise ParamsError(f"damaged: {len(self.stack)} values at the end, expected 1")
-        return _finished(self.stack[0])
+        return _finished(self.stack[0], MAX_SHARING * len(self.data))
 
     def _check_frame(self, op: str, argument: Any, position: int) -> None:
         if self.frame_end is not None and position >= self.frame_end:
@@ -153,6 +166,9 @@ class _Machine:
         return values[::-1]
 
     def _push_tuple(self, values: list[Any]) -> None:
+        # Before the scan, which memoised long tuples would make quadratic.
+        if len(values) > MAX_AXES:
+            raise ParamsError(f"holds a tuple of {len(values)} values: an array has {MAX_AXES} axes at most")
         # An array's state holds its shape: two levels are all that is ever needed.
         if any(isinstance(value, tuple) and any(isinstance(inner, tuple) for inner in value) for value in values):
             raise ParamsError("nests tuples deeper than an array's state does")
@@ -177,13 +193,13 @@ class _Machine:
         elif key == _DTYPE and _is_dtype_call(arguments):
             self.stack.append(_DType(arguments[0]))
         elif key == _ENCODE and _types(arguments) == (str, str) and arguments[1] == "latin1":
-            self.stack.append(arguments[0].encode("latin1"))
+            self.stack.append(self._encoded(arguments[0]))
         elif key == _BYTES and arguments == ():
             self.stack.append(b"")
         elif key in _FROMBUFFER and _types(arguments) in ((bytes, _DType, tuple, str), (bytearray, _DType, tuple, str)):
             buffer, dtype, shape, order = arguments
             if order not in ("C", "F"):
-                raise ParamsError(f"an array has the memory order {order!r}, expected C or F")
+                raise ParamsError(f"an array has the memory order {order!r:.40}, expected C or F")
             self.stack.append(_Shell(self._array(shape, dtype, order == "F", bytes(buffer))))
         else:
             raise ParamsError(f"calls {describe(name)} in a way that no plain float array needs")
@@ -196,7 +212,7 @@ class _Machine:
         elif isinstance(target, _Shell) and target.value is None and _types(state) == (int, tuple, _DType, bool, bytes):
             version, shape, dtype, fortran, content = state
             if version != 1:
-                raise ParamsError(f"an array's state has version {version}, expected 1")
+                raise ParamsError(f"an array's state has version {version!r:.40}, expected 1")
             target.value = self._array(shape, dtype, fortran, content)
         else:
             raise ParamsError(f"gives {describe(target)} a state that no plain float array has")
@@ -211,17 +227,24 @@ class _Machine:
             if not isinstance(key, str):
                 raise ParamsError(f"a key is {describe(key)}, expected a name")
             if key in target:
-                raise ParamsError(f"the key {key!r} stands twice")
+                raise ParamsError(f"the key {key!r:.80} stands twice")
             target[key] = value
+
+    def _encoded(self, text: str) -> bytes:
+        # Each call makes a fresh copy, and one memoised text serves any number of calls.
+        self.encoded_bytes += len(text)
+        if self.encoded_bytes > len(self.data):
+            raise ParamsError("encodes the same text again and again, and would outgrow the file")
+        return text.encode("latin1")
 
     def _array(self, shape: tuple[Any, ...], dtype: _DType, fortran: bool, content: bytes) -> Array:
         if dtype.order is None:
             raise ParamsError("an array's dtype is never completed")
-        if len(shape) > MAX_AXES or any(type(size) is not int or size < 0 for size in shape):
+        if any(type(size) is not int or size < 0 for size in shape):
             raise ParamsError(f"an array has the shape {shape!r:.200}")
         kind = np.dtype(dtype.order + dtype.code)
         if math.prod(shape) * kind.itemsize != len(content):
-            raise ParamsError(f"an array of shape {shape} and dtype {kind} has {len(content)} bytes of content")
+            raise ParamsError(f"an array of shape {shape!r:.200} and dtype {kind} has {len(content)} bytes of content")
         self.array_bytes += len(content)
         if self.array_bytes > len(self.data):
             raise ParamsError("arrays share their content, and would outgrow the file")
@@ -229,14 +252,21 @@ class _Machine:
         return np.array(values, dtype=kind.newbyteorder("="), order="C")
 
 
-def _finished(value: object) -> object:
-    """A dict with the arrays in place of their shells."""
+def _finished(value: object, max_bytes: int) -> object:
+    """A dict with the arrays in place of their shells, each name with an array of its own."""
     if not isinstance(value, dict):
         return value
+    finished, taken = dict(value), set()
     for name, shell in value.items():
-        if isinstance(shell, _Shell) and shell.value is None:
-            raise ParamsError(f"{name!r} is an array that is never filled")
-    return {name: shell.value if isinstance(shell, _Shell) else shell for name, shell in value.items()}
+        if isinstance(shell, _Shell):
+            if shell.value is None:
+                raise ParamsError(f"{name!r:.80} is an array that is never filled")
+            max_bytes -= shell.value.nbytes
+            if max_bytes < 0:
+                raise ParamsError("arrays stand under many names each, and would outgrow the file")
+            finished[name] = shell.value.copy() if id(shell) in taken else shell.value
+            taken.add(id(shell))
+    return finished
 
 
 def _types(values: object) -> tuple[type, ...]:
@@ -324,4 +354,6 @@ def describe(value: object) -> str:
         return f"the name {value.module}.{value.attribute}"
     if isinstance(value, np.ndarray | _Shell):
         return "an array"
+    if isinstance(value, _DType):
+        return "a dtype"
     return f"a {type(value).__name__}"

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import pickletools
+import stat
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -124,8 +125,29 @@ def edited(old: bytes, new: bytes, value: object | None = None) -> Callable[[], 
     return make
 
 
+def tied(names: int) -> bytes:
+    weights = np.zeros(100)
+    return pickled({f"W{i}": weights for i in range(names)})
+
+
 def plain(value: object, protocol: int = 4) -> Callable[[], bytes]:
     return lambda: pickled(value, protocol)
+
+
+SHELL = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
+ORDER = b"(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+
+
+def crafted(order: bytes = ORDER, build: bytes = b"b") -> bytes:
+    """{"W": np.zeros(1)}, its array's state in memo 0."""
+    state = b"(K\x01K\x01\x85cnumpy\ndtype\n\x8c\x02f8\x89\x88\x87R" + order + b"\x89C\x08" + bytes(8) + b"t\x94"
+    return b"\x80\x04}\x8c\x01W" + SHELL + state + build + b"s."
+
+
+def one_text_many_bytes() -> bytes:
+    text = b"X" + (1000).to_bytes(4, "little") + b"a" * 1000 + b"\x94"
+    call = b"c_codecs\nencode\n\x94h\x00\x8c\x06latin1\x94\x86R"
+    return b"\x80\x04" + text + call + b"h\x01h\x00h\x02\x86R" * 100 + b"."
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -178,13 +200,31 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "forged dtype": (edited(b"f8", b"O8"), "dtype 'O8'"),
     "reconstruct with a shape": (edited(b"K\x00\x85", b"K\x09\x85"), "calls"),
-    "never filled": (lambda: b"\x80\x03}X\x01\0\0\0Wcnumpy\n_core\n.", "names"),
+    "never filled": (lambda: b"\x80\x03}X\x01\0\0\0W" + SHELL + b"s.", "'W' is an array that is never filled"),
+    "second BUILD of an array": (lambda: crafted(build=b"bh\x00b"), "gives an array a state"),
+    "second BUILD of a dtype": (lambda: crafted(order=ORDER * 2), "gives a dtype a state"),
+    "33 axes": (edited(b"K\x02K\x03\x86", b"(" + b"K\x01" * 31 + b"K\x02K\x03t"), "tuple of 33 values"),
+    "state of version 2": (edited(b"K\x01K\x02K\x03", b"K\x02K\x02K\x03"), "version 2, expected 1"),
+    "memory order A": (lambda: pickled({"W": np.zeros(3)}, 5).replace(b"\x8c\x01C", b"\x8c\x01A"), "memory order 'A'"),
+    "one text, many bytes": (one_text_many_bytes, "encodes the same text"),
+    "long tuples rescanned": (
+        lambda: b"\x80\x04(" + b"N" * 40000 + b"t\x94" + b"h\x00\x85" * 8000 + b".",
+        "40000 values",
+    ),
+    "too many steps": (lambda: b"\x80\x04" + b"}" * 200_000 + b".", "over 100000 steps"),
+    "one array, many names": (lambda: tied(9), "under many names"),
+    "long key": (plain({"k" * 1000: 3}), r"'k{79} is a int"),
+    "CRLF, protocol 3": (lambda: pickled(arrays(), 3).replace(b"\n", b"\r\n"), "copied as text"),
+    "CRLF, protocol 4": (
+        lambda: pickled({"W": np.full(9, 3.3), "\n": np.ones(2)}).replace(b"\n", b"\r\n"),
+        "copied as text",
+    ),
     "unknown global": (edited(b"numpy\nndarray", b"os\nsystem"), r"names 'os\.system'"),
     "cupy": (edited(b"numpy\nndarray", b"cupy\nndarray"), "cupy.asnumpy"),
     "joblib": (edited(b"numpy\nndarray", b"joblib.numpy_pickle\nNumpyArrayWrapper"), "joblib"),
     "Python 2": (lambda: b"(dp0\nS'W'\np1\nI1\ns.", "Python 2"),
     "missing memo": (lambda: b"\x80\x04h\x07.", "damaged"),
-    "empty stack": (lambda: b"\x80\x040.", "POP|damaged"),
+    "empty stack": (lambda: b"\x80\x04s.", "the stack is empty"),
     "no mark": (lambda: b"\x80\x04}u.", "mark"),
     "only a mark": (lambda: b"\x80\x04(.", "expected|holds"),
     "deep nesting": (lambda: b"\x80\x04K\x00" + b"\x85" * 5000 + b".", "nests"),
@@ -228,14 +268,54 @@ def test_a_damaged_byte_never_does_more_than_change_a_value(file: Path, protocol
 
 def test_arrays_that_share_content_are_refused(file: Path) -> None:
     """A small file must not become a large dict: each array may reuse the bytes of the first."""
-    shared = b"numpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
-    head = b"\x80\x04}(\x8c\x01ac" + shared + b"(K\x01K\x64\x85cnumpy\ndtype\n\x8c\x02f8\x89\x88\x87R"
+    head = b"\x80\x04}(\x8c\x01a" + SHELL + b"(K\x01K\x64\x85cnumpy\ndtype\n\x8c\x02f8\x89\x88\x87R"
     state = b"(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x94\x89B" + (800).to_bytes(4, "little")
     content = head + state + bytes(800) + b"\x94tb"
     for name in b"bcdefgh":
-        content += b"\x8c\x01" + bytes([name]) + b"c" + shared + b"(K\x01K\x64\x85h\x00\x89h\x01tb"
+        content += b"\x8c\x01" + bytes([name]) + SHELL + b"(K\x01K\x64\x85h\x00\x89h\x01tb"
     with pytest.raises(ParamsError, match="share their content"):
         read_params(write(file, content + b"u."))
+
+
+def test_crafted_pickles_are_refused_for_their_flaw_alone(file: Path) -> None:
+    np.testing.assert_array_equal(read_params(write(file, crafted()))["W"], np.zeros(1))
+
+
+def test_32_axes_are_read(file: Path) -> None:
+    assert read_params(write(file, pickled({"W": np.ones((1,) * 32)})))["W"].ndim == 32
+
+
+def test_one_array_under_two_names_comes_back_as_two(file: Path) -> None:
+    found = read_params(write(file, tied(2)))
+    assert not np.shares_memory(found["W0"], found["W1"])
+
+
+def test_an_error_without_words_is_named(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    def fail(_: bytes) -> Any:
+        raise OverflowError
+
+    monkeypatch.setattr("pickletools.genops", fail)
+    with pytest.raises(ParamsError, match=r"\(OverflowError\)"):
+        read_params(write(file, pickled(arrays())))
+
+
+@pytest.mark.parametrize(("limit", "error"), [(0, ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)])
+def test_the_size_cap_is_checked(file: Path, limit: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_bytes must be"):
+        read_params(write(file, pickled(arrays())), max_bytes=limit)
+
+
+def test_any_size_cap_costs_no_more_than_the_file(file: Path) -> None:
+    assert read_params(write(file, pickled(arrays())), max_bytes=2**70).keys() == arrays().keys()
+
+
+def test_a_file_that_grows_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = pickled(arrays())
+    write(file, content)
+    before = os.stat_result((stat.S_IFREG, 0, 0, 0, 0, 0, len(content) - 1, 0, 0, 0))
+    monkeypatch.setattr("numpy_ref.params.os.fstat", lambda _: before)
+    with pytest.raises(ParamsError, match="still being written"):
+        read_params(file)
 
 
 def test_size_cap_and_special_files(file: Path, tmp_path: Path) -> None:
@@ -276,6 +356,19 @@ def test_what_cannot_be_written_is_refused(file: Path, params: Any, says: str) -
     with pytest.raises(ParamsError, match=says):
         write_params(params, file)
     assert file.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("params", [None, [1.0]])
+def test_only_a_mapping_is_written(file: Path, params: Any) -> None:
+    with pytest.raises(TypeError, match=f"mapping.*got {type(params).__name__}"):
+        write_params(params, file)
+
+
+def test_the_file_and_its_folder_reach_the_disk(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
+    write_params(arrays(), file)
+    assert synced == ([False, True] if os.name == "posix" else [False])
 
 
 def test_a_write_that_does_not_read_back_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
