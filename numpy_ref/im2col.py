@@ -69,7 +69,7 @@ def col2im(
 ) -> Array:
     """Add the rows of im2col back into an image of input_shape: its adjoint, in the dtype of col.
 
-    ValueError where col (N*OH*OW, C*FH*FW) does not fit input_shape.
+    ValueError where col (N*OH*OW, C*FH*FW) does not fit input_shape. The original makes float64 of every dtype.
     """
     if len(input_shape) != 4 or min(input_shape) < 1:
         raise ValueError(f"input_shape must be (N, C, H, W) with no empty axis, got {tuple(input_shape)}")
