@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -26,7 +27,9 @@ def check_number(name: str, value: object, low: float, high: float = float("inf"
         raise TypeError(f"{name} must be a number, got {value!r}")
     number = float(value)
     if not (np.isfinite(number) and low <= number <= high):
-        limits = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
+        limits = f"between {low} and {high}"
+        if high == float("inf"):
+            limits = "finite" if low == -high else f"at least {low}"
         raise ValueError(f"{name} must be {limits}, got {value}")
     return number
 
@@ -40,6 +43,14 @@ def check_array(name: str, value: object, ndim: int | None = None) -> Array:
     if ndim is not None and value.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, got shape {value.shape}")
     return value
+
+
+def check_floating(name: str, value: object) -> Array:
+    """Return value, a floating-point ndarray: an update in place would truncate any other. TypeError."""
+    array = check_array(name, value)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must be floating point, got dtype {array.dtype}")
+    return array
 
 
 def check_batch(name: str, value: object, ndim: int | None = None) -> Array:
@@ -56,6 +67,27 @@ def check_shape(name: str, value: object, expected: tuple[int, ...]) -> Array:
     if x.shape != expected:
         raise ValueError(f"{name} must have shape {expected}, got {x.shape}")
     return x
+
+
+def check_pair(x_name: str, x: object, t_name: str, t: object) -> None:
+    """x and t are batches of one length. TypeError, ValueError."""
+    x_length, t_length = len(check_batch(x_name, x)), len(check_batch(t_name, t))
+    if x_length != t_length:
+        raise ValueError(f"{x_name} and {t_name} must have one length, got {x_length} and {t_length}")
+
+
+def check_mapping(name: str, value: object) -> Mapping[Any, Any]:
+    """Return value, a dict or another mapping. TypeError."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict or another mapping, got {type(value).__name__}")
+    return value
+
+
+def check_attributes(name: str, value: T, attributes: str) -> T:
+    """Return value, an object with all of attributes, of whatever class. TypeError."""
+    if not all(hasattr(value, attribute) for attribute in attributes.split()):
+        raise TypeError(f"{name} must be an object with {attributes}, got {type(value).__name__}")
+    return value
 
 
 def random_stream(rng: np.random.RandomState | None) -> np.random.RandomState:

@@ -51,11 +51,16 @@ def softmax(x: Array) -> Array:
 
 
 def sum_squared_error(y: Array, t: Array) -> np.floating:
-    """0.5 * sum((y - t)**2) over every entry. ValueError where the shapes differ."""
-    y, t = np.asarray(y), np.asarray(t)
+    """0.5 * sum((y - t)**2) over every entry. ValueError where the shapes differ; TypeError for complex numbers.
+
+    Floats are taken as they are, whole numbers as float64: the original lets unsigned ones wrap.
+    """
+    y, t = check_array("y", np.asarray(y)), check_array("t", np.asarray(t))
     if y.shape != t.shape:
         raise ValueError(f"y and t must have one shape, got {y.shape} and {t.shape}")
-    return np.float64(0.5 * np.sum((y - t) ** 2))
+    common = np.result_type(y, t)
+    error = np.subtract(y, t, dtype=common if common.kind == "f" else np.float64)
+    return np.float64(0.5 * np.sum(error**2))
 
 
 # The same sum under the name that some printings use: it is not divided by N.
@@ -90,9 +95,13 @@ def cross_entropy_error(y: Array, t: Array) -> np.floating:
         y, t = y[np.newaxis], t[np.newaxis]
     if y.ndim != 2:
         raise ValueError(f"y must be (N, C) or (C,), got shape {y.shape}")
-    n, classes = y.shape
-    picked = y[np.arange(n), class_labels(t, (n, classes))]
-    return np.float64(-np.sum(np.log(picked + LOG_OFFSET)) / n)
+    return cross_entropy_of_labels(y, class_labels(t, (y.shape[0], y.shape[1])))
+
+
+def cross_entropy_of_labels(y: Array, labels: Array) -> np.floating:
+    """cross_entropy_error of y (N, C) for the labels (N,) that class_labels returns."""
+    n = len(y)
+    return np.float64(-np.sum(np.log(y[np.arange(n), labels] + LOG_OFFSET)) / n)
 
 
 def softmax_loss(x: Array, t: Array) -> np.floating:

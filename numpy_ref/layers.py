@@ -1,7 +1,8 @@
 """The book's layers (Deep Learning from Scratch, chapters 5 to 7), each with forward and backward.
 
 Parameters are held, never copied: an optimizer that updates them in place is seen by the layer. No argument is
-changed, and every result has the dtype that NumPy gives the operation (float32 stays float32).
+changed, and every result has the dtype that NumPy gives the operation: float32 stays float32, where the original makes
+float64 of it in convolution and pooling. Only the loss, a single number, is always np.float64.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy_ref.checks import (
     random_stream,
     recorded,
 )
-from numpy_ref.functions import class_labels, cross_entropy_error, sigmoid, softmax
+from numpy_ref.functions import class_labels, cross_entropy_of_labels, sigmoid, softmax
 from numpy_ref.im2col import col2im, conv_output_size, im2col
 from numpy_ref.pooling import AveragePooling as AveragePooling
 from numpy_ref.pooling import Pooling as Pooling
@@ -124,20 +125,22 @@ class SoftmaxWithLoss:
     def __init__(self) -> None:
         self.loss: np.floating | None = None
         self.y: Array | None = None
-        self.t: Array | None = None
+        self.t: Array | None = None  # as given
+        self.labels: Array | None = None  # (N,), what t says
 
     def forward(self, x: Array, t: Array) -> np.floating:
-        check_batch("x", x, ndim=2)
+        n, classes = check_batch("x", x, ndim=2).shape
+        self.labels = class_labels(np.asarray(t), (n, classes))
         self.t = t
         self.y = softmax(x)
-        self.loss = cross_entropy_error(self.y, t)
+        self.loss = cross_entropy_of_labels(self.y, self.labels)
         return self.loss
 
     def backward(self, dout: float = 1) -> Array:
-        y, t = recorded(self.y, self), recorded(self.t, self)
-        n, classes = y.shape
+        y, labels = recorded(self.y, self), recorded(self.labels, self)
+        n = len(y)
         dx = y.copy()
-        dx[np.arange(n), class_labels(t, (n, classes))] -= 1
+        dx[np.arange(n), labels] -= 1
         return np.asarray(dx * dout / n)
 
 
@@ -169,7 +172,8 @@ class BatchNormalization:
     """(x - mean) / sqrt(var + 1e-6) * gamma + beta per feature (Ioffe & Szegedy 2015); gamma, beta (D,) or numbers.
 
     x is (N, D), or (N, C, H, W) taken as (N, C*H*W): D features, not one per channel. Unlike torch's BatchNorm the
-    running variance is biased, and momentum is the weight of the old running value.
+    running variance is biased, and momentum is the weight of the old running value. ValueError for only one of the
+    two running values, which the original throws away.
     """
 
     EPS = 10e-7  # as the book writes it: 1e-6
@@ -182,6 +186,9 @@ class BatchNormalization:
         running_mean: Array | None = None,
         running_var: Array | None = None,
     ) -> None:
+        if (running_mean is None) != (running_var is None):
+            given = "running_var" if running_mean is None else "running_mean"
+            raise ValueError(f"running_mean and running_var must be given together, got only {given}")
         self.gamma = gamma
         self.beta = beta
         self.momentum = check_number("momentum", momentum, 0, 1)

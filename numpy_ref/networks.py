@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_array, check_batch, check_int, check_number, random_stream
+from numpy_ref.checks import (
+    Array,
+    check_array,
+    check_attributes,
+    check_batch,
+    check_floating,
+    check_int,
+    check_mapping,
+    check_number,
+    check_pair,
+    random_stream,
+)
 from numpy_ref.functions import class_labels
 from numpy_ref.gradient import numerical_gradient
 from numpy_ref.im2col import conv_output_size
@@ -30,6 +42,9 @@ PARAMETERS = ("W", "b", "gamma", "beta")
 # Samples that predict takes at a time: the im2col matrix of a whole test set would take gigabytes.
 PREDICT_CHUNK = 100
 
+# Read-only, since every network made without conv_param shares it.
+DEFAULT_CONV_PARAM: Mapping[str, int] = MappingProxyType({"filter_num": 30, "filter_size": 5, "pad": 0, "stride": 1})
+
 
 class Network:
     """Layers by name, in order, and a loss: the book's interface for any network.
@@ -39,10 +54,11 @@ class Network:
     """
 
     def __init__(self, layers: Mapping[str, Layer], last_layer: SoftmaxWithLoss | None = None) -> None:
-        if not layers:
+        if not check_mapping("layers", layers):
             raise ValueError("a network needs at least one layer, got none")
-        self.layers = dict(layers)
-        self.last_layer = SoftmaxWithLoss() if last_layer is None else last_layer
+        self.layers = {name: check_attributes(f"layer {name}", layers[name], "forward backward") for name in layers}
+        last_layer = SoftmaxWithLoss() if last_layer is None else last_layer
+        self.last_layer = check_attributes("last_layer", last_layer, "forward backward")
         self._owners = _number_parameters(self.layers)
         self.params: dict[str, Array] = {
             name: check_array(f"{name} of {layer}", getattr(self.layers[layer], attribute))
@@ -50,7 +66,10 @@ class Network:
         }
 
     def predict(self, x: Array, train_flg: bool = False) -> Array:
-        """Outputs before the softmax, (N, C) for x (N, ...), a few hundred samples at a time. ValueError for N = 0."""
+        """Outputs before the softmax, (N, C) for x (N, ...). ValueError for N = 0.
+
+        PREDICT_CHUNK samples at a time, unless train_flg: the original takes 7.6 GB for 10,000 images.
+        """
         check_batch("x", x)
         if train_flg:
             return self._forward(x, train_flg)
@@ -62,10 +81,14 @@ class Network:
         return self.last_layer.forward(self._forward(x, train_flg), t)
 
     def accuracy(self, x: Array, t: Array, batch_size: int = 100) -> float:
-        """Share of x that predict gets right, 0 to 1, over every sample: the original drops a last partial batch."""
+        """Share of x that predict gets right, 0 to 1, over every sample: the original drops a last partial batch.
+
+        ValueError where x and t differ in length.
+        """
         check_int("batch_size", batch_size, 1)
+        check_pair("x", x, "t", t)
         right = 0
-        for i in range(0, len(check_batch("x", x)), batch_size):
+        for i in range(0, len(x), batch_size):
             y = self.predict(x[i : i + batch_size])
             right += int(np.sum(y.argmax(axis=1) == class_labels(t[i : i + batch_size], y.shape)))
         return right / len(x)
@@ -90,11 +113,16 @@ class Network:
         write_params(self.params, file_name)
 
     def load_params(self, file_name: str | Path = "params.pkl") -> None:
-        """Take over the arrays of file_name, read without unpickling; all or nothing. ParamsError, ValueError."""
+        """Take over the arrays of file_name, all or nothing. ParamsError, ValueError.
+
+        The file is read without unpickling; the original unpickles, so runs, whatever it is given.
+        """
         self.set_params(read_params(file_name))
 
     def set_params(self, params: Mapping[str, Array]) -> None:
-        """Take over copies of params, which must have this network's names and shapes. ValueError."""
+        """Take over copies of params, float arrays of this network's names and shapes. ValueError, TypeError."""
+        for name, value in check_mapping("params", params).items():
+            check_floating(f"parameter {name}", value)
         check_same_layout(params, {name: value.shape for name, value in self.params.items()})
         for name, (layer, attribute) in self._owners.items():
             self.params[name] = np.array(params[name])
@@ -119,6 +147,7 @@ def _number_parameters(layers: Mapping[str, Layer]) -> dict[str, tuple[str, str]
 
 def check_same_layout(params: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Names and shapes of params are the expected ones, all of them. ValueError that lists what differs."""
+    check_mapping("params", params)
     missing, extra = sorted(expected.keys() - params.keys()), sorted(params.keys() - expected.keys())
     if missing or extra:
         raise ValueError(f"parameters do not fit: missing {missing}, unexpected {extra}")
@@ -139,20 +168,12 @@ def simple_convnet_sizes(
     ValueError that names the sizes where the image is not square, where the stride would leave image rows unseen, or
     where the convolution's output is odd, so that pooling would. The original crashes later, or drops them silently.
     """
-    if len(input_dim) != 3:
-        raise ValueError(f"input_dim must be (channels, height, width), got {tuple(input_dim)}")
-    channels, height, width = (check_int("input_dim", size, 1) for size in input_dim)
-    expected = {"filter_num", "filter_size", "pad", "stride"}
-    if set(conv_param) != expected:
-        raise ValueError(f"conv_param must have the keys {sorted(expected)}, got {sorted(conv_param)}")
-    filter_num = check_int("filter_num", conv_param["filter_num"], 1)
-    filter_size, stride, pad = (conv_param[key] for key in ("filter_size", "stride", "pad"))
+    channels, image_size = _check_image(input_dim)
+    filter_num, filter_size, pad, stride = _check_conv_param(conv_param)
     check_int("hidden_size", hidden_size, 1)
     check_int("output_size", output_size, 1)
-    if height != width:
-        raise ValueError(f"input_dim must be a square image, got {height}x{width}")
-    conv_out = conv_output_size(height, filter_size, stride, pad)
-    unseen = (height + 2 * pad - filter_size) % stride
+    conv_out = conv_output_size(image_size, filter_size, stride, pad)
+    unseen = (image_size + 2 * pad - filter_size) % stride
     if unseen:
         raise ValueError(
             f"filter_size {filter_size} with stride {stride} and pad {pad} leaves {unseen} image rows unseen"
@@ -167,6 +188,25 @@ def simple_convnet_sizes(
         "W3": (hidden_size, output_size),
         "b3": (output_size,),
     }
+
+
+def _check_image(input_dim: tuple[int, int, int]) -> tuple[int, int]:
+    """Channels, and the pixels of a side."""
+    if len(input_dim) != 3:
+        raise ValueError(f"input_dim must be (channels, height, width), got {tuple(input_dim)}")
+    channels, height, width = (check_int("input_dim", size, 1) for size in input_dim)
+    if height != width:
+        raise ValueError(f"input_dim must be a square image, got {height}x{width}")
+    return channels, height
+
+
+def _check_conv_param(conv_param: Mapping[str, int]) -> tuple[int, int, int, int]:
+    """filter_num, filter_size, pad, stride; conv_output_size checks the last three."""
+    expected = sorted(DEFAULT_CONV_PARAM)
+    if set(check_mapping("conv_param", conv_param)) != set(expected):
+        raise ValueError(f"conv_param must have the keys {expected}, got {sorted(conv_param)}")
+    filter_num = check_int("filter_num", conv_param["filter_num"], 1)
+    return filter_num, conv_param["filter_size"], conv_param["pad"], conv_param["stride"]
 
 
 class SimpleConvNet(Network):
@@ -203,6 +243,3 @@ class SimpleConvNet(Network):
                 "Affine2": Affine(values["W3"], values["b3"]),
             }
         )
-
-
-DEFAULT_CONV_PARAM: Mapping[str, int] = {"filter_num": 30, "filter_size": 5, "pad": 0, "stride": 1}

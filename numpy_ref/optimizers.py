@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_number
+from numpy_ref.checks import Array, check_array, check_floating, check_mapping, check_number
 
 EPS = 1e-7  # outside the root, in AdaGrad, RMSprop and Adam
 
@@ -17,8 +17,8 @@ Params = Mapping[str, Array]
 class Optimizer:
     """One step for every parameter; a rule fills in `_step` and names the state it keeps.
 
-    ValueError for a missing or extra gradient or one of another shape; TypeError for a parameter that is not floating
-    point, which an update in place would truncate.
+    ValueError for a missing or extra gradient or one of another shape; TypeError for a gradient that is no array, or a
+    parameter that is not a floating-point array, which no update in place would reach, or only a truncated one.
     """
 
     def __init__(self, lr: float) -> None:
@@ -27,12 +27,13 @@ class Optimizer:
 
     def update(self, params: Params, grads: Params) -> None:
         """Move params in place by one step along grads; both map the same names to arrays of the same shapes."""
+        check_mapping("params", params)
+        check_mapping("grads", grads)
         if params.keys() != grads.keys():
             raise ValueError(f"params and grads must have the same names, got {sorted(params)} and {sorted(grads)}")
         for name, param in params.items():
-            if param.dtype.kind != "f":
-                raise TypeError(f"parameter {name} must be floating point, got dtype {param.dtype}")
-            if param.shape != grads[name].shape:
+            check_floating(f"parameter {name}", param)
+            if param.shape != check_array(f"the gradient of {name}", grads[name]).shape:
                 raise ValueError(f"{name} has shape {param.shape}, its gradient {grads[name].shape}")
         self.iter += 1
         for name, param in params.items():

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_batch, check_int, random_stream
+from numpy_ref.checks import Array, check_attributes, check_int, check_mapping, check_pair, random_stream
 from numpy_ref.networks import Network
-from numpy_ref.optimizers import OPTIMIZERS
+from numpy_ref.optimizers import OPTIMIZERS, Optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +19,10 @@ class Trainer:
 
     Each logged loss is that of the batch after its update; accuracies are taken after the first step of each epoch, on
     the first evaluate_sample_num_per_epoch samples of either set (None: on all). An epoch is a whole number of steps,
-    the last one included that the batch size does not divide. With verbose, progress goes to the logger
+    rounded up: the original tests a float iter_per_epoch with %, so that it misses evaluations where the batch size
+    does not divide the data. With verbose, progress goes to the logger
     "numpy_ref.trainer" at level INFO: logging.basicConfig(level=logging.INFO) shows it.
+    network is a Network or anything with its params, gradient, loss and accuracy.
     ValueError, TypeError for empty or unequal data sets, sizes below 1 and unknown optimizers.
     """
 
@@ -40,19 +41,16 @@ class Trainer:
         verbose: bool = True,
         rng: np.random.RandomState | None = None,
     ) -> None:
-        _check_pair("train", x_train, t_train)
-        _check_pair("test", x_test, t_test)
-        if optimizer.lower() not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}")
+        check_pair("x_train", x_train, "t_train", t_train)
+        check_pair("x_test", x_test, "t_test", t_test)
         if evaluate_sample_num_per_epoch is not None:
             check_int("evaluate_sample_num_per_epoch", evaluate_sample_num_per_epoch, 1)
-        self.network = network
+        self.network = check_attributes("network", network, "params gradient loss accuracy")
         self.x_train, self.t_train = x_train, t_train
         self.x_test, self.t_test = x_test, t_test
         self.epochs = check_int("epochs", epochs, 1)
         self.batch_size = check_int("mini_batch_size", mini_batch_size, 1)
-        options: dict[str, Any] = {"lr": 0.01} if optimizer_param is None else dict(optimizer_param)
-        self.optimizer = OPTIMIZERS[optimizer.lower()](**options)
+        self.optimizer = _make_optimizer(optimizer, {"lr": 0.01} if optimizer_param is None else optimizer_param)
         self.evaluate_sample_num_per_epoch = evaluate_sample_num_per_epoch
         self.verbose = verbose
         self.rng = random_stream(rng)
@@ -97,8 +95,9 @@ class Trainer:
             logger.info(message, *values)
 
 
-def _check_pair(name: str, x: Array, t: Array) -> None:
-    check_batch(f"x_{name}", x)
-    check_batch(f"t_{name}", t)
-    if len(x) != len(t):
-        raise ValueError(f"x_{name} and t_{name} must have one length, got {len(x)} and {len(t)}")
+def _make_optimizer(name: str, options: Mapping[str, float]) -> Optimizer:
+    if not isinstance(name, str):
+        raise TypeError(f"optimizer must be a name, one of {', '.join(OPTIMIZERS)}, got {type(name).__name__}")
+    if name.lower() not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
+    return OPTIMIZERS[name.lower()](**check_mapping("optimizer_param", options))

@@ -342,6 +342,10 @@ CALLS: dict[str, Call] = {
     "torchport.checks.check_goes_with": lambda a: torchport.checks.check_goes_with("x", a.tensor(2), a.tensor(3)),
     "torchport.checks.check_mapping": lambda a: torchport.checks.check_mapping("x", {"W": a.array(2)}),
     "numpy_ref.checks.check_array": lambda a: checks.check_array("x", a.array(2, 3), 2),
+    "numpy_ref.checks.check_attributes": lambda a: checks.check_attributes("x", a.array(2, 3), "shape"),
+    "numpy_ref.checks.check_floating": lambda a: checks.check_floating("x", a.array(2, 3)),
+    "numpy_ref.checks.check_mapping": lambda a: checks.check_mapping("x", a.params()),
+    "numpy_ref.checks.check_pair": lambda a: checks.check_pair("x", a.array(2, 3), "t", a.labels(2)),
     "numpy_ref.checks.check_batch": lambda a: checks.check_batch("x", a.array(2, 3), 2),
     "numpy_ref.checks.check_shape": lambda a: checks.check_shape("x", a.array(2, 3), (2, 3)),
     **{
@@ -351,6 +355,9 @@ CALLS: dict[str, Call] = {
     "numpy_ref.functions.sum_squared_error": lambda a: nr.sum_squared_error(a.array(3, 4), a.array(3, 4)),
     "numpy_ref.functions.class_labels": lambda a: functions.class_labels(a.one_hot(3, 4), (3, 4)),
     "numpy_ref.functions.cross_entropy_error": lambda a: nr.cross_entropy_error(a.sizes(3, 4), a.one_hot(3, 4)),
+    "numpy_ref.functions.cross_entropy_of_labels": lambda a: functions.cross_entropy_of_labels(
+        a.sizes(3, 4), a.labels(3)
+    ),
     "numpy_ref.functions.softmax_loss": lambda a: nr.softmax_loss(a.array(3, 4), a.labels(3)),
     "numpy_ref.im2col.pad_image": lambda a: [pad_image(a.array(2, 1, 3, 3), pad) for pad in (0, 1)],
     "numpy_ref.im2col.im2col": lambda a: [nr.im2col(a.array(2, 1, 4, 4), 2, 2, 1, pad) for pad in (0, 1)],

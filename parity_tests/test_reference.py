@@ -6,6 +6,7 @@ import importlib
 import inspect
 import itertools
 import logging
+import operator
 import subprocess
 import sys
 import tracemalloc
@@ -19,6 +20,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.im2col import im2col_by_window
 from numpy_ref.layers import Layer
+from numpy_ref.networks import DEFAULT_CONV_PARAM, check_same_layout
 
 NAMES = {
     "functions": "identity_function step_function sigmoid sigmoid_grad relu relu_grad softmax sum_squared_error "
@@ -392,6 +394,36 @@ def test_smooth_curve_keeps_a_constant_and_smooths_the_rest() -> None:
     np.testing.assert_allclose(smooth, smooth[::-1], atol=1e-15)
 
 
+def test_smooth_curve_is_the_books_formula() -> None:
+    """On a curve without symmetry: 10 mirrored samples a side, of which the book drops 5."""
+    x = np.arange(25.0) ** 2
+    mirrored = [*x[10:0:-1], *x, *x[:14:-1]]
+    weights = np.kaiser(11, 2)
+    smooth = [np.dot(weights, mirrored[i : i + 11]) / weights.sum() for i in range(len(mirrored) - 10)]
+    # Each value is a sum of 11 terms, in another order here.
+    np.testing.assert_allclose(nr.smooth_curve(x), smooth[5:-5], rtol=1e-14)
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("uint8", 5000.0), ("int8", 5000.0), ("bool", 0.5)])
+def test_sum_squared_error_of_whole_numbers_does_not_wrap(dtype: str, expected: float) -> None:
+    assert nr.sum_squared_error(np.array([0]).astype(dtype), np.array([100]).astype(dtype)) == expected
+
+
+def test_sum_squared_error_keeps_the_precision_of_floats() -> None:
+    y, t = np.array([0.1, 0.7], np.float32), np.array([1, 0], np.uint8)
+    assert nr.sum_squared_error(y, t) == np.float64(0.5 * np.sum((y - t) ** 2))
+
+
+@pytest.mark.parametrize("t", [[1, 2], np.array([[1], [2]]), np.array([[0, 1, 0], [0, 0, 1]])], ids=str)
+def test_the_loss_remembers_its_labels(t: Any) -> None:
+    layer, x = nr.SoftmaxWithLoss(), np.array([[0.1, 0.2, 0.3], [3, 2, 1]])
+    layer.forward(x, t)
+    assert layer.t is t
+    expected = (nr.softmax(x) - np.eye(3)[[1, 2]]) / 2
+    np.testing.assert_allclose(layer.backward(), expected, rtol=1e-15)
+    np.testing.assert_allclose(layer.backward(dout=3), 3 * expected, rtol=1e-15)
+
+
 BAD_CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "filter too large": (lambda: nr.conv_output_size(4, 7, pad=1), ValueError, "7 pixels does not fit .* 4 pixels"),
     "no stride": (lambda: nr.im2col(np.ones((1, 1, 4, 4)), 2, 2, 0), ValueError, "stride must be at least 1, got 0"),
@@ -437,7 +469,53 @@ BAD_CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no samples to evaluate": (lambda: train(evaluate_sample_num_per_epoch=0), ValueError, "got 0"),
     "no test data": (lambda: train(x_test=np.ones((0, 1, 6, 6))), ValueError, "x_test .*0, 1, 6, 6"),
     "too few targets": (lambda: train(t_train=np.zeros(1, int)), ValueError, "x_train .* 2 and 1"),
+    "twice the labels": (
+        lambda: small_network().accuracy(np.ones((100, 1, 6, 6)), np.zeros(200, int)),
+        ValueError,
+        "x and t .* 100 and 200",
+    ),
+    "a parameter as text": (lambda: set_params(b1="ab"), TypeError, "parameter b1 must be a NumPy array, got str"),
+    "a parameter as list": (lambda: set_params(b1=[0.0, 0.0]), TypeError, "parameter b1 .* got list"),
+    "a complex parameter": (lambda: set_params(b1=np.zeros(2, complex)), TypeError, "parameter b1 .* complex128"),
+    "an integer parameter": (lambda: set_params(b1=np.zeros(2, int)), TypeError, "parameter b1 .* floating .* int64"),
+    "no parameters": (lambda: small_network().set_params(None), TypeError, "params .* NoneType"),  # type: ignore[arg-type]
+    "parameters in a list": (lambda: small_network().set_params([]), TypeError, "params .* list"),  # type: ignore[arg-type]
+    "layout of a list": (lambda: check_same_layout([], {}), TypeError, "params .* list"),  # type: ignore[arg-type]
+    "one running statistic": (
+        lambda: nr.BatchNormalization(1.0, 0.0, running_var=np.ones(2)),
+        ValueError,
+        "running_mean and running_var .* only running_var",
+    ),
+    "update of a number": (lambda: update({"W": np.float64(1)}), TypeError, "parameter W .* got float64"),
+    "update of a list": (lambda: update({"W": [1.0]}), TypeError, "parameter W .* got list"),
+    "update of None": (lambda: update(None), TypeError, "params .* NoneType"),
+    "gradients in a list": (lambda: update({"W": np.ones(1)}, []), TypeError, "grads .* list"),
+    "gradient as list": (lambda: update({"W": np.ones(1)}, {"W": [1.0]}), TypeError, "gradient of W .* list"),
+    "complex errors": (lambda: nr.sum_squared_error(np.ones(2), np.ones(2) * 1j), TypeError, "t .* complex128"),
+    "no optimizer": (lambda: train(optimizer=None), TypeError, "optimizer .* NoneType"),
+    "an optimizer made": (lambda: train(optimizer=nr.SGD()), TypeError, "optimizer .* SGD"),
+    "optimizer_param as number": (lambda: train(optimizer_param=0.1), TypeError, "optimizer_param .* float"),
+    "no network": (lambda: train(network=None), TypeError, "network .* NoneType"),
+    "a number as loss": (lambda: nr.Network({"Relu": nr.Relu()}, 3), TypeError, "last_layer .* int"),  # type: ignore[arg-type]
+    "layers in a list": (lambda: nr.Network([nr.Relu()]), TypeError, "layers .* list"),  # type: ignore[arg-type]
+    "a number as layer": (lambda: nr.Network({"Relu": 3}), TypeError, "layer Relu .* int"),  # type: ignore[dict-item]
+    "infinite bias": (lambda: nr.Affine(np.ones((3, 2)), float("inf")), ValueError, "b must be finite, got inf"),
+    "another default": (
+        lambda: operator.setitem(DEFAULT_CONV_PARAM, "pad", 1),  # type: ignore[call-overload]
+        TypeError,
+        "mappingproxy",
+    ),
+    "conv_param as list": (lambda: nr.SimpleConvNet(conv_param=[30, 5]), TypeError, "conv_param .* list"),  # type: ignore[arg-type]
 }
+
+
+def set_params(**values: Any) -> None:
+    network = small_network()
+    network.set_params({**network.params, **values})
+
+
+def update(params: Any, grads: Any = None) -> None:
+    nr.SGD().update(params, params if grads is None else grads)
 
 
 def train(**options: Any) -> None:
