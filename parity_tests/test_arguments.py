@@ -340,7 +340,6 @@ CALLS: dict[str, Call] = {
     "torchport.checks.check_tensor": lambda a: torchport.checks.check_tensor("x", a.tensor(2, 3), 2),
     "torchport.checks.check_floating": lambda a: torchport.checks.check_floating("x", a.tensor(2, 3)),
     "torchport.checks.check_goes_with": lambda a: torchport.checks.check_goes_with("x", a.tensor(2), a.tensor(3)),
-    "torchport.checks.check_mapping": lambda a: torchport.checks.check_mapping("x", {"W": a.array(2)}),
     "numpy_ref.checks.check_array": lambda a: checks.check_array("x", a.array(2, 3), 2),
     "numpy_ref.checks.check_attributes": lambda a: checks.check_attributes("x", a.array(2, 3), "shape"),
     "numpy_ref.checks.check_floating": lambda a: checks.check_floating("x", a.array(2, 3)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -48,9 +46,3 @@ def check_floating_dtype(name: str, value: torch.dtype | None) -> torch.dtype | 
     if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):
         raise TypeError(f"{name} must be a floating-point torch dtype, got {value!r}")
     return value
-
-
-def check_mapping(name: str, value: object) -> None:
-    """value maps names to arrays or tensors. TypeError."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must map names to values, got {type(value).__name__}")

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from numpy_ref.checks import Array
+from numpy_ref.checks import Array, check_mapping
 from numpy_ref.files import replace_file
 from numpy_ref.networks import check_same_layout, simple_convnet_sizes
-from torchport.checks import check_mapping
 
 # SimpleConvNet's parameters: the book's name and the key in a state_dict.
 STATE_DICT_KEYS = {
