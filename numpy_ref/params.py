@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_int
+from numpy_ref.checks import Array, check_int, check_mapping
 from numpy_ref.files import replace_file
 from numpy_ref.pickles import ParamsError as ParamsError
 from numpy_ref.pickles import describe, interpret
@@ -54,8 +54,7 @@ def write_params(params: Mapping[str, Array], path: str | Path) -> None:
     The file is read back and compared bit for bit before it takes path's place. ParamsError for anything but a
     non-empty dict of float arrays; TypeError for what is no mapping at all; OSError.
     """
-    if not isinstance(params, Mapping):
-        raise TypeError(f"params must be a mapping of names to arrays, got {type(params).__name__}")
+    check_mapping("params", params)
     arrays = _checked_dict({name: _as_array(name, value) for name, value in params.items()}, allow_nonfinite=True)
 
     data = _encode(arrays)
