@@ -14,7 +14,8 @@ T = TypeVar("T")
 
 def check_int(name: str, value: object, minimum: int) -> int:
     """Return value as an int of at least minimum. TypeError, ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    # A tuple of types, since torch 2.6 cannot compile a union of them.
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")

@@ -16,7 +16,7 @@ def pair(name: str, value: Size2d) -> tuple[int, int]:
     """(value, value) for an int, as torch reads kernel_size, stride and padding. TypeError."""
     if isinstance(value, tuple) and len(value) == 2:
         return value
-    if isinstance(value, int | np.integer):
+    if isinstance(value, (int, np.integer)):
         return int(value), int(value)
     raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
 
