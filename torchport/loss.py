@@ -42,8 +42,9 @@ class _SoftmaxWithLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         y, labels = ctx.saved_tensors
-        minus_one = torch.full_like(labels, -1, dtype=y.dtype)
-        return y.scatter_add(1, labels, minus_one) * grad_output / len(y), None
+        # Not scatter_add, which on CUDA is not deterministic.
+        one_hot = torch.arange(y.shape[1], device=y.device) == labels  # (N, C)
+        return (y - one_hot.to(y.dtype)) * grad_output / len(y), None
 
 
 def _labels(input: Tensor, target: Tensor) -> Tensor:
