@@ -68,7 +68,7 @@ def interpret(data: bytes) -> object:
     except ParamsError as error:
         cause = str(error)
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeError, RecursionError) as error:
-        # A zero-length explanation helps nobody: pickletools' own says which bytes are missing.
+        # pickletools says which bytes are missing; some errors have no words at all.
         why = " ".join(str(error).split()) or type(error).__name__
         cause = f"damaged or truncated, or not a pickle ({why:.200})"
     if 0 < data.count(b"\n") == data.count(b"\r\n"):
@@ -327,10 +327,6 @@ _MEMO_GETS = {"GET", "BINGET", "LONG_BINGET"}
 _TUPLES = {"TUPLE": None, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def _new_dict(machine: _Machine, _: None) -> None:
-    machine.stack.append({})
-
-
 def _dict_of_items(machine: _Machine, _: None) -> None:
     items = machine._pop_many(None)
     machine.stack.append({})
@@ -342,7 +338,7 @@ _HANDLERS: dict[str, Any] = {
     "STACK_GLOBAL": _Machine.push_name,
     "REDUCE": _Machine.reduce,
     "BUILD": _Machine.build,
-    "EMPTY_DICT": _new_dict,
+    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
     "DICT": _dict_of_items,
     "SETITEM": lambda machine, _: machine.set_items(machine._pop_many(2)),
     "SETITEMS": lambda machine, _: machine.set_items(machine._pop_many(None)),

@@ -190,6 +190,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "matrix": (edited(b"numpy\nndarray", b"numpy\nmatrix"), r"names 'numpy\.matrix'"),
     "a network": (plain(SimpleConvNet()), "expected a dict of arrays|names"),
     "key twice": (edited(b"\x01\0\0\0B", b"\x01\0\0\0A", {"A": np.zeros(2), "B": np.zeros(2)}), "twice"),
+    "long key twice": (
+        edited(b"B" * 1000, b"A" * 1000, {"A" * 1000: np.zeros(2), "B" * 1000: np.zeros(2)}),
+        r"the key 'A{79} stands twice",
+    ),
     "self-reference": (lambda: b"\x80\x04}\x94(\x8c\x01Wh\x00u.", "'W' is a dict"),
     "shape too large": (edited(b"K\x02K\x03", b"K\x02K\x04"), r"shape \(2, 4\) .* 48 bytes"),
     "negative shape": (edited(b"K\x02K\x03", b"J\xfe\xff\xff\xffJ\xfd\xff\xff\xff"), r"shape \(-2, -3\)"),
