@@ -13,7 +13,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.optimizers import OPTIMIZERS
 from torchport import SimpleConvNet, make_optimizer, softmax_with_loss, to_params
-from torchport.optimizers import RULES, BookAdam
+from torchport.optimizers import RULES, BookAdam, torch_options
 from torchport.parity import Setting, check_optimizer
 
 SMALL: dict[str, Any] = {
@@ -74,7 +74,7 @@ def test_a_hundred_steps_of_training(name: str, conv: str, device: str) -> None:
     ours = nr.SimpleConvNet(**SMALL, weight_init_std=0.1, rng=rng)
     theirs = SimpleConvNet.from_params(ours.params, conv, device=device)
     images, labels = rng.rand(120, 1, 10, 10), rng.randint(0, 10, 120)
-    lr = {"lr": 0.001 if name in ("rmsprop", "adam") else 0.01}
+    lr: dict[str, Any] = {"lr": 0.001 if name in ("rmsprop", "adam") else 0.01}
     rule, optimizer = OPTIMIZERS[name](**lr), make_optimizer(name, theirs.parameters(), **lr)
     start = {key: value.copy() for key, value in ours.params.items()}
     for _ in range(100):
@@ -116,6 +116,16 @@ def test_adam_keeps_its_state_through_a_state_dict(rng: np.random.Generator) -> 
     assert torch.equal(whole, second)
 
 
+def test_adam_as_a_cuda_graph_takes_it(setting: Setting, rng: np.random.Generator) -> None:
+    """With the count of steps and the rate on the device; on the CPU too, where no graph needs it."""
+
+    def adam(params: list[torch.Tensor]) -> BookAdam:
+        return BookAdam(params, capturable=True)
+
+    rows = check_optimizer(nr.Adam, adam, rng.standard_normal((4, 7)), gradients(rng, 20), setting)
+    assert [str(row) for row in rows if not row.ok] == []
+
+
 def test_rules_have_the_references_names() -> None:
     assert RULES.keys() == OPTIMIZERS.keys()
 
@@ -137,6 +147,20 @@ def test_rules_have_the_references_names() -> None:
 def test_bad_options_are_refused(name: Any, options: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         make_optimizer(name, [torch.zeros(1, requires_grad=True)], **options)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({"lr": 0.1, "momentum": 0.8}, {"lr": 0.1, "momentum": 0.8}),
+        ({"decay_rate": 0.9}, {"alpha": 0.9}),
+        ({"beta1": 0.8, "beta2": 0.99}, {"betas": (0.8, 0.99)}),
+        ({"beta2": 0.99}, {"betas": (0.9, 0.99)}),
+        ({}, {}),
+    ],
+)
+def test_the_books_options_have_torchs_names(theirs: dict[str, float], ours: dict[str, Any]) -> None:
+    assert torch_options(theirs) == ours
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, overload
 
 import torch
@@ -18,16 +18,20 @@ class BookAdam(Optimizer):
     """Adam as the book writes it: p -= lr_t m / (sqrt(v) + 1e-7), lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t).
 
     torch.optim.Adam adds its eps after the bias correction of v, so it equals this rule at no constant eps
-    (arXiv:1412.6980 names both forms in section 2). ValueError, TypeError for a negative lr or betas outside [0, 1).
+    (arXiv:1412.6980 names both forms in section 2). As in the book, a group of parameters has one count of steps t.
+    capturable keeps t on the parameters' device, so that a CUDA graph can hold the step.
+    ValueError, TypeError for a negative lr or betas outside [0, 1).
     """
 
-    def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+    def __init__(
+        self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), *, capturable: bool = False
+    ) -> None:
         check_number("lr", lr, 0)
         if len(betas) != 2:
             raise ValueError(f"betas must be two numbers, got {betas!r}")
         for beta in betas:
             check_number("betas", beta, 0, math.nextafter(1, 0))
-        super().__init__(params, {"lr": lr, "betas": betas})
+        super().__init__(params, {"lr": lr, "betas": betas, "capturable": capturable, "step": 0})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -43,26 +47,44 @@ class BookAdam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    self._update(param, param.grad, group["lr"], *group["betas"])
+            params = [param for param in group["params"] if param.grad is not None]
+            if params:
+                self._update(params, group)
         return loss
 
-    def _update(self, param: Tensor, grad: Tensor, lr: float, beta1: float, beta2: float) -> None:
-        state = self.state[param]
-        if not state:
-            state["step"] = 0
-            state["exp_avg"] = torch.zeros_like(param)
-            state["exp_avg_sq"] = torch.zeros_like(param)
-        state["step"] += 1
-        m, v, t = state["exp_avg"], state["exp_avg_sq"], state["step"]
-        m.lerp_(grad, 1 - beta1)
-        v.lerp_(grad * grad, 1 - beta2)
-        lr_t = lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-        param.addcdiv_(m, self._denominator(v), value=-lr_t)
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        beta1, beta2 = group["betas"]
+        grads = [param.grad for param in params if param.grad is not None]
+        m, v = self._moments(params, "exp_avg"), self._moments(params, "exp_avg_sq")
+        torch._foreach_lerp_(m, grads, 1 - beta1)
+        torch._foreach_lerp_(v, torch._foreach_mul(grads, grads), 1 - beta2)
+        change = torch._foreach_div(m, self._denominators(v))
+        torch._foreach_mul_(change, self._rate(group, params[0]))
+        torch._foreach_sub_(params, change)
 
-    def _denominator(self, v: Tensor) -> Tensor:
-        return v.sqrt().add_(EPS)
+    def _moments(self, params: list[Tensor], name: str) -> list[Tensor]:
+        for param in params:
+            if name not in self.state[param]:
+                self.state[param][name] = torch.zeros_like(param)
+        return [self.state[param][name] for param in params]
+
+    def _denominators(self, v: list[Tensor]) -> list[Tensor]:
+        roots = torch._foreach_sqrt(v)
+        torch._foreach_add_(roots, EPS)
+        return list(roots)
+
+    def _rate(self, group: dict[str, Any], param: Tensor) -> Any:
+        """lr_t of the step that this begins: a float, or with capturable a tensor () of param's dtype and device."""
+        beta1, beta2 = group["betas"]
+        if not group["capturable"]:
+            group["step"] += 1
+            t = group["step"]
+            return group["lr"] * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+        # In float64 whatever the parameters are, as Python's floats above; no copy once it is there.
+        group["step"] = steps = torch.as_tensor(group["step"], dtype=torch.float64, device=param.device)
+        steps += 1
+        rate = group["lr"] * (1 - beta2**steps).sqrt() / (1 - beta1**steps)
+        return rate.to(param.dtype)
 
 
 class Rule(NamedTuple):
@@ -85,11 +107,19 @@ RULES = {
 }
 
 
-def make_optimizer(name: str, params: Iterable[Tensor], **options: Any) -> Optimizer:
+# Where torch has another word for an option of the book's.
+TORCH_NAMES = {"decay_rate": "alpha"}
+
+# Rules whose state a CUDA graph can hold only if it is told; the others have none that a step reads.
+CAPTURABLE = ("rmsprop", "adam")
+
+
+def make_optimizer(name: str, params: Iterable[Tensor], *, capturable: bool = False, **options: Any) -> Optimizer:
     """The book's rule `name` (sgd, momentum, nesterov, adagrad, rmsprop, adam) over params, with its defaults.
 
-    options are torch's names: lr, momentum, alpha (the book's decay_rate), betas. ValueError for an unknown name or a
-    value out of range; TypeError for an option that the rule does not have.
+    options are torch's names: lr, momentum, alpha (the book's decay_rate), betas. capturable is for a step inside a
+    CUDA graph. ValueError for an unknown name or a value out of range; TypeError for an option that the rule does not
+    have.
     """
     if not isinstance(name, str) or name.lower() not in RULES:
         raise ValueError(f"optimizer must be one of {', '.join(RULES)}, got {name!r}")
@@ -99,4 +129,14 @@ def make_optimizer(name: str, params: Iterable[Tensor], **options: Any) -> Optim
             raise TypeError(f"{name} has the options {', '.join(rule.options)}, got {option}={value!r}")
         if option != "betas":  # which BookAdam checks
             check_number(option, value, 0, math.inf if option == "lr" else 1)
-    return rule.kind(params, **rule.fixed, **{**rule.options, **options})
+    graph: dict[str, Any] = {"capturable": True} if capturable and name.lower() in CAPTURABLE else {}
+    return rule.kind(params, **rule.fixed, **graph, **{**rule.options, **options})
+
+
+def torch_options(options: Mapping[str, float]) -> dict[str, Any]:
+    """make_optimizer's options for those of numpy_ref.optimizers: decay_rate is alpha, beta1 and beta2 are betas."""
+    found: dict[str, Any] = {TORCH_NAMES.get(name, name): value for name, value in options.items()}
+    if {"beta1", "beta2"} & found.keys():
+        default1, default2 = RULES["adam"].options["betas"]
+        found["betas"] = (found.pop("beta1", default1), found.pop("beta2", default2))
+    return found

@@ -365,23 +365,19 @@ LAYERS = [
 
 
 class _NoCorrection(BookAdam):
-    def _update(self, param: Tensor, *rest: Any) -> None:
-        super()._update(param, *rest)  # makes the state, at step 1
-        self.state[param]["step"] = 10**9
+    def _rate(self, group: dict[str, Any], param: Tensor) -> Any:
+        return group["lr"]
 
 
 class _StepOffByOne(BookAdam):
-    def _update(self, param: Tensor, *rest: Any) -> None:
-        if not self.state[param]:
-            super()._update(param.clone(), *rest)
-            zeros = torch.zeros_like(param)
-            self.state[param] = {"step": 1, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
-        super()._update(param, *rest)
+    def __init__(self, params: list[Tensor]) -> None:
+        super().__init__(params)
+        self.param_groups[0]["step"] = 1
 
 
 class _EpsInside(BookAdam):
-    def _denominator(self, v: Tensor) -> Tensor:
-        return (v + EPS).sqrt()
+    def _denominators(self, v: list[Tensor]) -> list[Tensor]:
+        return [(entry + EPS).sqrt() for entry in v]
 
 
 def _erratum(rule: nr.Nesterov, name: str, param: Array, grad: Array) -> None:
