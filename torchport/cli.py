@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import Field
+from typing import Any
 
 import torch
 
 from torchport.checks import check_device
 from torchport.data import DataError
 
-BAD_INPUT = 2  # exit status
+BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses
 
 
 def run(main: Callable[[], int]) -> int:
@@ -26,7 +28,7 @@ def run(main: Callable[[], int]) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def device(name: str) -> str:
@@ -49,6 +51,30 @@ def count(minimum: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def add_field(parser: argparse.ArgumentParser, option: Field[Any]) -> None:
+    """The option of a configuration's field, with its help; left out of the namespace where it was not given."""
+    about, flag = option.metadata, f"--{option.name.replace('_', '-')}"
+    text = about["help"] if option.default is None else f"{about['help']} (default: {option.default})"
+    if option.type == "bool":
+        parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=about["help"])
+        return
+    kind: Callable[[str], Any] = str if "str" in str(option.type) else number
+    if about["minimum"] is not None:
+        kind = count(about["minimum"])
+    metavar = None if about["choices"] else option.name.upper()
+    parser.add_argument(
+        flag, type=kind, choices=about["choices"], metavar=metavar, default=argparse.SUPPRESS, help=text
+    )
+
+
+def number(text: str) -> float:
+    """argparse type: a float."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
 
 
 def add_geometry(parser: argparse.ArgumentParser) -> None:

@@ -90,3 +90,6 @@ def _in_book_format(
     x = images.astype(np.float32) / np.float32(255) if normalize else images
     t = np.eye(10)[labels] if one_hot_label else labels
     return x.reshape(len(x), -1) if flatten else x, t
+
+
+DATA_SETS = {"mnist": mnist}

@@ -20,7 +20,12 @@ def softmax_with_loss(input: Tensor, target: Tensor) -> Tensor:
     0..C-1, or one-hot (N, C). ValueError for other shapes, labels out of range or an empty batch; TypeError for
     labels that are not integers.
     """
-    loss: Tensor = _SoftmaxWithLoss.apply(input, _labels(input, target))
+    return unchecked_loss(input, _labels(input, target))
+
+
+def unchecked_loss(input: Tensor, labels: Tensor) -> Tensor:
+    """softmax_with_loss for labels int64 (N,) in 0..C-1 that were checked before: nothing waits for the device."""
+    loss: Tensor = _SoftmaxWithLoss.apply(input, labels.unsqueeze(1))
     return loss
 
 
@@ -48,7 +53,7 @@ class _SoftmaxWithLoss(torch.autograd.Function):
 
 
 def _labels(input: Tensor, target: Tensor) -> Tensor:
-    """target as int64 labels (N, 1), checked."""
+    """target as int64 labels (N,), checked."""
     n, classes = check_floating("input", check_tensor("input", input, ndim=2)).shape
     if check_tensor("target", target).device != input.device:
         raise ValueError(f"target is on {target.device}, input on {input.device}: move one with .to()")
@@ -57,14 +62,14 @@ def _labels(input: Tensor, target: Tensor) -> Tensor:
     if target.shape == input.shape:
         labels = target.argmax(dim=1)
         _require(((target == 0) | (target == 1)).all() & (target.sum(dim=1) == 1).all(), "target rows must be one-hot")
-        return labels.unsqueeze(1)
+        return labels
     if target.shape != (n,):
         raise ValueError(f"target must be labels ({n},) or one-hot ({n}, {classes}), got shape {tuple(target.shape)}")
     if target.dtype.is_floating_point:
         raise TypeError(f"labels must be integers, got dtype {target.dtype}")
     labels = target.long()  # in uint8, 256 would wrap to 0
     _require((labels >= 0).all() & (labels < classes).all(), f"labels must be in 0..{classes - 1}", labels)
-    return labels.unsqueeze(1)
+    return labels
 
 
 def _require(condition: Tensor, expected: str, found: Tensor | None = None) -> None:

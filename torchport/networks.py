@@ -29,7 +29,11 @@ class SimpleConvNet(nn.Sequential):
     """
 
     conv1: nn.Conv2d
+    relu1: nn.ReLU
+    pool1: nn.MaxPool2d
+    flatten: nn.Flatten
     affine1: nn.Linear
+    relu2: nn.ReLU
     affine2: nn.Linear
 
     def __init__(

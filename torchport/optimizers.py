@@ -31,7 +31,15 @@ class BookAdam(Optimizer):
             raise ValueError(f"betas must be two numbers, got {betas!r}")
         for beta in betas:
             check_number("betas", beta, 0, math.nextafter(1, 0))
-        super().__init__(params, {"lr": lr, "betas": betas, "capturable": capturable, "step": 0})
+        super().__init__(params, {"lr": lr, "betas": betas, "capturable": capturable})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; the group starts at step 0."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        device = group["params"][0].device if group["capturable"] else "cpu"
+        # In float64 whatever the parameters are, as Python's floats.
+        group.setdefault("step", torch.zeros((), dtype=torch.float64, device=device))
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -77,13 +85,12 @@ class BookAdam(Optimizer):
         """lr_t of the step that this begins: a float, or with capturable a tensor () of param's dtype and device."""
         beta1, beta2 = group["betas"]
         if not group["capturable"]:
-            group["step"] += 1
-            t = group["step"]
+            t = group["step"].add_(1).item()
             return group["lr"] * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-        # In float64 whatever the parameters are, as Python's floats above; no copy once it is there.
-        group["step"] = steps = torch.as_tensor(group["step"], dtype=torch.float64, device=param.device)
-        steps += 1
-        rate = group["lr"] * (1 - beta2**steps).sqrt() / (1 - beta1**steps)
+        # A state_dict may have brought it from elsewhere.
+        group["step"] = t = group["step"].to(param.device)
+        t += 1
+        rate = group["lr"] * (1 - beta2**t).sqrt() / (1 - beta1**t)
         return rate.to(param.dtype)
 
 

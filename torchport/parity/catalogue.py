@@ -372,7 +372,7 @@ class _NoCorrection(BookAdam):
 class _StepOffByOne(BookAdam):
     def __init__(self, params: list[Tensor]) -> None:
         super().__init__(params)
-        self.param_groups[0]["step"] = 1
+        self.param_groups[0]["step"] += 1
 
 
 class _EpsInside(BookAdam):

@@ -1,0 +1,110 @@
+"""Train the book's network as the book does: python scripts/train.py
+
+On CUDA where there is one. The run is kept in a folder: weights for torch and for the book's code, metrics, curves, and
+a checkpoint from which --resume goes on. In float64 it is the book's own run:
+    python scripts/train.py --dtype float64 --log-loss after
+On several GPUs, or processes on CPUs: torchrun --nproc-per-node=2 scripts/train.py
+Exit status: 0 trained, 1 diverged, 2 bad input, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from torchport import cli
+from torchport.training import Config, Diverged, Progress, Result, Stopped, resume, train
+from torchport.training.ranks import is_first
+
+RUNS = Path("runs")
+RESUMABLE = ("epochs", "device")  # what may be given beside --resume
+
+
+def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
+    """The options of Config that were given, and those of the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for option in fields(Config):
+        cli.add_field(parser, option)
+    folder = parser.add_argument_group("the run's folder")
+    folder.add_argument(
+        "--out", type=Path, metavar="DIR", help="(default: runs/1, runs/2, ..., the first that is free)"
+    )
+    folder.add_argument("--resume", action="store_true", help="go on with the run in --out, as it was configured")
+    folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    args = parser.parse_args()
+    given = {option.name: getattr(args, option.name) for option in fields(Config) if hasattr(args, option.name)}
+    if args.resume:
+        if args.out is None or args.overwrite:
+            parser.error("--resume goes with --out DIR, the run's folder, and without --overwrite")
+        fixed = [f"--{name.replace('_', '-')}" for name in given if name not in RESUMABLE]
+        if fixed:
+            parser.error(f"--resume keeps the run's own configuration, got {', '.join(fixed)}")
+    return given, args
+
+
+def next_free_folder() -> Path:
+    return next(path for number in range(1, 10**9) if not (path := RUNS / str(number)).exists())
+
+
+class Screen:
+    """A bar of steps on a terminal, and a line per epoch everywhere."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(unit="step", dynamic_ncols=True, disable=None if is_first() else True)
+
+    def show(self, progress: Progress) -> None:
+        self._bar.total = progress.steps
+        self._bar.update(progress.step - self._bar.n)
+        found = progress.record
+        if found is None:
+            self._bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
+            return
+        epochs = progress.steps // (found.step // found.epoch)
+        self._bar.set_postfix(loss=f"{progress.loss:.4f}", test=f"{found.test_accuracy:.4f}", refresh=False)
+        tqdm.write(
+            f"epoch {found.epoch}/{epochs}  loss {found.loss:.4f}  accuracy: training {found.train_accuracy:.4f}, "
+            f"test {found.test_accuracy:.4f}"
+        )
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def main() -> int:
+    given, args = parse_arguments()
+    out = args.out or next_free_folder()
+    screen = Screen()
+    try:
+        if args.resume:
+            result = resume(out, epochs=given.get("epochs"), device=given.get("device"), watch=screen.show)
+        else:
+            result = train(Config(**given), out=out, overwrite=args.overwrite, watch=screen.show)
+    except Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        if is_first():
+            print(f"{stopped}: go on with python scripts/train.py --out {out} --resume", file=sys.stderr)
+        return cli.INTERRUPTED
+    finally:
+        screen.close()
+    if is_first():
+        print_result(result, out)
+    return 0
+
+
+def print_result(result: Result, out: Path) -> None:
+    loss = "after each update, as in the book" if result.config.log_loss == "after" else "of the step itself"
+    times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.seconds.items())
+    print(f"test accuracy {result.test_accuracy:.4f} on all {len(result.predictions)} test images; losses are {loss}")
+    print(f"{result.device}: {times}")
+    print(f"saved in {out}; python scripts/evaluate.py {out} shows the mistakes")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,11 @@
+"""Training as a library: train(Config()) is the book's run; scripts/train.py is its command."""
+
+from torchport.training.config import Config as Config
+from torchport.training.folder import Record as Record
+from torchport.training.loop import Diverged as Diverged
+from torchport.training.loop import Progress as Progress
+from torchport.training.loop import Result as Result
+from torchport.training.loop import Stopped as Stopped
+from torchport.training.loop import resume as resume
+from torchport.training.loop import train as train
+from torchport.training.samples import Samples as Samples

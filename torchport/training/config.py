@@ -1,0 +1,137 @@
+"""What a training run is: one dataclass, the same in the library, on the command line and in a run's folder."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+
+from numpy_ref.checks import check_int, check_number
+from numpy_ref.optimizers import OPTIMIZERS
+from torchport.data import DATA_SETS
+from torchport.networks import CONVOLUTIONS
+from torchport.parity.setting import BFLOAT16, IEEE, TF32
+
+NUMPY = "numpy"
+MODELS = (*CONVOLUTIONS, NUMPY)
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+PRECISIONS = {"full": IEEE, "tf32": TF32, "bf16": BFLOAT16}
+BOOK, EPOCH = "book", "epoch"
+BEFORE, AFTER = "step", "after"
+
+LARGEST_SEED = 2**32 - 1  # NumPy's
+
+# Options of the rules; which rule has which is read from numpy_ref.
+RULE_OPTIONS = ("lr", "momentum", "decay_rate", "beta1", "beta2")
+
+
+def _option(default: Any, help: str, choices: Any = None, minimum: int | None = None) -> Any:
+    """A field with what the command line says of it; minimum makes it an integer."""
+    return field(default=default, metadata={"help": help, "choices": choices and tuple(choices), "minimum": minimum})
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training run, but for the folder it is saved in. ValueError, TypeError for values that make none.
+
+    None stands for a default that depends on something else: the rule's own lr, all training images, CUDA where it is.
+    """
+
+    data: str = _option("mnist", "data set; drawn is made here and needs no network", DATA_SETS)
+    data_dir: str | None = _option(None, "folder of the data, a torchvision root (default: $TORCHPORT_DATA or data/)")
+    train_size: int | None = _option(None, "train on the first so many images only (default: all)", minimum=1)
+    model: str = _option("conv2d", "nn.Conv2d, the im2col port, or the NumPy reference itself", MODELS)
+    init: str | None = _option(None, "start from the weights in this params.pkl or .pt (default: the book's start)")
+    epochs: int = _option(20, "passes over the data", minimum=1)
+    batch_size: int = _option(100, "images per step", minimum=1)
+    sampling: str = _option(
+        BOOK, "batches: the book's draws with replacement, or a permutation an epoch", (BOOK, EPOCH)
+    )
+    seed: int = _option(0, "of NumPy's legacy stream, from which weights and batches are drawn", minimum=0)
+    optimizer: str = _option("adam", "the book's update rule", OPTIMIZERS)
+    lr: float | None = _option(None, "learning rate (default: the rule's, 0.001 for adam, else 0.01)")
+    momentum: float | None = _option(None, "of momentum and nesterov (default: 0.9)")
+    decay_rate: float | None = _option(None, "of rmsprop (default: 0.99)")
+    beta1: float | None = _option(None, "of adam (default: 0.9)")
+    beta2: float | None = _option(None, "of adam (default: 0.999)")
+    log_loss: str = _option(
+        BEFORE, "log the loss that the step itself computes, or, as the book, that after its update", (BEFORE, AFTER)
+    )
+    dtype: str = _option("float32", "of weights and arithmetic; float64 follows the book's run", DTYPES)
+    precision: str = _option("full", "of products in float32, less than full on CUDA only", PRECISIONS)
+    device: str | None = _option(None, "cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)")
+    deterministic: bool = _option(False, "only algorithms that give the same bits in every run")
+    compile: bool = _option(False, "compile the network with torch.compile, which takes a minute and pays on CUDA")
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            _check_kind(option.name, getattr(self, option.name), option.type, option.metadata)
+        check_int("seed", self.seed, 0)
+        if self.seed > LARGEST_SEED:
+            raise ValueError(f"seed must be at most {LARGEST_SEED}, got {self.seed}")
+        self._check_rule()
+        self._check_arithmetic()
+
+    @property
+    def rule_options(self) -> dict[str, float]:
+        """The update rule's options that were given, under the book's names."""
+        return {name: getattr(self, name) for name in RULE_OPTIONS if getattr(self, name) is not None}
+
+    @property
+    def on_numpy(self) -> bool:
+        """Whether the reference trains, and not a port."""
+        return self.model == NUMPY
+
+    def to_json(self) -> str:
+        """All fields, a line each."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """The inverse of to_json. ValueError, TypeError for other text."""
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError(f"expected a JSON object, got {type(found).__name__}")
+        known = {option.name for option in fields(cls)}
+        if found.keys() != known:
+            raise ValueError(f"missing {sorted(known - found.keys())}, unexpected {sorted(found.keys() - known)}")
+        return cls(**found)
+
+    def _check_rule(self) -> None:
+        rule: Callable[..., Any] = OPTIMIZERS[self.optimizer]
+        known = inspect.signature(rule).parameters
+        for name, value in self.rule_options.items():
+            if name not in known:
+                raise ValueError(f"{self.optimizer} has the options {', '.join(known)}, got {name}={value}")
+            check_number(name, value, 0)
+        rule(**self.rule_options)  # which checks their ranges
+        if self.optimizer == "nesterov" and self.momentum == 0:
+            raise ValueError("momentum must be above 0 for nesterov, got 0: that is sgd")
+
+    def _check_arithmetic(self) -> None:
+        if self.precision != "full" and self.dtype != "float32":
+            raise ValueError(f"precision {self.precision} goes with dtype float32, got {self.dtype}")
+        if not self.on_numpy:
+            return
+        for name, usable in (("device", (None, "cpu")), ("precision", ("full",)), ("compile", (False,))):
+            if getattr(self, name) not in usable:
+                raise ValueError(f"model numpy runs on the CPU as it is, got {name}={getattr(self, name)}")
+
+
+def _check_kind(name: str, value: object, kind: Any, metadata: Any) -> None:
+    """value is one of the choices, an int of at least the minimum, or of the annotated type. ValueError, TypeError."""
+    if value is None and "None" in kind:
+        return
+    if metadata["choices"]:
+        if value not in metadata["choices"]:
+            raise ValueError(f"{name} must be one of {', '.join(metadata['choices'])}, got {value!r}")
+    elif metadata["minimum"] is not None:
+        check_int(name, value, metadata["minimum"])
+    elif "bool" in kind and not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    elif "str" in kind and not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {value!r}")

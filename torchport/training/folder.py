@@ -1,0 +1,157 @@
+"""A run's folder: what is in it, and in which order it gets there, so that nothing is lost at any moment."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from numpy_ref.checks import Array
+from numpy_ref.files import replace_file
+from numpy_ref.params import write_params
+from torchport.training.config import Config
+from torchport.weights import save_state_dict, to_state_dict
+
+CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"
+MODEL, PARAMS, CURVES = "model.pt", "params.pkl", "curves.png"
+FILES = (CONFIG, METRICS, CHECKPOINT, MODEL, PARAMS, CURVES)
+
+VERSION = 1  # of the checkpoint's layout
+
+
+class Record(NamedTuple):
+    """One evaluation, at the end of an epoch."""
+
+    epoch: int  # from 1
+    step: int  # updates so far
+    loss: float  # mean of the epoch's logged losses
+    train_accuracy: float  # 0 to 1, on the first of the training images
+    test_accuracy: float  # 0 to 1, on all test images
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run between two steps. The batches to come follow from the seed and the step, so no random state is kept."""
+
+    step: int  # updates so far
+    losses: torch.Tensor  # logged, float64 (step,)
+    records: Sequence[Record]
+    state: Mapping[str, Any]  # Learner.state()
+
+
+class RunFolder:
+    """Files of one run. Each is replaced whole or not at all; OSError says what became of the run.
+
+    config.json comes after the first checkpoint, so a folder that has it can be resumed. metrics.jsonl is written anew
+    from the checkpoint on resuming, so an evaluation is never missing nor there twice.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._saved_step: int | None = None
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run has begun here."""
+        return (self.path / CONFIG).exists()
+
+    def create(self, config: Config, checkpoint: Checkpoint, overwrite: bool) -> None:
+        """Begin a run. ValueError where the folder holds another, unless overwrite."""
+        self.check_free(overwrite)
+        with self._guarded(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name in FILES:  # config.json first: what is left of an overwritten run is none
+                (self.path / name).unlink(missing_ok=True)
+        self.save(checkpoint)
+        self._write_metrics(checkpoint.records)
+        self._replace(CONFIG, config.to_json().encode())
+
+    def check_free(self, overwrite: bool) -> None:
+        """ValueError where the folder holds another run, unless overwrite."""
+        if self.is_run and not overwrite:
+            raise ValueError(
+                f"{self.path} holds another run: name another folder, resume that run, or have it overwritten"
+            )
+
+    def read_config(self) -> Config:
+        """The run's configuration. ValueError where there is no run, or no longer one."""
+        if not self.is_run:
+            raise ValueError(f"{self.path} holds no run to resume (no {CONFIG}): start one there without resuming")
+        try:
+            return Config.from_json((self.path / CONFIG).read_text())
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.path / CONFIG} is damaged ({error}): start anew in another folder") from error
+
+    def read_checkpoint(self) -> Checkpoint:
+        """The run's last checkpoint. ValueError where it is missing or damaged."""
+        path = self.path / CHECKPOINT
+        try:
+            found = torch.load(path, weights_only=True)
+            if found.pop("version") != VERSION:
+                raise ValueError(f"not of version {VERSION}")
+            return Checkpoint(**{**found, "records": [Record(**record) for record in found["records"]]})
+        except Exception as error:  # torch.load raises whatever the bytes lead it to
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{path} cannot be read ({reason}): start anew in another folder") from error
+
+    def restart(self, checkpoint: Checkpoint) -> None:
+        """Forget what was written after the checkpoint, from which the run goes on."""
+        self._saved_step = checkpoint.step
+        self._write_metrics(checkpoint.records)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint."""
+        found = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+        buffer = io.BytesIO()
+        torch.save({"version": VERSION, **found, "records": [r._asdict() for r in checkpoint.records]}, buffer)
+        self._replace(CHECKPOINT, buffer.getvalue())
+        self._saved_step = checkpoint.step
+
+    def append(self, record: Record) -> None:
+        """One more line of metrics."""
+        path = self.path / METRICS
+        with self._guarded(path), path.open("a") as file:
+            file.write(_line(record))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, params: Mapping[str, Array]) -> None:
+        """The trained weights, as torch and as the book's code read them."""
+        with self._guarded(self.path / MODEL):
+            save_state_dict(to_state_dict(params), self.path / MODEL)
+        with self._guarded(self.path / PARAMS):
+            write_params(params, self.path / PARAMS)
+
+    def _write_metrics(self, records: Sequence[Record]) -> None:
+        self._replace(METRICS, "".join(map(_line, records)).encode())
+
+    def _replace(self, name: str, data: bytes) -> None:
+        def verify(written: Path) -> None:
+            if written.read_bytes() != data:
+                raise OSError(f"{self.path / name}: what was written does not read back as it was")
+
+        with self._guarded(self.path / name):
+            replace_file(self.path / name, data, verify)
+
+    @contextmanager
+    def _guarded(self, path: Path) -> Iterator[None]:
+        """An OSError on writing path says what is left, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            kept = "no step is lost, as none is done" if not self._saved_step else f"step {self._saved_step} is kept"
+            reason = error.strerror or str(error)
+            raise OSError(
+                error.errno, f"{path} cannot be written ({reason}): {kept}; make room or mend the folder, then resume"
+            ) from error
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record._asdict()) + "\n"

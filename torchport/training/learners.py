@@ -1,0 +1,226 @@
+"""What learns: a port on its device, one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from numpy_ref.checks import Array
+from torchport.loss import unchecked_loss
+from torchport.networks import SimpleConvNet
+from torchport.optimizers import make_optimizer, torch_options
+from torchport.parity.setting import Setting
+from torchport.training.config import AFTER, BOOK, DTYPES, PRECISIONS, Config
+from torchport.training.graph import captured
+from torchport.training.ranks import Ranks
+from torchport.training.samples import Samples
+from torchport.training.state import copied, put_back
+from torchport.weights import to_params
+
+TEST, TRAIN = "test", "train"
+
+# Images evaluated at a time: enough to fill a GPU, few enough for a CPU's cache.
+EVALUATED = {"cuda": 1000, "cpu": 200}
+
+
+class Learner(Protocol):
+    """A network in training, on whatever it runs."""
+
+    def begin(self, order: Array, step: int) -> None:
+        """Start an epoch with these samples (indices,), at its step-th batch."""
+
+    def advance(self, steps: int) -> Array:
+        """Take the next steps batches; the loss of each, float64 (steps,)."""
+
+    def predict(self, part: str, n: int | None = None) -> Array:
+        """Classes int64 (n,) of the first n images of TRAIN or TEST (None: of all)."""
+
+    def params(self) -> dict[str, Array]:
+        """The weights under the book's names."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a step reads and changes: nested dicts of tensors on the CPU, and numbers."""
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over a state, in place. ValueError where it is another network's or rule's."""
+
+
+class PoolFirst(nn.Module):
+    """A SimpleConvNet's outputs with relu after pooling, where it has a quarter of the work.
+
+    Equal to the bit, in outputs and gradients: relu is monotonic, so it keeps the maximum and its place; where a
+    window holds nothing above 0, neither order passes a gradient.
+    """
+
+    def __init__(self, net: SimpleConvNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Logits (N, classes) of input (N, C, H, W)."""
+        net = self.net
+        pooled = net.relu1(net.pool1(net.conv1(input)))
+        output: Tensor = net.affine2(net.relu2(net.affine1(net.flatten(pooled))))
+        return output
+
+
+class TorchLearner:
+    """A port and its update rule on one device, with all data there; on CUDA a step is one graph.
+
+    Across several ranks each takes its share of every batch, and DistributedDataParallel averages the gradients.
+    """
+
+    def __init__(
+        self, config: Config, params: Mapping[str, Array], samples: Samples, device: torch.device, ranks: Ranks
+    ) -> None:
+        self._config, self._device, self._ranks = config, device, ranks
+        self._setting = Setting(DTYPES[config.dtype], str(device), PRECISIONS[config.precision])
+        self._parts = {
+            TRAIN: [torch.from_numpy(part).to(device) for part in (samples.x_train, samples.t_train)],
+            TEST: [torch.from_numpy(part).to(device) for part in (samples.x_test, samples.t_test)],
+        }
+        self._net = SimpleConvNet.from_params(params, config.model, device=device)
+        # oneDNN and cuDNN are faster so; the layout changes, no value does.
+        nn.Module.to(self._net, memory_format=torch.channels_last)
+        network = PoolFirst(self._net)
+        self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
+        self._parallel = _parallel(self._network, device) if ranks.size > 1 else self._network
+        graph = device.type == "cuda" and ranks.size == 1
+        self._optimizer = make_optimizer(
+            config.optimizer, self._net.parameters(), capturable=graph, **torch_options(config.rule_options)
+        )
+        _make_state(self._optimizer)
+        self._make_buffers(samples)
+        if graph:
+            self._capture()
+
+    def _make_buffers(self, samples: Samples) -> None:
+        """Tensors that stay where they are, so that a graph can read and write them."""
+        n, size = len(samples.x_train), self._config.batch_size
+        steps = -(-n // size)
+        self._order = torch.zeros(steps * size, dtype=torch.int64, device=self._device)
+        self._left = 0  # indices of the order that no step has taken
+        self._step = torch.zeros((), dtype=torch.int64, device=self._device)  # within the epoch
+        self._slots = torch.arange(steps, device=self._device)
+        self._losses = torch.zeros(steps, dtype=torch.float64, device=self._device)
+        self._rows: dict[int, Tensor] = {}  # by size of the batch, this rank's positions in it
+        chunk = EVALUATED.get(self._device.type, EVALUATED["cpu"])
+        self._chunk = torch.zeros(chunk, *samples.x_train.shape[1:], dtype=torch.uint8, device=self._device)
+        self._classes = torch.zeros(chunk, dtype=torch.int64, device=self._device)
+        # A tensor, since CUDA divides by a Python number as it multiplies by its reciprocal: not quite the book's x.
+        self._white = torch.tensor(255.0, device=self._device)
+        # Replaced by graphs on CUDA.
+        self._take_full: Callable[[], None] = partial(self._take, size)
+        self._predict_full: Callable[[], None] = self._predict_chunk
+
+    def begin(self, order: Array, step: int) -> None:
+        self._order[: len(order)].copy_(torch.from_numpy(order))
+        self._left = len(order) - step * self._config.batch_size
+        self._step.fill_(step)
+
+    def advance(self, steps: int) -> Array:
+        for _ in range(steps):
+            if self._left >= self._config.batch_size:
+                self._take_full()
+            else:
+                self._take(self._left)
+            self._left -= self._config.batch_size
+        done = int(self._step.item())
+        return np.asarray(self._ranks.sum(self._losses[done - steps : done].clone()).cpu().numpy())
+
+    def predict(self, part: str, n: int | None = None) -> Array:
+        images = self._parts[part][0][:n]
+        found = torch.zeros(len(images), dtype=torch.int64, device=self._device)
+        mine = self._ranks.share(len(images))
+        for start in range(mine.start, mine.stop, len(self._chunk)):
+            batch = images[start : min(start + len(self._chunk), mine.stop)]
+            self._chunk[: len(batch)].copy_(batch)
+            self._predict_full()
+            found[start : start + len(batch)].copy_(self._classes[: len(batch)])
+        return np.asarray(self._ranks.sum(found).cpu().numpy())
+
+    def params(self) -> dict[str, Array]:
+        return to_params(self._net.state_dict())
+
+    def state(self) -> dict[str, Any]:
+        own: dict[str, Any] = copied(self._own_state())
+        return own
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            put_back(self._own_state(), state)
+
+    def _own_state(self) -> dict[str, Any]:
+        """The very tensors that a step changes; numbers of the rule that no step changes are the configuration's."""
+        rule = self._optimizer.state_dict()
+        steps = {i: group["step"] for i, group in enumerate(rule["param_groups"]) if "step" in group}
+        return {"model": self._net.state_dict(), "optimizer": {"state": rule["state"], "steps": steps}}
+
+    def _take(self, n: int) -> None:
+        """One step on the next n indices of the order."""
+        if n not in self._rows:
+            self._rows[n] = torch.tensor(list(self._ranks.share(n)), dtype=torch.int64, device=self._device)
+        index = self._order.index_select(0, self._step * self._config.batch_size + self._rows[n])
+        images, labels = (part.index_select(0, index) for part in self._parts[TRAIN])
+        self._optimizer.zero_grad()
+        with self._setting.computing():
+            loss = self._loss(self._parallel, images, labels, n)
+            loss.backward()
+        self._optimizer.step()
+        if self._config.log_loss == AFTER:
+            with torch.no_grad(), self._setting.computing():
+                loss = self._loss(self._network, images, labels, n)
+        # Not an assignment by index, which would be read on the host.
+        loss = loss.detach().double() / self._ranks.size
+        torch.where(self._slots == self._step, loss, self._losses, out=self._losses)
+        self._step += 1
+
+    def _loss(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, n: int) -> Tensor:
+        """This rank's part of the mean loss of a batch of n; times the number of ranks, whose mean is taken."""
+        logits = network(self._pixels(images))
+        if not len(images):
+            return logits.sum()  # 0, for the sake of its gradients, which the other ranks wait for
+        loss = unchecked_loss(logits, labels)
+        return loss if self._ranks.size == 1 else loss * (len(images) * self._ranks.size / n)
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        """uint8 as the book's float32 in 0..1, in the dtype of the weights."""
+        return (images.float() / self._white).to(self._setting.dtype)
+
+    def _predict_chunk(self) -> None:
+        with torch.no_grad(), self._setting.computing():
+            self._classes.copy_(self._network(self._pixels(self._chunk)).argmax(dim=1))
+
+    def _capture(self) -> None:
+        """From here on, a step and a chunk of predictions are a graph each."""
+        start = self.state()
+
+        def restore() -> None:
+            self.load(start)
+            self._step.zero_()
+
+        if len(self._parts[TRAIN][0]) >= self._config.batch_size or self._config.sampling == BOOK:
+            self._take_full = captured(self._take_full, restore, self._device)
+        self._predict_full = captured(self._predict_chunk, restore, self._device)
+
+
+def _parallel(network: Any, device: torch.device) -> nn.Module:
+    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+
+
+def _make_state(optimizer: torch.optim.Optimizer) -> None:
+    """Have optimizer allocate all that it keeps, at its start: torch's rules do that in their first step."""
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            param.grad = torch.zeros_like(param)
+        optimizer.step()  # along zeros, so nothing moves
+        for value in [group.get("step"), *(v for param in group["params"] for v in optimizer.state[param].values())]:
+            if isinstance(value, Tensor):
+                value.zero_()
+    optimizer.zero_grad()

@@ -1,0 +1,346 @@
+"""Training from a configuration to a result, with or without a folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import numpy_ref as nr
+from numpy_ref.checks import Array
+from torchport.checks import check_device
+from torchport.training.config import DTYPES, Config
+from torchport.training.folder import Checkpoint, Record, RunFolder
+from torchport.training.interrupts import StopRequest, stop_requests
+from torchport.training.learners import TEST, TRAIN, Learner, TorchLearner
+from torchport.training.ranks import Ranks, expected_ranks, joined, local_device
+from torchport.training.reference import NumpyLearner
+from torchport.training.samples import Samples, cut_and_checked, load_samples, orders
+from torchport.training.state import all_finite
+from torchport.weights import architecture, cast_params, load_weights, to_params
+
+# As the book's Trainer: the accuracy on training images is that of the first ones.
+TRAIN_EVALUATED = 1000
+
+SETUP, TRAINING, EVALUATION, SAVING = "setup", "training", "evaluation", "saving"
+
+RANKS_CHUNK = 10  # steps
+
+CHECKPOINT_SECONDS = 10.0  # at most so much work is lost to a kill, plus one step, or on CUDA one epoch
+
+CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS refuses to be deterministic
+
+
+class Diverged(ArithmeticError):
+    """A loss or a weight is no longer a number."""
+
+
+class Stopped(Exception):
+    """Somebody wanted to stop (Ctrl-C, SIGTERM). step says how far the run has come; its folder has all of that."""
+
+    def __init__(self, step: int, steps: int) -> None:
+        super().__init__(f"stopped at step {step} of {steps}")
+        self.step, self.steps = step, steps
+
+
+class Progress(NamedTuple):
+    """Where a run is, told after every few steps and every evaluation."""
+
+    step: int  # updates so far
+    steps: int  # of the whole run
+    loss: float  # the last one logged
+    record: Record | None  # the evaluation, where there has just been one
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has come to."""
+
+    config: Config
+    params: Mapping[str, Array]  # the book's names: W1 b1 W2 b2 W3 b3
+    losses: Array  # logged, float64 (steps,)
+    records: tuple[Record, ...]
+    predictions: Array  # of all test images, int64 (n,)
+    test_accuracy: float  # 0 to 1
+    device: str
+    seconds: Mapping[str, float]  # of set-up, training, evaluation and saving, since this process began the run
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass
+class Clock:
+    """Seconds spent, by what on."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def on(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def train(
+    config: Config,
+    *,
+    samples: Samples | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    watch: Watch = lambda progress: None,
+) -> Result:
+    """Train as config says, on samples (None: the data set that config names), and keep the run in the folder out.
+
+    watch is told of the progress, on the first rank; nothing is printed. ValueError, TypeError for values that do not
+    fit each other or this machine, or an out that holds another run, unless overwrite; DataError for data that is not
+    there; Diverged for a loss or weight that is no longer a number, and Stopped after Ctrl-C: both keep the last
+    checkpoint; OSError where out cannot be written.
+    """
+    folder = None if out is None else RunFolder(out)
+    if folder is not None:
+        folder.check_free(overwrite)
+    with _run(config, samples, folder, watch) as run:
+        run.start(overwrite)
+        return run.go()
+
+
+def resume(
+    out: str | Path,
+    *,
+    epochs: int | None = None,
+    device: str | None = None,
+    samples: Samples | None = None,
+    watch: Watch = lambda progress: None,
+) -> Result:
+    """Go on with the run in the folder out from its last checkpoint, to the end that it would have had.
+
+    epochs and device replace the run's own; so may the number of processes. Errors as train; ValueError where out
+    holds no run, or a damaged one.
+    """
+    folder = RunFolder(out)
+    config = folder.read_config()
+    config = replace(config, epochs=epochs or config.epochs, device=device or config.device)
+    checkpoint = folder.read_checkpoint()
+    with _run(config, samples, folder, watch) as run:
+        run.go_on_from(checkpoint)
+        return run.go()
+
+
+@contextmanager
+def _run(config: Config, samples: Samples | None, folder: RunFolder | None, watch: Watch) -> Iterator[_Run]:
+    """A run that is neither started nor resumed yet, in the surroundings that config asks for."""
+    clock = Clock()
+    with clock.on(SETUP):
+        device = _device_of(config)
+    with joined(device) as ranks, _algorithms(config.deterministic), stop_requests() as stop:
+        with clock.on(SETUP):
+            if samples is None:
+                with ranks.one_after_another():  # the first one downloads
+                    samples = load_samples(config)
+            samples = cut_and_checked(samples, config.train_size)
+        yield _Run(config, samples, device, ranks, folder, watch, clock, stop)
+
+
+class _Run:
+    """A training run between its surroundings: where it is, what learns, and what has been found so far."""
+
+    def __init__(
+        self,
+        config: Config,
+        samples: Samples,
+        device: torch.device,
+        ranks: Ranks,
+        folder: RunFolder | None,
+        watch: Watch,
+        clock: Clock,
+        stop: StopRequest,
+    ) -> None:
+        self._config, self._samples, self._device, self._ranks = config, samples, device, ranks
+        self._folder = folder if ranks.first else None
+        self._watch, self._clock, self._stop = watch if ranks.first else None, clock, stop
+        self._rng = np.random.RandomState(config.seed)
+        # Drawn even where other weights are used: the batches come from the same stream, after them.
+        self._start = nr.SimpleConvNet(samples.x_train.shape[1:], output_size=samples.classes, rng=self._rng).params
+        self._per_epoch = -(-len(samples.x_train) // config.batch_size)
+        self._steps = config.epochs * self._per_epoch
+        # A GPU runs ahead of Python for a whole epoch; ranks agree on stopping only now and then.
+        self._chunk = self._per_epoch if device.type == "cuda" else 1 if ranks.size == 1 else RANKS_CHUNK
+        self._step = 0
+        self._losses: list[Array] = []
+        self._records: list[Record] = []
+        self._predictions: Array | None = None
+        self._saved_at = time.monotonic()
+
+    def start(self, overwrite: bool) -> None:
+        """From the first step."""
+        with self._clock.on(SETUP):
+            params = self._start if self._config.init is None else self._init_params(self._config.init)
+            self._learner = self._make_learner(cast_params(params, DTYPES[self._config.dtype]))
+        if self._folder is not None:
+            with self._clock.on(SAVING):
+                self._folder.create(self._config, self._checkpoint(), overwrite)
+
+    def go_on_from(self, checkpoint: Checkpoint) -> None:
+        """From where checkpoint was written. ValueError where it is not of this run."""
+        with self._clock.on(SETUP):
+            if checkpoint.step > self._steps:
+                raise ValueError(f"epochs must be at least the {checkpoint.step // self._per_epoch} that the run has")
+            self._learner = self._make_learner(to_params(checkpoint.state["model"]))
+            self._learner.load(checkpoint.state)
+            self._step, self._losses = checkpoint.step, [checkpoint.losses.numpy()]
+            self._records = list(checkpoint.records)
+        if self._folder is not None:
+            with self._clock.on(SAVING):
+                self._folder.restart(checkpoint)
+
+    def go(self) -> Result:
+        """To the end."""
+        epoch, at = divmod(self._step, self._per_epoch)
+        for order in islice(orders(self._config, len(self._samples.x_train), self._rng), epoch, self._config.epochs):
+            with self._clock.on(TRAINING):
+                self._learner.begin(order, at)
+            self._train_epoch(at)
+            self._evaluate()
+            self._save_or_stop()
+            at = 0
+        return self._finish()
+
+    def _train_epoch(self, at: int) -> None:
+        while at < self._per_epoch:
+            steps = min(self._chunk, self._per_epoch - at)
+            with self._clock.on(TRAINING):
+                losses = self._learner.advance(steps)
+            at, self._step = at + steps, self._step + steps
+            self._check_finite(losses)
+            self._losses.append(losses)
+            self._tell(None)
+            if at < self._per_epoch:  # else after the evaluation, without which the checkpoint had a gap
+                self._save_or_stop()
+
+    def _evaluate(self) -> None:
+        with self._clock.on(EVALUATION):
+            shown = self._learner.predict(TRAIN, TRAIN_EVALUATED)
+            self._predictions = self._learner.predict(TEST)
+        self._records.append(
+            Record(
+                epoch=self._step // self._per_epoch,
+                step=self._step,
+                loss=float(np.concatenate(self._losses)[-self._per_epoch :].mean()),
+                train_accuracy=float(np.mean(shown == self._samples.t_train[: len(shown)])),
+                test_accuracy=float(np.mean(self._predictions == self._samples.t_test)),
+            )
+        )
+        if self._folder is not None:
+            with self._clock.on(SAVING):
+                self._folder.append(self._records[-1])
+        self._tell(self._records[-1])
+
+    def _save_or_stop(self) -> None:
+        stop = self._ranks.any(self._stop.made, self._device) and self._step < self._steps
+        if stop or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
+            self._save()
+        if stop:
+            raise Stopped(self._step, self._steps)
+
+    def _save(self) -> None:
+        with self._clock.on(SAVING):
+            checkpoint = self._checkpoint()
+            if not all_finite(checkpoint.state):
+                raise Diverged(self._diverged(f"a weight is no longer a number after step {self._step}"))
+            if self._folder is not None:
+                self._folder.save(checkpoint)
+        self._saved_at = time.monotonic()
+
+    def _finish(self) -> Result:
+        self._save()
+        if self._predictions is None:  # resumed at its end
+            with self._clock.on(EVALUATION):
+                self._predictions = self._learner.predict(TEST)
+        params, losses = self._learner.params(), np.concatenate(self._losses)
+        if self._folder is not None:
+            with self._clock.on(SAVING):
+                self._folder.finish(params)
+        return Result(
+            config=self._config,
+            params=params,
+            losses=losses,
+            records=tuple(self._records),
+            predictions=self._predictions,
+            test_accuracy=self._records[-1].test_accuracy,
+            device=str(self._device),
+            seconds=self._clock.seconds,
+        )
+
+    def _make_learner(self, params: Mapping[str, Array]) -> Learner:
+        if self._config.on_numpy:
+            return NumpyLearner(self._config, params, self._samples)
+        return TorchLearner(self._config, params, self._samples, self._device, self._ranks)
+
+    def _init_params(self, path: str) -> Mapping[str, Array]:
+        params = load_weights(path)
+        found = architecture(params)
+        expected = self._samples.x_train.shape[1:], self._samples.classes
+        if (found["input_dim"], found["output_size"]) != expected:
+            raise ValueError(
+                f"{path} is for images {found['input_dim']} in {found['output_size']} classes, the data has "
+                f"images {expected[0]} in {expected[1]}"
+            )
+        return params
+
+    def _checkpoint(self) -> Checkpoint:
+        losses = np.concatenate([np.zeros(0), *self._losses])
+        return Checkpoint(self._step, torch.from_numpy(losses), list(self._records), self._learner.state())
+
+    def _check_finite(self, losses: Array) -> None:
+        wrong = np.flatnonzero(~np.isfinite(losses))
+        if wrong.size:
+            step = self._step - len(losses) + int(wrong[0]) + 1
+            raise Diverged(self._diverged(f"the loss is {losses[wrong[0]]} at step {step}"))
+
+    def _diverged(self, what: str) -> str:
+        kept = "" if self._folder is None else f"; {self._folder.path} keeps the last good checkpoint"
+        return f"{what}: try a smaller lr{kept}"
+
+    def _tell(self, record: Record | None) -> None:
+        if self._watch is not None:
+            self._watch(Progress(self._step, self._steps, float(self._losses[-1][-1]), record))
+
+
+def _device_of(config: Config) -> torch.device:
+    """Where config's run takes place on this machine. ValueError where it cannot."""
+    if config.on_numpy:
+        if expected_ranks() > 1:
+            raise ValueError(f"model numpy runs in one process, got {expected_ranks()}")
+        return torch.device("cpu")
+    name = local_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_device("device", name)
+    device = torch.device(name)
+    if config.precision != "full" and device.type != "cuda":
+        raise ValueError(f"precision {config.precision} needs a CUDA device, got {name}")
+    return device
+
+
+@contextmanager
+def _algorithms(deterministic: bool) -> Iterator[None]:
+    """Only deterministic algorithms, if so asked, and as it was afterwards."""
+    if not deterministic:
+        yield
+        return
+    os.environ.setdefault(*CUBLAS_WORKSPACE)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

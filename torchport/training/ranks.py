@@ -1,0 +1,87 @@
+"""One training run on several devices: the processes that torchrun started, and what they say to each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among size of them; rank 0 writes and speaks."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, n: int) -> range:
+        """Which of n samples in order are this rank's: parts that differ by one at most, the larger ones first."""
+        small, larger = divmod(n, self.size)
+        start = self.rank * small + min(self.rank, larger)
+        return range(start, start + small + (self.rank < larger))
+
+    @contextmanager
+    def one_after_another(self) -> Iterator[None]:
+        """The first rank before all others."""
+        if not self.first:
+            dist.barrier()
+        yield
+        if self.first and self.size > 1:
+            dist.barrier()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """tensor, in place the sum of all ranks' tensors of its shape."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether flag is set on any rank."""
+        return flag if self.size == 1 else bool(self.sum(torch.tensor(int(flag), device=device)).item())
+
+
+def expected_ranks() -> int:
+    """How many processes torchrun, or whoever set its variables, has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks; before joined as well."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def local_device(device: str) -> str:
+    """device for this process: every one gets a GPU of its own. ValueError where there are too few."""
+    if expected_ranks() == 1 or torch.device(device).type != "cuda":
+        return device
+    here, number = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    if here > torch.cuda.device_count():
+        raise ValueError(f"{here} processes need a GPU each, found {torch.cuda.device_count()}: use --device cpu")
+    return f"cuda:{number}"
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """The group of torchrun's processes for the length of a with statement: NCCL on GPUs, gloo on CPUs."""
+    if expected_ranks() == 1:
+        yield Ranks()
+        return
+    own = not dist.is_initialized()
+    if own:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        if own:
+            dist.destroy_process_group()

@@ -1,0 +1,77 @@
+"""The NumPy reference as a learner: the same command, options and outputs as a port's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from numpy_ref.checks import Array
+from numpy_ref.optimizers import OPTIMIZERS
+from torchport.parity.cases import reference_of
+from torchport.training.config import AFTER, Config
+from torchport.training.learners import TEST, TRAIN
+from torchport.training.samples import Samples
+from torchport.training.state import copied, put_back
+from torchport.weights import STATE_DICT_KEYS, to_torch_layout
+
+
+class NumpyLearner:
+    """numpy_ref's network and update rule, in the dtype of params."""
+
+    def __init__(self, config: Config, params: Mapping[str, Array], samples: Samples) -> None:
+        self._config = config
+        self._parts = {TRAIN: (samples.x_train, samples.t_train), TEST: (samples.x_test, samples.t_test)}
+        self._network = reference_of(params)
+        self._rule = OPTIMIZERS[config.optimizer](**config.rule_options)
+        # The rules allocate what they keep in their first step: one along zeros moves nothing.
+        self._rule.update(self._network.params, {k: np.zeros_like(v) for k, v in self._network.params.items()})
+        self._rule.iter = 0
+        self._order = np.zeros(0, np.int64)
+
+    def begin(self, order: Array, step: int) -> None:
+        self._order = order[step * self._config.batch_size :]
+
+    def advance(self, steps: int) -> Array:
+        return np.array([self._take() for _ in range(steps)], np.float64)
+
+    def _take(self) -> float:
+        batch, self._order = np.split(self._order, [self._config.batch_size])
+        x, t = _pixels(self._parts[TRAIN][0][batch]), self._parts[TRAIN][1][batch]
+        self._rule.update(self._network.params, self._network.gradient(x, t))
+        if self._config.log_loss == AFTER:
+            return float(self._network.loss(x, t))
+        loss = self._network.last_layer.loss  # which gradient has left there
+        return float("nan") if loss is None else float(loss)
+
+    def predict(self, part: str, n: int | None = None) -> Array:
+        images = self._parts[part][0][:n]
+        size = self._config.batch_size
+        chunks = [self._network.predict(_pixels(images[i : i + size])) for i in range(0, len(images), size)]
+        return np.asarray(np.concatenate(chunks).argmax(axis=1))
+
+    def params(self) -> dict[str, Array]:
+        return {name: value.copy() for name, value in self._network.params.items()}
+
+    def state(self) -> dict[str, Any]:
+        return copied(self._own_state())
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        own = self._own_state()
+        put_back(own, state)
+        self._rule.iter = int(own["optimizer"]["steps"])
+
+    def _own_state(self) -> dict[str, Any]:
+        """Tensors that share the arrays' memory, and a copy of the count of steps."""
+        kept = {key: value for key, value in vars(self._rule).items() if isinstance(value, dict)}
+        shared = {key: {name: torch.from_numpy(value) for name, value in kept[key].items()} for key in kept}
+        layouts = {key: to_torch_layout(self._network.params[name]) for name, key in STATE_DICT_KEYS.items()}
+        model = {key: torch.from_numpy(value) for key, value in layouts.items()}
+        return {"model": model, "optimizer": {**shared, "steps": torch.tensor(self._rule.iter)}}
+
+
+def _pixels(images: Array) -> Array:
+    """uint8 as the book's float32 in 0..1."""
+    return images.astype(np.float32) / np.float32(255)

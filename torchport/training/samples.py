@@ -1,0 +1,58 @@
+"""What is trained on and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from numpy_ref.checks import Array, check_batch
+from numpy_ref.functions import class_labels
+from torchport.data import DATA_SETS
+from torchport.training.config import BOOK, Config
+
+
+class Samples(NamedTuple):
+    """Images uint8 (N, C, H, W), 0 to 255, and labels (N,), in 0..classes-1, of a training and a test set."""
+
+    x_train: Array
+    t_train: Array
+    x_test: Array
+    t_test: Array
+    classes: int = 10
+
+
+def load_samples(config: Config) -> Samples:
+    """The data set that config names. DataError."""
+    load = DATA_SETS[config.data]
+    return Samples(*load(True, config.data_dir), *load(False, config.data_dir))
+
+
+def cut_and_checked(samples: Samples, train_size: int | None) -> Samples:
+    """samples with the first train_size training images, labels as int64. ValueError, TypeError for what is amiss."""
+    if train_size is not None and train_size > len(samples.x_train):
+        raise ValueError(f"train_size must be at most {len(samples.x_train)}, which there are, got {train_size}")
+    x_train, x_test = samples.x_train[:train_size], samples.x_test
+    for name, images in (("x_train", x_train), ("x_test", x_test)):
+        if check_batch(name, images, ndim=4).dtype != np.uint8:
+            raise TypeError(f"{name} must be uint8, 0 to 255, got dtype {images.dtype}")
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise ValueError(f"x_train and x_test must have images of one size, got {x_train.shape} and {x_test.shape}")
+    t_train = class_labels(samples.t_train[:train_size], (len(x_train), samples.classes))
+    t_test = class_labels(samples.t_test, (len(x_test), samples.classes))
+    return Samples(x_train, t_train.astype(np.int64), x_test, t_test.astype(np.int64), samples.classes)
+
+
+def orders(config: Config, n: int, rng: np.random.RandomState) -> Iterator[Array]:
+    """For each epoch without end, which of n samples its steps take: batch_size indices a step, int64 (indices,).
+
+    "book" draws with replacement, as many as fill the last batch too; "epoch" permutes, so that the last batch may be
+    short. The stream is the one that has drawn the weights, so the batches are the book's.
+    """
+    steps = -(-n // config.batch_size)
+    while True:
+        if config.sampling == BOOK:
+            yield rng.choice(n, steps * config.batch_size)  # what choice(n, batch_size) draws in as many calls
+        else:
+            yield rng.permutation(n)
