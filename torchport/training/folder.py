@@ -69,6 +69,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             for name in FILES:  # config.json first: what is left of an overwritten run is none
                 (self.path / name).unlink(missing_ok=True)
+            self._sweep()
         self.save(checkpoint)
         self._write_metrics(checkpoint.records)
         self._replace(CONFIG, config.to_json().encode())
@@ -104,6 +105,8 @@ class RunFolder:
     def restart(self, checkpoint: Checkpoint) -> None:
         """Forget what was written after the checkpoint, from which the run goes on."""
         self._saved_step = checkpoint.step
+        with self._guarded(self.path):
+            self._sweep()
         self._write_metrics(checkpoint.records)
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -128,6 +131,12 @@ class RunFolder:
             save_state_dict(to_state_dict(params), self.path / MODEL)
         with self._guarded(self.path / PARAMS):
             write_params(params, self.path / PARAMS)
+
+    def _sweep(self) -> None:
+        """Remove what a kill has left of files half written."""
+        for name in FILES:
+            for left in self.path.glob(f".{name}.*.tmp"):
+                left.unlink(missing_ok=True)
 
     def _write_metrics(self, records: Sequence[Record]) -> None:
         self._replace(METRICS, "".join(map(_line, records)).encode())

@@ -91,7 +91,7 @@ class TorchLearner:
         network = PoolFirst(self._net)
         self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
         self._parallel = _parallel(self._network, device) if ranks.size > 1 else self._network
-        graph = device.type == "cuda" and ranks.size == 1
+        graph = uses_graphs(device, ranks)
         self._optimizer = make_optimizer(
             config.optimizer, self._net.parameters(), capturable=graph, **torch_options(config.rule_options)
         )
@@ -208,6 +208,11 @@ class TorchLearner:
         if len(self._parts[TRAIN][0]) >= self._config.batch_size or self._config.sampling == BOOK:
             self._take_full = captured(self._take_full, restore, self._device)
         self._predict_full = captured(self._predict_chunk, restore, self._device)
+
+
+def uses_graphs(device: torch.device, ranks: Ranks) -> bool:
+    """Whether a step is one CUDA graph: not across ranks, whose messages are awaited on the host."""
+    return device.type == "cuda" and ranks.size == 1
 
 
 def _parallel(network: Any, device: torch.device) -> nn.Module:

@@ -21,7 +21,7 @@ from torchport.training.config import DTYPES, Config
 from torchport.training.folder import Checkpoint, Record, RunFolder
 from torchport.training.interrupts import StopRequest, stop_requests
 from torchport.training.learners import TEST, TRAIN, Learner, TorchLearner
-from torchport.training.ranks import Ranks, expected_ranks, joined, local_device
+from torchport.training.ranks import Ranks, expected_ranks, join, local_device
 from torchport.training.reference import NumpyLearner
 from torchport.training.samples import Samples, cut_and_checked, load_samples, orders
 from torchport.training.state import all_finite
@@ -143,7 +143,8 @@ def _run(config: Config, samples: Samples | None, folder: RunFolder | None, watc
     clock = Clock()
     with clock.on(SETUP):
         device = _device_of(config)
-    with joined(device) as ranks, _algorithms(config.deterministic), stop_requests() as stop:
+        ranks = join(device)
+    with _algorithms(config.deterministic), stop_requests() as stop:
         with clock.on(SETUP):
             if samples is None:
                 with ranks.one_after_another():  # the first one downloads

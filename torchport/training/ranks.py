@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,19 +70,16 @@ def local_device(device: str) -> str:
     return f"cuda:{number}"
 
 
-@contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """The group of torchrun's processes for the length of a with statement: NCCL on GPUs, gloo on CPUs."""
+def join(device: torch.device) -> Ranks:
+    """This process among torchrun's: NCCL between GPUs, gloo between CPUs.
+
+    The group lasts as long as the process, for torchrun's meeting point does not bear a second one.
+    """
     if expected_ranks() == 1:
-        yield Ranks()
-        return
-    own = not dist.is_initialized()
-    if own:
+        return Ranks()
+    if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
-    finally:
-        if own:
-            dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
+    return Ranks(dist.get_rank(), dist.get_world_size())

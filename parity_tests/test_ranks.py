@@ -1,0 +1,96 @@
+"""One run on several processes: the same batches, split, are the same run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_training import make_samples, stopped_at
+
+from torchport.training import Config, Result, Stopped, resume, train
+from torchport.training.folder import FILES, RunFolder
+from torchport.training.ranks import Ranks, is_first
+
+RUN = Config(dtype="float64", epochs=3, batch_size=20, log_loss="after", device="cpu")
+SPLITS = {
+    "halves": RUN,
+    "unequal parts": replace(RUN, batch_size=7),
+    "a last batch of one, so nothing for the second rank": replace(RUN, batch_size=109, sampling="epoch"),
+}
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 100])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_shares_cover_a_batch_in_order(n: int, size: int) -> None:
+    shares = [Ranks(rank, size).share(n) for rank in range(size)]
+    assert [i for share in shares for i in share] == list(range(n))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def on_each_rank(folder: Path) -> None:
+    """What torchrun runs below, on every rank; the first one keeps what it finds."""
+    samples, found = make_samples(), {}
+    for name, config in SPLITS.items():
+        found[name] = train(config, samples=samples)
+    found["from one to two"] = resume(folder / "one to two", samples=samples)
+    try:
+        # Only the first rank gets the signal; both must stop, and at the same step.
+        train(RUN, samples=samples, out=folder / "two to one", watch=stopped_at(6))
+    except Stopped as stopped:
+        (folder / f"stopped {os.environ['RANK']}").write_text(str(stopped.step))
+    if is_first():
+        (folder / "found").write_bytes(pickle.dumps({name: vars(result) for name, result in found.items()}))
+
+
+def assert_close(one: Result, other: Result) -> None:
+    """As the whole batch and the sum of its parts in float64 differ: by rounding."""
+    np.testing.assert_allclose(one.losses, other.losses, rtol=0, atol=1e-12)
+    for name in other.params:
+        np.testing.assert_allclose(one.params[name], other.params[name], rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(one.predictions, other.predictions)
+    assert [r.test_accuracy for r in one.records] == [r.test_accuracy for r in other.records]
+
+
+def test_two_ranks_train_as_one(tmp_path: Path) -> None:
+    samples = make_samples()
+    with pytest.raises(Stopped):
+        train(RUN, samples=samples, out=tmp_path / "one to two", watch=stopped_at(8))
+    (tmp_path / "run.py").write_text(
+        "import pathlib, sys, test_ranks\ntest_ranks.on_each_rank(pathlib.Path(sys.argv[1]))\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(tmp_path / "run.py"),
+    ]
+    # One thread each, so that torchrun need not say that it chooses so.
+    surroundings = {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(tmp_path)],
+        env={**os.environ, **surroundings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    found = {name: Result(**fields) for name, fields in pickle.loads((tmp_path / "found").read_bytes()).items()}
+    for name, config in SPLITS.items():
+        assert_close(found[name], train(config, samples=samples))
+    whole = train(RUN, samples=samples)
+    assert_close(found["from one to two"], whole)
+    assert [(tmp_path / f"stopped {rank}").read_text() for rank in range(2)] == ["6", "6"]
+    assert RunFolder(tmp_path / "two to one").read_checkpoint().step == 6
+    assert_close(resume(tmp_path / "two to one", samples=samples), whole)
+    for folder in ("one to two", "two to one"):
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == sorted(FILES)

@@ -1,0 +1,474 @@
+"""Training: the same run as the reference, the same bits after a resume, and errors that keep what there is."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import numpy_ref as nr
+from numpy_ref.checks import Array
+from torchport import SimpleConvNet, softmax_with_loss, to_params
+from torchport.training import Config, Diverged, Progress, Result, Samples, Stopped, learners, loop, resume, train
+from torchport.training.folder import FILES, METRICS, RunFolder
+from torchport.training.learners import PoolFirst
+from torchport.training.samples import orders
+
+FLOAT64 = Config(dtype="float64", device="cpu", epochs=2, batch_size=20, log_loss="after")
+RULES = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
+
+
+def make_samples() -> Samples:
+    """Two classes of images of 10x10 that a network tells apart after a few steps: dark on the left or on the right."""
+    rng = np.random.RandomState(3)
+    t = rng.randint(0, 2, 150)
+    x = rng.randint(0, 256, (150, 1, 10, 10))
+    x[t == 0, ..., :5] //= 4
+    x[t == 1, ..., 5:] //= 4
+    x = x.astype(np.uint8)
+    return Samples(x[:110], t[:110], x[110:], t[110:], classes=2)
+
+
+@pytest.fixture(scope="module")
+def samples() -> Samples:
+    return make_samples()
+
+
+def pixels(images: Array) -> Array:
+    return images.astype(np.float32) / np.float32(255)
+
+
+def nr_network(params: Mapping[str, Array]) -> nr.SimpleConvNet:
+    network = nr.SimpleConvNet((1, 10, 10), output_size=2)
+    network.set_params(params)
+    return network
+
+
+def book_run(config: Config, samples: Samples) -> nr.Trainer:
+    """The same run by the reference's own Trainer, from its own seed."""
+    rng = np.random.RandomState(config.seed)
+    network = nr.SimpleConvNet((1, 10, 10), output_size=2, rng=rng)
+    trainer = nr.Trainer(
+        network,
+        pixels(samples.x_train),
+        samples.t_train,
+        pixels(samples.x_test),
+        samples.t_test,
+        epochs=config.epochs,
+        mini_batch_size=config.batch_size,
+        optimizer=config.optimizer,
+        optimizer_param={"lr": 0.001 if config.optimizer == "adam" else 0.01, **config.rule_options},
+        rng=rng,
+    )
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+@pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
+def test_a_run_is_the_books(model: str, optimizer: str, samples: Samples, device: str) -> None:
+    """12 steps, the last batch of each epoch filled up; 1e-12 as in test_optimizers."""
+    config = replace(FLOAT64, model=model, optimizer=optimizer, device=None if model == "numpy" else device)
+    result, book = train(config, samples=samples), book_run(config, samples)
+    assert len(result.losses) == 12
+    np.testing.assert_allclose(result.losses, book.train_loss_list, rtol=0, atol=1e-12)
+    for name, value in result.params.items():
+        np.testing.assert_allclose(value, book.network.params[name], rtol=0, atol=1e-12)
+    assert result.test_accuracy == book.final_test_acc
+    predicted = book.network.predict(pixels(samples.x_test)).argmax(axis=1)
+    np.testing.assert_array_equal(result.predictions, predicted)
+
+
+def test_it_learns(samples: Samples, device: str) -> None:
+    result = train(Config(epochs=20, batch_size=10, device=device), samples=samples)
+    assert result.records[-1].loss < 0.2 < 0.6 < result.records[0].loss
+    predicted = nr_network(result.params).predict(pixels(samples.x_test)).argmax(axis=1)
+    assert result.test_accuracy == np.mean(predicted == samples.t_test) > 0.95
+    assert {value.dtype for value in result.params.values()} == {np.dtype(np.float32)}
+
+
+def test_the_logged_loss_is_that_of_the_step_unless_asked(samples: Samples) -> None:
+    """In the first step, the loss before the update is that of the untrained network: log 2."""
+    before = train(replace(FLOAT64, log_loss="step"), samples=samples)
+    after = train(FLOAT64, samples=samples)
+    assert before.losses[0] == pytest.approx(np.log(2), abs=1e-3)
+    assert after.losses[0] < before.losses[0]
+    for name in before.params:
+        np.testing.assert_array_equal(before.params[name], after.params[name])
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+def test_options_reach_the_rule(optimizer: str, samples: Samples) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "sgd": {"lr": 0.05},
+        "momentum": {"lr": 0.02, "momentum": 0.5},
+        "nesterov": {"momentum": 0.7},
+        "adagrad": {"lr": 0.02},
+        "rmsprop": {"lr": 0.002, "decay_rate": 0.9},
+        "adam": {"lr": 0.002, "beta1": 0.8, "beta2": 0.99},
+    }
+    config = replace(FLOAT64, optimizer=optimizer, **options[optimizer])
+    ours, theirs = train(config, samples=samples), train(replace(config, model="numpy", device=None), samples=samples)
+    plain = train(replace(FLOAT64, optimizer=optimizer), samples=samples)
+    for name, value in ours.params.items():
+        np.testing.assert_allclose(value, theirs.params[name], rtol=0, atol=1e-12)
+    assert np.abs(ours.params["W2"] - plain.params["W2"]).max() > 1e-6
+
+
+def test_the_books_batches_are_its_random_stream() -> None:
+    """Drawn an epoch at a time, they are what the book draws one by one."""
+    drawn, stream = orders(Config(batch_size=7), 24, np.random.RandomState(4)), np.random.RandomState(4)
+    for _ in range(3):
+        book = [stream.choice(24, 7) for _ in range(4)]
+        np.testing.assert_array_equal(next(drawn), np.concatenate(book))
+
+
+def test_an_epoch_of_permuted_batches_takes_every_sample_once() -> None:
+    drawn = orders(Config(batch_size=7, sampling="epoch"), 24, np.random.RandomState(4))
+    first, second = next(drawn), next(drawn)
+    assert sorted(first) == sorted(second) == list(range(24))
+    assert list(first) != list(second)
+
+
+@pytest.mark.parametrize("model", ["conv2d", "numpy"])
+@pytest.mark.parametrize("batch_size", [20, 110, 500])
+def test_a_short_last_batch_is_a_mean_of_its_own(model: str, batch_size: int, samples: Samples) -> None:
+    """110 = 5 * 20 + 10: the sixth step is the mean over 10 images, in the port as in the reference by hand."""
+    config = replace(FLOAT64, model=model, sampling="epoch", epochs=2, batch_size=batch_size)
+    result = train(config, samples=samples)
+    rng = np.random.RandomState(0)
+    network, rule = nr.SimpleConvNet((1, 10, 10), output_size=2, rng=rng), nr.Adam()
+    losses = []
+    for _ in range(2):
+        order = rng.permutation(110)
+        for batch in np.split(order, range(batch_size, 110, batch_size)):
+            x, t = pixels(samples.x_train[batch]), samples.t_train[batch]
+            rule.update(network.params, network.gradient(x, t))
+            losses.append(network.loss(x, t))
+    np.testing.assert_allclose(result.losses, losses, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("conv", ["conv2d", "unfold"])
+@pytest.mark.parametrize("images", ["random", "with ties", "blank"])
+def test_relu_after_pooling_is_relu_before_to_the_bit(
+    conv: str, images: str, device: str, rng: np.random.Generator
+) -> None:
+    """What training runs, against the layers in the book's order: outputs and all gradients."""
+    for dtype in (torch.float64, torch.float32):
+        net = SimpleConvNet((1, 10, 10), conv=conv, dtype=dtype, device=device)
+        with torch.no_grad():
+            net.get_parameter("conv1.bias").uniform_(-0.02, 0.02)
+        x = {
+            "random": rng.standard_normal((8, 1, 10, 10)),
+            "with ties": np.round(rng.standard_normal((8, 1, 10, 10))),
+            "blank": np.zeros((8, 1, 10, 10)),
+        }[images]
+        t = torch.from_numpy(rng.integers(0, 10, 8)).to(device)
+        found = []
+        for forward in (net, PoolFirst(net)):
+            batch = torch.tensor(x, dtype=dtype, device=device, requires_grad=True)
+            net.zero_grad()
+            logits = forward(batch)
+            softmax_with_loss(logits, t).backward()
+            found.append([logits, batch.grad, *(parameter.grad for parameter in net.parameters())])
+        for one, other in zip(*found, strict=True):
+            assert torch.equal(one, other)
+
+
+# --- A run's folder
+
+
+def assert_same(one: Result, other: Result) -> None:
+    """To the bit."""
+    assert one.records == other.records
+    np.testing.assert_array_equal(one.losses, other.losses)
+    np.testing.assert_array_equal(one.predictions, other.predictions)
+    assert one.params.keys() == other.params.keys()
+    for name in one.params:
+        np.testing.assert_array_equal(one.params[name], other.params[name])
+
+
+def stopped_at(step: int) -> Callable[[Progress], None]:
+    """A watcher that presses Ctrl-C after so many steps."""
+
+    def watch(progress: Progress) -> None:
+        if progress.step == step and progress.record is None:
+            signal.raise_signal(signal.SIGINT)
+
+    return watch
+
+
+@pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
+@pytest.mark.parametrize("step", [1, 5, 6, 7])  # of 6 an epoch
+def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_end(
+    model: str, step: int, samples: Samples, tmp_path: Path
+) -> None:
+    config = Config(model=model, epochs=2, batch_size=20, device="cpu")
+    whole = train(config, samples=samples, out=tmp_path / "whole")
+    with pytest.raises(Stopped, match=f"step {step} of 12") as stopped:
+        train(config, samples=samples, out=tmp_path / "part", watch=stopped_at(step))
+    assert stopped.value.step == step
+    assert RunFolder(tmp_path / "part").read_checkpoint().step == step
+    assert_same(resume(tmp_path / "part", samples=samples), whole)
+    for name in FILES:
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+def test_every_rules_state_survives(optimizer: str, samples: Samples, tmp_path: Path) -> None:
+    for model in ("conv2d", "numpy"):
+        config = Config(model=model, optimizer=optimizer, epochs=2, batch_size=20, device="cpu")
+        whole, out = train(config, samples=samples), tmp_path / model
+        with pytest.raises(Stopped):
+            train(config, samples=samples, out=out, watch=stopped_at(8))
+        assert_same(resume(out, samples=samples), whole)
+
+
+def test_a_finished_run_can_be_resumed_for_more_epochs(samples: Samples, tmp_path: Path) -> None:
+    config = Config(epochs=1, batch_size=20, device="cpu")
+    first = train(config, samples=samples, out=tmp_path)
+    assert_same(resume(tmp_path, samples=samples), first)
+    more = resume(tmp_path, epochs=3, samples=samples)
+    assert_same(more, train(replace(config, epochs=3), samples=samples))
+    with pytest.raises(ValueError, match="at least the 3"):
+        resume(tmp_path, epochs=2, samples=samples)
+
+
+def test_what_a_folder_holds(samples: Samples, tmp_path: Path) -> None:
+    config = Config(epochs=2, batch_size=20, device="cpu", seed=7)
+    result = train(config, samples=samples, out=tmp_path / "new" / "run")
+    folder = tmp_path / "new" / "run"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert Config.from_json((folder / "config.json").read_text()) == config
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    assert lines == [record._asdict() for record in result.records]
+    assert [line["step"] for line in lines] == [6, 12]
+    assert lines[1]["loss"] == result.losses[6:].mean()
+    state = torch.load(folder / "model.pt", weights_only=True)
+    net = SimpleConvNet((1, 10, 10), output_size=2)
+    net.load_state_dict(state)
+    for name, value in nr.read_params(folder / "params.pkl").items():
+        np.testing.assert_array_equal(value, result.params[name])
+        np.testing.assert_array_equal(value, to_params(net.state_dict())[name])
+
+
+def test_another_run_is_not_overwritten_unless_told(samples: Samples, tmp_path: Path) -> None:
+    config = Config(epochs=1, batch_size=20, device="cpu")
+    train(config, samples=samples, out=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="holds another run"):
+        train(replace(config, seed=1), samples=samples, out=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    train(replace(config, seed=1), samples=samples, out=tmp_path, overwrite=True)
+    assert (tmp_path / "params.pkl").read_bytes() != before["params.pkl"]
+
+
+def test_metrics_have_neither_gaps_nor_doubles(samples: Samples, tmp_path: Path) -> None:
+    """A kill between a line of metrics and its checkpoint, or in the middle of the line."""
+    config = Config(epochs=3, batch_size=20, device="cpu")
+    train(config, samples=samples, out=tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(config, samples=samples, out=tmp_path / "part", watch=stopped_at(8))
+    metrics = tmp_path / "part" / METRICS
+    metrics.write_text(metrics.read_text() + '{"epoch": 2, "step": 12, "lo')
+    resume(tmp_path / "part", samples=samples)
+    assert metrics.read_bytes() == (tmp_path / "whole" / METRICS).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "holds no run to resume"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
+        (lambda folder: (folder / "config.json").write_text('{"data": "mnist"}'), "missing"),
+        (lambda folder: (folder / "checkpoint.pt").unlink(), "checkpoint.pt cannot be read"),
+        (lambda folder: (folder / "checkpoint.pt").write_bytes(b"PK"), "checkpoint.pt cannot be read"),
+        (lambda folder: torch.save({"version": 2}, folder / "checkpoint.pt"), "not of version 1"),
+    ],
+    ids=["no config", "half a config", "another config", "no checkpoint", "half a checkpoint", "a later version"],
+)
+def test_a_damaged_folder_is_one_clear_error(
+    spoil: Callable[[Path], object], says: str, samples: Samples, tmp_path: Path
+) -> None:
+    train(Config(epochs=1, batch_size=20, device="cpu"), samples=samples, out=tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(ValueError, match=says) as error:
+        resume(tmp_path, samples=samples)
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_of_another_rule_is_refused(samples: Samples, tmp_path: Path) -> None:
+    for rule in ("adam", "sgd"):
+        config = Config(epochs=1, batch_size=20, device="cpu", optimizer=rule)
+        train(config, samples=samples, out=tmp_path / rule)
+    (tmp_path / "sgd" / "checkpoint.pt").replace(tmp_path / "adam" / "checkpoint.pt")
+    with pytest.raises(ValueError, match="of another network or update rule"):
+        resume(tmp_path / "adam", samples=samples)
+
+
+@pytest.mark.parametrize("model", ["conv2d", "numpy"])
+def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(model: str, samples: Samples, tmp_path: Path) -> None:
+    config = Config(model=model, optimizer="sgd", lr=1e200, dtype="float64", epochs=2, batch_size=20, device="cpu")
+    with np.errstate(all="ignore"), pytest.raises(Diverged, match=r"the loss is nan at step 2: try .* keeps the last"):
+        train(config, samples=samples, out=tmp_path)
+    kept = RunFolder(tmp_path).read_checkpoint()
+    assert kept.step == 0
+    assert all(torch.isfinite(value).all() for value in kept.state["model"].values())
+
+
+def test_weights_that_are_no_numbers_are_never_saved(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first step the loss, of before its update, is still one."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    config = Config(optimizer="rmsprop", lr=1e308, dtype="float64", epochs=2, batch_size=20, device="cpu")
+    with pytest.raises(Diverged, match="a weight is no longer a number after step 1"):
+        train(config, samples=samples, out=tmp_path)
+    assert RunFolder(tmp_path).read_checkpoint().step == 0
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", METRICS, "model.pt", "params.pkl"])
+def test_a_full_disk_keeps_the_last_checkpoint(
+    name: str, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full from the first write after step 4, which is saved."""
+    config = Config(epochs=2, batch_size=20, device="cpu")
+    with pytest.raises(Stopped):
+        train(config, samples=samples, out=tmp_path, watch=stopped_at(4))
+    whole, fsync = train(config, samples=samples), os.fsync
+
+    def full(descriptor: int) -> None:
+        if name in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=rf"{name} cannot be written \(No space left.*step \d+ is kept.*then resume"):
+            resume(tmp_path, samples=samples)
+    assert not list(tmp_path.glob(".*"))
+    assert_same(resume(tmp_path, samples=samples), whole)
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(samples: Samples, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot be written \(Not a directory\): no step is lost"):
+        train(Config(epochs=1, device="cpu"), samples=samples, out=tmp_path / "file" / "run")
+
+
+# --- Killed
+
+
+def continue_or_start(out: Path, samples: Samples) -> None:
+    """In a process of its own: a run of 36 steps that keeps every one of them."""
+    loop.CHECKPOINT_SECONDS = 0
+    if RunFolder(out).is_run:
+        resume(out, samples=samples)
+    else:
+        train(Config(epochs=6, batch_size=20, device="cpu"), samples=samples, out=out)
+
+
+def test_a_run_that_is_killed_again_and_again_ends_the_same(samples: Samples, tmp_path: Path) -> None:
+    # A server that has imported torch, but not yet used it, forks processes in no time.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["torchport.training"])
+
+    def start(out: Path) -> multiprocessing.process.BaseProcess:
+        process = processes.Process(target=continue_or_start, args=(out, samples))
+        process.start()
+        return process
+
+    start(tmp_path / "first, which starts the server").join()
+    begun = time.monotonic()
+    start(tmp_path / "whole").join()
+    seconds = time.monotonic() - begun
+    chance, steps = random.Random(0), []
+    for _ in range(5):
+        process = start(tmp_path / "killed")
+        time.sleep(chance.uniform(0.1, 0.7) * seconds)
+        process.kill()
+        process.join()
+        if RunFolder(tmp_path / "killed").is_run:
+            steps.append(RunFolder(tmp_path / "killed").read_checkpoint().step)
+    assert steps == sorted(steps)
+    assert len(set(steps)) > 1, "no kill hit the run between two steps"
+    last = start(tmp_path / "killed")
+    last.join()
+    assert last.exitcode == 0
+    names = sorted(path.name for path in (tmp_path / "killed").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "whole").iterdir())
+    for name in names:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+# --- CUDA graphs
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adagrad", "adam"])
+def test_recording_a_step_leaves_no_trace(
+    optimizer: str, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA, with a recording that is none: warm-up steps are taken back, weights and moments and all."""
+    config = Config(optimizer=optimizer, epochs=2, batch_size=20, device="cpu", sampling="epoch")
+    plain = train(config, samples=samples)
+    recorded = []
+
+    def captured(function: Callable[[], None], restore: Callable[[], None], device: torch.device) -> Any:
+        for _ in range(3):
+            function()
+            restore()
+        recorded.append(function)
+        return function
+
+    monkeypatch.setattr(learners, "captured", captured)
+    monkeypatch.setattr(learners, "uses_graphs", lambda device, ranks: True)
+    with pytest.raises(Stopped):
+        train(config, samples=samples, out=tmp_path, watch=stopped_at(8))
+    result = resume(tmp_path, samples=samples)
+    assert len(recorded) == 4
+    np.testing.assert_allclose(result.losses, plain.losses, rtol=1e-6)  # the rate of a graph is a tensor
+    for name in plain.params:
+        np.testing.assert_allclose(result.params[name], plain.params[name], rtol=0, atol=1e-6)
+    assert result.records[-1].test_accuracy == plain.records[-1].test_accuracy
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("optimizer", RULES)
+def test_a_graph_is_the_eager_run(
+    optimizer: str, deterministic: bool, samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(
+        optimizer=optimizer, epochs=3, batch_size=20, device="cuda", sampling="epoch", deterministic=deterministic
+    )
+    graph = train(config, samples=samples)
+    # Eager, with the same optimizer: only the recording is left out.
+    monkeypatch.setattr(learners, "captured", lambda function, restore, device: function)
+    eager = train(config, samples=samples)
+    if deterministic:
+        assert_same(graph, eager)
+    for name in graph.params:
+        np.testing.assert_allclose(graph.params[name], eager.params[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("step", [6, 12])  # a graph runs whole epochs
+def test_a_deterministic_run_on_cuda_is_resumed_to_the_bit(step: int, samples: Samples, tmp_path: Path) -> None:
+    config = Config(epochs=3, batch_size=20, device="cuda", deterministic=True)
+    whole = train(config, samples=samples)
+    with pytest.raises(Stopped):
+        train(config, samples=samples, out=tmp_path, watch=stopped_at(step))
+    assert_same(resume(tmp_path, samples=samples), whole)
