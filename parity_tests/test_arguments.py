@@ -388,8 +388,8 @@ CALLS: dict[str, Call] = {
     "numpy_ref.params.write_params": lambda a: nr.write_params(a.params(), a.folder / "params.pkl"),
     "numpy_ref.pickles.describe": lambda a: pickles.describe(a.array(2)),
     "numpy_ref.trainer.Trainer": train,
-    "torchport.evaluation.predict_labels": lambda a: [
-        evaluation.predict_labels(net, a.array(3, 1, 4, 4)) for net in (network(), port(), port("unfold"))
+    "torchport.evaluation.predict": lambda a: [
+        evaluation.predict(net, a.array(3, 1, 4, 4)) for net in (network(), port(), port("unfold"))
     ],
     "torchport.evaluation.evaluate_ports": lambda a: evaluation.evaluate_ports(
         a.params(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)

@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from numpy_ref.checks import Array, check_batch, check_int
-from numpy_ref.functions import class_labels
+from numpy_ref.functions import class_labels, softmax
 from numpy_ref.networks import Network
 from torchport.networks import CONVOLUTIONS, SimpleConvNet
 from torchport.parity.cases import reference_of
@@ -39,18 +39,90 @@ class Evaluation:
         """A line per network, one for all, one for the memory."""
         lines = [f"{name}: accuracy {found:.4f} on {self.samples} test images" for name, found in self.accuracy.items()]
         lines.append(f"{self.agreeing} of {self.samples} predictions equal in all {len(self.accuracy)}")
-        memory = "unknown" if self.memory is None else f"{self.memory / 2**20:.0f} MiB"
-        return "\n".join([*lines, f"peak memory of the process: {memory}"])
+        return "\n".join([*lines, memory_text(self.memory)])
 
 
-def predict_labels(network: Network | nn.Module, images: Array) -> Array:
-    """Most likely class (n,) of images (n, C, H, W), float32 in 0..1, in the network's own dtype and device."""
+@dataclass(frozen=True)
+class Classification:
+    """What one network makes of a test set."""
+
+    labels: Array  # (N,), the truth
+    predictions: Array  # (N,), int64
+    confidence: Array  # (N,), the softmax probability of the prediction, 0 to 1
+    classes: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all samples that are right, 0 to 1."""
+        return float(np.mean(self.predictions == self.labels))
+
+    @property
+    def accuracy_by_class(self) -> Array:
+        """Share of each class's samples that are right, (classes,), NaN for a class without any."""
+        confusion = self.confusion
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.diag(confusion) / confusion.sum(axis=1))
+
+    @property
+    def confusion(self) -> Array:
+        """How many samples of each class (rows) were predicted as each (columns), int64 (classes, classes)."""
+        counts = np.zeros((self.classes, self.classes), np.int64)
+        np.add.at(counts, (self.labels, self.predictions), 1)
+        return counts
+
+    @property
+    def mistakes(self) -> Array:
+        """Which samples are wrong, the most confident first, int64 (n,)."""
+        wrong = np.flatnonzero(self.predictions != self.labels)
+        return wrong[np.argsort(-self.confidence[wrong], kind="stable")]
+
+    def to_text(self, confusions: int = 5) -> str:
+        """The accuracy of all and of each class, and the most frequent mistakes."""
+        right = int((self.predictions == self.labels).sum())
+        lines = [f"accuracy {self.accuracy:.4f}: {right} of {len(self.labels)} test images right", ""]
+        confusion, shares = self.confusion, self.accuracy_by_class
+        lines += ["class   right      of  accuracy"]
+        lines += [
+            f"{c:5d}  {confusion[c, c]:6d}  {confusion[c].sum():6d}  {shares[c]:8.4f}" for c in range(len(shares))
+        ]
+        wrong = np.where(np.eye(self.classes, dtype=bool), 0, confusion)
+        frequent = np.argsort(-wrong, axis=None, kind="stable")[:confusions]
+        pairs = [divmod(int(i), self.classes) for i in frequent if wrong.flat[i]]
+        if pairs:
+            lines += ["", "most often: " + ", ".join(f"{t} seen as {p} ({wrong[t, p]} times)" for t, p in pairs)]
+        return "\n".join(lines)
+
+
+def classify(
+    network: Network | nn.Module, images: Array, labels: Array, *, batch_size: int = 100, progress: bool = True
+) -> Classification:
+    """What network makes of images uint8 (N, C, H, W) and labels (N,), batch_size at a time.
+
+    Shows a progress bar on a terminal, unless told not to. ValueError where images, labels and network do not fit each
+    other; TypeError.
+    """
+    if check_batch("images", images, ndim=4).dtype != np.uint8:
+        raise TypeError(f"images must be uint8, 0 to 255, got dtype {images.dtype}")
+    check_int("batch_size", batch_size, 1)
+    found = []
+    with tqdm(total=len(images), desc="test images", unit="image", disable=None if progress else True) as bar:
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size].astype(np.float32) / np.float32(255)
+            found.append(predict(network, batch).astype(np.float64))
+            bar.update(len(batch))
+    outputs = np.concatenate(found)  # (N, classes)
+    truth = class_labels(labels, outputs.shape).astype(np.int64)
+    return Classification(truth, outputs.argmax(axis=1), softmax(outputs).max(axis=1), outputs.shape[1])
+
+
+def predict(network: Network | nn.Module, images: Array) -> Array:
+    """Outputs before the softmax (n, classes) of images (n, C, H, W), float32 in 0..1, in the network's own dtype."""
     if isinstance(network, Network):
-        return np.asarray(network.predict(images).argmax(axis=1))
+        return network.predict(images)
     weight = next(network.parameters())
     with torch.inference_mode():
         logits = network(torch.tensor(images, device=weight.device, dtype=weight.dtype))
-    return np.asarray(logits.argmax(dim=1).cpu())
+    return np.asarray(logits.cpu())
 
 
 def evaluate_ports(
@@ -68,24 +140,19 @@ def evaluate_ports(
     Shows a progress bar on a terminal. ValueError where images, labels and network do not fit each other; TypeError.
     """
     params = cast_params(params, torch.float64)  # in less, each would round in its own way
-    if check_batch("images", images, ndim=4).dtype != np.uint8:
-        raise TypeError(f"images must be uint8, 0 to 255, got dtype {images.dtype}")
-    labels = class_labels(labels, (len(images), len(params["b3"])))
-    check_int("batch_size", batch_size, 1)
     networks: dict[str, Network | nn.Module] = {"numpy": reference_of(params, stride, pad)}
     for conv in CONVOLUTIONS:
         networks[conv] = SimpleConvNet.from_params(params, conv, stride, pad, device=device)
-    found = {name: np.empty(len(images), dtype=np.int64) for name in networks}
-    with tqdm(total=len(images) * len(networks), desc="test images", unit="image", disable=None) as progress:
-        for name, network in networks.items():
-            for start in range(0, len(images), batch_size):
-                batch = images[start : start + batch_size].astype(np.float32) / np.float32(255)
-                found[name][start : start + batch_size] = predict_labels(network, batch)
-                progress.update(len(batch))
-    first, *others = found.values()
+    found = {name: classify(network, images, labels, batch_size=batch_size) for name, network in networks.items()}
+    first, *others = (one.predictions for one in found.values())
     agree = np.logical_and.reduce([other == first for other in others])
-    accuracy = {name: float(np.mean(p == labels)) for name, p in found.items()}
+    accuracy = {name: one.accuracy for name, one in found.items()}
     return Evaluation(len(images), accuracy, int(agree.sum()), peak_memory())
+
+
+def memory_text(memory: int | None) -> str:
+    """A line that tells peak_memory()."""
+    return f"peak memory of the process: {'unknown' if memory is None else f'{memory / 2**20:.0f} MiB'}"
 
 
 def peak_memory() -> int | None:

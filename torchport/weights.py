@@ -167,9 +167,3 @@ def _check_params(params: Mapping[str, Array]) -> None:
 
 def _shapes(params: Mapping[str, Array]) -> str:
     return ", ".join(f"{name} {value.shape}" for name, value in params.items())
-
-
-def load_weights(path: str | Path) -> dict[str, Array]:
-    from numpy_ref.params import read_params
-
-    return read_params(path)

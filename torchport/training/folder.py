@@ -16,11 +16,13 @@ import torch
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
 from numpy_ref.params import write_params
+from torchport.figures import Curve, curves, save_figure
+from torchport.formats import CHECKPOINT, MODEL
 from torchport.training.config import Config
 from torchport.weights import save_state_dict, to_state_dict
 
-CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"
-MODEL, PARAMS, CURVES = "model.pt", "params.pkl", "curves.png"
+CONFIG, METRICS = "config.json", "metrics.jsonl"
+PARAMS, CURVES = "params.pkl", "curves.png"
 FILES = (CONFIG, METRICS, CHECKPOINT, MODEL, PARAMS, CURVES)
 
 VERSION = 1  # of the checkpoint's layout
@@ -125,12 +127,14 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def finish(self, params: Mapping[str, Array]) -> None:
-        """The trained weights, as torch and as the book's code read them."""
+    def finish(self, params: Mapping[str, Array], curve: Curve) -> None:
+        """The trained weights, as torch and as the book's code read them, and how they were learned."""
         with self._guarded(self.path / MODEL):
             save_state_dict(to_state_dict(params), self.path / MODEL)
         with self._guarded(self.path / PARAMS):
             write_params(params, self.path / PARAMS)
+        with self._guarded(self.path / CURVES):
+            save_figure(curves({self.path.name: curve}), self.path / CURVES)
 
     def _sweep(self) -> None:
         """Remove what a kill has left of files half written."""

@@ -17,6 +17,8 @@ import torch
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.checks import check_device
+from torchport.figures import Curve
+from torchport.formats import load_weights
 from torchport.training.config import DTYPES, Config
 from torchport.training.folder import Checkpoint, Record, RunFolder
 from torchport.training.interrupts import StopRequest, stop_requests
@@ -25,7 +27,7 @@ from torchport.training.ranks import Ranks, expected_ranks, join, local_device
 from torchport.training.reference import NumpyLearner
 from torchport.training.samples import Samples, cut_and_checked, load_samples, orders
 from torchport.training.state import all_finite
-from torchport.weights import architecture, cast_params, load_weights, to_params
+from torchport.weights import architecture, cast_params, to_params
 
 # As the book's Trainer: the accuracy on training images is that of the first ones.
 TRAIN_EVALUATED = 1000
@@ -271,7 +273,7 @@ class _Run:
         params, losses = self._learner.params(), np.concatenate(self._losses)
         if self._folder is not None:
             with self._clock.on(SAVING):
-                self._folder.finish(params)
+                self._folder.finish(params, self._curve())
         return Result(
             config=self._config,
             params=params,
@@ -282,6 +284,10 @@ class _Run:
             device=str(self._device),
             seconds=self._clock.seconds,
         )
+
+    def _curve(self) -> Curve:
+        columns = np.array([(r.epoch, r.train_accuracy, r.test_accuracy) for r in self._records]).T
+        return Curve(self._per_epoch, np.concatenate(self._losses), *columns)
 
     def _make_learner(self, params: Mapping[str, Array]) -> Learner:
         if self._config.on_numpy:
