@@ -1,5 +1,9 @@
 """The NumPy reference: the CNN of Deep Learning from Scratch, chapter 7, under the book's own names."""
 
+from numpy_ref.deep import DeepConvNet as DeepConvNet
+from numpy_ref.dense import MultiLayerNet as MultiLayerNet
+from numpy_ref.dense import ThreeLayerNet as ThreeLayerNet
+from numpy_ref.dense import TwoLayerNet as TwoLayerNet
 from numpy_ref.functions import cross_entropy_error as cross_entropy_error
 from numpy_ref.functions import identity_function as identity_function
 from numpy_ref.functions import mean_squared_error as mean_squared_error

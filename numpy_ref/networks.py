@@ -50,7 +50,8 @@ class Network:
     """Layers by name, in order, and a loss: the book's interface for any network.
 
     params holds the layers' own arrays: W1, b1 for the first layer that has them, W2, b2 for the second, gamma1, beta1
-    for the first BatchNormalization and so on. Update them in place, or replace them with load_params.
+    for the first BatchNormalization and so on. Update them in place, or replace them with load_params. owners says
+    whose they are: parameter name to (layer name, attribute).
     """
 
     def __init__(self, layers: Mapping[str, Layer], last_layer: SoftmaxWithLoss | None = None) -> None:
@@ -59,10 +60,10 @@ class Network:
         self.layers = {name: check_attributes(f"layer {name}", layers[name], "forward backward") for name in layers}
         last_layer = SoftmaxWithLoss() if last_layer is None else last_layer
         self.last_layer = check_attributes("last_layer", last_layer, "forward backward")
-        self._owners = _number_parameters(self.layers)
+        self.owners = _number_parameters(self.layers)
         self.params: dict[str, Array] = {
             name: check_array(f"{name} of {layer}", getattr(self.layers[layer], attribute))
-            for name, (layer, attribute) in self._owners.items()
+            for name, (layer, attribute) in self.owners.items()
         }
 
     def predict(self, x: Array, train_flg: bool = False) -> Array:
@@ -99,7 +100,7 @@ class Network:
         dout = self.last_layer.backward()
         for layer in reversed(self.layers.values()):
             dout = layer.backward(dout)
-        return {name: getattr(self.layers[layer], f"d{attr}") for name, (layer, attr) in self._owners.items()}
+        return {name: getattr(self.layers[layer], f"d{attr}") for name, (layer, attr) in self.owners.items()}
 
     def numerical_gradient(self, x: Array, t: Array) -> dict[str, Array]:
         """The same by central differences: two losses for every single parameter, so for small networks only."""
@@ -124,7 +125,7 @@ class Network:
         for name, value in check_mapping("params", params).items():
             check_floating(f"parameter {name}", value)
         check_same_layout(params, {name: value.shape for name, value in self.params.items()})
-        for name, (layer, attribute) in self._owners.items():
+        for name, (layer, attribute) in self.owners.items():
             self.params[name] = np.array(params[name])
             setattr(self.layers[layer], attribute, self.params[name])
 
@@ -168,30 +169,22 @@ def simple_convnet_sizes(
     ValueError that names the sizes where the image is not square, where the stride would leave image rows unseen, or
     where the convolution's output is odd, so that pooling would. The original crashes later, or drops them silently.
     """
-    channels, image_size = _check_image(input_dim)
-    filter_num, filter_size, pad, stride = _check_conv_param(conv_param)
+    channels, image_size = check_image(input_dim)
+    weight, conv_out = convolution_sizes(channels, image_size, conv_param)
     check_int("hidden_size", hidden_size, 1)
     check_int("output_size", output_size, 1)
-    conv_out = conv_output_size(image_size, filter_size, stride, pad)
-    unseen = (image_size + 2 * pad - filter_size) % stride
-    if unseen:
-        raise ValueError(
-            f"filter_size {filter_size} with stride {stride} and pad {pad} leaves {unseen} image rows unseen"
-        )
-    if conv_out % 2:
-        raise ValueError(f"the convolution's output must be even for 2x2 pooling, got {conv_out}x{conv_out}")
     return {
-        "W1": (filter_num, channels, filter_size, filter_size),
-        "b1": (filter_num,),
-        "W2": (filter_num * (conv_out // 2) ** 2, hidden_size),
+        "W1": weight,
+        "b1": weight[:1],
+        "W2": (weight[0] * pooled_size(conv_out) ** 2, hidden_size),
         "b2": (hidden_size,),
         "W3": (hidden_size, output_size),
         "b3": (output_size,),
     }
 
 
-def _check_image(input_dim: tuple[int, int, int]) -> tuple[int, int]:
-    """Channels, and the pixels of a side."""
+def check_image(input_dim: tuple[int, int, int]) -> tuple[int, int]:
+    """Channels, and the pixels of a side, of square images (C, H, W). ValueError, TypeError for anything else."""
     if len(input_dim) != 3:
         raise ValueError(f"input_dim must be (channels, height, width), got {tuple(input_dim)}")
     channels, height, width = (check_int("input_dim", size, 1) for size in input_dim)
@@ -200,13 +193,32 @@ def _check_image(input_dim: tuple[int, int, int]) -> tuple[int, int]:
     return channels, height
 
 
-def _check_conv_param(conv_param: Mapping[str, int]) -> tuple[int, int, int, int]:
-    """filter_num, filter_size, pad, stride; conv_output_size checks the last three."""
+def convolution_sizes(
+    channels: int, image_size: int, conv_param: Mapping[str, int]
+) -> tuple[tuple[int, int, int, int], int]:
+    """Shape of the W (FN, C, FH, FW) that conv_param describes, and the pixels of a side of the convolution's output.
+
+    ValueError for other keys than DEFAULT_CONV_PARAM's, and where the stride would leave image rows unseen.
+    """
     expected = sorted(DEFAULT_CONV_PARAM)
     if set(check_mapping("conv_param", conv_param)) != set(expected):
         raise ValueError(f"conv_param must have the keys {expected}, got {sorted(conv_param)}")
     filter_num = check_int("filter_num", conv_param["filter_num"], 1)
-    return filter_num, conv_param["filter_size"], conv_param["pad"], conv_param["stride"]
+    filter_size, pad, stride = (conv_param[key] for key in ("filter_size", "pad", "stride"))
+    conv_out = conv_output_size(image_size, filter_size, stride, pad)
+    unseen = (image_size + 2 * pad - filter_size) % stride
+    if unseen:
+        raise ValueError(
+            f"filter_size {filter_size} with stride {stride} and pad {pad} leaves {unseen} image rows unseen"
+        )
+    return (filter_num, channels, filter_size, filter_size), conv_out
+
+
+def pooled_size(conv_out: int) -> int:
+    """Half of a convolution's output, for 2x2 pooling. ValueError for an odd one, whose last row would be unseen."""
+    if conv_out % 2:
+        raise ValueError(f"the convolution's output must be even for 2x2 pooling, got {conv_out}x{conv_out}")
+    return conv_out // 2
 
 
 class SimpleConvNet(Network):

@@ -1,0 +1,104 @@
+"""The book's DeepConvNet (Deep Learning from Scratch, section 8.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+from numpy_ref.checks import Array, check_int, random_stream
+from numpy_ref.layers import Affine, Convolution, Dropout, Layer, Pooling, Relu
+from numpy_ref.networks import Network, check_image, convolution_sizes, pooled_size
+
+DROPOUT_RATIO = 0.5
+
+# Filters and padding of the six convolutions: 3x3, stride 1. The fourth's wider pad makes 14 pixels 16, so that pooling
+# can halve them twice more.
+DEFAULT_CONV_PARAMS: tuple[Mapping[str, int], ...] = tuple(
+    MappingProxyType({"filter_num": filter_num, "filter_size": 3, "pad": pad, "stride": 1})
+    for filter_num, pad in ((16, 1), (16, 1), (32, 1), (32, 2), (64, 1), (64, 1))
+)
+
+
+def deep_convnet_sizes(
+    input_dim: tuple[int, int, int], conv_params: Sequence[Mapping[str, int]], hidden_size: int, output_size: int
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of W1 b1 ... W8 b8 of a DeepConvNet with these six convolutions.
+
+    ValueError that names the sizes where the image is not square, where a stride would leave image rows unseen, or
+    where a convolution's output is odd and pooled.
+    """
+    channels, image_size = check_image(input_dim)
+    check_int("hidden_size", hidden_size, 1)
+    check_int("output_size", output_size, 1)
+    weights: list[tuple[int, ...]] = []
+    for number, conv_param in enumerate(conv_params, 1):
+        weight, image_size = convolution_sizes(channels, image_size, conv_param)
+        weights.append(weight)
+        channels = weight[0]
+        if number % 2 == 0:
+            image_size = pooled_size(image_size)
+    weights += [(channels * image_size**2, hidden_size), (hidden_size, output_size)]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, shape in enumerate(weights, 1):
+        shapes |= {f"W{number}": shape, f"b{number}": shape[:1] if len(shape) == 4 else shape[1:]}
+    return shapes
+
+
+class DeepConvNet(Network):
+    """Three times conv - relu - conv - relu - pool, then affine - relu - dropout - affine - dropout - softmax.
+
+    On square images (N, C, H, W). W1 to W8 are drawn in that order from a normal distribution of variance 2 / inputs
+    (He et al. 2015), from rng (None for NumPy's global stream), from which the dropout masks come too; biases are 0.
+    A conv_param that is None is DEFAULT_CONV_PARAMS'. ValueError for sizes that do not fit (deep_convnet_sizes).
+    """
+
+    def __init__(
+        self,
+        input_dim: tuple[int, int, int] = (1, 28, 28),
+        conv_param_1: Mapping[str, int] | None = None,
+        conv_param_2: Mapping[str, int] | None = None,
+        conv_param_3: Mapping[str, int] | None = None,
+        conv_param_4: Mapping[str, int] | None = None,
+        conv_param_5: Mapping[str, int] | None = None,
+        conv_param_6: Mapping[str, int] | None = None,
+        hidden_size: int = 50,
+        output_size: int = 10,
+        rng: np.random.RandomState | None = None,
+    ) -> None:
+        given = (conv_param_1, conv_param_2, conv_param_3, conv_param_4, conv_param_5, conv_param_6)
+        conv_params = [
+            default if param is None else param for param, default in zip(given, DEFAULT_CONV_PARAMS, strict=True)
+        ]
+        stream = random_stream(rng)
+        values = _drawn(deep_convnet_sizes(input_dim, conv_params, hidden_size, output_size), stream)
+        layers: dict[str, Layer] = {}
+        for number, param in enumerate(conv_params, 1):
+            weight, bias = values[f"W{number}"], values[f"b{number}"]
+            layers[f"Conv{number}"] = Convolution(weight, bias, param["stride"], param["pad"])
+            layers[f"Relu{number}"] = Relu()
+            if number % 2 == 0:
+                layers[f"Pool{number // 2}"] = Pooling(pool_h=2, pool_w=2, stride=2)
+        layers["Affine1"] = Affine(values["W7"], values["b7"])
+        layers["Relu7"] = Relu()
+        layers["Dropout1"] = Dropout(DROPOUT_RATIO, rng)
+        layers["Affine2"] = Affine(values["W8"], values["b8"])
+        layers["Dropout2"] = Dropout(DROPOUT_RATIO, rng)
+        super().__init__(layers)
+
+    def loss(self, x: Array, t: Array, train_flg: bool = True) -> np.floating:
+        """Mean loss of the batch x against t, labels (N,) or one-hot (N, C); with dropout unless told otherwise.
+
+        So does the original, which takes no train_flg here.
+        """
+        return super().loss(x, t, train_flg)
+
+
+def _drawn(shapes: Mapping[str, tuple[int, ...]], stream: np.random.RandomState) -> dict[str, Array]:
+    """Weights of variance 2 / inputs, biases 0."""
+    values = {}
+    for name, shape in shapes.items():
+        inputs = np.prod(shape[1:]) if len(shape) == 4 else shape[0]
+        values[name] = np.sqrt(2.0 / inputs) * stream.randn(*shape) if name.startswith("W") else np.zeros(shape)
+    return values
