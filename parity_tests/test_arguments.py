@@ -28,6 +28,7 @@ from numpy_ref.checks import Array
 from numpy_ref.im2col import pad_image
 from numpy_ref.layers import Layer
 from torchport import evaluation, weights
+from torchport.networks import from_reference
 from torchport.parity import (
     Report,
     Setting,
@@ -212,7 +213,7 @@ def varied(a: Arguments) -> tuple[nr.Network, nn.Module]:
         "Dropout": nr.Dropout(0.5, np.random.RandomState(0)),
     }
     reference = a.give(nr.Network(layers))
-    other = cases.build_port(reference, "unfold", torch.float64)
+    other = from_reference(reference, "unfold")
     other.get_submodule("norm").add_module("inner", nn.Identity().eval())
     return reference, other
 
@@ -429,7 +430,7 @@ CALLS: dict[str, Call] = {
     "torchport.parity.bounds.loss_limits": lambda a: bounds.loss_limits(
         Near(a.array(3, 4), a.sizes(3, 4)), a.labels(3), FLOAT64.arithmetic
     ),
-    "torchport.parity.cases.build_port": varied,
+    "torchport.twins.from_reference": varied,
     "torchport.parity.cases.seeded_params": lambda a: cases.seeded_params(0, a.params()),
     "torchport.parity.cases.reference_of": lambda a: cases.reference_of(a.params()).params["W1"].fill(0),
     "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
@@ -462,7 +463,7 @@ CALLS: dict[str, Call] = {
     "torchport.parity.trace.align": lambda a: trace.align(a.give(network().layers), a.give(port()), FLOAT64),
     "torchport.parity.trace.make_step": steps,
     "torchport.parity.trace.judged": judge,
-    "torchport.parity.trace.in_torch_terms": lambda a: trace.in_torch_terms(a.give({"W": a.array(2, 3)})),
+    "torchport.weights.in_torch_terms": lambda a: weights.in_torch_terms(a.give({"W": a.array(2, 3)})),
     "torchport.parity.trace.parameters": lambda a: trace.parameters(a.give(convolution(a))),
     "torchport.parity.trace.gradients": lambda a: trace.gradients(after_backward(a)),
     "torchport.parity.trace.forward": run_and_back,

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from numpy_ref.checks import Array
 from numpy_ref.networks import DEFAULT_CONV_PARAM, simple_convnet_sizes
 from torchport.checks import check_device, check_floating_dtype, check_goes_with, check_tensor
-from torchport.layers import UnfoldConv2d
+from torchport.twins import CONVOLUTIONS as CONVOLUTIONS
+from torchport.twins import check_convolution
+from torchport.twins import from_reference as from_reference
+from torchport.twins import register as register
 from torchport.weights import DTYPES, architecture, to_state_dict
-
-CONVOLUTIONS: dict[str, type[nn.Conv2d]] = {"conv2d": nn.Conv2d, "unfold": UnfoldConv2d}
 
 WEIGHT_INIT_STD = 0.01  # the book's
 
@@ -48,8 +49,7 @@ class SimpleConvNet(nn.Sequential):
         device: torch.device | str | None = None,
     ) -> None:
         conv_param = DEFAULT_CONV_PARAM if conv_param is None else conv_param
-        if conv not in CONVOLUTIONS:
-            raise ValueError(f"conv must be one of {', '.join(CONVOLUTIONS)}, got {conv!r}")
+        convolution = check_convolution(conv)
         shapes = simple_convnet_sizes(input_dim, conv_param, hidden_size, output_size)
         filter_num, channels, filter_size, _ = shapes["W1"]
         place: dict[str, Any] = {
@@ -59,7 +59,7 @@ class SimpleConvNet(nn.Sequential):
         stride, padding = conv_param["stride"], conv_param["pad"]
         super().__init__(
             OrderedDict(
-                conv1=CONVOLUTIONS[conv](channels, filter_num, filter_size, stride, padding, **place),
+                conv1=convolution(channels, filter_num, filter_size, stride, padding, **place),
                 relu1=nn.ReLU(),
                 pool1=nn.MaxPool2d(kernel_size=2, stride=2),
                 flatten=nn.Flatten(),

@@ -46,6 +46,11 @@ def to_torch_layout(value: Array) -> Array:
     return value.T if value.ndim == 2 else value
 
 
+def in_torch_terms(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Parameters, their gradients or limits of a reference layer: W and b as weight and bias, in torch's layout."""
+    return {MODULE_ATTRIBUTES[name]: to_torch_layout(value) for name, value in arrays.items()}
+
+
 def to_state_dict(params: Mapping[str, Array]) -> dict[str, Tensor]:
     """SimpleConvNet's params (W1 b1 W2 b2 W3 b3) as a state_dict of copies, bit for bit, in the same dtype.
 
@@ -66,14 +71,18 @@ def to_params(state_dict: Mapping[str, Tensor]) -> dict[str, Array]:
     extra = sorted(set(state_dict) - set(STATE_DICT_KEYS.values()))
     if missing or extra:
         raise ValueError(f"not a SimpleConvNet's state_dict: missing {missing}, unexpected {extra}")
-    for key, value in state_dict.items():
-        if not isinstance(value, Tensor) or value.dtype not in DTYPES.values() or value.is_meta:
-            found = f"{value.dtype} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
-            raise TypeError(f"{key} must be a float16, float32 or float64 tensor, got {found}")
-    arrays = {name: state_dict[key].detach().cpu().numpy() for name, key in STATE_DICT_KEYS.items()}
-    params = {name: to_torch_layout(value) for name, value in arrays.items()}
+    params = {name: to_torch_layout(to_array(key, state_dict[key])) for name, key in STATE_DICT_KEYS.items()}
     _check_params(params)
     return {name: np.array(value, order="C") for name, value in params.items()}
+
+
+def to_array(key: str, value: object) -> Array:
+    """The tensor that stands under key in a state_dict, on the CPU. TypeError for what is not float16, 32 or 64."""
+    if not isinstance(value, Tensor) or value.dtype not in DTYPES.values() or value.is_meta:
+        found = f"{value.dtype} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{key} must be a float16, float32 or float64 tensor, got {found}")
+    array: Array = value.detach().cpu().numpy()
+    return array
 
 
 def architecture(params: Mapping[str, Array], stride: int = 1, pad: int = 0) -> dict[str, Any]:
@@ -143,18 +152,24 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     return same_kind and torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
-def _check_params(params: Mapping[str, Array]) -> None:
-    """Names, axes, dtypes, and sizes that two parameters share."""
-    check_mapping("params", params)
-    missing, extra = sorted(AXES.keys() - params.keys()), sorted(params.keys() - AXES.keys())
-    if missing or extra:
-        raise ValueError(f"not a SimpleConvNet's parameters: missing {missing}, unexpected {extra}")
+def shared_dtype(params: Mapping[str, Array]) -> torch.dtype | None:
+    """That of all params, None where there are none. TypeError for several, or none of float16, float32, float64."""
     for name, value in params.items():
         if not isinstance(value, np.ndarray) or value.dtype not in DTYPES:
             found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
             raise TypeError(f"{name} must be a float16, float32 or float64 array, got {found}")
     if len({value.dtype for value in params.values()}) > 1:
         raise TypeError(f"parameters must share one dtype, got { ({n: str(v.dtype) for n, v in params.items()}) }")
+    return next((DTYPES[value.dtype] for value in params.values()), None)
+
+
+def _check_params(params: Mapping[str, Array]) -> None:
+    """Names, axes, dtypes, and sizes that two parameters share."""
+    check_mapping("params", params)
+    missing, extra = sorted(AXES.keys() - params.keys()), sorted(params.keys() - AXES.keys())
+    if missing or extra:
+        raise ValueError(f"not a SimpleConvNet's parameters: missing {missing}, unexpected {extra}")
+    shared_dtype(params)
     if any(value.ndim != AXES[name] or value.size == 0 for name, value in params.items()):
         raise ValueError(
             f"expected W1 (FN, C, FH, FW), W2 (D, H), W3 (H, classes) and b1, b2, b3, got {_shapes(params)}"

@@ -9,8 +9,8 @@ import torch
 from tqdm import tqdm
 
 from numpy_ref.checks import check_int
-from torchport.networks import CONVOLUTIONS
-from torchport.parity.cases import build_port, random_case
+from torchport.networks import CONVOLUTIONS, from_reference
+from torchport.parity.cases import random_case
 from torchport.parity.compare import check_parity
 from torchport.parity.report import Report
 from torchport.parity.setting import BFLOAT16, IEEE, TF32, Setting
@@ -42,7 +42,7 @@ def run_clean(cases: int, device: str = "cpu", first_seed: int = 0) -> Calibrati
     for seed in tqdm(range(first_seed, first_seed + cases), desc="clean cases", unit="case", disable=None):
         conv, setting = choices[seed % len(choices)]
         reference, x, t = random_case(seed)
-        port = build_port(reference, conv, setting.dtype, device)
+        port = from_reference(reference, conv, device).to(setting.dtype)
         report = check_parity(reference, port, x, t, mode=setting.mode, seed=seed, name=f"{conv}, case {seed}")
         if not report.ok:
             alarms.append(report)

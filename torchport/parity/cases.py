@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -13,12 +12,11 @@ from torch import nn
 import numpy_ref as nr
 from numpy_ref.checks import Array, check_int
 from numpy_ref.layers import Layer
-from torchport.layers import BatchNormalization, Dropout
 from torchport.networks import CONVOLUTIONS, SimpleConvNet
 from torchport.parity.compare import check_layer, check_parity
 from torchport.parity.report import Report, Row
 from torchport.parity.setting import Setting
-from torchport.parity.trace import parameters
+from torchport.twins import load_layer
 from torchport.weights import architecture, cast_params
 
 
@@ -70,13 +68,7 @@ def check_twin(layer: Layer, module: nn.Module, x: Array, rng: np.random.Generat
     ValueError where module has no parameter of such a name and shape.
     """
     module = module.to(setting.device, setting.dtype)
-    own = dict(module.named_parameters())
-    expected, found = ({name: tuple(p.shape) for name, p in side.items()} for side in (parameters(layer), own))
-    if found != expected:
-        raise ValueError(f"the module's parameters must have the shapes {expected}, got {found}")
-    with torch.no_grad():
-        for name, value in parameters(layer).items():
-            own[name].copy_(setting.tensor(value))
+    load_layer(module, layer)
     dout = rng.standard_normal(copy.copy(layer).forward(x).shape)
     return check_layer("layer", layer, module, x, dout, setting)
 
@@ -100,47 +92,6 @@ def check_ports(
             port = SimpleConvNet.from_params(own, conv, stride, pad, device=setting.device)
             reports.append(check_parity(reference, port, x, t, mode=setting.mode, seed=seed, name=conv))
     return reports
-
-
-def build_port(reference: nr.Network, conv: str, dtype: torch.dtype, device: str = "cpu") -> nn.Sequential:
-    """The port of any network of numpy_ref's layers, with its weights; Flatten goes before the first flat layer."""
-    port, flat = nn.Sequential(), False
-    layer: Any
-    for name, layer in reference.layers.items():
-        if isinstance(layer, nr.Affine) and not flat:
-            port.add_module("flatten", nn.Flatten())
-            flat = True
-        module = MODULES[type(layer)](layer, conv).to(device, dtype)
-        own = dict(module.named_parameters())
-        with torch.no_grad():
-            for attribute, value in parameters(layer).items():
-                own[attribute].copy_(torch.tensor(value))
-        if isinstance(module, BatchNormalization) and layer.running_mean is not None:
-            module.running_mean.copy_(torch.tensor(layer.running_mean))
-            module.running_var.copy_(torch.tensor(layer.running_var))
-        port.add_module(name.lower(), module)
-    return port
-
-
-def _convolution(layer: nr.Convolution, conv: str) -> nn.Module:
-    filters, channels, height, width = layer.W.shape
-    return CONVOLUTIONS[conv](channels, filters, (height, width), layer.stride, layer.pad)
-
-
-def _pooling(kind: Callable[..., nn.Module]) -> Callable[[Any, str], nn.Module]:
-    return lambda layer, _: kind((layer.pool_h, layer.pool_w), layer.stride, layer.pad)
-
-
-MODULES: dict[type, Callable[[Any, str], nn.Module]] = {
-    nr.Convolution: _convolution,
-    nr.Pooling: _pooling(nn.MaxPool2d),
-    nr.AveragePooling: _pooling(nn.AvgPool2d),
-    nr.Affine: lambda layer, _: nn.Linear(*layer.W.shape),
-    nr.Relu: lambda *_: nn.ReLU(),
-    nr.Sigmoid: lambda *_: nn.Sigmoid(),
-    nr.Dropout: lambda layer, _: Dropout(layer.dropout_ratio),
-    nr.BatchNormalization: lambda layer, _: BatchNormalization(len(layer.gamma), layer.momentum),
-}
 
 
 def random_case(seed: int) -> tuple[nr.Network, Array, Array]:

@@ -25,7 +25,6 @@ from torchport.parity.trace import (
     backward,
     forward,
     gradients,
-    in_torch_terms,
     judged,
     make_step,
     parameters,
@@ -33,6 +32,7 @@ from torchport.parity.trace import (
     trace_module,
     trace_network,
 )
+from torchport.weights import in_torch_terms
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

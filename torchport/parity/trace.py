@@ -16,7 +16,8 @@ from numpy_ref.checks import Array, check_array
 from numpy_ref.layers import Flatten, Layer
 from torchport.layers import Dropout
 from torchport.parity.setting import Setting, rounded
-from torchport.weights import MODULE_ATTRIBUTES, to_torch_layout
+from torchport.states import layer_parameters
+from torchport.weights import MODULE_ATTRIBUTES, in_torch_terms
 
 Run = Callable[[Tensor], Tensor]
 
@@ -125,15 +126,9 @@ def _repeat_draw(module: nn.Module, rng: np.random.RandomState) -> None:
     module.__dict__["draw"] = draw
 
 
-def in_torch_terms(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Parameters, their gradients or limits of a layer: W and b as weight and bias, in torch's layout."""
-    return {MODULE_ATTRIBUTES[name]: to_torch_layout(value) for name, value in arrays.items()}
-
-
 def parameters(layer: Layer, dtype: torch.dtype = torch.float64) -> dict[str, Array]:
     """The trained arrays of a reference layer, rounded to dtype, in torch's terms."""
-    own = {name: getattr(layer, name) for name in MODULE_ATTRIBUTES if hasattr(layer, name)}
-    return in_torch_terms({name: rounded(value, dtype) for name, value in own.items()})
+    return {name: rounded(value, dtype) for name, value in layer_parameters(layer).items()}
 
 
 def gradients(layer: Layer) -> dict[str, Array]:

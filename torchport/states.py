@@ -1,0 +1,73 @@
+"""A state_dict for any reference network, and back: its parameters, and batch normalisation's running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from numpy_ref.checks import Array, check_mapping
+from numpy_ref.layers import BatchNormalization, Layer
+from numpy_ref.networks import Network, check_same_layout
+from torchport.weights import MODULE_ATTRIBUTES, in_torch_terms, shared_dtype, to_array, to_torch_layout
+
+# What BatchNormalization keeps besides its parameters, under one name on both sides: buffers of the module.
+STATISTICS = ("running_mean", "running_var")
+
+
+def layer_parameters(layer: Layer) -> dict[str, Array]:
+    """The trained arrays of a reference layer, by its module's names and in its layout: weight, bias."""
+    return in_torch_terms({name: getattr(layer, name) for name in MODULE_ATTRIBUTES if hasattr(layer, name)})
+
+
+def layer_statistics(layer: Layer) -> dict[str, Array]:
+    """running_mean and running_var (D,) of a BatchNormalization, zeros before its first batch; of others, nothing."""
+    if not isinstance(layer, BatchNormalization):
+        return {}
+    gamma = np.asarray(layer.gamma)
+    found = {name: getattr(layer, name) for name in STATISTICS}
+    # In the parameters' dtype, as torch has it: after a batch of another one, the reference's have that.
+    return {
+        name: np.array(np.broadcast_to(0 if value is None else value, gamma.shape), gamma.dtype)
+        for name, value in found.items()
+    }
+
+
+def state_dict_keys(network: Network) -> dict[str, str]:
+    """The key in the twin's state_dict for every parameter's name: W1 is conv1.weight where Conv1 has it."""
+    return {
+        name: f"{layer.lower()}.{MODULE_ATTRIBUTES[attribute]}" for name, (layer, attribute) in network.owners.items()
+    }
+
+
+def state_dict_of(network: Network) -> dict[str, Tensor]:
+    """The state_dict of network's twin (torchport.networks.from_reference): copies, bit for bit, in the same dtype.
+
+    TypeError for dtypes other than float16, float32 or float64, or mixed ones.
+    """
+    shared_dtype(network.params)
+    return {
+        f"{name.lower()}.{own}": torch.from_numpy(np.array(value, order="C"))
+        for name, layer in network.layers.items()
+        for own, value in {**layer_parameters(layer), **layer_statistics(layer)}.items()
+    }
+
+
+def update_reference(network: Network, state_dict: Mapping[str, Tensor]) -> None:
+    """Give network copies of what its twin's state_dict holds, from any device: the inverse of state_dict_of.
+
+    All or nothing. ValueError for missing or extra keys and other shapes than network's; TypeError for dtypes other
+    than float16, float32 or float64, or mixed ones.
+    """
+    expected = state_dict_of(network)
+    arrays = {key: to_array(key, value) for key, value in check_mapping("state_dict", state_dict).items()}
+    shared_dtype(arrays)
+    check_same_layout(arrays, {key: tuple(value.shape) for key, value in expected.items()})
+    network.set_params(
+        {name: np.array(to_torch_layout(arrays[key]), order="C") for name, key in state_dict_keys(network).items()}
+    )
+    for name, layer in network.layers.items():
+        for own in layer_statistics(layer):
+            setattr(layer, own, np.array(arrays[f"{name.lower()}.{own}"]))
