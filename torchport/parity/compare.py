@@ -15,6 +15,7 @@ from numpy_ref.layers import BatchNormalization, Layer, SoftmaxWithLoss
 from numpy_ref.networks import Network
 from torchport.loss import softmax_with_loss
 from torchport.parity.bounds import EXACT, EXP, NORMALISE, SUM, Near, loss_limits, rule_of, running_limits
+from torchport.parity.prediction import predict, prediction_rule
 from torchport.parity.report import END_TO_END, LOCAL, Difference, Report, Row
 from torchport.parity.setting import IEEE, Setting
 from torchport.parity.trace import (
@@ -28,6 +29,7 @@ from torchport.parity.trace import (
     judged,
     make_step,
     parameters,
+    predicting,
     trace_children,
     trace_module,
     trace_network,
@@ -49,7 +51,7 @@ def check_parity(
     run: Run | None = None,
     name: str = "port",
 ) -> Report:
-    """Compare port with reference, in training mode, on the batch x (N, ...) and labels t (N,) or one-hot.
+    """Compare port with reference, in training and in prediction, on the batch x (N, ...) and labels t (N,) or one-hot.
 
     The port's children must bear the names of the reference's layers, upper and lower case alike; it must hold the same
     weights, which is compared too. The reference is the oracle, in float64, on weights and inputs rounded to the port's
@@ -65,9 +67,10 @@ def check_parity(
     labels = class_labels(t, _logits_shape(passed[-1])).astype(np.int64)
     cotangent = np.random.default_rng(seed).standard_normal(passed[-1].shape)
     with judged(steps, setting):
+        predicted = list(_prediction_rows(setting, steps, run or port, passed[0]))  # before training moves statistics
         rows = _local_rows(setting, steps, passed[0], cotangent, labels, loss)
         whole, kinks = _end_to_end_rows(setting, steps, port, run or port, passed, labels, loss)
-    return Report(tuple(rows + whole), name, setting.name, setting.device, seed, kinks)
+    return Report(tuple(rows + whole + predicted), name, setting.name, setting.device, seed, kinks)
 
 
 def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Array, setting: Setting) -> list[Row]:
@@ -146,6 +149,8 @@ def _layer_rows(setting: Setting, step: Step, x: Array, dout: Array) -> Iterator
     x, dout = setting.round(x), setting.round(dout)
     oracle, rule, arithmetic = copy.copy(step.oracle), rule_of(step.oracle), setting.arithmetic
     yield from _parameter_rows(setting, step)
+    if prediction := prediction_rule(step.oracle):
+        yield _prediction_row(setting, [step], step.module, x, LOCAL, step.name, prediction)
     try:
         output, grads = trace_module(step.module, setting.tensor(x), setting.tensor(dout))
     except Exception as error:  # whatever a user's module raises
@@ -169,6 +174,24 @@ def _parameter_rows(setting: Setting, step: Step) -> Iterator[Row]:
     own = dict(step.module.named_parameters())
     for name, value in parameters(step.layer, setting.dtype).items():
         yield Row(LOCAL, step.name, name, EXACT, _compare(setting, own.get(name), value, 0))
+
+
+def _prediction_rows(setting: Setting, steps: list[Step], run: Run, x: Array) -> Iterator[Row]:
+    """What the whole port predicts, where a layer does that otherwise than in training."""
+    if any(prediction_rule(step.oracle) for step in steps):
+        yield _prediction_row(setting, steps, run, x, END_TO_END, "network", SUM)
+
+
+def _prediction_row(setting: Setting, steps: list[Step], run: Run, x: Array, view: str, name: str, rule: str) -> Row:
+    near = Near.exactly(x)
+    for step in steps:
+        near = predict(step.oracle, near, setting.arithmetic)
+    try:
+        with predicting(steps):
+            output = run(setting.tensor(x))
+    except Exception as error:  # whatever a user's port raises
+        return Row(view, name, "prediction", rule, _raised(error))
+    return Row(view, name, "prediction", rule, _compare(setting, output, *near))
 
 
 def _loss_rows(setting: Setting, logits: Array, labels: Array, loss: Loss) -> Iterator[Row]:

@@ -37,7 +37,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Row:
-    """One quantity of one layer, in torch's layout: output, weight, bias, grad_input, grad_weight, grad_bias, loss."""
+    """One quantity of one layer, in torch's layout: output, prediction (in evaluation mode), weight, grad_weight..."""
 
     view: str  # LOCAL or END_TO_END
     layer: str

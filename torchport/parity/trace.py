@@ -16,7 +16,7 @@ from numpy_ref.checks import Array, check_array
 from numpy_ref.layers import Flatten, Layer
 from torchport.layers import Dropout
 from torchport.parity.setting import Setting, rounded
-from torchport.states import layer_parameters
+from torchport.states import layer_parameters, layer_statistics
 from torchport.weights import MODULE_ATTRIBUTES, in_torch_terms
 
 Run = Callable[[Tensor], Tensor]
@@ -89,6 +89,8 @@ def make_step(name: str, layer: Layer, module: nn.Module, setting: Setting) -> S
     for attribute in MODULE_ATTRIBUTES:
         if hasattr(layer, attribute):
             setattr(oracle, attribute, setting.round(check_array(attribute, getattr(layer, attribute))))
+    for statistic, value in layer_statistics(layer).items():
+        setattr(oracle, statistic, setting.round(value))
     return Step(name, layer, oracle, module)
 
 
@@ -117,6 +119,19 @@ def judged(steps: Sequence[Step], setting: Setting) -> Iterator[None]:
                 module.__dict__["draw"] = draw
             for name, buffer in module.named_buffers():
                 buffer.copy_(buffers[name])
+
+
+@contextmanager
+def predicting(steps: Sequence[Step]) -> Iterator[None]:
+    """The modules in evaluation mode, without gradients; inside judged, which has them in training mode."""
+    for step in steps:
+        step.module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for step in steps:
+            step.module.train()
 
 
 def _repeat_draw(module: nn.Module, rng: np.random.RandomState) -> None:
