@@ -49,6 +49,11 @@ class Near(NamedTuple):
     limit: Array
 
     @classmethod
+    def within(cls, value: Array, limit: Array) -> Near:
+        """As given to the next layer: a limit that says nothing does not grow further, up to infinity."""
+        return cls(value, np.minimum(limit, UNKNOWN))
+
+    @classmethod
     def exactly(cls, value: Array) -> Near:
         """Values that both sides share."""
         return cls(value, np.zeros_like(value))

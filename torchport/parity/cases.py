@@ -97,8 +97,9 @@ def check_ports(
 def random_case(seed: int) -> tuple[nr.Network, Array, Array]:
     """A network of random geometry and layers, a batch x (N, C, H, W) and labels t (N,), all from seed.
 
-    One or two blocks of convolution, activation and perhaps pooling, on images that need not be square; an Affine
-    layer, perhaps batch normalisation, an activation and perhaps dropout; another Affine layer.
+    Up to two blocks of convolution, perhaps batch normalisation, activation, perhaps pooling and dropout, on images
+    that need not be square; perhaps Flatten; an Affine layer, perhaps batch normalisation, an activation and perhaps
+    dropout; another Affine layer.
     """
     rng = np.random.default_rng([seed, 2])
     x = rng.standard_normal(tuple(rng.integers((1, 1, 5, 5), (9, 4, 12, 12))))
@@ -110,14 +111,20 @@ def random_case(seed: int) -> tuple[nr.Network, Array, Array]:
         layers[name] = layer
         y = layer.forward(y)
 
-    for block in range(1, int(rng.integers(2, 4))):
+    for block in range(1, int(rng.choice([1, 2, 3], p=[0.1, 0.45, 0.45]))):
         add(f"Conv{block}", _random_convolution(rng, y.shape))
+        if len(x) > 3 and rng.random() < 0.2:
+            add(f"BatchNorm{block}", _random_normalization(rng, y))
         add(f"Activation{block}", nr.Sigmoid() if rng.random() < 0.3 else nr.Relu())
         if min(y.shape[2:]) > 1 and rng.random() < 0.7:
             add(f"Pool{block}", _random_pooling(rng, y.shape))
+        if rng.random() < 0.2:
+            add(f"Dropout{block}", nr.Dropout(0.2, np.random.RandomState(seed)))
+    if rng.random() < 0.3:
+        add("Flat", nr.Flatten())
     add("Affine1", _random_affine(rng, y[0].size, int(rng.integers(1, 9))))
     if len(x) > 3 and rng.random() < 0.4:
-        add("BatchNorm", nr.BatchNormalization(*rng.standard_normal((2, y.shape[1]))))
+        add("BatchNorm", _random_normalization(rng, y))
     add("Relu", nr.Relu())
     if rng.random() < 0.3:
         add("Dropout", nr.Dropout(0.4, np.random.RandomState(seed)))
@@ -130,6 +137,10 @@ def _random_affine(rng: np.random.Generator, inputs: int, outputs: int) -> nr.Af
     return nr.Affine(weight, 0.1 * rng.standard_normal(outputs))
 
 
+def _random_normalization(rng: np.random.Generator, x: Array) -> nr.BatchNormalization:
+    return nr.BatchNormalization(*rng.standard_normal((2, x[0].size)))
+
+
 def _random_convolution(rng: np.random.Generator, shape: tuple[int, ...]) -> nr.Convolution:
     stride, pad, filters = int(rng.integers(1, 4)), int(rng.integers(0, 3)), int(rng.integers(1, 6))
     height, width = (int(rng.integers(1, min(5, size + 2 * pad) + 1)) for size in shape[2:])
@@ -139,6 +150,6 @@ def _random_convolution(rng: np.random.Generator, shape: tuple[int, ...]) -> nr.
 
 def _random_pooling(rng: np.random.Generator, shape: tuple[int, ...]) -> nr.Pooling | nr.AveragePooling:
     height, width = (int(rng.integers(1, min(3, size) + 1)) for size in shape[2:])
-    pad = int(rng.integers(0, min(height, width) // 2 + 1))
+    pad = int(rng.integers(0, min(height, width)))
     kind = nr.AveragePooling if rng.random() < 0.3 else nr.Pooling
     return kind(height, width, int(rng.integers(1, 4)), pad)

@@ -217,9 +217,9 @@ def _end_to_end_rows(
     setting: Setting, steps: list[Step], port: nn.Module, run: Run, passed: list[Array], labels: Array, loss: Loss
 ) -> tuple[list[Row], int]:
     """The port by itself from x to the gradients, against limits carried along. Also counts the kinks."""
-    limits = [np.zeros_like(passed[0])]
-    for step, x in zip(steps, passed, strict=False):
-        limits.append(rule_of(step.oracle).forward(step.oracle, Near(x, limits[-1]), setting.arithmetic))
+    near = [Near.exactly(passed[0])]
+    for step, value in zip(steps, passed[1:], strict=True):
+        near.append(Near.within(value, rule_of(step.oracle).forward(step.oracle, near[-1], setting.arithmetic)))
     try:
         outputs = trace_children(port, setting.tensor(passed[0]))
         t = torch.tensor(labels, device=setting.device)
@@ -227,13 +227,12 @@ def _end_to_end_rows(
     except Exception as error:  # whatever a user's port raises
         return [Row(END_TO_END, "network", "output", SUM, _raised(error))], 0
     rows = [
-        Row(END_TO_END, step.name, "output", rule_of(step.oracle).name, _compare(setting, found, expected, limit))
-        for step, found, expected, limit in zip(steps, outputs, passed[1:], limits[1:], strict=True)
+        Row(END_TO_END, step.name, "output", rule_of(step.oracle).name, _compare(setting, found, *expected))
+        for step, found, expected in zip(steps, outputs, near[1:], strict=True)
     ]
-    rows.append(Row(END_TO_END, "network", "output", SUM, _compare(setting, trace.output, passed[-1], limits[-1])))
+    rows.append(Row(END_TO_END, "network", "output", SUM, _compare(setting, trace.output, *near[-1])))
     head = SoftmaxWithLoss()
     value = np.asarray(head.forward(passed[-1], labels), dtype=float)
-    near = [Near(*pair) for pair in zip(passed, limits, strict=True)]
     value_limit, grad_limit = loss_limits(near[-1], labels, setting.arithmetic)
     rows.append(Row(END_TO_END, "loss", "output", EXP, _compare(setting, trace.loss, value, value_limit)))
     back, kinks = _end_to_end_gradients(setting, steps, near, Near(head.backward(), grad_limit), trace)
@@ -248,7 +247,7 @@ def _end_to_end_gradients(
     rows, kinks = [], 0
     for step, layer, x in zip(steps[::-1], ran[::-1], near[-2::-1], strict=True):
         bound = rule_of(layer).backward(step.oracle, x, dout, setting.arithmetic)
-        dout = Near(layer.backward(dout.value), bound.grad_input)
+        dout = Near.within(layer.backward(dout.value), bound.grad_input)
         expected = gradients(layer)
         for name, limit in in_torch_terms(bound.grads).items():
             worst = _compare(setting, trace.grads.get(f"{step.name}.{name}"), expected[name], limit)

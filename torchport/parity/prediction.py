@@ -28,8 +28,8 @@ def predict(layer: Layer, x: Near, a: Arithmetic) -> Near:
         value = twin.forward(x.value, train_flg=False)
         return Near(value, (1 - twin.dropout_ratio) * x.limit + 2 * a.u * np.abs(value) + a.tiny)
     if isinstance(twin, BatchNormalization):
-        return Near(twin.forward(x.value, train_flg=False), _normalised_limit(twin, x, a))
-    return Near(twin.forward(x.value), rule_of(layer).forward(layer, x, a))
+        return Near.within(twin.forward(x.value, train_flg=False), _normalised_limit(twin, x, a))
+    return Near.within(twin.forward(x.value), rule_of(layer).forward(layer, x, a))
 
 
 def _normalised_limit(layer: BatchNormalization, x: Near, a: Arithmetic) -> Array:
