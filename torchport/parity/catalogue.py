@@ -18,7 +18,6 @@ from numpy_ref.optimizers import EPS
 from torchport.im2col import im2col
 from torchport.layers import BatchNormalization, Dropout
 from torchport.loss import softmax_with_loss
-from torchport.networks import SimpleConvNet
 from torchport.optimizers import BookAdam, make_optimizer
 from torchport.parity.bounds import EXACT
 from torchport.parity.compare import compare
@@ -32,9 +31,11 @@ from torchport.parity.planted import (
     in_port,
     in_reference,
     in_run,
+    small_deep_network,
     small_network,
 )
 from torchport.parity.report import LOCAL, Row
+from torchport.twins import load_layer
 
 # --- Small changes to a port
 
@@ -42,7 +43,7 @@ from torchport.parity.report import LOCAL, Row
 def change(layer: str, function: Callable[[Any, Tensor], Tensor]) -> Spoil:
     """Let a layer's forward be function(module, x)."""
 
-    def spoil(port: SimpleConvNet) -> None:
+    def spoil(port: nn.Sequential) -> None:
         module = port.get_submodule(layer)
         module.__dict__["forward"] = lambda x: function(module, x)
 
@@ -52,7 +53,7 @@ def change(layer: str, function: Callable[[Any, Tensor], Tensor]) -> Spoil:
 def weights(function: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Spoil:
     """Load what function makes of the port's state_dict."""
 
-    def spoil(port: SimpleConvNet) -> None:
+    def spoil(port: nn.Sequential) -> None:
         state = {name: value.clone() for name, value in port.state_dict().items()}
         port.load_state_dict({**state, **function(state)})
 
@@ -209,6 +210,27 @@ PORT = [
 ]
 
 
+def in_deep_port(name: str, layer: str, spoil: Spoil) -> Bug:
+    """In the book's deeper network."""
+    return in_port(f"DeepConvNet: {name}", layer, spoil, network=small_deep_network)
+
+
+DEEP = [
+    in_deep_port("the fourth convolution's pad is 1", "conv4", change("conv4", lambda m, x: conv(m, x, padding=1))),
+    in_deep_port(
+        "the fourth convolution's wider pad comes after it",
+        "conv4",
+        change("conv4", lambda m, x: F.pad(conv(m, x, padding=1), (1, 1, 1, 1))),
+    ),
+    in_deep_port("the last dropout left out", "dropout2", change("dropout2", lambda _, x: x)),
+    in_deep_port(
+        "the biases of two convolutions exchanged",
+        "conv5",
+        weights(lambda s: {"conv5.bias": s["conv6.bias"], "conv6.bias": s["conv5.bias"]}),
+    ),
+]
+
+
 def _spread(x: Tensor) -> Tensor:
     return only_value(F.max_pool2d(x, 2), F.avg_pool2d(x, 2))
 
@@ -272,15 +294,18 @@ REFERENCE = [
 # --- Changes to single layers
 
 
-def _norm(module: Callable[[int], nn.Module], images: bool = False) -> Callable[[np.random.Generator], Any]:
+def _norm(module: Callable[[int], Any], images: bool = False, carry: bool = True) -> Callable[..., Any]:
+    """A layer that has seen batches, and the module with its parameters; with its running statistics too, if carry."""
+
     def make(rng: np.random.Generator) -> tuple[Any, nn.Module, Array]:
         x = 0.1 * rng.standard_normal((6, 2, 2, 2) if images else (6, 5))
-        gamma, beta = rng.standard_normal((2, x[0].size))
-        own = module(x[0].size)
-        state = own.state_dict()
-        state.update(weight=torch.tensor(gamma), bias=torch.tensor(beta), running_var=0 * state["running_var"])
-        own.double().load_state_dict(state)
-        return nr.BatchNormalization(gamma, beta), own, x
+        gamma, beta, mean = rng.standard_normal((3, x[0].size))
+        layer, own = nr.BatchNormalization(gamma, beta, 0.9, mean, rng.random(x[0].size)), module(x[0].size).double()
+        load_layer(own, layer)
+        if not carry:
+            own.running_mean.zero_()
+            own.running_var.zero_()
+        return layer, own, x
 
     return make
 
@@ -302,6 +327,19 @@ class _PerChannel(BatchNormalization):
         pixels = flat.view(len(flat), 2, -1).transpose(1, 2).flatten(0, 1)  # (N*H*W, C)
         mean, var = pixels.mean(0), pixels.var(0, unbiased=False)
         return mean.repeat_interleave(4), var.repeat_interleave(4)
+
+
+class _OfTheBatch(BatchNormalization):
+    def forward(self, input: Tensor) -> Tensor:
+        kept, self.training = self.training, True
+        output = super().forward(input)
+        self.training = kept
+        return output
+
+
+class _Unscaled(Dropout):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if self.training else input
 
 
 class _Rescaled(Dropout):
@@ -340,6 +378,9 @@ LAYERS = [
     in_layer("batch normalisation per channel", _norm(_PerChannel, images=True)),
     in_layer("running variance unbiased", _norm(lambda d: nn.BatchNorm1d(d, eps=1e-6, momentum=0.1))),
     in_layer("momentum as the weight of the new value", _norm(lambda d: BatchNormalization(d, momentum=0.1))),
+    in_layer("running statistics left behind", _norm(BatchNormalization, carry=False)),
+    in_layer("prediction by the batch's statistics", _norm(_OfTheBatch)),
+    in_layer("prediction without dropout's factor", _dropped(_Unscaled(0.4))),
     in_layer("dropout rescaled", _dropped(_Rescaled(0.4))),
     in_layer("dropout keeps what it should drop", _dropped(_Inverted(0.4))),
     in_layer("sigmoid with another slope", lambda rng: (nr.Sigmoid(), _SlopeOfTanh(), rng.standard_normal((6, 5)))),
@@ -436,6 +477,7 @@ def _dropped_batch(dtype: torch.dtype) -> Row | None:
 
 BUGS: list[Bug] = [
     *PORT,
+    *DEEP,
     *RUN,
     *LOSS,
     *REFERENCE,

@@ -6,6 +6,7 @@ misleads. The margin is the error of the worst entry over its limit, in the row 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport.networks import SimpleConvNet
+from numpy_ref.deep import DEFAULT_CONV_PARAMS
+from torchport.networks import SimpleConvNet, from_reference
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.parity.compare import check_layer, check_parity
 from torchport.parity.optimizers import check_optimizer
@@ -83,21 +85,36 @@ NETWORK: dict[str, Any] = {
     "hidden_size": 6,
     "output_size": 6,
 }
-Spoil = Callable[[SimpleConvNet], object]
+Spoil = Callable[[nn.Sequential], object]
 
 
 def small_network(dtype: torch.dtype) -> tuple[nr.SimpleConvNet, SimpleConvNet, Array, Array]:
+    """The reference, a port that agrees, and a batch."""
     reference = nr.SimpleConvNet(**NETWORK)
     reference.set_params(seeded_params(0, reference.params))
     port = SimpleConvNet.from_params(cast_params(reference.params, dtype))
     return reference, port, *seeded_batch(0, 8, NETWORK["input_dim"], NETWORK["output_size"])
 
 
-def in_port(name: str, layer: str, spoil: Spoil, only_float64: str = "") -> Bug:
+def small_deep_network(dtype: torch.dtype) -> tuple[nr.DeepConvNet, nn.Sequential, Array, Array]:
+    """The same of a DeepConvNet."""
+    conv_params = {f"conv_param_{k}": {**param, "filter_num": 4} for k, param in enumerate(DEFAULT_CONV_PARAMS, 1)}
+    reference = nr.DeepConvNet((2, 12, 12), **conv_params, hidden_size=6, output_size=6, rng=np.random.RandomState(0))
+    reference.set_params(seeded_params(0, reference.params))
+    return reference, from_reference(reference).to(dtype), *seeded_batch(0, 8, (2, 12, 12), 6)
+
+
+def in_port(
+    name: str,
+    layer: str,
+    spoil: Spoil,
+    only_float64: str = "",
+    network: Callable[[torch.dtype], tuple[nr.Network, nn.Sequential, Array, Array]] = small_network,
+) -> Bug:
     """A bug in the port's network."""
 
     def find(dtype: torch.dtype) -> Row | None:
-        reference, port, x, t = small_network(dtype)
+        reference, port, x, t = network(dtype)
         spoil(port)
         return check_parity(reference, port, x, t).first_divergence
 
@@ -140,7 +157,7 @@ def in_layer(name: str, make: Callable[[np.random.Generator], tuple[Any, nn.Modu
     def find(dtype: torch.dtype) -> Row | None:
         rng = np.random.default_rng(7)
         layer, module, x = make(rng)
-        dout = rng.standard_normal(layer.forward(x).shape)
+        dout = rng.standard_normal(copy.copy(layer).forward(x).shape)  # which would move the layer's statistics
         rows = check_layer(type(layer).__name__, layer, module.to(dtype), x, dout, Setting(dtype))
         return first_failing(rows)
 
