@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 import torchport
-from numpy_ref import checks, functions, networks, optimizers, pickles
+from numpy_ref import checks, deep, functions, networks, optimizers, pickles
 from numpy_ref.checks import Array
 from numpy_ref.im2col import pad_image
 from numpy_ref.layers import Layer
-from torchport import evaluation, weights
+from torchport import architectures, evaluation, states, weights
 from torchport.networks import from_reference
 from torchport.parity import (
     Report,
@@ -38,12 +38,14 @@ from torchport.parity import (
     differences,
     independent,
     page,
+    prediction,
     setting,
     trace,
 )
 from torchport.parity import compare as compare_arrays
 from torchport.parity.bounds import Near
 from torchport.parity.compare import check_layer, check_loss, check_parity
+from torchport.twins import load_layer
 
 T = TypeVar("T")
 
@@ -53,6 +55,8 @@ SIZES: dict[str, Any] = {
     "hidden_size": 3,
     "output_size": 4,
 }
+
+DEEP_SIZES: dict[str, Any] = {"input_dim": (1, 4, 4), "conv_param_2": {**deep.DEFAULT_CONV_PARAMS[1], "filter_num": 2}}
 
 
 def leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
@@ -247,6 +251,17 @@ def show(a: Arguments) -> None:
     page.save(a.folder, a.give([report]), command="python", evaluation=evaluation)
 
 
+def predictions(a: Arguments) -> None:
+    reference, other = varied(a)
+    aligned = trace.align(reference.layers, a.give(other), FLOAT64)
+    near = Near(a.array(4, 1, 4, 4), a.sizes(4, 1, 4, 4))
+    with trace.judged(aligned, FLOAT64), trace.predicting(aligned):
+        other(FLOAT64.tensor(near.value))
+        for step in aligned:
+            prediction.prediction_rule(a.give(step.oracle))
+            near = prediction.predict(step.oracle, a.give(near), FLOAT64.arithmetic)
+
+
 def steps(a: Arguments) -> list[trace.Step]:
     layers: dict[str, Layer] = {"Relu": nr.Relu(), "Conv": convolution(a)}
     return [trace.make_step(name, a.give(layer), nn.Identity(), FLOAT64) for name, layer in layers.items()]
@@ -380,6 +395,15 @@ CALLS: dict[str, Call] = {
     "numpy_ref.networks.Network.save_params": saved,
     "numpy_ref.networks.Network.load_params": lambda a: saved(a).load_params(a.folder / "params.pkl"),
     "numpy_ref.networks.Network.set_params": lambda a: network().set_params(a.params()),
+    "numpy_ref.networks.check_image": lambda a: networks.check_image(a.give((1, 4, 4))),
+    "numpy_ref.networks.convolution_sizes": lambda a: networks.convolution_sizes(1, 4, a.give(SIZES["conv_param"])),
+    "numpy_ref.deep.DeepConvNet": lambda a: nr.DeepConvNet(**a.give(DEEP_SIZES)),
+    "numpy_ref.deep.DeepConvNet.loss": lambda a: nr.DeepConvNet(**DEEP_SIZES).loss(a.array(2, 1, 4, 4), a.labels(2)),
+    "numpy_ref.deep.deep_convnet_sizes": lambda a: deep.deep_convnet_sizes(
+        (1, 4, 4), a.give(deep.DEFAULT_CONV_PARAMS), 3, 4
+    ),
+    "numpy_ref.dense.MultiLayerNet": lambda a: nr.MultiLayerNet(4, a.give([3]), 2),
+    "numpy_ref.dense.ThreeLayerNet": lambda a: nr.ThreeLayerNet(4, a.give([3, 2]), 2),
     "numpy_ref.networks.SimpleConvNet": lambda a: nr.SimpleConvNet(**a.give(SIZES)),
     "numpy_ref.networks.check_same_layout": lambda a: networks.check_same_layout(
         a.give({"W": a.array(2)}), a.give({"W": (2,)})
@@ -431,6 +455,25 @@ CALLS: dict[str, Call] = {
         Near(a.array(3, 4), a.sizes(3, 4)), a.labels(3), FLOAT64.arithmetic
     ),
     "torchport.twins.from_reference": varied,
+    "torchport.twins.load_layer": lambda a: load_layer(nn.Linear(3, 2), a.give(nr.Affine(a.array(3, 2), a.array(2)))),
+    "torchport.architectures.recognise": lambda a: architectures.recognise(a.params()),
+    "torchport.architectures.Architecture.reference": lambda a: [
+        value.fill(0) for value in architectures.recognise(a.params()).reference(a.params()).params.values()
+    ],
+    "torchport.architectures.Architecture.port": lambda a: architectures.recognise(a.params()).port(a.params()),
+    "torchport.states.layer_parameters": lambda a: states.layer_parameters(a.give(convolution(a))),
+    "torchport.states.layer_statistics": lambda a: [
+        value.fill(1) for layer in varied(a)[0].layers.values() for value in states.layer_statistics(layer).values()
+    ],
+    "torchport.states.state_dict_keys": lambda a: states.state_dict_keys(varied(a)[0]),
+    "torchport.states.state_dict_of": lambda a: [
+        value.zero_() for value in states.state_dict_of(varied(a)[0]).values()
+    ],
+    "torchport.states.update_reference": lambda a: states.update_reference(network(), a.state_dict()),
+    "torchport.parity.bounds.Near.within": lambda a: Near.within(a.array(3), a.sizes(3)).limit.fill(1),
+    "torchport.parity.prediction.predict": predictions,
+    "torchport.parity.prediction.prediction_rule": predictions,
+    "torchport.parity.trace.predicting": predictions,
     "torchport.parity.cases.seeded_params": lambda a: cases.seeded_params(0, a.params()),
     "torchport.parity.cases.reference_of": lambda a: cases.reference_of(a.params()).params["W1"].fill(0),
     "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
@@ -475,6 +518,8 @@ CALLS: dict[str, Call] = {
     "torchport.parity.trace.trace_network": lambda a: trace.trace_network(
         a.give(net := port()), net, a.tensor(3, 1, 4, 4), a.give(torch.arange(3)), torchport.softmax_with_loss
     ),
+    "torchport.weights.shared_dtype": lambda a: weights.shared_dtype(a.params()),
+    "torchport.weights.to_array": lambda a: weights.to_array("conv1.weight", a.tensor(2, 3)),
     "torchport.weights.to_torch_layout": lambda a: weights.to_torch_layout(a.array(2, 3)),
     "torchport.weights.to_state_dict": lambda a: [
         value.add_(1) for value in torchport.to_state_dict(a.params()).values()
@@ -493,6 +538,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "test_numerical_gradient_puts_every_entry_back": ("numpy_ref.gradient.numerical_gradient",),
     "takes numbers, text, paths, bytes or functions only": (
         "numpy_ref.checks.check_int",
+        "numpy_ref.dense.TwoLayerNet",
+        "numpy_ref.networks.pooled_size",
         "numpy_ref.checks.check_number",
         "torchport.checks.check_device",
         "torchport.checks.check_floating_dtype",
@@ -510,6 +557,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.device",
         "torchport.cli.count",
         "torchport.data.mnist",
+        "torchport.twins.check_convolution",
+        "torchport.twins.register",
         "torchport.data.load_mnist",
         "torchport.im2col.pair",
         "torchport.im2col.output_size",

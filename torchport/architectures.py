@@ -83,7 +83,7 @@ def recognise(
     dense = "TwoLayerNet" if len(weights) == 2 else "MultiLayerNet"
     candidates = {**CONVOLUTIONAL, dense: (2,) * len(weights)}
     differences = {name: _differences(params, axes) for name, axes in candidates.items()}
-    nearest = min(differences, key=lambda name: len(differences[name]))
+    nearest = min(candidates, key=lambda name: (len(differences[name]), _other_kinds(params, candidates[name])))
     if differences[nearest]:
         raise _unknown(params, nearest, differences[nearest])
     if nearest == dense:
@@ -171,6 +171,11 @@ def _differences(params: Mapping[str, Array], axes: Sequence[int]) -> list[str]:
             found.append(f"W{number} {weight.shape} should take {before[1]}{square} inputs")
         before = ndim, outputs
     return found
+
+
+def _other_kinds(params: Mapping[str, Array], axes: Sequence[int]) -> int:
+    """How many weights are of another kind of layer: of two networks with as many differences, which is nearer."""
+    return sum(f"W{k}" in params and params[f"W{k}"].ndim != ndim for k, ndim in enumerate(axes, 1))
 
 
 def _fits(inputs: int, ndim: int, ndim_before: int, outputs: int) -> bool:

@@ -1,0 +1,266 @@
+"""The torch twin of any reference network: what it computes, what it holds, and what has no twin."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import numpy_ref as nr
+import torchport
+from numpy_ref.checks import Array
+from numpy_ref.layers import Layer
+from torchport.networks import CONVOLUTIONS, from_reference, register
+from torchport.parity import Setting, check_parity
+from torchport.parity.cases import check_twin, random_case, seeded_params
+from torchport.states import state_dict_keys, state_dict_of, update_reference
+from torchport.twins import FACTORIES, load_layer
+from torchport.weights import STATE_DICT_KEYS
+
+
+def same_bits(a: Array, b: Array) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def normalised(dtype: Any = np.float64) -> nr.Network:
+    """Affine, batch normalisation that has seen batches, dropout, affine: (N, 4) to (N, 3)."""
+    rng = np.random.default_rng(0)
+
+    def array(*shape: int) -> Array:
+        return rng.random(shape).astype(dtype)
+
+    return nr.Network(
+        {
+            "Affine1": nr.Affine(array(4, 5), array(5)),
+            "Norm": nr.BatchNormalization(array(5), array(5), 0.7, array(5), array(5)),
+            "Dropout": nr.Dropout(0.3, np.random.RandomState(0)),
+            "Affine2": nr.Affine(array(5, 3), array(3)),
+        }
+    )
+
+
+# --- Any network
+
+
+@pytest.mark.parametrize("conv", CONVOLUTIONS)
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_random_network_and_its_twin(conv: str, setting: Setting, seed: int) -> None:
+    """They agree, in training and in prediction; the twin's state_dict is the network's, and goes back into it."""
+    reference, x, t = random_case(seed)
+    twin = from_reference(reference, conv, setting.device)
+    state = twin.state_dict()
+    expected = state_dict_of(reference)
+    assert state.keys() == expected.keys()
+    assert all(same_bits(state[key].cpu().numpy(), value.numpy()) for key, value in expected.items())
+    check_parity(reference, twin.to(setting.dtype), x, t, seed=seed).raise_if_failed()
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_there_and_back_is_bit_identical(seed: int) -> None:
+    reference, x, _ = random_case(seed)
+    other = copy.deepcopy(reference)
+    other.set_params({name: 0 * value for name, value in reference.params.items()})
+    other.predict(x, train_flg=True)  # other statistics
+    update_reference(other, from_reference(reference).state_dict())
+    assert all(same_bits(other.params[name], value) for name, value in reference.params.items())
+    assert same_bits(other.predict(x), reference.predict(x))
+
+
+def test_simple_convnets_twin_is_torchports() -> None:
+    reference = nr.SimpleConvNet(rng=np.random.RandomState(0))
+    twin, own = from_reference(reference), torchport.SimpleConvNet(dtype=torch.float64)
+    assert state_dict_keys(reference) == STATE_DICT_KEYS
+    assert list(twin.state_dict()) == list(own.state_dict())
+    assert [name for name, _ in twin.named_children()] == [name for name, _ in own.named_children()]
+    own.load_state_dict(twin.state_dict(), strict=True)
+    assert all(
+        same_bits(value, reference.params[name]) for name, value in torchport.to_params(own.state_dict()).items()
+    )
+
+
+@pytest.mark.parametrize(("conv", "kind"), CONVOLUTIONS.items())
+def test_conv_names_the_convolution(conv: str, kind: type[nn.Module]) -> None:
+    assert type(from_reference(nr.SimpleConvNet(rng=np.random.RandomState(0)), conv).get_submodule("conv1")) is kind
+    with pytest.raises(ValueError, match="conv must be one of conv2d, unfold, got 'im2col'"):
+        from_reference(normalised(), conv="im2col")
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_the_weights_dtype_is_kept(dtype: str) -> None:
+    network = normalised(dtype)
+    found = {value.dtype for value in from_reference(network).state_dict().values()}
+    assert found == {torch.from_numpy(network.params["W1"]).dtype}
+
+
+def test_mixed_dtypes_are_refused() -> None:
+    network = nr.Network({"Affine1": nr.Affine(np.ones((2, 2)), np.ones(2, np.float32))})
+    for function in (from_reference, state_dict_of):
+        with pytest.raises(TypeError, match=r"must share one dtype, got \{'W1': 'float64', 'b1': 'float32'\}"):
+            function(network)
+
+
+def test_running_statistics_come_along_and_go_back() -> None:
+    network, x = normalised(), np.random.default_rng(1).random((6, 4))
+    twin = from_reference(network)
+    norm: Any = network.layers["Norm"]
+    assert same_bits(twin.get_buffer("norm.running_mean").numpy(), norm.running_mean)
+    before = network.predict(x)
+    twin(torch.from_numpy(x))  # in training mode, which moves them
+    update_reference(network, twin.state_dict())
+    assert same_bits(twin.get_buffer("norm.running_var").numpy(), norm.running_var)
+    assert not np.array_equal(network.predict(x), before)
+    norm.running_mean = norm.running_var = None  # as before the first batch
+    assert not from_reference(network).get_buffer("norm.running_var").any()
+
+
+def test_nothing_is_shared_and_nothing_drawn() -> None:
+    network = normalised()
+    kept = copy.deepcopy(network.params)
+    before = torch.get_rng_state()
+    twin = from_reference(network)
+    assert torch.equal(torch.get_rng_state(), before)
+    for value in [*twin.state_dict().values(), *state_dict_of(network).values()]:
+        value.zero_()
+    update_reference(other := normalised(), twin.state_dict())
+    with torch.no_grad():
+        twin.get_parameter("affine1.weight").fill_(1)
+    assert not other.params["W1"].any()
+    assert all(same_bits(network.params[name], value) for name, value in kept.items())
+
+
+def test_a_flatten_stands_where_the_reference_flattens() -> None:
+    affine = nr.Affine(np.ones((4, 2)), np.ones(2)), nr.Affine(np.ones((2, 2)), np.ones(2))
+
+    def children(layers: dict[str, Layer]) -> list[str]:
+        return [name for name, _ in from_reference(nr.Network(layers)).named_children()]
+
+    assert children({"Relu": nr.Relu(), "A": affine[0], "B": affine[1]}) == ["relu", "flatten", "a", "b"]
+    assert children({"Flat": nr.Flatten(), "Relu": nr.Relu(), "A": affine[0]}) == ["flat", "relu", "a"]
+
+
+@pytest.mark.parametrize("kind", [nr.Pooling, nr.AveragePooling])
+def test_padding_over_half_a_window(kind: Any, setting: Setting, rng: np.random.Generator) -> None:
+    layer = kind(3, 4, 2, 2)
+    module = from_reference(nr.Network({"Pool": layer})).get_submodule("pool")
+    rows = check_twin(layer, module, rng.standard_normal((2, 2, 5, 5)) - 1, rng, setting)
+    assert [str(row) for row in rows if not row.ok] == []
+
+
+# --- Names
+
+
+BAD_NAMES: dict[str, tuple[list[str], str]] = {
+    "case": (["Relu1", "relu1"], "two layers would be called relu1"),
+    "a dot": (["Relu.1"], r"layer 'relu\.1' needs another name"),
+    "a method": (["Forward"], "layer 'forward' needs another name"),
+    "none": ([""], "layer '' needs another name"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NAMES)
+def test_names_that_modules_cannot_have_are_refused(case: str) -> None:
+    names, says = BAD_NAMES[case]
+    with pytest.raises(ValueError, match=says):
+        from_reference(nr.Network({name: nr.Relu() for name in names}))
+
+
+# --- Other kinds of layers
+
+
+class Doubled(nr.Relu):
+    """Not what its base class computes."""
+
+    def forward(self, x: Array) -> Array:
+        return 2 * super().forward(x)
+
+
+@pytest.fixture
+def factories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr("torchport.twins.FACTORIES", dict(FACTORIES))
+
+
+@pytest.mark.usefixtures("factories")
+def test_an_unknown_layer_is_named_until_it_is_registered() -> None:
+    network = nr.Network({"Conv1": nr.Convolution(np.ones((1, 1, 2, 2)), np.ones(1)), "Twice": Doubled()})
+    says = r"layer Twice is a Doubled, .*torchport\.networks\.register\(Doubled, lambda layer, conv: \.\.\.\)"
+    with pytest.raises(TypeError, match=says):
+        from_reference(network)
+
+    class Twice(nn.ReLU):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(input)
+
+    asked: list[tuple[Any, str]] = []
+
+    def factory(layer: Doubled, conv: str) -> nn.Module:
+        asked.append((layer, conv))
+        return Twice()
+
+    register(Doubled, factory)
+    twin, x = from_reference(network, "unfold"), np.random.default_rng(0).standard_normal((2, 1, 3, 3))
+    assert asked == [(network.layers["Twice"], "unfold")]
+    np.testing.assert_allclose(twin(torch.from_numpy(x)).detach().numpy(), network.predict(x), rtol=1e-14)
+
+
+@pytest.mark.usefixtures("factories")
+def test_a_registered_module_of_other_shapes_is_refused() -> None:
+    register(Doubled, lambda layer, conv: nn.PReLU())
+    with pytest.raises(ValueError, match=r"must have the shapes \{\}, got \{'weight': \(1,\)\}"):
+        from_reference(nr.Network({"Twice": Doubled()}))
+    with pytest.raises(ValueError, match=r"\{'weight': \(2, 3\), 'bias': \(2,\)\}, got"):
+        load_layer(nn.Linear(2, 3), nr.Affine(np.ones((3, 2)), np.ones(2)))
+
+
+@pytest.mark.parametrize("arguments", [("Relu", nn.ReLU), (nr.Relu, "relu")])
+def test_register_takes_a_class_and_a_function(arguments: tuple[Any, Any]) -> None:
+    with pytest.raises(TypeError, match="register takes a class of layers and a function"):
+        register(*arguments)
+
+
+# --- State
+
+
+def replaced(key: str, value: Callable[[Any], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda state: {**state, key: value(state[key])}
+
+
+BAD_STATES: dict[str, tuple[Callable[[dict[str, Any]], Any], type[Exception], str]] = {
+    "missing": (lambda s: {k: v for k, v in s.items() if k != "norm.running_var"}, ValueError, "norm.running_var"),
+    "extra": (lambda s: {**s, "conv1.weight": s["affine1.bias"]}, ValueError, r"unexpected \['conv1.weight'\]"),
+    "untransposed": (replaced("affine1.weight", lambda v: v.T), ValueError, r"\(4, 5\), expected \(5, 4\)"),
+    "bfloat16": (replaced("affine2.bias", lambda v: v.bfloat16()), TypeError, "affine2.bias .*bfloat16"),
+    "mixed dtypes": (replaced("norm.running_mean", lambda v: v.float()), TypeError, "one dtype"),
+    "a list": (lambda s: list(s), TypeError, "must be a dict"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_STATES)
+def test_unfit_state_dicts_are_refused_before_anything_is_taken(case: str) -> None:
+    spoil, error, says = BAD_STATES[case]
+    network = normalised()
+    state = {key: 2 * value for key, value in state_dict_of(network).items()}
+    with pytest.raises(error, match=says):
+        update_reference(network, spoil(state))
+    fresh = state_dict_of(normalised())
+    assert all(torch.equal(fresh[key], value) for key, value in state_dict_of(network).items())
+
+
+def test_a_trained_twin_takes_the_reference_along() -> None:
+    """A step of SGD in torch, and what it made of the weights in NumPy."""
+    network = normalised()
+    network.set_params(seeded_params(0, network.params))
+    twin, x = from_reference(network), np.random.default_rng(2).random((8, 4))
+    torchport.softmax_with_loss(twin(torch.from_numpy(x)), torch.arange(8) % 3).backward()
+    torch.optim.SGD(twin.parameters(), lr=0.1).step()
+    update_reference(network, twin.state_dict())
+    np.testing.assert_allclose(network.predict(x), twin.eval()(torch.from_numpy(x)).detach().numpy(), rtol=1e-12)
