@@ -158,6 +158,10 @@ def convolution(a: Arguments) -> nr.Convolution:
     return nr.Convolution(a.array(2, 1, 3, 3), a.array(2))
 
 
+def recognised(a: Arguments) -> architectures.Architecture:
+    return a.give(architectures.recognise(a.params()))
+
+
 def optimize_reference(a: Arguments) -> None:
     """params are moved by contract; gradients are not."""
     for rule in optimizers.OPTIMIZERS.values():
@@ -456,14 +460,16 @@ CALLS: dict[str, Call] = {
     ),
     "torchport.twins.from_reference": varied,
     "torchport.twins.load_layer": lambda a: load_layer(nn.Linear(3, 2), a.give(nr.Affine(a.array(3, 2), a.array(2)))),
-    "torchport.architectures.recognise": lambda a: architectures.recognise(a.params()),
+    "torchport.architectures.recognise": recognised,
     "torchport.architectures.Architecture.reference": lambda a: [
-        value.fill(0) for value in architectures.recognise(a.params()).reference(a.params()).params.values()
+        np.negative(value, out=value) for value in recognised(a).reference(a.params()).params.values()
     ],
-    "torchport.architectures.Architecture.port": lambda a: architectures.recognise(a.params()).port(a.params()),
+    "torchport.architectures.Architecture.port": lambda a: recognised(a).port(a.params()),
     "torchport.states.layer_parameters": lambda a: states.layer_parameters(a.give(convolution(a))),
     "torchport.states.layer_statistics": lambda a: [
-        value.fill(1) for layer in varied(a)[0].layers.values() for value in states.layer_statistics(layer).values()
+        np.negative(value, out=value)
+        for layer in varied(a)[0].layers.values()
+        for value in states.layer_statistics(layer).values()
     ],
     "torchport.states.state_dict_keys": lambda a: states.state_dict_keys(varied(a)[0]),
     "torchport.states.state_dict_of": lambda a: [

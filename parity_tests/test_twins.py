@@ -115,6 +115,10 @@ def test_running_statistics_come_along_and_go_back() -> None:
     assert same_bits(twin.get_buffer("norm.running_mean").numpy(), norm.running_mean)
     before = network.predict(x)
     twin(torch.from_numpy(x))  # in training mode, which moves them
+    normalised_too = copy.deepcopy(network)
+    normalised_too.predict(x, train_flg=True)
+    moved: Any = normalised_too.layers["Norm"]
+    np.testing.assert_allclose(twin.get_buffer("norm.running_mean").numpy(), moved.running_mean, rtol=1e-12)
     update_reference(network, twin.state_dict())
     assert same_bits(twin.get_buffer("norm.running_var").numpy(), norm.running_var)
     assert not np.array_equal(network.predict(x), before)
