@@ -33,7 +33,7 @@ def predict(layer: Layer, x: Near, a: Arithmetic) -> Near:
 
 
 def _normalised_limit(layer: BatchNormalization, x: Near, a: Arithmetic) -> Array:
-    """As in training, but that mean and variance are given numbers."""
+    """As in training, but that mean and variance are given numbers, which the port may hold rounded."""
     flat = Near(*(array.reshape(len(array), -1) for array in x))  # (N, D)
     mean, var = layer_statistics(layer).values()
     scale = np.abs(layer.gamma) / np.sqrt(var + layer.EPS)

@@ -16,7 +16,7 @@ from numpy_ref.checks import Array, check_array
 from numpy_ref.layers import Flatten, Layer
 from torchport.layers import Dropout
 from torchport.parity.setting import Setting, rounded
-from torchport.states import layer_parameters, layer_statistics
+from torchport.states import layer_parameters
 from torchport.weights import MODULE_ATTRIBUTES, in_torch_terms
 
 Run = Callable[[Tensor], Tensor]
@@ -89,8 +89,6 @@ def make_step(name: str, layer: Layer, module: nn.Module, setting: Setting) -> S
     for attribute in MODULE_ATTRIBUTES:
         if hasattr(layer, attribute):
             setattr(oracle, attribute, setting.round(check_array(attribute, getattr(layer, attribute))))
-    for statistic, value in layer_statistics(layer).items():
-        setattr(oracle, statistic, setting.round(value))
     return Step(name, layer, oracle, module)
 
 
