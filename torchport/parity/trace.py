@@ -121,12 +121,15 @@ def judged(steps: Sequence[Step], setting: Setting) -> Iterator[None]:
 
 @contextmanager
 def predicting(steps: Sequence[Step]) -> Iterator[None]:
-    """The modules in evaluation mode, without gradients; inside judged, which has them in training mode."""
+    """The modules in evaluation mode; inside judged, which has them in training mode.
+
+    Not under torch.no_grad: torch 2.6's autocast would keep the weights that it casts there, and have no gradient for
+    them in training.
+    """
     for step in steps:
         step.module.eval()
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for step in steps:
             step.module.train()
