@@ -27,7 +27,7 @@ from numpy_ref import checks, deep, functions, networks, optimizers, pickles
 from numpy_ref.checks import Array
 from numpy_ref.im2col import pad_image
 from numpy_ref.layers import Layer
-from torchport import architectures, evaluation, states, weights
+from torchport import architectures, evaluation, figures, states, training, weights
 from torchport.networks import from_reference
 from torchport.parity import (
     Report,
@@ -45,6 +45,9 @@ from torchport.parity import (
 from torchport.parity import compare as compare_arrays
 from torchport.parity.bounds import Near
 from torchport.parity.compare import check_layer, check_loss, check_parity
+from torchport.training.learners import PoolFirst
+from torchport.training.samples import cut_and_checked
+from torchport.training.state import all_finite, copied, put_back
 from torchport.twins import load_layer
 
 T = TypeVar("T")
@@ -152,6 +155,18 @@ def network() -> nr.SimpleConvNet:
 
 def port(conv: str = "conv2d") -> torchport.SimpleConvNet:
     return torchport.SimpleConvNet.from_params(network().params, conv)
+
+
+def some_samples(a: Arguments) -> training.Samples:
+    images = a.give((np.arange(4 * 100) % 251).astype(np.uint8).reshape(4, 1, 10, 10))
+    return a.give(training.Samples(images, a.labels(4), images, a.labels(4), 4))
+
+
+def train_and_resume(a: Arguments) -> None:
+    for model in ("conv2d", "unfold", "numpy"):
+        config, samples = a.give(training.Config(model=model, epochs=1, batch_size=3, device="cpu")), some_samples(a)
+        training.train(config, samples=samples, out=a.folder / model)
+        training.resume(a.folder / model, epochs=2, samples=samples)
 
 
 def convolution(a: Arguments) -> nr.Convolution:
@@ -423,6 +438,19 @@ CALLS: dict[str, Call] = {
     "torchport.evaluation.evaluate_ports": lambda a: evaluation.evaluate_ports(
         a.params(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
+    "torchport.evaluation.classify": lambda a: evaluation.classify(
+        network(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
+    ),
+    "torchport.evaluation.Classification.to_text": lambda a: a.give(
+        evaluation.Classification(a.labels(4), a.labels(4), a.sizes(4), 4)
+    ).to_text(),
+    "torchport.figures.curves": lambda a: figures.curves(
+        a.give({"run": figures.Curve(2, a.sizes(4), a.labels(2), a.sizes(2), a.sizes(2))})
+    ),
+    "torchport.figures.confusion_matrix": lambda a: figures.confusion_matrix(a.give(np.eye(3, dtype=int))),
+    "torchport.figures.mistakes": lambda a: figures.mistakes(
+        a.give(np.ones((2, 1, 4, 4), np.uint8)), a.labels(2), a.labels(2), a.sizes(2)
+    ),
     "torchport.im2col.im2col": lambda a: differentiate(torchport.im2col, a.leaf(2, 1, 4, 4), 2),
     "torchport.im2col.col2im": lambda a: differentiate(torchport.col2im, a.leaf(18, 4), (2, 1, 4, 4), 2),
     "torchport.layers.UnfoldConv2d.forward": lambda a: differentiate(
@@ -436,6 +464,16 @@ CALLS: dict[str, Call] = {
         differentiate(torchport.softmax_with_loss, a.leaf(3, 4), a.give(torch.tensor(t)))
         for t in (a.labels(3), a.one_hot(3, 4))
     ],
+    "torchport.loss.unchecked_loss": lambda a: differentiate(
+        torchport.loss.unchecked_loss, a.leaf(3, 4), a.give(torch.arange(3))
+    ),
+    "torchport.optimizers.torch_options": lambda a: torchport.optimizers.torch_options(a.give({"beta1": 0.5})),
+    "torchport.training.learners.PoolFirst.forward": lambda a: differentiate(PoolFirst(port()), a.leaf(2, 1, 4, 4)),
+    "torchport.training.loop.train": train_and_resume,
+    "torchport.training.samples.cut_and_checked": lambda a: cut_and_checked(some_samples(a), 2),
+    "torchport.training.state.copied": lambda a: copied(a.give({"a": {"b": a.tensor(2)}})),
+    "torchport.training.state.all_finite": lambda a: all_finite(a.give({"a": {"b": a.tensor(2)}})),
+    "torchport.training.state.put_back": lambda a: put_back({"a": torch.zeros(2)}, a.give({"a": a.tensor(2).float()})),
     "torchport.loss.SoftmaxWithLoss.forward": lambda a: differentiate(
         torchport.SoftmaxWithLoss(), a.leaf(3, 4), a.give(torch.arange(3))
     ),
@@ -540,6 +578,17 @@ CALLS: dict[str, Call] = {
 }
 
 # Reason, and the names; * at the end stands for all of a module.
+# Called by train, with whose samples, configuration and folder they work.
+PARTS_OF_TRAINING = (
+    "torchport.training.folder.RunFolder*",
+    "torchport.training.learners.TorchLearner*",
+    "torchport.training.loop.Clock.on",
+    "torchport.training.loop.resume",
+    "torchport.training.ranks.*",
+    "torchport.training.reference.NumpyLearner*",
+    "torchport.training.samples.orders",
+)
+
 EXEMPT: dict[str, tuple[str, ...]] = {
     "test_numerical_gradient_puts_every_entry_back": ("numpy_ref.gradient.numerical_gradient",),
     "takes numbers, text, paths, bytes or functions only": (
@@ -562,6 +611,14 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.run",
         "torchport.cli.device",
         "torchport.cli.count",
+        "torchport.cli.number",
+        "torchport.evaluation.memory_text",
+        "torchport.formats.load_weights",
+        "torchport.training.config.Config.from_json",
+        "torchport.training.graph.captured",
+        "torchport.training.learners.uses_graphs",
+        "torchport.training.loop.Stopped",
+        "torchport.training.samples.load_samples",
         "torchport.data.mnist",
         "torchport.twins.check_convolution",
         "torchport.twins.register",
@@ -593,8 +650,19 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     ),
     "draws from its argument, which is what it is for": ("numpy_ref.checks.random_stream",),
     "returns its argument": ("numpy_ref.checks.recorded",),
-    "adds to its argument, which is what it is for": ("torchport.cli.add_geometry",),
-    "an interface, without code": ("numpy_ref.layers.Layer.forward", "numpy_ref.layers.Layer.backward"),
+    "adds to its argument, which is what it is for": (
+        "torchport.cli.add_geometry",
+        "torchport.cli.add_field",
+        "torchport.optimizers.BookAdam.add_param_group",
+    ),
+    "wraps its argument": ("torchport.training.learners.PoolFirst",),
+    "draws on its argument, which savefig lays out": ("torchport.figures.save_figure",),
+    "is part of training.train": PARTS_OF_TRAINING,
+    "an interface, without code": (
+        "numpy_ref.layers.Layer.forward",
+        "numpy_ref.layers.Layer.backward",
+        "torchport.training.learners.Learner.*",
+    ),
 }
 
 

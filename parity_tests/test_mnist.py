@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,52 +13,47 @@ import torch
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport import SimpleConvNet, load_mnist, make_optimizer, softmax_with_loss, to_params
+from torchport import load_mnist, to_params
 from torchport.data import DataError, mnist
 from torchport.evaluation import evaluate_ports
 from torchport.parity import Setting
 from torchport.parity.cases import check_ports
+from torchport.training import Config, Progress, Samples, Stopped, train
+from torchport.training.folder import RunFolder
 
 GOLDEN: dict[str, Array] = dict(np.load(Path(__file__).parent / "golden" / "first_epoch.npz"))
-BATCH = 100
 W2_ROWS = slice(None, None, 40)  # every 40th row was recorded
 
 
-def replay(conv: str, steps: int, data_dir: Path, device: str) -> tuple[dict[int, dict[str, Array]], list[float]]:
-    """The first steps of the book's training: its seed, its draws, its Adam. Parameters by step, losses after each."""
-    rng = np.random.RandomState(0)
-    port = SimpleConvNet.from_params(nr.SimpleConvNet(rng=rng).params, conv, device=device)
-    optimizer = make_optimizer("adam", port.parameters(), lr=0.001)
-    (images, labels), _ = load_mnist(flatten=False, data_dir=data_dir)
-    recorded, losses = {}, []
-    for step in range(1, steps + 1):
-        batch = rng.choice(len(images), BATCH)
-        x = torch.from_numpy(images[batch]).to(device, torch.float64)
-        t = torch.from_numpy(labels[batch]).to(device)
-        optimizer.zero_grad()
-        softmax_with_loss(port(x), t).backward()
-        optimizer.step()
-        with torch.no_grad():
-            losses.append(softmax_with_loss(port(x), t).item())
-        if f"step{step}/W1" in GOLDEN:
-            recorded[step] = to_params(port.state_dict())
-    return recorded, losses
-
-
-def assert_as_recorded(recorded: dict[int, dict[str, Array]], step: int, limit: float) -> None:
-    for name, value in recorded[step].items():
+def assert_as_recorded(params: Mapping[str, Array], step: int, limit: float) -> None:
+    for name, value in params.items():
         found = value[W2_ROWS] if name == "W2" else value
         np.testing.assert_allclose(found, GOLDEN[f"step{step}/{name}"], rtol=0, atol=limit)
 
 
-# Unfold, which is faster in float64, goes all 600 steps of the first epoch; nn.Conv2d the first 100.
-@pytest.mark.parametrize(("conv", "steps"), [("conv2d", 100), ("unfold", 600)])
-def test_the_first_epoch_is_the_books(conv: str, steps: int, data_dir: Path, device: str) -> None:
-    recorded, losses = replay(conv, steps, data_dir, device)
-    for step in recorded:
-        assert_as_recorded(recorded, step, 1e-12 if step <= 100 else 1e-10)
-    assert steps in recorded
-    np.testing.assert_allclose(losses, GOLDEN["losses"][:steps], rtol=0, atol=1e-10)
+# Unfold, which is faster in float64, goes all 600 steps of the first epoch.
+@pytest.mark.parametrize(("model", "steps"), [("numpy", 10), ("conv2d", 100), ("unfold", 600)])
+def test_the_first_epoch_is_the_books(model: str, steps: int, data_dir: Path, device: str, tmp_path: Path) -> None:
+    """scripts/train.py --dtype float64 --log-loss after, as far as it was recorded."""
+    config = Config(
+        model=model, epochs=1, dtype="float64", log_loss="after", device=None if model == "numpy" else device
+    )
+    x_test, t_test = mnist(False, data_dir)
+    samples = Samples(*mnist(True, data_dir), x_test[:100], t_test[:100])
+
+    def watch(progress: Progress) -> None:
+        if progress.step == steps < 600:
+            signal.raise_signal(signal.SIGINT)
+
+    with contextlib.suppress(Stopped):
+        train(config, samples=samples, out=tmp_path, watch=watch)
+    reached = RunFolder(tmp_path).read_checkpoint()
+    if torch.device(device).type == "cpu" or model == "numpy":
+        assert reached.step == steps
+    else:  # CUDA stops after whole epochs only
+        assert reached.step == 600
+    assert_as_recorded(to_params(reached.state["model"]), reached.step, 1e-12)
+    np.testing.assert_allclose(reached.losses, GOLDEN["losses"][: reached.step], rtol=0, atol=1e-10)
 
 
 def test_the_reference_trains_as_the_original(data_dir: Path) -> None:
@@ -74,7 +72,7 @@ def test_the_reference_trains_as_the_original(data_dir: Path) -> None:
     for step in range(1, 11):
         trainer.train_step()
         if step in (1, 10):
-            assert_as_recorded({step: trainer.network.params}, step, 1e-13)
+            assert_as_recorded(trainer.network.params, step, 1e-13)
     np.testing.assert_allclose(trainer.train_loss_list, GOLDEN["losses"][:10], rtol=1e-12)
     assert trainer.train_acc_list == GOLDEN["train_acc"].tolist()
     assert trainer.test_acc_list == GOLDEN["test_acc"].tolist()

@@ -91,13 +91,14 @@ class SimpleConvNet(nn.Sequential):
     ) -> SimpleConvNet:
         """The network that the book's params (W1 b1 W2 b2 W3 b3) belong to, with copies of them, in their dtype.
 
-        Sizes are inferred from the shapes; stride and pad leave no trace there. ValueError says what was found where
+        torch's generator is not touched. Sizes are inferred from the shapes; stride and pad leave no trace there. ValueError says what was found where
         they do not fit; TypeError for other dtypes than float16, float32, float64.
         """
         sizes = architecture(params, stride, pad)
-        net = cls(**sizes, conv=conv, dtype=DTYPES[params["W1"].dtype], device=device)
+        with torch.random.fork_rng(devices=[]):  # what it draws is overwritten
+            net = cls(**sizes, conv=conv, dtype=DTYPES[params["W1"].dtype])
         net.load_state_dict(to_state_dict(params), strict=True)
-        return net
+        return net.to(check_device("device", device))
 
     def __getitem__(self, index: Any) -> Any:
         """A layer by number, or a slice of layers as a plain nn.Sequential."""

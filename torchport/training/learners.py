@@ -82,8 +82,8 @@ class TorchLearner:
         self._config, self._device, self._ranks = config, device, ranks
         self._setting = Setting(DTYPES[config.dtype], str(device), PRECISIONS[config.precision])
         self._parts = {
-            TRAIN: [torch.from_numpy(part).to(device) for part in (samples.x_train, samples.t_train)],
-            TEST: [torch.from_numpy(part).to(device) for part in (samples.x_test, samples.t_test)],
+            TRAIN: [torch.tensor(part, device=device) for part in (samples.x_train, samples.t_train)],
+            TEST: [torch.tensor(part, device=device) for part in (samples.x_test, samples.t_test)],
         }
         self._net = SimpleConvNet.from_params(params, config.model, device=device)
         # oneDNN and cuDNN are faster so; the layout changes, no value does.
