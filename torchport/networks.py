@@ -91,8 +91,8 @@ class SimpleConvNet(nn.Sequential):
     ) -> SimpleConvNet:
         """The network that the book's params (W1 b1 W2 b2 W3 b3) belong to, with copies of them, in their dtype.
 
-        torch's generator is not touched. Sizes are inferred from the shapes; stride and pad leave no trace there. ValueError says what was found where
-        they do not fit; TypeError for other dtypes than float16, float32, float64.
+        torch's generator is not touched. Sizes are inferred from the shapes; stride and pad leave no trace there.
+        ValueError says what was found where they do not fit; TypeError for other dtypes than float16, float32, float64.
         """
         sizes = architecture(params, stride, pad)
         with torch.random.fork_rng(devices=[]):  # what it draws is overwritten
