@@ -13,7 +13,7 @@ def captured(function: Callable[[], None], restore: Callable[[], None], device: 
     """What runs function as one CUDA graph.
 
     function takes and returns nothing: it reads and writes tensors that stay where they are, never waits for the
-    device, and is the same every time. It runs a few times first; restore puts back in place what that has changed.
+    device, and is the same every time. It runs a few times first; restore puts back in place what a run has changed.
     """
     with torch.cuda.device(device):
         stream = torch.cuda.Stream()
@@ -21,10 +21,10 @@ def captured(function: Callable[[], None], restore: Callable[[], None], device: 
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 function()
+                restore()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             function()
-        restore()
         torch.cuda.synchronize()
     return graph.replay

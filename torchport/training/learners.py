@@ -97,6 +97,9 @@ class TorchLearner:
         )
         _make_state(self._optimizer)
         self._make_buffers(samples)
+        self._start = self.state()
+        if config.compile:
+            self._compile()
         if graph:
             self._capture()
 
@@ -197,17 +200,26 @@ class TorchLearner:
         with torch.no_grad(), self._setting.computing():
             self._classes.copy_(self._network(self._pixels(self._chunk)).argmax(dim=1))
 
+    def _compile(self) -> None:
+        """Have torch.compile do its work now, and not in the first step. ValueError where it cannot."""
+        try:
+            self._predict_chunk()
+            self._take(min(self._config.batch_size, len(self._order)))
+        except Exception as error:  # the compiler's, of many kinds and lengths
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"torch.compile cannot compile the network here ({reason}): leave compile out") from error
+        self._restore()
+
     def _capture(self) -> None:
         """From here on, a step and a chunk of predictions are a graph each."""
-        start = self.state()
-
-        def restore() -> None:
-            self.load(start)
-            self._step.zero_()
-
         if len(self._parts[TRAIN][0]) >= self._config.batch_size or self._config.sampling == BOOK:
-            self._take_full = captured(self._take_full, restore, self._device)
-        self._predict_full = captured(self._predict_chunk, restore, self._device)
+            self._take_full = captured(self._take_full, self._restore, self._device)
+        self._predict_full = captured(self._predict_chunk, self._restore, self._device)
+
+    def _restore(self) -> None:
+        """Back to the start, in place."""
+        self.load(self._start)
+        self._step.zero_()
 
 
 def uses_graphs(device: torch.device, ranks: Ranks) -> bool:
