@@ -160,6 +160,28 @@ def test_a_short_last_batch_is_a_mean_of_its_own(model: str, batch_size: int, sa
     np.testing.assert_allclose(result.losses, losses, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
+def test_the_mean_of_the_last_epochs_weights(model: str, samples: Samples, tmp_path: Path) -> None:
+    """Over its 6 steps, as the reference reaches them by hand; also where a stop falls among them."""
+    config = replace(FLOAT64, model=model, keep="mean")
+    with pytest.raises(Stopped):
+        train(config, samples=samples, out=tmp_path, watch=stopped_at(9))
+    result = resume(tmp_path, samples=samples)
+    rng = np.random.RandomState(0)
+    network, rule = nr.SimpleConvNet((1, 10, 10), output_size=2, rng=rng), nr.Adam()
+    reached = []
+    for _ in range(12):
+        batch = rng.choice(110, 20)
+        rule.update(network.params, network.gradient(pixels(samples.x_train[batch]), samples.t_train[batch]))
+        reached.append({name: value.copy() for name, value in network.params.items()})
+    for name, value in result.params.items():
+        np.testing.assert_allclose(value, np.mean([params[name] for params in reached[6:]], axis=0), rtol=0, atol=1e-12)
+        assert np.abs(value - reached[-1][name]).max() > 1e-6
+    predicted = nr_network(result.params).predict(pixels(samples.x_test)).argmax(axis=1)
+    np.testing.assert_array_equal(result.predictions, predicted)
+    np.testing.assert_array_equal(nr.read_params(tmp_path / "params.pkl")["W2"], result.params["W2"])
+
+
 @pytest.mark.parametrize("conv", ["conv2d", "unfold"])
 @pytest.mark.parametrize("images", ["random", "with ties", "blank"])
 def test_relu_after_pooling_is_relu_before_to_the_bit(
@@ -243,6 +265,7 @@ def test_a_finished_run_can_be_resumed_for_more_epochs(samples: Samples, tmp_pat
     assert_same(resume(tmp_path, samples=samples), first)
     more = resume(tmp_path, epochs=3, samples=samples)
     assert_same(more, train(replace(config, epochs=3), samples=samples))
+    assert_same(resume(tmp_path, samples=samples), more)  # the folder knows how many epochs it has now
     with pytest.raises(ValueError, match="at least the 3"):
         resume(tmp_path, epochs=2, samples=samples)
 

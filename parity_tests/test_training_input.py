@@ -43,6 +43,7 @@ from torchport.training import Config, Samples, train
         ({"beta1": 1.0}, "beta1 must be between 0 and 0.99.*, got 1.0"),
         ({"beta2": 2}, "beta2 must be between"),
         ({"log_loss": "before"}, "log_loss must be one of step, after, got 'before'"),
+        ({"keep": "best"}, "keep must be one of last, mean, got 'best'"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
         ({"precision": "fp8"}, "precision must be one of full, tf32, bf16, got 'fp8'"),
         ({"precision": "tf32", "dtype": "float64"}, "precision tf32 goes with dtype float32, got float64"),

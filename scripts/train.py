@@ -101,7 +101,10 @@ def main() -> int:
 def print_result(result: Result, out: Path) -> None:
     loss = "after each update, as in the book" if result.config.log_loss == "after" else "of the step itself"
     times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.seconds.items())
-    print(f"test accuracy {result.test_accuracy:.4f} on all {len(result.predictions)} test images; losses are {loss}")
+    last = f", {result.records[-1].test_accuracy:.4f} with those of the last step"
+    kept = f"the mean of the last epoch's weights{last}" if result.config.keeps_mean else "the last step's weights"
+    print(f"test accuracy {result.test_accuracy:.4f} on all {len(result.predictions)} test images with {kept}")
+    print(f"losses are {loss}")
     print(f"{result.device}: {times}")
     print(f"saved in {out}; python scripts/evaluate.py {out} shows the mistakes")
 

@@ -22,6 +22,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 PRECISIONS = {"full": IEEE, "tf32": TF32, "bf16": BFLOAT16}
 BOOK, EPOCH = "book", "epoch"
 BEFORE, AFTER = "step", "after"
+LAST, MEAN = "last", "mean"
 
 LARGEST_SEED = 2**32 - 1  # NumPy's
 
@@ -61,6 +62,12 @@ class Config:
     log_loss: str = _option(
         BEFORE, "log the loss that the step itself computes, or, as the book, that after its update", (BEFORE, AFTER)
     )
+    keep: str | None = _option(
+        None,
+        "end with the weights after the last step, as the book, or with their mean over the last epoch, which is "
+        "steadier (default: mean in float32, last in float64, which is the book's run)",
+        (LAST, MEAN),
+    )
     dtype: str = _option("float32", "of weights and arithmetic; float64 follows the book's run", DTYPES)
     precision: str = _option("full", "of products in float32, less than full on CUDA only", PRECISIONS)
     device: str | None = _option(None, "cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)")
@@ -85,6 +92,11 @@ class Config:
     def on_numpy(self) -> bool:
         """Whether the reference trains, and not a port."""
         return self.model == NUMPY
+
+    @property
+    def keeps_mean(self) -> bool:
+        """Whether the run ends with the mean of the last epoch's weights."""
+        return (self.keep or (MEAN if self.dtype == "float32" else LAST)) == MEAN
 
     def to_json(self) -> str:
         """All fields, a line each."""

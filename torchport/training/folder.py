@@ -104,12 +104,13 @@ class RunFolder:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path} cannot be read ({reason}): start anew in another folder") from error
 
-    def restart(self, checkpoint: Checkpoint) -> None:
-        """Forget what was written after the checkpoint, from which the run goes on."""
+    def restart(self, config: Config, checkpoint: Checkpoint) -> None:
+        """Forget what was written after the checkpoint, from which the run goes on; keep what config has changed."""
         self._saved_step = checkpoint.step
         with self._guarded(self.path):
             self._sweep()
         self._write_metrics(checkpoint.records)
+        self._replace(CONFIG, config.to_json().encode())
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""

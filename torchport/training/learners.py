@@ -41,6 +41,9 @@ class Learner(Protocol):
     def predict(self, part: str, n: int | None = None) -> Array:
         """Classes int64 (n,) of the first n images of TRAIN or TEST (None: of all)."""
 
+    def average(self) -> None:
+        """Replace the weights by their mean over the steps of the epoch, which has ended."""
+
     def params(self) -> dict[str, Array]:
         """The weights under the book's names."""
 
@@ -96,6 +99,8 @@ class TorchLearner:
             config.optimizer, self._net.parameters(), capturable=graph, **torch_options(config.rule_options)
         )
         _make_state(self._optimizer)
+        # By the parameters' keys: what they add up to in the epoch.
+        self._totals = {k: torch.zeros_like(v) for k, v in self._net.state_dict().items() if config.keeps_mean}
         self._make_buffers(samples)
         self._start = self.state()
         if config.compile:
@@ -126,6 +131,9 @@ class TorchLearner:
         self._order[: len(order)].copy_(torch.from_numpy(order))
         self._left = len(order) - step * self._config.batch_size
         self._step.fill_(step)
+        if not step:
+            for total in self._totals.values():
+                total.zero_()
 
     def advance(self, steps: int) -> Array:
         for _ in range(steps):
@@ -148,6 +156,11 @@ class TorchLearner:
             found[start : start + len(batch)].copy_(self._classes[: len(batch)])
         return np.asarray(self._ranks.sum(found).cpu().numpy())
 
+    def average(self) -> None:
+        with torch.no_grad():
+            for key, value in self._net.state_dict().items():
+                value.copy_(self._totals[key] / len(self._losses))
+
     def params(self) -> dict[str, Array]:
         return to_params(self._net.state_dict())
 
@@ -163,7 +176,8 @@ class TorchLearner:
         """The very tensors that a step changes; numbers of the rule that no step changes are the configuration's."""
         rule = self._optimizer.state_dict()
         steps = {i: group["step"] for i, group in enumerate(rule["param_groups"]) if "step" in group}
-        return {"model": self._net.state_dict(), "optimizer": {"state": rule["state"], "steps": steps}}
+        optimizer = {"state": rule["state"], "steps": steps}
+        return {"model": self._net.state_dict(), "totals": self._totals, "optimizer": optimizer}
 
     def _take(self, n: int) -> None:
         """One step on the next n indices of the order."""
@@ -176,6 +190,8 @@ class TorchLearner:
             loss = self._loss(self._parallel, images, labels, n)
             loss.backward()
         self._optimizer.step()
+        if self._totals:
+            torch._foreach_add_(list(self._totals.values()), list(self._net.state_dict().values()))
         if self._config.log_loss == AFTER:
             with torch.no_grad(), self._setting.computing():
                 loss = self._loss(self._network, images, labels, n)

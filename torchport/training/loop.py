@@ -67,11 +67,11 @@ class Result:
     """What a run has come to."""
 
     config: Config
-    params: Mapping[str, Array]  # the book's names: W1 b1 W2 b2 W3 b3
+    params: Mapping[str, Array]  # the book's names: W1 b1 W2 b2 W3 b3; those that config says to keep
     losses: Array  # logged, float64 (steps,)
     records: tuple[Record, ...]
-    predictions: Array  # of all test images, int64 (n,)
-    test_accuracy: float  # 0 to 1
+    predictions: Array  # of all test images with these weights, int64 (n,)
+    test_accuracy: float  # of these predictions, 0 to 1
     device: str
     seconds: Mapping[str, float]  # of set-up, training, evaluation and saving, since this process began the run
 
@@ -182,7 +182,6 @@ class _Run:
         self._step = 0
         self._losses: list[Array] = []
         self._records: list[Record] = []
-        self._predictions: Array | None = None
         self._saved_at = time.monotonic()
 
     def start(self, overwrite: bool) -> None:
@@ -205,7 +204,7 @@ class _Run:
             self._records = list(checkpoint.records)
         if self._folder is not None:
             with self._clock.on(SAVING):
-                self._folder.restart(checkpoint)
+                self._folder.restart(self._config, checkpoint)
 
     def go(self) -> Result:
         """To the end."""
@@ -234,14 +233,14 @@ class _Run:
     def _evaluate(self) -> None:
         with self._clock.on(EVALUATION):
             shown = self._learner.predict(TRAIN, TRAIN_EVALUATED)
-            self._predictions = self._learner.predict(TEST)
+            predictions = self._learner.predict(TEST)
         self._records.append(
             Record(
                 epoch=self._step // self._per_epoch,
                 step=self._step,
                 loss=float(np.concatenate(self._losses)[-self._per_epoch :].mean()),
                 train_accuracy=float(np.mean(shown == self._samples.t_train[: len(shown)])),
-                test_accuracy=float(np.mean(self._predictions == self._samples.t_test)),
+                test_accuracy=float(np.mean(predictions == self._samples.t_test)),
             )
         )
         if self._folder is not None:
@@ -267,9 +266,10 @@ class _Run:
 
     def _finish(self) -> Result:
         self._save()
-        if self._predictions is None:  # resumed at its end
-            with self._clock.on(EVALUATION):
-                self._predictions = self._learner.predict(TEST)
+        with self._clock.on(EVALUATION):
+            if self._config.keeps_mean:
+                self._learner.average()
+            predictions = self._learner.predict(TEST)
         params, losses = self._learner.params(), np.concatenate(self._losses)
         if self._folder is not None:
             with self._clock.on(SAVING):
@@ -279,8 +279,8 @@ class _Run:
             params=params,
             losses=losses,
             records=tuple(self._records),
-            predictions=self._predictions,
-            test_accuracy=self._records[-1].test_accuracy,
+            predictions=predictions,
+            test_accuracy=float(np.mean(predictions == self._samples.t_test)),
             device=str(self._device),
             seconds=self._clock.seconds,
         )

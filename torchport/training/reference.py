@@ -29,10 +29,16 @@ class NumpyLearner:
         # The rules allocate what they keep in their first step: one along zeros moves nothing.
         self._rule.update(self._network.params, {k: np.zeros_like(v) for k, v in self._network.params.items()})
         self._rule.iter = 0
+        # What the weights add up to in the epoch, and in how many steps.
+        self._totals = {k: np.zeros_like(v) for k, v in self._network.params.items() if config.keeps_mean}
+        self._steps = -(-len(samples.x_train) // config.batch_size)
         self._order = np.zeros(0, np.int64)
 
     def begin(self, order: Array, step: int) -> None:
         self._order = order[step * self._config.batch_size :]
+        if not step:
+            for total in self._totals.values():
+                total[...] = 0
 
     def advance(self, steps: int) -> Array:
         return np.array([self._take() for _ in range(steps)], np.float64)
@@ -41,6 +47,8 @@ class NumpyLearner:
         batch, self._order = np.split(self._order, [self._config.batch_size])
         x, t = _pixels(self._parts[TRAIN][0][batch]), self._parts[TRAIN][1][batch]
         self._rule.update(self._network.params, self._network.gradient(x, t))
+        for name, total in self._totals.items():
+            total += self._network.params[name]
         if self._config.log_loss == AFTER:
             return float(self._network.loss(x, t))
         loss = self._network.last_layer.loss  # which gradient has left there
@@ -51,6 +59,10 @@ class NumpyLearner:
         size = self._config.batch_size
         chunks = [self._network.predict(_pixels(images[i : i + size])) for i in range(0, len(images), size)]
         return np.asarray(np.concatenate(chunks).argmax(axis=1))
+
+    def average(self) -> None:
+        for name, total in self._totals.items():
+            self._network.params[name][...] = total / self._steps
 
     def params(self) -> dict[str, Array]:
         return {name: value.copy() for name, value in self._network.params.items()}
@@ -67,9 +79,14 @@ class NumpyLearner:
         """Tensors that share the arrays' memory, and a copy of the count of steps."""
         kept = {key: value for key, value in vars(self._rule).items() if isinstance(value, dict)}
         shared = {key: {name: torch.from_numpy(value) for name, value in kept[key].items()} for key in kept}
-        layouts = {key: to_torch_layout(self._network.params[name]) for name, key in STATE_DICT_KEYS.items()}
-        model = {key: torch.from_numpy(value) for key, value in layouts.items()}
-        return {"model": model, "optimizer": {**shared, "steps": torch.tensor(self._rule.iter)}}
+        optimizer = {**shared, "steps": torch.tensor(self._rule.iter)}
+        return {"model": _shared(self._network.params), "totals": _shared(self._totals), "optimizer": optimizer}
+
+
+def _shared(params: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+    """A state_dict of the very memory of params; empty for none."""
+    keys = STATE_DICT_KEYS.items() if params else ()
+    return {key: torch.from_numpy(to_torch_layout(params[name])) for name, key in keys}
 
 
 def _pixels(images: Array) -> Array:
