@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -404,37 +405,47 @@ def continue_or_start(out: Path, samples: Samples) -> None:
         train(Config(epochs=6, batch_size=20, device="cpu"), samples=samples, out=out)
 
 
+def kill_after_a_step(process: multiprocessing.process.BaseProcess, folder: Path, pause: float) -> None:
+    """kill -9, so many seconds after the process has replaced the checkpoint for the first time."""
+
+    def checkpoint() -> int | None:
+        with contextlib.suppress(FileNotFoundError):
+            return (folder / "checkpoint.pt").stat().st_ino
+        return None
+
+    found = checkpoint()
+    while process.is_alive() and checkpoint() == found:
+        time.sleep(0.001)
+    time.sleep(pause)
+    process.kill()
+    process.join()
+
+
 def test_a_run_that_is_killed_again_and_again_ends_the_same(samples: Samples, tmp_path: Path) -> None:
     # A server that has imported torch, but not yet used it, forks processes in no time.
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["torchport.training"])
+    processes.set_forkserver_preload(["test_training", "matplotlib.backends.backend_agg"])
 
     def start(out: Path) -> multiprocessing.process.BaseProcess:
         process = processes.Process(target=continue_or_start, args=(out, samples))
         process.start()
         return process
 
-    start(tmp_path / "first, which starts the server").join()
-    begun = time.monotonic()
-    start(tmp_path / "whole").join()
-    seconds = time.monotonic() - begun
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    start(whole).join()
     chance, steps = random.Random(0), []
-    for _ in range(5):
-        process = start(tmp_path / "killed")
-        time.sleep(chance.uniform(0.1, 0.7) * seconds)
-        process.kill()
-        process.join()
-        if RunFolder(tmp_path / "killed").is_run:
-            steps.append(RunFolder(tmp_path / "killed").read_checkpoint().step)
+    for _ in range(6):
+        kill_after_a_step(start(killed), killed, chance.uniform(0, 0.1))
+        steps.append(RunFolder(killed).read_checkpoint().step if RunFolder(killed).is_run else 0)
     assert steps == sorted(steps)
-    assert len(set(steps)) > 1, "no kill hit the run between two steps"
-    last = start(tmp_path / "killed")
+    assert len(set(steps)) > 2, "the kills must hit the run between two of its steps"
+    last = start(killed)
     last.join()
     assert last.exitcode == 0
-    names = sorted(path.name for path in (tmp_path / "killed").iterdir())
-    assert names == sorted(path.name for path in (tmp_path / "whole").iterdir())
+    names = sorted(path.name for path in whole.iterdir())
+    assert sorted(path.name for path in killed.iterdir()) == names
     for name in names:
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 # --- CUDA graphs
