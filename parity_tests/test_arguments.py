@@ -27,7 +27,7 @@ from numpy_ref import checks, deep, functions, networks, optimizers, pickles
 from numpy_ref.checks import Array
 from numpy_ref.im2col import pad_image
 from numpy_ref.layers import Layer
-from torchport import architectures, evaluation, figures, states, training, weights
+from torchport import architectures, drawn, evaluation, figures, glyphs, states, training, weights
 from torchport.networks import from_reference
 from torchport.parity import (
     Report,
@@ -356,6 +356,11 @@ def lose(a: Arguments) -> None:
         layer.backward()
 
 
+def draw(a: Arguments) -> None:
+    fields = a.give(a.rng.random((2, 10, glyphs.SIDE, glyphs.SIDE), np.float32))
+    drawn.draw(fields, a.give(np.full((2, 10, 2), 40.0)), np.random.RandomState(0), np.random.RandomState(1), 3)
+
+
 def saved(a: Arguments) -> nr.SimpleConvNet:
     net = network()
     a.give(net.params)
@@ -453,6 +458,8 @@ CALLS: dict[str, Call] = {
     ),
     "torchport.im2col.im2col": lambda a: differentiate(torchport.im2col, a.leaf(2, 1, 4, 4), 2),
     "torchport.im2col.col2im": lambda a: differentiate(torchport.col2im, a.leaf(18, 4), (2, 1, 4, 4), 2),
+    "torchport.drawn.draw": draw,
+    "torchport.glyphs.distances": lambda a: glyphs.distances(a.give(np.eye(5, dtype=bool))),
     "torchport.layers.UnfoldConv2d.forward": lambda a: differentiate(
         a.give(torchport.UnfoldConv2d(1, 2, 3, dtype=torch.float64)), a.leaf(2, 1, 4, 4)
     ),
@@ -619,10 +626,13 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.training.learners.uses_graphs",
         "torchport.training.loop.Stopped",
         "torchport.training.samples.load_samples",
+        "torchport.data.load",
         "torchport.data.mnist",
         "torchport.twins.check_convolution",
         "torchport.twins.register",
         "torchport.data.load_mnist",
+        "torchport.drawn.drawn",
+        "torchport.drawn.make",
         "torchport.im2col.pair",
         "torchport.im2col.output_size",
         "torchport.layers.Dropout",

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from torchport import cli
-from torchport.data import DATA_SETS
+from torchport.data import DATA_SETS, load
 from torchport.evaluation import classify, memory_text, peak_memory
 from torchport.figures import confusion_matrix, mistakes, save_figure
 from torchport.formats import load_weights
@@ -52,7 +52,7 @@ def main() -> int:
     )
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    images, labels = DATA_SETS[args.data](False, args.data_dir)
+    images, labels = load(args.data, False, args.data_dir, progress=True)
     found = classify(network, images, labels, batch_size=args.batch_size)
     print(found.to_text())
     if args.out is not None:

@@ -100,11 +100,12 @@ def train(
     samples: Samples | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
-    watch: Watch = lambda progress: None,
+    watch: Watch | None = None,
 ) -> Result:
     """Train as config says, on samples (None: the data set that config names), and keep the run in the folder out.
 
-    watch is told of the progress, on the first rank; nothing is printed. ValueError, TypeError for values that do not
+    watch is told of the progress, on the first rank; without it nothing is shown, else data that has to be drawn shows
+    a bar on a terminal. ValueError, TypeError for values that do not
     fit each other or this machine, or an out that holds another run, unless overwrite; DataError for data that is not
     there; Diverged for a loss or weight that is no longer a number, and Stopped after Ctrl-C: both keep the last
     checkpoint; OSError where out cannot be written.
@@ -123,7 +124,7 @@ def resume(
     epochs: int | None = None,
     device: str | None = None,
     samples: Samples | None = None,
-    watch: Watch = lambda progress: None,
+    watch: Watch | None = None,
 ) -> Result:
     """Go on with the run in the folder out from its last checkpoint, to the end that it would have had.
 
@@ -140,7 +141,7 @@ def resume(
 
 
 @contextmanager
-def _run(config: Config, samples: Samples | None, folder: RunFolder | None, watch: Watch) -> Iterator[_Run]:
+def _run(config: Config, samples: Samples | None, folder: RunFolder | None, watch: Watch | None) -> Iterator[_Run]:
     """A run that is neither started nor resumed yet, in the surroundings that config asks for."""
     clock = Clock()
     with clock.on(SETUP):
@@ -150,7 +151,7 @@ def _run(config: Config, samples: Samples | None, folder: RunFolder | None, watc
         with clock.on(SETUP):
             if samples is None:
                 with ranks.one_after_another():  # the first one downloads
-                    samples = load_samples(config)
+                    samples = load_samples(config, progress=ranks.first and watch is not None)
             samples = cut_and_checked(samples, config.train_size)
         yield _Run(config, samples, device, ranks, folder, watch, clock, stop)
 
@@ -165,7 +166,7 @@ class _Run:
         device: torch.device,
         ranks: Ranks,
         folder: RunFolder | None,
-        watch: Watch,
+        watch: Watch | None,
         clock: Clock,
         stop: StopRequest,
     ) -> None:

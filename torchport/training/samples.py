@@ -9,7 +9,7 @@ import numpy as np
 
 from numpy_ref.checks import Array, check_batch
 from numpy_ref.functions import class_labels
-from torchport.data import DATA_SETS
+from torchport.data import load
 from torchport.training.config import BOOK, Config
 
 
@@ -23,10 +23,11 @@ class Samples(NamedTuple):
     classes: int = 10
 
 
-def load_samples(config: Config) -> Samples:
-    """The data set that config names. DataError."""
-    load = DATA_SETS[config.data]
-    return Samples(*load(True, config.data_dir), *load(False, config.data_dir))
+def load_samples(config: Config, progress: bool) -> Samples:
+    """The data set that config names; progress shows a bar on a terminal where it has to be made. DataError."""
+    x_train, t_train = load(config.data, True, config.data_dir, progress=progress)
+    x_test, t_test = load(config.data, False, config.data_dir, progress=progress)
+    return Samples(x_train, t_train, x_test, t_test)
 
 
 def cut_and_checked(samples: Samples, train_size: int | None) -> Samples:

@@ -1,0 +1,210 @@
+"""The digits drawn offline: the same bytes everywhere, never a stale or damaged file, legible, and hard enough."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from numpy_ref.checks import Array
+from torchport import SimpleConvNet, data, drawn, glyphs, make_optimizer, softmax_with_loss
+
+Digits = tuple[Array, Array]
+
+# By recipe: whoever changes the digits raises drawn.RECIPE and records anew, or files of the old recipe would be read.
+RECORDED = {1: "83c492757dedc082d8167123fa2c62535b141c712e9befb4374ad6fde23b53e8"}
+
+
+@pytest.fixture(scope="module")
+def fields() -> Digits:
+    return glyphs.fields()
+
+
+@pytest.fixture
+def small(fields: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small sets, without reading the fonts each time."""
+    monkeypatch.setattr(drawn, "SIZES", {True: 30, False: 20})
+    monkeypatch.setattr(glyphs, "fields", lambda: fields)
+
+
+def digest(*arrays: Array) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+def assert_equal(found: Digits, expected: Digits) -> None:
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype == np.uint8
+
+
+def test_the_recipe_is_the_recorded_one() -> None:
+    """On rings in place of glyphs, which no version of a library changes."""
+    square = ((np.indices((glyphs.SIDE, glyphs.SIDE)) - glyphs.SIDE // 2) ** 2).sum(axis=0)
+    rings = np.stack([(square < 40**2) & (square > r**2) for r in range(20, 40)]).reshape(2, 10, *square.shape)
+    streams = np.random.RandomState(1), np.random.RandomState(2)
+    images, labels = drawn.draw(glyphs.distances(rings), np.full((2, 10, 2), 40.0), *streams, 40)
+    choices = repr((glyphs.FONTS, glyphs.EM, drawn.SEEDS)).encode()
+    assert digest(images, labels, np.frombuffer(choices, np.uint8)) == RECORDED[drawn.RECIPE]
+
+
+def test_another_process_with_other_threads_draws_the_same_and_fewer_are_the_first() -> None:
+    n = drawn.CHUNK + 50
+    code = f"from torchport import drawn; [print(a.tobytes().hex()) for a in drawn.make({n}, 3)]"
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "3")
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **threads}, capture_output=True, text=True, check=True
+    )
+    images, labels = (np.frombuffer(bytes.fromhex(line), np.uint8) for line in run.stdout.split())
+    other = images.reshape(n, 1, 28, 28), labels
+    assert_equal(drawn.make(n, 3), other)
+    assert_equal(drawn.make(60, 3), (other[0][:60], other[1][:60]))
+
+
+def test_distances_are_the_nearest_edges(rng: np.random.Generator) -> None:
+    ink = rng.random((18, 23)) < 0.04
+    ink[2:12, 3:14] = True
+    y, x = np.indices(ink.shape)[0], np.indices(ink.shape)[1]
+    for place in np.ndindex(ink.shape):
+        other = ink != ink[place]
+        nearest = np.hypot(y[other] - place[0], x[other] - place[1]).min()
+        expected = min(nearest, glyphs.REACH) - 0.5
+        assert glyphs.distances(ink)[place] == pytest.approx(expected if ink[place] else -expected, abs=1e-6)
+
+
+def test_each_font_has_ten_digits_of_its_own(fields: Digits) -> None:
+    ink = (fields[0] > 0).reshape(len(glyphs.FONTS), 10, -1)
+    for font in ink:
+        for one, other in combinations(font, 2):
+            assert np.count_nonzero(one != other) > 300  # of 16,384 pixels
+    assert len({digit.tobytes() for font in ink for digit in font}) == 10 * len(glyphs.FONTS)
+    assert 2 * fields[1].min() > 20  # pixels
+    assert 2 * fields[1].max() <= glyphs.SIDE - 2 * glyphs.REACH
+
+
+def test_labels_are_uniform_and_every_image_has_dark_and_light(fields: Digits) -> None:
+    images, labels = drawn.make(4000, drawn.SEEDS[False])
+    assert np.bincount(labels, minlength=10).shape == (10,)
+    np.testing.assert_allclose(np.bincount(labels), 400, atol=5 * 19)  # standard deviations
+    assert (images.min(), images.max()) == (0, 255)
+    assert images.max(axis=(1, 2, 3)).min() > 100
+    assert np.median(images) < 40
+
+
+def test_digits_stay_inside_the_frame_and_are_not_erased(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(drawn.RANGES, "noise", (0.0, 0.0))
+    images, _ = drawn.make(4000, 5)
+    middle = images[:, 0, 1:-1, 1:-1]
+    assert images.astype(int).sum() == middle.astype(int).sum()
+    assert (middle > 100).sum(axis=(1, 2)).min() >= 12  # pixels
+
+
+def test_train_and_test_differ(small: None, tmp_path: Path) -> None:
+    (train, _), (test, _) = drawn.drawn(True, tmp_path), drawn.drawn(False, tmp_path)
+    assert (len(train), len(test)) == (30, 20)
+    assert len({image.tobytes() for image in [*train, *test]}) == 50
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["data_dir", "TORCHPORT_DATA"])
+def test_what_was_drawn_is_kept(
+    named: bool, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path))
+    first = data.load("drawn", False, tmp_path if named else None, progress=True)
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["test.bin"]
+    monkeypatch.delattr(drawn, "make")
+    second = data.load("drawn", False, tmp_path if named else None, progress=True)
+    assert_equal(second, first)
+    second[0][:] = 0  # writable, as MNIST's
+    assert capsys.readouterr() == ("", "")  # neither is a terminal
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path, place: int) -> None:
+    contents = bytearray(path.read_bytes())
+    contents[place] ^= 1
+    path.write_bytes(contents)
+
+
+SPOILERS: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
+    "a pixel": lambda path, patch: flip(path, 40),
+    "a label": lambda path, patch: flip(path, -1),
+    "the checksum": lambda path, patch: flip(path, 0),
+    "the end": lambda path, patch: cut(path),
+    "everything": lambda path, patch: path.write_bytes(b""),
+    "the file": lambda path, patch: path.unlink(),
+    "the recipe": lambda path, patch: patch.setattr(drawn, "RECIPE", drawn.RECIPE + 1),
+    "matplotlib": lambda path, patch: patch.setattr(drawn, "version", lambda name: "0.0"),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILERS)
+def test_a_stale_or_damaged_file_is_made_anew(
+    spoilt: str, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, path = drawn.drawn(False, tmp_path), tmp_path / "drawn" / "test.bin"
+    whole = path.read_bytes()
+    SPOILERS[spoilt](path, monkeypatch)
+    made, make = [], drawn.make
+
+    def count(*sizes: int, progress: bool) -> Digits:
+        made.append(sizes)
+        return make(*sizes)
+
+    monkeypatch.setattr(drawn, "make", count)
+    for _ in range(2):
+        assert_equal(drawn.drawn(False, tmp_path), expected)
+    assert made == [(20, drawn.SEEDS[False])]  # the second time, the file is right
+    assert (path.read_bytes() == whole) == (spoilt not in ("the recipe", "matplotlib"))
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning(small: None, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match=r"could not be kept.*file") as caught:
+        found = drawn.drawn(False, tmp_path / "file")
+    assert caught[0].filename == __file__
+    assert_equal(found, drawn.make(20, drawn.SEEDS[False]))
+
+
+def test_a_file_that_does_not_read_back_takes_no_place(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawn, "_read", lambda path, n: None)
+    with pytest.warns(UserWarning, match="does not read back"):
+        drawn.drawn(False, tmp_path)
+    assert list((tmp_path / "drawn").iterdir()) == []
+
+
+def test_another_name_is_an_error() -> None:
+    with pytest.raises(ValueError, match="data must be one of mnist, drawn, got 'cifar'"):
+        data.load("cifar", True)
+
+
+def accuracy_of(net: nn.Module, train: Digits, test: Digits, lr: float, epochs: int) -> float:
+    torch.manual_seed(0)
+    (x, t), (x_test, t_test) = ((torch.tensor(x) / 255, torch.tensor(t).long()) for x, t in (train, test))
+    optimizer = make_optimizer("adam", net.parameters(), lr=lr)
+    for batch in torch.cat([torch.randperm(len(x)) for _ in range(epochs)]).split(50):
+        optimizer.zero_grad()
+        softmax_with_loss(net(x[batch]), t[batch]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return float((net(x_test).argmax(dim=1) == t_test).double().mean())
+
+
+def test_a_linear_model_is_clearly_worse_than_the_network() -> None:
+    train, test = drawn.make(4000, drawn.SEEDS[True]), drawn.make(1000, drawn.SEEDS[False])
+    linear = accuracy_of(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), train, test, lr=0.002, epochs=5)
+    network = accuracy_of(SimpleConvNet(), train, test, lr=0.002, epochs=3)
+    assert 0.3 < linear < network - 0.15
