@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from numpy_ref.networks import Network
 from torchport import cli
 from torchport.data import DATA_SETS, load
 from torchport.evaluation import classify, memory_text, peak_memory
@@ -33,6 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=100, help="images at a time (default: 100)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write confusion.png and mistakes.png there")
+    parser.add_argument("--against", type=Path, metavar="WEIGHTS", help="count the predictions equal to these weights'")
     cli.add_geometry(parser)
     args = parser.parse_args()
     if args.model == NUMPY and args.device != "cpu":
@@ -40,21 +42,28 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def main() -> int:
-    args = parse_arguments()
-    params = load_weights(args.weights)
+def load_network(path: Path, args: argparse.Namespace) -> Network | SimpleConvNet:
+    params = load_weights(path)
     if args.dtype:
         params = cast_params(params, DTYPES[args.dtype])
-    network = (
-        reference_of(params, args.stride, args.pad)
-        if args.model == NUMPY
-        else SimpleConvNet.from_params(params, args.model, args.stride, args.pad, device=args.device)
-    )
+    if args.model == NUMPY:
+        return reference_of(params, args.stride, args.pad)
+    return SimpleConvNet.from_params(params, args.model, args.stride, args.pad, device=args.device)
+
+
+def main() -> int:
+    args = parse_arguments()
+    network = load_network(args.weights, args)
+    other = load_network(args.against, args) if args.against else None
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
     images, labels = load(args.data, False, args.data_dir, progress=True)
     found = classify(network, images, labels, batch_size=args.batch_size)
     print(found.to_text())
+    if other is not None:
+        predictions = classify(other, images, labels, batch_size=args.batch_size).predictions
+        equal = int((predictions == found.predictions).sum())
+        print(f"{equal} of {len(images)} predictions equal to those of {args.against}")
     if args.out is not None:
         wrong = found.mistakes
         gallery = mistakes(images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong])
