@@ -55,8 +55,6 @@ def main() -> int:
     args = parse_arguments()
     network = load_network(args.weights, args)
     other = load_network(args.against, args) if args.against else None
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
     images, labels = load(args.data, False, args.data_dir, progress=True)
     found = classify(network, images, labels, batch_size=args.batch_size)
     print(found.to_text())
@@ -65,6 +63,7 @@ def main() -> int:
         equal = int((predictions == found.predictions).sum())
         print(f"{equal} of {len(images)} predictions equal to those of {args.against}")
     if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
         wrong = found.mistakes
         gallery = mistakes(images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong])
         for name, figure in (("confusion.png", confusion_matrix(found.confusion)), ("mistakes.png", gallery)):

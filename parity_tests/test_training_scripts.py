@@ -1,0 +1,198 @@
+"""scripts/train.py and scripts/evaluate.py as a user runs them, on a small data set in MNIST's files."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_scripts import SCRIPTS, Run
+from test_scripts import run as run
+
+from numpy_ref import SimpleConvNet, read_params
+from torchport.training.folder import FILES
+
+SMALL = ("--epochs", "2", "--batch-size", "20", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def mnist_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 training and 40 test images of MNIST's size: a class is a place that is light."""
+    root, rng = tmp_path_factory.mktemp("data"), np.random.RandomState(0)
+    (root / "MNIST" / "raw").mkdir(parents=True)
+    for name, n in (("train", 100), ("t10k", 40)):
+        labels = rng.randint(0, 10, n)
+        images = rng.randint(0, 60, (n, 28, 28))
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label : 2 * label + 8] += 190
+        prefix = root / "MNIST" / "raw" / name
+        Path(f"{prefix}-images-idx3-ubyte").write_bytes(bytes(16) + images.astype(np.uint8).tobytes())
+        Path(f"{prefix}-labels-idx1-ubyte").write_bytes(bytes(8) + labels.astype(np.uint8).tobytes())
+    return root
+
+
+@pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
+def test_train_prints_its_epochs_and_keeps_the_run(model: str, mnist_dir: Path, tmp_path: Path, run: Run) -> None:
+    done = run("train", "--model", model, *SMALL, "--data-dir", mnist_dir, "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split("  loss")[0] for line in lines[:2]] == ["epoch 1/2", "epoch 2/2"]
+    assert "with the mean of the last epoch's weights" in lines[2]
+    assert lines[3] == "losses are of the step itself"
+    assert lines[4].startswith("cpu: setup")
+    assert all(name in lines[4] for name in ("training", "evaluation", "saving"))
+    assert str(tmp_path / "run") in lines[5]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(FILES)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == model
+    assert read_params(tmp_path / "run" / "params.pkl")["W2"].dtype == np.float32
+
+
+def test_runs_are_numbered_where_no_folder_is_named(
+    mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert run("train", *SMALL, "--data-dir", mnist_dir).returncode == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["1", "2"]
+    assert (tmp_path / "runs/1/params.pkl").read_bytes() == (tmp_path / "runs/2/params.pkl").read_bytes()
+
+
+def test_the_books_run_says_which_losses_and_weights_it_tells(mnist_dir: Path, tmp_path: Path, run: Run) -> None:
+    done = run(
+        *("train", *SMALL, "--data-dir", mnist_dir, "--out", tmp_path / "run"),
+        *("--dtype", "float64", "--log-loss", "after", "--optimizer", "rmsprop", "--decay-rate", "0.9", "--lr", "1e-3"),
+    )
+    assert "with the last step's weights" in done.stdout
+    assert "losses are after each update, as in the book" in done.stdout
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["optimizer"], config["decay_rate"], config["lr"]) == ("rmsprop", 0.9, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--epochs", "0"], "must be a whole number of at least 1, got '0'"),
+        (["--batch-size", "many"], "must be a whole number of at least 1, got 'many'"),
+        (["--lr", "high"], "must be a number, got 'high'"),
+        (["--lr", "-1"], "lr must be at least 0, got -1.0"),
+        (["--momentum", "0.9"], "adam has the options lr, beta1, beta2, got momentum=0.9"),
+        (["--model", "linear"], "invalid choice: 'linear'"),
+        (["--device", "tpu"], "device 'tpu' cannot be used here"),
+        (["--model", "numpy", "--compile"], "model numpy runs on the CPU as it is, got compile=True"),
+        (["--train-size", "101"], "train_size must be at most 100, which there are, got 101"),
+        (["--init", "nothing.pkl"], "nothing.pkl"),
+        (["--resume"], "--resume goes with --out DIR"),
+        (["--resume", "--out", "nowhere"], "nowhere holds no run to resume"),
+        (["--resume", "--out", "x", "--lr", "0.1", "--batch-size", "5"], "got --batch-size, --lr"),
+        (["--precision", "bf16", "--device", "cpu"], "precision bf16 needs a CUDA device, got cpu"),
+        (["--out", "/dev/null/run"], "/dev/null/run cannot be written"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_train_refuses_in_one_line(
+    arguments: list[str], says: str, mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHPORT_DATA", str(mnist_dir))
+    done = run("train", *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_run_is_refused_and_told_how_to_replace_it(mnist_dir: Path, tmp_path: Path, run: Run) -> None:
+    command = ("train", *SMALL, "--data-dir", mnist_dir, "--out", tmp_path)
+    assert run(*command).returncode == 0
+    refused = run(*command)
+    assert refused.returncode == 2
+    assert "holds another run" in refused.stderr
+    assert run(*command, "--overwrite").returncode == 0
+
+
+def test_a_diverging_run_exits_with_1(mnist_dir: Path, tmp_path: Path, run: Run) -> None:
+    done = run("train", *SMALL, "--data-dir", mnist_dir, "--out", tmp_path, "--optimizer", "sgd", "--lr", "1e38")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the loss is nan at step 2: try a smaller lr")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_missing_mnist_names_the_way_out(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import MNIST
+
+    def offline(self: object) -> None:
+        raise RuntimeError("no route to host")
+
+    monkeypatch.setattr(MNIST, "download", offline)
+    done = run("train", "--data-dir", tmp_path / "data", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "--data drawn" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_says_how_to_go_on(mnist_dir: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, str(SCRIPTS / "train.py"), "--data-dir", str(mnist_dir), "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--epochs", "100000", "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"go on with python scripts/train.py --out {out} --resume" in said
+    assert "Traceback" not in said
+    epochs = len((out / "metrics.jsonl").read_text().splitlines())
+    again = run("train", "--out", out, "--resume", "--epochs", str(epochs + 2))
+    assert again.returncode == 0
+    assert [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [
+        *range(1, epochs + 3)
+    ]
+
+
+def test_evaluate_shows_a_run(mnist_dir: Path, tmp_path: Path, run: Run) -> None:
+    for seed in ("0", "1"):
+        trained = run("train", *SMALL, "--data-dir", mnist_dir, "--out", tmp_path / seed, "--seed", seed)
+    assert trained.returncode == 0
+    weights = tmp_path / "1"
+    for source in (weights, weights / "params.pkl", weights / "model.pt"):
+        for model in ("conv2d", "unfold", "numpy"):
+            done = run("evaluate", source, "--data-dir", mnist_dir, "--model", model)
+            assert (done.returncode, done.stderr) == (0, "")
+            accuracy = done.stdout.split("accuracy ")[1][:6]
+            assert f"test accuracy {accuracy} on all 40" in trained.stdout
+    done = run(
+        *("evaluate", weights, "--data-dir", mnist_dir, "--against", tmp_path / "0"),
+        *("--out", tmp_path / "new" / "pictures", "--dtype", "float64", "--batch-size", "7"),
+    )
+    assert "of 40 predictions equal to those of" in done.stdout
+    assert "peak memory of the process:" in done.stdout
+    for name in ("confusion.png", "mistakes.png"):
+        assert (tmp_path / "new" / "pictures" / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nothing.pkl"], "nothing.pkl"),
+        (["."], "is no run's folder"),
+        (["other.pkl"], "input must be (N, 1, 10, 10), got (40, 1, 28, 28)"),
+        (["other.pkl", "--model", "numpy", "--device", "cuda"], "cuda"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_evaluate_refuses_in_one_line(
+    arguments: list[str], says: str, mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SimpleConvNet((1, 10, 10)).save_params(tmp_path / "other.pkl")
+    monkeypatch.chdir(tmp_path)
+    done = run("evaluate", *arguments, "--data-dir", mnist_dir, "--out", tmp_path / "pictures")
+    assert done.returncode == 2
+    assert says in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["other.pkl"]
