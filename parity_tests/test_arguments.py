@@ -589,7 +589,8 @@ CALLS: dict[str, Call] = {
 PARTS_OF_TRAINING = (
     "torchport.training.folder.RunFolder*",
     "torchport.training.learners.TorchLearner*",
-    "torchport.training.loop.Clock.on",
+    "torchport.training.result.Clock.on",
+    "torchport.training.run.Run*",
     "torchport.training.loop.resume",
     "torchport.training.ranks.*",
     "torchport.training.reference.NumpyLearner*",
@@ -624,7 +625,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.training.config.Config.from_json",
         "torchport.training.graph.captured",
         "torchport.training.learners.uses_graphs",
-        "torchport.training.loop.Stopped",
+        "torchport.training.result.Stopped",
         "torchport.training.samples.load_samples",
         "torchport.data.load",
         "torchport.data.mnist",

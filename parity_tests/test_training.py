@@ -22,7 +22,7 @@ import torch
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, softmax_with_loss, to_params
-from torchport.training import Config, Diverged, Progress, Result, Samples, Stopped, learners, loop, resume, train
+from torchport.training import Config, Diverged, Progress, Result, Samples, Stopped, learners, resume, run, train
 from torchport.training.folder import FILES, METRICS, RunFolder
 from torchport.training.learners import PoolFirst
 from torchport.training.samples import orders
@@ -357,7 +357,7 @@ def test_weights_that_are_no_numbers_are_never_saved(
     samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the first step the loss, of before its update, is still one."""
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0)
     config = Config(optimizer="rmsprop", lr=1e308, dtype="float64", epochs=2, batch_size=20, device="cpu")
     with pytest.raises(Diverged, match="a weight is no longer a number after step 1"):
         train(config, samples=samples, out=tmp_path)
@@ -398,7 +398,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(samples: Samples, tmp_p
 
 def continue_or_start(out: Path, samples: Samples) -> None:
     """In a process of its own: a run of 36 steps that keeps every one of them."""
-    loop.CHECKPOINT_SECONDS = 0
+    run.CHECKPOINT_SECONDS = 0
     if RunFolder(out).is_run:
         resume(out, samples=samples)
     else:

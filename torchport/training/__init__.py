@@ -2,10 +2,10 @@
 
 from torchport.training.config import Config as Config
 from torchport.training.folder import Record as Record
-from torchport.training.loop import Diverged as Diverged
-from torchport.training.loop import Progress as Progress
-from torchport.training.loop import Result as Result
-from torchport.training.loop import Stopped as Stopped
 from torchport.training.loop import resume as resume
 from torchport.training.loop import train as train
+from torchport.training.result import Diverged as Diverged
+from torchport.training.result import Progress as Progress
+from torchport.training.result import Result as Result
+from torchport.training.result import Stopped as Stopped
 from torchport.training.samples import Samples as Samples

@@ -3,95 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 
-import numpy_ref as nr
-from numpy_ref.checks import Array
 from torchport.checks import check_device
-from torchport.figures import Curve
-from torchport.formats import load_weights
-from torchport.training.config import DTYPES, Config
-from torchport.training.folder import Checkpoint, Record, RunFolder
-from torchport.training.interrupts import StopRequest, stop_requests
-from torchport.training.learners import TEST, TRAIN, Learner, TorchLearner
-from torchport.training.ranks import Ranks, expected_ranks, join, local_device
-from torchport.training.reference import NumpyLearner
-from torchport.training.samples import Samples, cut_and_checked, load_samples, orders
-from torchport.training.state import all_finite
-from torchport.weights import architecture, cast_params, to_params
-
-# As the book's Trainer: the accuracy on training images is that of the first ones.
-TRAIN_EVALUATED = 1000
-
-SETUP, TRAINING, EVALUATION, SAVING = "setup", "training", "evaluation", "saving"
-
-RANKS_CHUNK = 10  # steps
-
-CHECKPOINT_SECONDS = 10.0  # at most so much work is lost to a kill, plus one step, or on CUDA one epoch
+from torchport.training.config import Config
+from torchport.training.folder import RunFolder
+from torchport.training.interrupts import stop_requests
+from torchport.training.ranks import expected_ranks, join, local_device
+from torchport.training.result import SETUP, Clock, Result, Watch
+from torchport.training.run import Run
+from torchport.training.samples import Samples, cut_and_checked, load_samples
 
 CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS refuses to be deterministic
-
-
-class Diverged(ArithmeticError):
-    """A loss or a weight is no longer a number."""
-
-
-class Stopped(Exception):
-    """Somebody wanted to stop (Ctrl-C, SIGTERM). step says how far the run has come; its folder has all of that."""
-
-    def __init__(self, step: int, steps: int) -> None:
-        super().__init__(f"stopped at step {step} of {steps}")
-        self.step, self.steps = step, steps
-
-
-class Progress(NamedTuple):
-    """Where a run is, told after every few steps and every evaluation."""
-
-    step: int  # updates so far
-    steps: int  # of the whole run
-    loss: float  # the last one logged
-    record: Record | None  # the evaluation, where there has just been one
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run has come to."""
-
-    config: Config
-    params: Mapping[str, Array]  # the book's names: W1 b1 W2 b2 W3 b3; those that config says to keep
-    losses: Array  # logged, float64 (steps,)
-    records: tuple[Record, ...]
-    predictions: Array  # of all test images with these weights, int64 (n,)
-    test_accuracy: float  # of these predictions, 0 to 1
-    device: str
-    seconds: Mapping[str, float]  # of set-up, training, evaluation and saving, since this process began the run
-
-
-Watch = Callable[[Progress], None]
-
-
-@dataclass
-class Clock:
-    """Seconds spent, by what on."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def on(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def train(
@@ -141,7 +69,7 @@ def resume(
 
 
 @contextmanager
-def _run(config: Config, samples: Samples | None, folder: RunFolder | None, watch: Watch | None) -> Iterator[_Run]:
+def _run(config: Config, samples: Samples | None, folder: RunFolder | None, watch: Watch | None) -> Iterator[Run]:
     """A run that is neither started nor resumed yet, in the surroundings that config asks for."""
     clock = Clock()
     with clock.on(SETUP):
@@ -153,176 +81,7 @@ def _run(config: Config, samples: Samples | None, folder: RunFolder | None, watc
                 with ranks.one_after_another():  # the first one downloads
                     samples = load_samples(config, progress=ranks.first and watch is not None)
             samples = cut_and_checked(samples, config.train_size)
-        yield _Run(config, samples, device, ranks, folder, watch, clock, stop)
-
-
-class _Run:
-    """A training run between its surroundings: where it is, what learns, and what has been found so far."""
-
-    def __init__(
-        self,
-        config: Config,
-        samples: Samples,
-        device: torch.device,
-        ranks: Ranks,
-        folder: RunFolder | None,
-        watch: Watch | None,
-        clock: Clock,
-        stop: StopRequest,
-    ) -> None:
-        self._config, self._samples, self._device, self._ranks = config, samples, device, ranks
-        self._folder = folder if ranks.first else None
-        self._watch, self._clock, self._stop = watch if ranks.first else None, clock, stop
-        self._rng = np.random.RandomState(config.seed)
-        # Drawn even where other weights are used: the batches come from the same stream, after them.
-        self._start = nr.SimpleConvNet(samples.x_train.shape[1:], output_size=samples.classes, rng=self._rng).params
-        self._per_epoch = -(-len(samples.x_train) // config.batch_size)
-        self._steps = config.epochs * self._per_epoch
-        # A GPU runs ahead of Python for a whole epoch; ranks agree on stopping only now and then.
-        self._chunk = self._per_epoch if device.type == "cuda" else 1 if ranks.size == 1 else RANKS_CHUNK
-        self._step = 0
-        self._losses: list[Array] = []
-        self._records: list[Record] = []
-        self._saved_at = time.monotonic()
-
-    def start(self, overwrite: bool) -> None:
-        """From the first step."""
-        with self._clock.on(SETUP):
-            params = self._start if self._config.init is None else self._init_params(self._config.init)
-            self._learner = self._make_learner(cast_params(params, DTYPES[self._config.dtype]))
-        if self._folder is not None:
-            with self._clock.on(SAVING):
-                self._folder.create(self._config, self._checkpoint(), overwrite)
-
-    def go_on_from(self, checkpoint: Checkpoint) -> None:
-        """From where checkpoint was written. ValueError where it is not of this run."""
-        with self._clock.on(SETUP):
-            if checkpoint.step > self._steps:
-                raise ValueError(f"epochs must be at least the {checkpoint.step // self._per_epoch} that the run has")
-            self._learner = self._make_learner(to_params(checkpoint.state["model"]))
-            self._learner.load(checkpoint.state)
-            self._step, self._losses = checkpoint.step, [checkpoint.losses.numpy()]
-            self._records = list(checkpoint.records)
-        if self._folder is not None:
-            with self._clock.on(SAVING):
-                self._folder.restart(self._config, checkpoint)
-
-    def go(self) -> Result:
-        """To the end."""
-        epoch, at = divmod(self._step, self._per_epoch)
-        for order in islice(orders(self._config, len(self._samples.x_train), self._rng), epoch, self._config.epochs):
-            with self._clock.on(TRAINING):
-                self._learner.begin(order, at)
-            self._train_epoch(at)
-            self._evaluate()
-            self._save_or_stop()
-            at = 0
-        return self._finish()
-
-    def _train_epoch(self, at: int) -> None:
-        while at < self._per_epoch:
-            steps = min(self._chunk, self._per_epoch - at)
-            with self._clock.on(TRAINING):
-                losses = self._learner.advance(steps)
-            at, self._step = at + steps, self._step + steps
-            self._check_finite(losses)
-            self._losses.append(losses)
-            self._tell(None)
-            if at < self._per_epoch:  # else after the evaluation, without which the checkpoint had a gap
-                self._save_or_stop()
-
-    def _evaluate(self) -> None:
-        with self._clock.on(EVALUATION):
-            shown = self._learner.predict(TRAIN, TRAIN_EVALUATED)
-            predictions = self._learner.predict(TEST)
-        self._records.append(
-            Record(
-                epoch=self._step // self._per_epoch,
-                step=self._step,
-                loss=float(np.concatenate(self._losses)[-self._per_epoch :].mean()),
-                train_accuracy=float(np.mean(shown == self._samples.t_train[: len(shown)])),
-                test_accuracy=float(np.mean(predictions == self._samples.t_test)),
-            )
-        )
-        if self._folder is not None:
-            with self._clock.on(SAVING):
-                self._folder.append(self._records[-1])
-        self._tell(self._records[-1])
-
-    def _save_or_stop(self) -> None:
-        stop = self._ranks.any(self._stop.made, self._device) and self._step < self._steps
-        if stop or time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
-            self._save()
-        if stop:
-            raise Stopped(self._step, self._steps)
-
-    def _save(self) -> None:
-        with self._clock.on(SAVING):
-            checkpoint = self._checkpoint()
-            if not all_finite(checkpoint.state):
-                raise Diverged(self._diverged(f"a weight is no longer a number after step {self._step}"))
-            if self._folder is not None:
-                self._folder.save(checkpoint)
-        self._saved_at = time.monotonic()
-
-    def _finish(self) -> Result:
-        self._save()
-        with self._clock.on(EVALUATION):
-            if self._config.keeps_mean:
-                self._learner.average()
-            predictions = self._learner.predict(TEST)
-        params, losses = self._learner.params(), np.concatenate(self._losses)
-        if self._folder is not None:
-            with self._clock.on(SAVING):
-                self._folder.finish(params, self._curve())
-        return Result(
-            config=self._config,
-            params=params,
-            losses=losses,
-            records=tuple(self._records),
-            predictions=predictions,
-            test_accuracy=float(np.mean(predictions == self._samples.t_test)),
-            device=str(self._device),
-            seconds=self._clock.seconds,
-        )
-
-    def _curve(self) -> Curve:
-        columns = np.array([(r.epoch, r.train_accuracy, r.test_accuracy) for r in self._records]).T
-        return Curve(self._per_epoch, np.concatenate(self._losses), *columns)
-
-    def _make_learner(self, params: Mapping[str, Array]) -> Learner:
-        if self._config.on_numpy:
-            return NumpyLearner(self._config, params, self._samples)
-        return TorchLearner(self._config, params, self._samples, self._device, self._ranks)
-
-    def _init_params(self, path: str) -> Mapping[str, Array]:
-        params = load_weights(path)
-        found = architecture(params)
-        expected = self._samples.x_train.shape[1:], self._samples.classes
-        if (found["input_dim"], found["output_size"]) != expected:
-            raise ValueError(
-                f"{path} is for images {found['input_dim']} in {found['output_size']} classes, the data has "
-                f"images {expected[0]} in {expected[1]}"
-            )
-        return params
-
-    def _checkpoint(self) -> Checkpoint:
-        losses = np.concatenate([np.zeros(0), *self._losses])
-        return Checkpoint(self._step, torch.from_numpy(losses), list(self._records), self._learner.state())
-
-    def _check_finite(self, losses: Array) -> None:
-        wrong = np.flatnonzero(~np.isfinite(losses))
-        if wrong.size:
-            step = self._step - len(losses) + int(wrong[0]) + 1
-            raise Diverged(self._diverged(f"the loss is {losses[wrong[0]]} at step {step}"))
-
-    def _diverged(self, what: str) -> str:
-        kept = "" if self._folder is None else f"; {self._folder.path} keeps the last good checkpoint"
-        return f"{what}: try a smaller lr{kept}"
-
-    def _tell(self, record: Record | None) -> None:
-        if self._watch is not None:
-            self._watch(Progress(self._step, self._steps, float(self._losses[-1][-1]), record))
+        yield Run(config, samples, device, ranks, folder, watch, clock, stop)
 
 
 def _device_of(config: Config) -> torch.device:

@@ -1,0 +1,69 @@
+"""What a run tells while it goes, what it comes to, and how it may end otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from numpy_ref.checks import Array
+from torchport.training.config import Config
+from torchport.training.folder import Record
+
+# What time is spent on.
+SETUP, TRAINING, EVALUATION, SAVING = "setup", "training", "evaluation", "saving"
+
+
+class Diverged(ArithmeticError):
+    """A loss or a weight is no longer a number."""
+
+
+class Stopped(Exception):
+    """Somebody wanted to stop (Ctrl-C, SIGTERM). step says how far the run has come; its folder has all of that."""
+
+    def __init__(self, step: int, steps: int) -> None:
+        super().__init__(f"stopped at step {step} of {steps}")
+        self.step, self.steps = step, steps
+
+
+class Progress(NamedTuple):
+    """Where a run is, told after every few steps and every evaluation."""
+
+    step: int  # updates so far
+    steps: int  # of the whole run
+    loss: float  # the last one logged
+    record: Record | None  # the evaluation, where there has just been one
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has come to."""
+
+    config: Config
+    params: Mapping[str, Array]  # the book's names: W1 b1 W2 b2 W3 b3; those that config says to keep
+    losses: Array  # logged, float64 (steps,)
+    records: tuple[Record, ...]
+    predictions: Array  # of all test images with these weights, int64 (n,)
+    test_accuracy: float  # of these predictions, 0 to 1
+    device: str
+    seconds: Mapping[str, float]  # of set-up, training, evaluation and saving, since this process began the run
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass
+class Clock:
+    """Seconds spent, by what on."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def on(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
