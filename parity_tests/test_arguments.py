@@ -620,6 +620,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.device",
         "torchport.cli.count",
         "torchport.cli.number",
+        "torchport.cli.Parser*",
         "torchport.evaluation.memory_text",
         "torchport.formats.load_weights",
         "torchport.training.config.Config.from_json",

@@ -25,7 +25,7 @@ from torchport.weights import cast_params
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("weights", type=Path, help="params.pkl, .pt file, or a training run's folder")
     parser.add_argument("--data", choices=DATA_SETS, default="mnist", help="whose test set (default: mnist)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data (default: $TORCHPORT_DATA or data/)")

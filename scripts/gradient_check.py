@@ -20,7 +20,7 @@ from torchport.parity.independent import gradient_table, gradient_verdict, judge
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=1, help="images (default: 1, as in the book)")
     parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights and images (default: 0)")

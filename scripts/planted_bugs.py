@@ -20,7 +20,7 @@ from torchport.parity.planted import find
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--clean", type=cli.count(1), metavar="N", help="judge N unmodified cases instead")
     parser.add_argument("--device", type=cli.device, help="of the --clean cases (default: cpu)")
     parser.add_argument("--seed", type=cli.count(0), help="of the first --clean case (default: 0)")

@@ -23,7 +23,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument(
         "params", type=Path, help="pickled dict of W1 b1 W2 b2 W3 b3, as the book's save_params writes it"
     )

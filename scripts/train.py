@@ -27,7 +27,7 @@ RESUMABLE = ("epochs", "device")  # what may be given beside --resume
 
 def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
     """The options of Config that were given, and those of the folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     for option in fields(Config):
         cli.add_field(parser, option)
     folder = parser.add_argument_group("the run's folder")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import Field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -14,6 +14,17 @@ from torchport.checks import check_device
 from torchport.data import DataError
 
 BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that keeps a docstring's lines in its help, and tells what is wrong with an argument in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """One line on standard error, and status 2."""
+        self.exit(BAD_INPUT, f"error: {message} (--help says more)\n")
 
 
 def run(main: Callable[[], int]) -> int:
