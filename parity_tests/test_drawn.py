@@ -21,7 +21,7 @@ from torchport import SimpleConvNet, data, drawn, glyphs, make_optimizer, softma
 Digits = tuple[Array, Array]
 
 # By recipe: whoever changes the digits raises drawn.RECIPE and records anew, or files of the old recipe would be read.
-RECORDED = {1: "83c492757dedc082d8167123fa2c62535b141c712e9befb4374ad6fde23b53e8"}
+RECORDED = {2: "0d63ff42c0f6de16501bfc880fc69ba9f1d875b4e3a6ba3eba10b38e53422d14"}
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,9 @@ def test_labels_are_uniform_and_every_image_has_dark_and_light(fields: Digits) -
 def test_digits_stay_inside_the_frame_and_are_not_erased(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(drawn.RANGES, "noise", (0.0, 0.0))
     images, _ = drawn.make(4000, 5)
-    middle = images[:, 0, 1:-1, 1:-1]
-    assert images.astype(int).sum() == middle.astype(int).sum()
-    assert (middle > 100).sum(axis=(1, 2)).min() >= 12  # pixels
+    border = np.concatenate([images[:, 0, [0, -1]], images[:, 0, :, [0, -1]].transpose(1, 0, 2)], axis=1)
+    assert border.max() < 50  # a slanted edge is a little wider
+    assert (images > 50).sum(axis=(1, 2, 3)).min() >= 20  # pixels
 
 
 def test_train_and_test_differ(small: None, tmp_path: Path) -> None:
@@ -203,8 +203,9 @@ def accuracy_of(net: nn.Module, train: Digits, test: Digits, lr: float, epochs: 
         return float((net(x_test).argmax(dim=1) == t_test).double().mean())
 
 
-def test_a_linear_model_is_clearly_worse_than_the_network() -> None:
+def test_a_linear_model_is_clearly_worse_than_a_small_network() -> None:
     train, test = drawn.make(4000, drawn.SEEDS[True]), drawn.make(1000, drawn.SEEDS[False])
+    small = SimpleConvNet(conv_param={"filter_num": 10, "filter_size": 5, "pad": 0, "stride": 1})
     linear = accuracy_of(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), train, test, lr=0.002, epochs=5)
-    network = accuracy_of(SimpleConvNet(), train, test, lr=0.002, epochs=3)
+    network = accuracy_of(small, train, test, lr=0.004, epochs=3)
     assert 0.3 < linear < network - 0.15
