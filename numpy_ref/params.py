@@ -16,22 +16,14 @@ import numpy as np
 
 from numpy_ref.checks import Array, check_int, check_mapping
 from numpy_ref.files import replace_file
-from numpy_ref.pickles import ParamsError as ParamsError
-from numpy_ref.pickles import describe, interpret
+from numpy_ref.opcodes import MAX_NAME
+from numpy_ref.pickled_arrays import describe
+from numpy_ref.pickles import interpret
+from numpy_ref.refusals import ParamsError as ParamsError
+from numpy_ref.refusals import foreign_file
 
-MAX_BYTES = 256 * 2**20  # of the file: 70 times the book's
-
-_FOREIGN_STARTS = {
-    b"\x1f\x8b": "a gzip file: unpack it first",
-    b"BZh": "a bzip2 file: unpack it first",
-    b"PK\x03\x04": "a zip file, as .pt and .npz files are: params.pkl is expected",
-    b"\x93NUMPY": "a .npy file: params.pkl is expected",
-    b"\x89HDF": "an HDF5 file: params.pkl is expected",
-    b"version https://git-lfs": "a Git LFS pointer: run git lfs pull",
-    b"<": "a web page: download the raw file",
-    b"\xc2\x80": "a pickle that was copied as text: copy it as binary",
-    b"\xef\xbf\xbd": "a pickle that was copied as text: copy it as binary",
-}
+MAX_BYTES = 2**30  # of the file: 300 times the book's
+PIECE = 2**16  # values that are looked at at a time
 
 
 def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite: bool = False) -> dict[str, Array]:
@@ -82,10 +74,11 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
     """The bytes of a regular file, at most max_bytes of them, with a look at how it starts."""
     # Without O_NONBLOCK, opening a FIFO would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise ParamsError(f"{path}: {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ParamsError(f"{path}: not a regular file")
         if status.st_size > max_bytes:
             raise ParamsError(
                 f"{path}: {status.st_size} bytes, over the limit of {max_bytes}: raise max_bytes if you trust it"
@@ -94,11 +87,8 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
         data = file.read(status.st_size + 1)
     if len(data) > status.st_size:
         raise ParamsError(f"{path}: longer than its size of {status.st_size} bytes: is it still being written?")
-    if not data:
-        raise ParamsError(f"{path}: empty file")
-    for start, what in _FOREIGN_STARTS.items():
-        if data.startswith(start):
-            raise ParamsError(f"{path}: this is {what}")
+    if what := foreign_file(data):
+        raise ParamsError(f"{path}: this is {what}")
     return data
 
 
@@ -111,13 +101,24 @@ def _checked_dict(value: object, allow_nonfinite: bool) -> dict[str, Array]:
     for name, array in value.items():
         if not isinstance(name, str):
             raise ParamsError(f"a key is {describe(name)}, expected a name")
+        if len(name.encode(errors="backslashreplace")) > MAX_NAME:
+            raise ParamsError(f"{name!r:.80} is a name of more than {MAX_NAME} bytes")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise ParamsError(f"{name!r:.80} is no text: it holds half a pair of surrogates")
         if not isinstance(array, np.ndarray):
-            raise ParamsError(f"{name!r:.80} is {describe(array)}, expected an array")
+            way_out = ": save that dict alone" if isinstance(array, dict) else ""
+            raise ParamsError(f"{name!r:.80} is {describe(array)}, expected an array{way_out}")
         if array.ndim == 0 or array.size == 0:
             raise ParamsError(f"{name!r:.80} has shape {array.shape}: a parameter has at least one axis and one entry")
-        if not allow_nonfinite and not np.isfinite(array).all():
+        if not allow_nonfinite and not _is_finite(array):
             raise ParamsError(f"{name!r:.80} holds NaN or infinity: pass allow_nonfinite=True if that is meant")
     return value
+
+
+def _is_finite(array: Array) -> bool:
+    # Piece by piece: a flag for each of an array's float16 values would take half its size.
+    flat = array.reshape(-1)
+    return all(np.isfinite(flat[start : start + PIECE]).all() for start in range(0, flat.size, PIECE))
 
 
 def _encode(arrays: Mapping[str, Array]) -> bytes:

@@ -2,87 +2,37 @@
 
 from __future__ import annotations
 
-import math
-import pickletools
-import re
-from dataclasses import dataclass
-from typing import Any, NoReturn
+import sys
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
+from numpy_ref.opcodes import Content, instructions
+from numpy_ref.pickled_arrays import MAX_AXES, DType, Shell, build, call, describe, known_name
+from numpy_ref.refusals import ParamsError, damaged, refused_opcode, text_mode
 
-from numpy_ref.checks import Array
-
-
-class ParamsError(ValueError):
-    """A file that is not a pickled dict of float arrays, or arrays that such a file cannot hold."""
-
-
-MAX_AXES = 32  # of an array: NumPy 1's own limit, and longer than any other tuple that an array is pickled with
-MAX_OPCODES = 100_000  # an array takes under 100, and a byte of file could cost 70 of memory without a limit
-MAX_SHARING = 4  # arrays to file, in bytes: tied weights stand in the file once and come back under each name
-
-_RECONSTRUCT = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
-_FROMBUFFER = {("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")}
-_NDARRAY = ("numpy", "ndarray")
-_DTYPE = ("numpy", "dtype")
-_ENCODE = ("_codecs", "encode")
-_BYTES = ("__builtin__", "bytes")
-_KNOWN_NAMES = _RECONSTRUCT | _FROMBUFFER | {_NDARRAY, _DTYPE, _ENCODE, _BYTES}
+# What reading may take besides the file itself, in bytes: SPACE, and twice the file's size. An honest file takes its
+# own size for the arrays, and about 2 kB for each that are charged when they are made and never given back.
+SPACE = 64 * 2**20
+SLOT = 16  # bytes that each value on the stack or in the memo costs, and each object's header
+ITEM = 128  # bytes of an item in the dict
 
 
-@dataclass(frozen=True)
-class _Name:
-    """A global that the pickle names; never looked up."""
+def interpret(data: bytes) -> object:
+    """What the pickle in data builds, with arrays as ndarray. ParamsError for all that a dict of arrays needs not.
 
-    module: str
-    attribute: str
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.module, self.attribute
-
-
-@dataclass
-class _DType:
-    """numpy.dtype("f8"), whose byte order comes with BUILD."""
-
-    code: str
-    order: str | None = None
-
-
-@dataclass
-class _Shell:
-    """What _reconstruct makes: an array with no content before BUILD."""
-
-    value: Array | None = None
+    Takes time in proportion to the length of data, and at most twice its length and SPACE of memory.
+    """
+    try:
+        return _Machine(data).run()
+    except ParamsError as error:
+        cause = str(error)
+    except (ValueError, OverflowError) as error:  # shapes that NumPy cannot count, text that is none
+        cause = str(damaged(f"{' '.join(str(error).split()) or type(error).__name__:.200}"))
+    raise ParamsError(cause + text_mode(data))
 
 
 class _Mark:
     """The MARK opcode's place on the stack."""
-
-
-def interpret(data: bytes) -> object:
-    """What the pickle in data builds, with arrays as ndarray. ParamsError for all that a dict of arrays needs not."""
-    try:
-        return _run(data)
-    except ParamsError as error:
-        cause = str(error)
-    except (ValueError, IndexError, KeyError, OverflowError, UnicodeError, RecursionError) as error:
-        # pickletools says which bytes are missing; some errors have no words at all.
-        why = " ".join(str(error).split()) or type(error).__name__
-        cause = f"damaged or truncated, or not a pickle ({why:.200})"
-    if 0 < data.count(b"\n") == data.count(b"\r\n"):
-        cause += "; each line feed follows a carriage return, as in a file that was copied as text: copy it as binary"
-    raise ParamsError(cause)
-
-
-def _run(data: bytes) -> object:
-    machine = _Machine(data)
-    for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
-        if count == MAX_OPCODES:
-            raise ParamsError(f"takes over {MAX_OPCODES} steps, more than a dict of arrays needs")
-        machine.step(opcode.name, argument, position or 0)
-    return machine.result()
 
 
 class _Machine:
@@ -90,227 +40,171 @@ class _Machine:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+        self.left = 2 * len(data) + SPACE
         self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+        self.memo: list[Any] = []
+        self.begun = False  # the dict
         self.frame_end: int | None = None
-        self.array_bytes = 0
-        self.encoded_bytes = 0
-        self.end = 0
 
-    def step(self, op: str, argument: Any, position: int) -> None:
-        """Run one opcode."""
-        self._check_frame(op, argument, position)
-        if op in _PUSHES:
-            self.stack.append(argument)
-        elif op in _CONSTANTS:
-            self.stack.append(_CONSTANTS[op])
-        elif op in _MEMO_PUTS:
-            self.memo[len(self.memo) if argument is None else argument] = self._top()
-        elif op in _MEMO_GETS:
-            self.stack.append(self.memo[argument])
-        elif op in _TUPLES:
-            self._push_tuple(self._pop_many(_TUPLES[op]))
-        elif op == "PROTO":
-            self._proto(argument, position)
-        elif op == "STOP":
-            self.end = position + 1
-        elif op != "FRAME":
-            handler = _HANDLERS.get(op)
-            if handler is None:
-                _refuse_opcode(op)
-            handler(self, argument)
+    def run(self) -> object:
+        """What the pickle builds."""
+        position = 0
+        for op, argument, position in instructions(self.data):
+            self._check_frame(position)
+            if op in _VALUES:
+                self.push(argument)
+            elif op in _CONSTANTS:
+                self.push(_CONSTANTS[op])
+            elif op in _STEPS:
+                _STEPS[op](self, argument)
+            elif op == "PROTO":
+                self._proto(argument, position)
+            elif op == "FRAME":
+                self._frame(argument, position)
+            elif op != "STOP":
+                raise refused_opcode(op, self._key())
+        return self._result(position + 1)
 
-    def result(self) -> object:
-        """What is left on the stack. ParamsError for a second value, or for bytes behind the end."""
-        if self.end != len(self.data):
-            raise ParamsError(f"{len(self.data) - self.end} bytes follow the end of the pickle: expected a single one")
-        if len(self.stack) != 1:
-            raise ParamsError(f"damaged: {len(self.stack)} values at the end, expected 1")
-        return _finished(self.stack[0], MAX_SHARING * len(self.data))
+    def spend(self, size: int) -> None:
+        """Count size bytes of memory as taken, for good. ParamsError where there are fewer left."""
+        self.left -= size
+        if self.left < 0:
+            raise ParamsError(
+                f"would take more memory than {SPACE >> 20} MiB and three times its {len(self.data)} bytes: its arrays"
+                " stand under many names, or most of it are no arrays"
+            )
 
-    def _check_frame(self, op: str, argument: Any, position: int) -> None:
-        if self.frame_end is not None and position >= self.frame_end:
-            if position > self.frame_end:
-                raise ParamsError(f"damaged: an opcode straddles the end of its frame at byte {self.frame_end}")
-            self.frame_end = None
-        if op == "FRAME":
-            end = position + 9 + argument
-            if self.frame_end is not None or end > len(self.data):
-                raise ParamsError(f"damaged: a frame at byte {position} reaches to byte {end} of {len(self.data)}")
-            self.frame_end = end
+    def push(self, value: object) -> None:
+        """Put a new value on the stack."""
+        self.spend(sys.getsizeof(value) + SLOT)
+        self.stack.append(value)
 
-    def _proto(self, version: int, position: int) -> None:
-        if position != 0 or version > 5:
-            raise ParamsError(f"damaged: protocol {version} at byte {position}, expected 0 to 5 at byte 0")
-
-    def _top(self) -> Any:
-        if not self.stack or self.stack[-1] is _Mark:
-            raise ParamsError("damaged: the stack is empty")
-        return self.stack[-1]
-
-    def _pop(self) -> Any:
-        value = self._top()
-        self.stack.pop()
-        return value
-
-    def _pop_many(self, count: int | None) -> list[Any]:
+    def pop(self, count: int | None = None) -> list[Any]:
         """The top count values, or those above the last MARK for None, in order."""
-        if count is not None:
-            return [self._pop() for _ in range(count)][::-1]
         values = []
-        while self.stack and self.stack[-1] is not _Mark:
+        while len(values) != count and self.stack and self.stack[-1] is not _Mark:
             values.append(self.stack.pop())
-        if not self.stack:
-            raise ParamsError("damaged: no mark on the stack")
-        self.stack.pop()
+        if count is None:
+            if not self.stack:
+                raise damaged("no mark is on the stack")
+            self.stack.pop()
+        elif len(values) < count:
+            raise damaged("the stack is empty")
         return values[::-1]
 
-    def _push_tuple(self, values: list[Any]) -> None:
+    def top(self) -> Any:
+        """The last value, which stays."""
+        if not self.stack or self.stack[-1] is _Mark:
+            raise damaged("the stack is empty")
+        return self.stack[-1]
+
+    def put(self, index: int | None) -> None:
+        """Remember the top value. Picklers count from 0."""
+        if index is None or index == len(self.memo):
+            self.spend(SLOT)
+            self.memo.append(self.top())
+        elif 0 <= index < len(self.memo):
+            self.memo[index] = self.top()
+        else:
+            raise damaged(f"memo {index} is written where {len(self.memo)} is next")
+
+    def get(self, index: int) -> None:
+        """Push what is remembered."""
+        if not 0 <= index < len(self.memo):
+            raise damaged(f"memo {index} is read before it is written")
+        self.spend(SLOT)
+        self.stack.append(self.memo[index])
+
+    def push_tuple(self, count: int | None) -> None:
+        values = self.pop(count)
         # Before the scan, which memoised long tuples would make quadratic.
         if len(values) > MAX_AXES:
             raise ParamsError(f"holds a tuple of {len(values)} values: an array has {MAX_AXES} axes at most")
         # An array's state holds its shape: two levels are all that is ever needed.
         if any(isinstance(value, tuple) and any(isinstance(inner, tuple) for inner in value) for value in values):
             raise ParamsError("nests tuples deeper than an array's state does")
-        self.stack.append(tuple(values))
+        self.push(tuple(values))
 
-    def push_name(self, argument: str | None) -> None:
-        """GLOBAL carries "module attribute"; STACK_GLOBAL takes both from the stack."""
-        module, attribute = argument.split(" ", 1) if argument is not None else self._pop_many(2)
-        if not isinstance(module, str) or not isinstance(attribute, str):
-            raise ParamsError("damaged: a name that is not text")
-        name = _Name(module, attribute)
-        if name.key not in _KNOWN_NAMES:
-            _refuse_name(name)
-        self.stack.append(name)
+    def push_name(self, name: tuple[str, str] | None) -> None:
+        """GLOBAL carries module and attribute; STACK_GLOBAL takes both from the stack."""
+        module, attribute = self.pop(2) if name is None else name
+        self.push(known_name(module, attribute, self.begun))
+
+    def push_dict(self, count: int | None) -> None:
+        items = self.pop(count)
+        self.begun = True
+        self.push({})
+        self.add_items(items)
 
     def reduce(self, _: None) -> None:
-        """Stand in for the calls that NumPy's arrays are pickled with."""
-        name, arguments = self._pop_many(2)
-        key = name.key if isinstance(name, _Name) else None
-        if key in _RECONSTRUCT and _matches(arguments, _Name(*_NDARRAY), (0,), b"b"):
-            self.stack.append(_Shell())
-        elif key == _DTYPE and _is_dtype_call(arguments):
-            self.stack.append(_DType(arguments[0]))
-        elif key == _ENCODE and _types(arguments) == (str, str) and arguments[1] == "latin1":
-            self.stack.append(self._encoded(arguments[0]))
-        elif key == _BYTES and arguments == ():
-            self.stack.append(b"")
-        elif key in _FROMBUFFER and _types(arguments) in ((bytes, _DType, tuple, str), (bytearray, _DType, tuple, str)):
-            buffer, dtype, shape, order = arguments
-            if order not in ("C", "F"):
-                raise ParamsError(f"an array has the memory order {order!r:.40}, expected C or F")
-            self.stack.append(_Shell(self._array(shape, dtype, order == "F", bytes(buffer))))
-        else:
-            raise ParamsError(f"calls {describe(name)} in a way that no plain float array needs")
+        """Call, as far as arrays are pickled with calls."""
+        self.push(call(*self.pop(2), self.spend))
 
     def build(self, _: None) -> None:
-        """Fill in a dtype's byte order or an array's content, once."""
-        target, state = self._pop_many(2)
-        if isinstance(target, _DType) and target.order is None and _is_dtype_state(state):
-            target.order = state[1]
-        elif isinstance(target, _Shell) and target.value is None and _types(state) == (int, tuple, _DType, bool, bytes):
-            version, shape, dtype, fortran, content = state
-            if version != 1:
-                raise ParamsError(f"an array's state has version {version!r:.40}, expected 1")
-            target.value = self._array(shape, dtype, fortran, content)
-        else:
-            raise ParamsError(f"gives {describe(target)} a state that no plain float array has")
-        self.stack.append(target)
+        """Give the value below the top one its state, which is the top one."""
+        (state,) = self.pop(1)
+        build(self.top(), state, self.spend)
 
-    def set_items(self, items: list[Any]) -> None:
+    def set_items(self, count: int | None) -> None:
+        self.add_items(self.pop(count))
+
+    def add_items(self, items: list[Any]) -> None:
         """Add key, value, key, value ... to the dict below them."""
-        target = self._top()
+        target = self.top()
         if not isinstance(target, dict) or len(items) % 2:
-            raise ParamsError("damaged: items for something that is not a dict")
+            raise damaged("items for something that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str):
                 raise ParamsError(f"a key is {describe(key)}, expected a name")
             if key in target:
                 raise ParamsError(f"the key {key!r:.80} stands twice")
+            self.spend(ITEM)
             target[key] = value
 
-    def _encoded(self, text: str) -> bytes:
-        # Each call makes a fresh copy, and one memoised text serves any number of calls.
-        self.encoded_bytes += len(text)
-        if self.encoded_bytes > len(self.data):
-            raise ParamsError("encodes the same text again and again, and would outgrow the file")
-        return text.encode("latin1")
+    def _key(self) -> str | None:
+        """The key whose value is being built, if any."""
+        return next((value for value in self.stack[:-4:-1] if isinstance(value, str)), None) if self.begun else None
 
-    def _array(self, shape: tuple[Any, ...], dtype: _DType, fortran: bool, content: bytes) -> Array:
-        if dtype.order is None:
-            raise ParamsError("an array's dtype is never completed")
-        if any(type(size) is not int or size < 0 for size in shape):
-            raise ParamsError(f"an array has the shape {shape!r:.200}")
-        kind = np.dtype(dtype.order + dtype.code)
-        if math.prod(shape) * kind.itemsize != len(content):
-            raise ParamsError(f"an array of shape {shape!r:.200} and dtype {kind} has {len(content)} bytes of content")
-        self.array_bytes += len(content)
-        if self.array_bytes > len(self.data):
-            raise ParamsError("arrays share their content, and would outgrow the file")
-        values = np.frombuffer(content, kind).reshape(shape, order="F" if fortran else "C")
-        return np.array(values, dtype=kind.newbyteorder("="), order="C")
+    def _proto(self, version: Any, position: int) -> None:
+        if position != 0 or version > 5:
+            raise damaged(f"protocol {version} at byte {position}, expected 0 to 5 at byte 0")
 
+    def _frame(self, size: Any, position: int) -> None:
+        end = position + 9 + size
+        if self.frame_end is not None or end > len(self.data):
+            raise damaged(f"a frame at byte {position} reaches to byte {end} of {len(self.data)}")
+        self.frame_end = end
 
-def _finished(value: object, max_bytes: int) -> object:
-    """A dict with the arrays in place of their shells, each name with an array of its own."""
-    if not isinstance(value, dict):
-        return value
-    finished, taken = dict(value), set()
-    for name, shell in value.items():
-        if isinstance(shell, _Shell):
-            if shell.value is None:
-                raise ParamsError(f"{name!r:.80} is an array that is never filled")
-            max_bytes -= shell.value.nbytes
-            if max_bytes < 0:
-                raise ParamsError("arrays stand under many names each, and would outgrow the file")
-            finished[name] = shell.value.copy() if id(shell) in taken else shell.value
-            taken.add(id(shell))
-    return finished
+    def _check_frame(self, position: int) -> None:
+        if self.frame_end is not None and position >= self.frame_end:
+            if position > self.frame_end:
+                raise damaged(f"an opcode straddles the end of its frame at byte {self.frame_end}")
+            self.frame_end = None
 
+    def _result(self, end: int) -> object:
+        """What is left on the stack. ParamsError for a second value, or for bytes behind the end."""
+        if end != len(self.data):
+            raise ParamsError(f"{len(self.data) - end} bytes follow the end of the pickle: expected a single one")
+        value = self.top()
+        if len(self.stack) != 1:
+            raise damaged(f"{len(self.stack)} values at the end, expected 1")
+        return self._finished(value) if isinstance(value, dict) else value
 
-def _types(values: object) -> tuple[type, ...]:
-    return tuple(type(value) for value in values) if isinstance(values, tuple) else ()
-
-
-def _matches(values: object, *expected: object) -> bool:
-    # Types too: True == 1 and 0.0 == 0.
-    return isinstance(values, tuple) and _types(values) == _types(expected) and values == expected
+    def _finished(self, items: dict[str, Any]) -> dict[str, Any]:
+        """The items with arrays in place of their shells, each name with an array of its own."""
+        taken = set()
+        for name, shell in items.items():
+            if isinstance(shell, Shell):
+                if shell.value is None:
+                    raise ParamsError(f"{name!r:.80} is an array that is never filled")
+                if id(shell) in taken:
+                    self.spend(shell.value.nbytes)
+                items[name] = shell.value.copy() if id(shell) in taken else shell.value
+                taken.add(id(shell))
+        return items
 
 
-def _is_dtype_call(arguments: object) -> bool:
-    """(code, False, True), or with 0 and 1 as protocols 0 and 1 write them."""
-    if not isinstance(arguments, tuple) or _types(arguments) not in ((str, bool, bool), (str, int, int)):
-        return False
-    code, align, copy = arguments
-    if not re.fullmatch(r"f[248]", code):
-        raise ParamsError(f"an array has dtype {code!r:.40}, expected float16, float32 or float64")
-    return not align and bool(copy)
-
-
-def _is_dtype_state(state: object) -> bool:
-    """(3, byte order, then what structured dtypes would say: nothing)."""
-    return any(_matches(state, 3, order, None, None, None, -1, -1, 0) for order in "<>")
-
-
-def _refuse_opcode(op: str) -> NoReturn:
-    if op in ("STRING", "BINSTRING", "SHORT_BINSTRING"):
-        raise ParamsError("written by Python 2: load it there and save it again with Python 3")
-    if op in ("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"):
-        raise ParamsError("holds an object, expected a dict of arrays: save net.params, not the network")
-    raise ParamsError(f"uses the pickle opcode {op}, which no dict of plain float arrays needs")
-
-
-def _refuse_name(name: _Name) -> NoReturn:
-    if name.module.split(".")[0] == "cupy":
-        raise ParamsError("holds CuPy arrays: save it again with cupy.asnumpy on each array")
-    if name.module.split(".")[0] == "joblib":
-        raise ParamsError("written by joblib: save it again with pickle")
-    full = f"{name.module}.{name.attribute}"
-    raise ParamsError(f"names {full!r:.120}: only plain NumPy arrays are read, and nothing is ever run")
-
-
-_PUSHES = {
+_VALUES = {
     *("INT", "LONG", "LONG1", "BININT", "BININT1", "BININT2"),
     *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
@@ -322,34 +216,19 @@ _CONSTANTS: dict[str, object] = {
     "EMPTY_TUPLE": (),
     "MARK": _Mark,
 }
-_MEMO_PUTS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
-_MEMO_GETS = {"GET", "BINGET", "LONG_BINGET"}
-_TUPLES = {"TUPLE": None, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-def _dict_of_items(machine: _Machine, _: None) -> None:
-    items = machine._pop_many(None)
-    machine.stack.append({})
-    machine.set_items(items)
-
-
-_HANDLERS: dict[str, Any] = {
+_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
+    "TUPLE": _Machine.push_tuple,
+    "TUPLE1": lambda machine, _: machine.push_tuple(1),
+    "TUPLE2": lambda machine, _: machine.push_tuple(2),
+    "TUPLE3": lambda machine, _: machine.push_tuple(3),
     "GLOBAL": _Machine.push_name,
     "STACK_GLOBAL": _Machine.push_name,
     "REDUCE": _Machine.reduce,
     "BUILD": _Machine.build,
-    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
-    "DICT": _dict_of_items,
-    "SETITEM": lambda machine, _: machine.set_items(machine._pop_many(2)),
-    "SETITEMS": lambda machine, _: machine.set_items(machine._pop_many(None)),
+    "EMPTY_DICT": lambda machine, _: machine.push_dict(0),
+    "DICT": _Machine.push_dict,
+    "SETITEM": lambda machine, _: machine.set_items(2),
+    "SETITEMS": _Machine.set_items,
 }
-
-
-def describe(value: object) -> str:
-    if isinstance(value, _Name):
-        return f"the name {value.module}.{value.attribute}"
-    if isinstance(value, np.ndarray | _Shell):
-        return "an array"
-    if isinstance(value, _DType):
-        return "a dtype"
-    return f"a {type(value).__name__}"

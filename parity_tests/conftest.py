@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +62,21 @@ def book_params(data_dir: Path) -> Path:
     if not path.exists():
         pytest.skip(f"put the params.pkl of the book's chapter 7 into {data_dir} to run this on its weights")
     return path
+
+
+@pytest.fixture
+def as_nobody() -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """To run code as a user whom file modes bind: they do not bind root, as whom containers run."""
+
+    @contextlib.contextmanager
+    def bound() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return bound

@@ -1,0 +1,93 @@
+"""A process that reads one case after another: python -m numpy_ref.fuzzing.worker, started by campaign.
+
+Before each case it writes the case's number where the campaign sees it, should the process not live to tell.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import resource
+import signal
+import struct
+import sys
+import tempfile
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from numpy_ref.fuzzing.corpus import corpus
+from numpy_ref.fuzzing.judge import ACCEPTED, REFUSED, Judge
+from numpy_ref.fuzzing.mutations import make_case
+
+HEADROOM = 256 * 2**20  # bytes of address space that reading may take: a huge allocation fails
+MEASURED = 16  # every so many cases, memory is measured
+BOARD = struct.Struct("<qqq")  # the case at work, those accepted, those refused
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A case that was neither read nor refused as it should be."""
+
+    number: int
+    kind: str
+    mutation: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """The cases first to stop - 1, for a reader ("module:function")."""
+
+    seed: int
+    first: int
+    stop: int
+    reader: str
+    cpu_seconds: float  # that one case may take
+    board: str  # the file for BOARD
+    findings: str  # the file for findings, one a line
+
+
+def run(task: Task) -> None:
+    """Run the cases. The process ends by SIGPROF where one takes too long."""
+    warnings.simplefilter("error")
+    samples = corpus()
+    with (
+        tempfile.TemporaryDirectory(dir=_memory_disk()) as folder,
+        open(task.board, "r+b") as file,  # noqa: PTH123
+        mmap.mmap(file.fileno(), BOARD.size) as board,
+        Path(task.findings).open("a", encoding="utf-8") as findings,
+    ):
+        judge = Judge(task.reader, Path(folder))
+        for sample in samples:  # imports codecs, and fills caches
+            judge.verdict(make_case(0, 0, [sample]), allow_nonfinite=True, measure=False)
+        resource.setrlimit(resource.RLIMIT_AS, (_address_space() + HEADROOM, resource.RLIM_INFINITY))
+        _, accepted, refused = BOARD.unpack_from(board)
+        for number in range(task.first, task.stop):
+            BOARD.pack_into(board, 0, number, accepted, refused)
+            case = make_case(task.seed, number, samples)
+            signal.setitimer(signal.ITIMER_PROF, task.cpu_seconds)
+            kind, detail = judge.verdict(case, allow_nonfinite=number % 2 == 1, measure=number % MEASURED == 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            accepted += kind == ACCEPTED
+            refused += kind == REFUSED
+            if kind not in (ACCEPTED, REFUSED):
+                findings.write(json.dumps(asdict(Finding(number, kind, case.mutation, detail[:1000]))) + "\n")
+                findings.flush()
+        BOARD.pack_into(board, 0, task.stop, accepted, refused)
+
+
+def _memory_disk() -> str | None:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def _address_space() -> int:
+    """Bytes that this process has mapped; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 2**40
+
+
+if __name__ == "__main__":
+    run(Task(**json.loads(sys.argv[1])))
