@@ -154,7 +154,7 @@ class _Run:
                 self.stop()
                 self.bury(number, "hang", f"over {self.wall_seconds} s")
             return True
-        if self.process.returncode == 0:
+        if number == self.task.stop:
             return False
         if self.process.returncode == HANG:
             self.bury(number, "hang", f"over {self.task.cpu_seconds} s of computing")

@@ -40,6 +40,6 @@ def _arrays() -> list[dict[str, Array]]:
     kinds = ["<f8", ">f8", "<f4", ">f4", "<f2", ">f2"]
     both = [{"W": rng.standard_normal((2, 3)).astype(kind), "b": rng.standard_normal(3)} for kind in kinds]
     fortran = [{"W": np.asfortranarray(rng.standard_normal((3, 2)).astype(kind))} for kind in kinds]
-    long = {"W": rng.standard_normal((9, 2, 1, 3)), "zeros": np.zeros(70)}  # content too long to be a name
+    long = {"W": rng.standard_normal((9, 2, 1, 3)), "same": np.full(70, 0.1)}  # content too long to be a name
     tied = np.arange(3.0)
     return [*both, *fortran, long, {"a": tied, "b": tied}]

@@ -38,7 +38,7 @@ class Judge:
         """(ACCEPTED, ""), (REFUSED, the message) or what went wrong, and how."""
         self.source.write_bytes(case.data)
         kind, detail, found = self._measured(case, allow_nonfinite) if measure else self._read(allow_nonfinite)
-        if kind == ACCEPTED and found is not None:
+        if kind == ACCEPTED:
             wrong = self._flaw(found, case, allow_nonfinite)
             return ("wrong", wrong) if wrong else (kind, detail)
         if kind == REFUSED and case.expected is not None and all(np.isfinite(v).all() for v in case.expected.values()):

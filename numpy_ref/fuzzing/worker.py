@@ -5,6 +5,7 @@ Before each case it writes the case's number where the campaign sees it, should 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import resource
@@ -13,12 +14,14 @@ import struct
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from numpy_ref.fuzzing.corpus import corpus
 from numpy_ref.fuzzing.judge import ACCEPTED, REFUSED, Judge
 from numpy_ref.fuzzing.mutations import make_case
+from numpy_ref.pickles import interpret
 
 HEADROOM = 256 * 2**20  # bytes of address space that reading may take: a huge allocation fails
 MEASURED = 16  # every so many cases, memory is measured
@@ -53,14 +56,14 @@ def run(task: Task) -> None:
     warnings.simplefilter("error")
     samples = corpus()
     with (
-        tempfile.TemporaryDirectory(dir=_memory_disk()) as folder,
+        memory_folder() as folder,
         open(task.board, "r+b") as file,  # noqa: PTH123
         mmap.mmap(file.fileno(), BOARD.size) as board,
         Path(task.findings).open("a", encoding="utf-8") as findings,
     ):
-        judge = Judge(task.reader, Path(folder))
-        for sample in samples:  # imports codecs, and fills caches
-            judge.verdict(make_case(0, 0, [sample]), allow_nonfinite=True, measure=False)
+        judge = Judge(task.reader, folder)
+        for sample in samples:  # codecs are imported where they are first needed
+            interpret(sample.data)
         resource.setrlimit(resource.RLIMIT_AS, (_address_space() + HEADROOM, resource.RLIM_INFINITY))
         _, accepted, refused = BOARD.unpack_from(board)
         for number in range(task.first, task.stop):
@@ -77,8 +80,12 @@ def run(task: Task) -> None:
         BOARD.pack_into(board, 0, task.stop, accepted, refused)
 
 
-def _memory_disk() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+@contextlib.contextmanager
+def memory_folder() -> Iterator[Path]:
+    """A temporary folder, in memory where the system has such: cases are written there and forced to the disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def _address_space() -> int:
