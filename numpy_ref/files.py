@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -13,24 +13,60 @@ def replace_file(path: str | Path, data: bytes, verify: Callable[[Path], None]) 
     """Write data to path so that a crash, a full disk or a failing verify leaves the old file as it was.
 
     data goes to a temporary file in the same folder, onto the disk, through verify (which raises where the file does
-    not read back as meant), and only then takes path's place. A symbolic link keeps pointing to its target. OSError.
+    not read back as meant), and only then takes path's place. A symbolic link keeps pointing to its target. A process
+    that is killed may leave the temporary file, .NAME.*.tmp. OSError, which names path.
     """
-    target = Path(path).resolve()
-    if target.is_dir():
-        raise IsADirectoryError(f"{path} is a directory, expected a file name")
+    target = check_target(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        # "x" creates with the user's umask, and never follows a planted link.
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with _naming(path):
+            _write(temporary, data)
         verify(temporary)
-        temporary.replace(target)
+        with _naming(path):
+            temporary.replace(target)
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # gone into its place, or never there
             temporary.unlink()
     _sync_folder(target.parent)
+
+
+def check_target(path: str | Path, source: str | Path | None = None) -> Path:
+    """The file that writing to path replaces or creates, links followed. source must not be the same file.
+
+    OSError for a folder, a device, a FIFO or a loop of links; ValueError for the source.
+    """
+    try:
+        target = Path(path).resolve()
+        target.is_file()  # a loop of links: an error here or there, by Python's version
+    except RuntimeError:
+        raise OSError(f"{path} is a loop of symbolic links, expected a file name") from None
+    if target.is_symlink():
+        raise OSError(f"{path} is a loop of symbolic links, expected a file name")
+    if target.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected a file name")
+    if target.exists():
+        if not target.is_file():
+            raise OSError(f"{path} is no regular file, and would be replaced by one: give another name")
+        if source is not None and target.samefile(source):
+            raise ValueError(f"the output must be another file than the input, got {path} for both")
+    return target
+
+
+def _write(path: Path, data: bytes) -> None:
+    # "x" creates with the user's umask, and never follows a planted link.
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Say the file that the user named, in errors that name the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"not written, and left as it was: {error.strerror}", str(path)) from None
 
 
 def _sync_folder(folder: Path) -> None:

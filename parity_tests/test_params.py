@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import os
 import pickle
 import pickletools
-import stat
 import warnings
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +94,6 @@ def test_only_a_mapping_is_written(file: Path, params: Any) -> None:
         write_params(params, file)
 
 
-def test_the_file_and_its_folder_reach_the_disk(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
-    write_params(arrays(), file)
-    assert synced == ([False, True] if os.name == "posix" else [False])
-
-
 def test_a_write_that_does_not_read_back_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(file, b"old")
     monkeypatch.setattr("numpy_ref.params._encode", lambda _: pickled({"W": np.ones(3)}))
@@ -114,14 +101,6 @@ def test_a_write_that_does_not_read_back_leaves_the_old_file(file: Path, monkeyp
         write_params({"W": np.zeros(3)}, file)
     assert file.read_bytes() == b"old"
     assert list(file.parent.iterdir()) == [file]
-
-
-def test_a_link_keeps_pointing_to_its_target(file: Path, tmp_path: Path) -> None:
-    target = write(tmp_path / "target.pkl", b"old")
-    file.symlink_to(target)
-    write_params({"W": np.ones(3)}, file)
-    assert file.is_symlink()
-    assert read_params(target).keys() == {"W"}
 
 
 @pytest.mark.parametrize(

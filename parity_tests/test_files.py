@@ -1,0 +1,253 @@
+"""Whatever happens while params.pkl is written, what stands there is the old file or the new one, whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from numpy_ref import files, read_params, write_params
+from numpy_ref.checks import Array
+
+OLD, NEW = {"W": np.zeros(1000)}, {"W": np.ones(100_000)}
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="file modes, signals and limits are POSIX's")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    write_params(OLD, tmp_path / "params.pkl")
+    return tmp_path / "params.pkl"
+
+
+def assert_old(file: Path) -> None:
+    """The old file is there, and nothing else."""
+    assert same(read_params(file), OLD)
+    assert list(file.parent.iterdir()) == [file]
+
+
+def same(a: dict[str, Array], b: dict[str, Array]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The kernel writes as much and then refuses, as when a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 700_000])
+def test_a_disk_that_takes_a_part_only(file: Path, size: int) -> None:
+    with (
+        files_of_at_most(size),
+        pytest.raises(OSError, match=r"not written, and left as it was: File too large: '.*params\.pkl'"),
+    ):
+        write_params(NEW, file)
+    assert_old(file)
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:
+        raise error
+
+    return fail
+
+
+STEPS = ["pathlib.Path.open", "os.fsync", "numpy_ref.params.read_params", "pathlib.Path.replace"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt(), MemoryError()], ids=repr
+)
+def test_any_step_may_fail(file: Path, step: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(step, failing(error))
+        with pytest.raises(type(error), match="No space left" if isinstance(error, OSError) else None):
+            write_params(NEW, file)
+    assert_old(file)
+
+
+def test_a_full_disk_is_named_with_the_file_that_the_user_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    with pytest.raises(OSError, match="No space left on device") as error:
+        write_params(NEW, file)
+    assert error.value.errno == errno.ENOSPC
+    assert str(file) in str(error.value)
+    assert ".tmp" not in str(error.value)
+
+
+def test_a_disk_that_lies_is_found_out(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written reads back as something else, down to one bit."""
+    right = files._write
+
+    def flip(path: Path, data: bytes) -> None:
+        right(path, data[:-1000] + bytes([data[-1000] ^ 1]) + data[-999:])
+
+    monkeypatch.setattr(files, "_write", flip)
+    with pytest.raises(OSError, match="does not read back as it was"):
+        write_params(NEW, file)
+    assert_old(file)
+
+
+def test_a_read_only_folder(file: Path, as_nobody: Callable[[], Any]) -> None:
+    folder = file.parent
+    above = [path for path in folder.parents if path.stat().st_uid == os.getuid() and path != Path(path.anchor)]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in above}
+    try:
+        for path in above:
+            path.chmod(modes[path] | 0o055)  # for nobody to come here
+        folder.chmod(0o555)
+        with as_nobody(), pytest.raises(PermissionError, match=r"left as it was: Permission denied: '.*params\.pkl'"):
+            write_params(NEW, file)
+    finally:
+        folder.chmod(0o755)
+        for path, mode in modes.items():
+            path.chmod(mode)
+    assert_old(file)
+
+
+# Forks once for each line that writing runs, kills itself there, and looks at what is left.
+KILLED = """
+import os, signal, sys
+import numpy as np
+from numpy_ref import files, params
+
+path, lines = sys.argv[1], 0
+new = {"W": np.ones(100_000)}
+
+def kill_at(left):
+    def trace(frame, event, _):
+        nonlocal left
+        if frame.f_code.co_filename not in (files.__file__, params.__file__):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    sys.settrace(trace)
+
+outcomes = []
+while True:
+    lines += 1
+    child = os.fork()
+    if child == 0:
+        kill_at(lines)
+        params.write_params(new, path)
+        os._exit(0)
+    killed = os.waitpid(child, 0)[1] != 0
+    found = params.read_params(path)["W"]
+    old = found.shape == (1000,) and not found.any()
+    outcomes.append("old" if old else "new" if np.array_equal(found, new["W"]) else "neither")
+    if not killed:
+        break
+print(*outcomes)
+"""
+
+
+def test_a_kill_between_any_two_steps(file: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    outcomes = done.stdout.split()
+    assert outcomes == sorted(outcomes, reverse=True)  # "old" until it is replaced, "new" from then on
+    assert set(outcomes) == {"old", "new"}
+    assert len(outcomes) > 40
+    assert outcomes.count("new") > 2  # the last was not killed
+    assert same(read_params(file), NEW)
+    assert all(path.name.startswith(".params.pkl.") for path in file.parent.iterdir() if path != file)
+
+
+# --- What stands where the file is to go
+
+
+def test_a_folder_as_target(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match=r"is a folder, expected a file name"):
+        write_params(NEW, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_a_folder_as_target(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    with pytest.raises(IsADirectoryError, match="link is a folder"):
+        write_params(NEW, tmp_path / "link")
+
+
+@pytest.mark.parametrize("through_a_link", [False, True], ids=["itself", "a link to it"])
+def test_a_fifo_as_target(tmp_path: Path, through_a_link: bool) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "fifo")
+    with pytest.raises(OSError, match="is no regular file, and would be replaced"):
+        write_params(NEW, tmp_path / ("link" if through_a_link else "fifo"))
+    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+
+
+def test_a_device_as_target() -> None:
+    with pytest.raises(OSError, match="/dev/null is no regular file"):
+        files.check_target("/dev/null")  # writing would end /dev/null for all, if it were not refused
+
+
+def test_a_link_as_target_stays_a_link(file: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.pkl"
+    link.symlink_to(file.name)
+    write_params(NEW, link)
+    assert link.is_symlink()
+    assert same(read_params(file), NEW)
+
+
+def test_a_link_to_nothing_as_target_creates_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "link.pkl").symlink_to(tmp_path / "new.pkl")
+    write_params(NEW, tmp_path / "link.pkl")
+    assert (tmp_path / "link.pkl").is_symlink()
+    assert same(read_params(tmp_path / "new.pkl"), NEW)
+
+
+def test_a_loop_of_links_as_target(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(OSError, match="loop of symbolic links"):
+        write_params(NEW, tmp_path / "a")
+    assert (tmp_path / "a").is_symlink()
+
+
+def test_a_folder_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"not written.*missing/params\.pkl"):
+        write_params(NEW, tmp_path / "missing" / "params.pkl")
+
+
+@pytest.mark.parametrize("alias", ["params.pkl", "../{folder}/params.pkl", "link.pkl", "hard.pkl"])
+def test_the_source_as_target(file: Path, alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file.parent / "link.pkl").symlink_to(file)
+    (file.parent / "hard.pkl").hardlink_to(file)
+    monkeypatch.chdir(file.parent)
+    target = Path(alias.format(folder=file.parent.name))
+    with pytest.raises(ValueError, match=f"another file than the input, got {target} for both"):
+        files.check_target(target, source=file)
+    assert files.check_target(file.parent / "other.pkl", source=file).name == "other.pkl"
+
+
+def test_the_file_and_its_folder_reach_the_disk(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
+    write_params(NEW, file)
+    assert synced == [False, True]
