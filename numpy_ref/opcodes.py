@@ -23,7 +23,7 @@ PIECE = 2**16  # bytes of text that are decoded at a time
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Bytes of the file too long to be a name: as they are (encoding None), or text, or what encoding it as Latin-1 gives."""
+    """Bytes of the file too long to be a name: as they are (encoding None), text, or that text in Latin-1."""
 
     view: memoryview
     encoding: str | None = None
@@ -67,10 +67,9 @@ def instructions(data: bytes) -> Iterator[tuple[str, object, int]]:
     while op != "STOP":
         position = source.position
         code = bytes(source.take(1))
-        known = pickletools.code2op.get(code.decode("latin1"))
-        if known is None:
+        if code not in _NAMES:
             raise damaged(f"{code!r} at byte {position} is no opcode")
-        op = known.name
+        op = _NAMES[code]
         reader = _READERS.get(op)
         yield op, None if reader is None else reader(source), position
 
@@ -156,14 +155,29 @@ def _sized_text(layout: str) -> Callable[[_Source], str | Content]:
     return lambda source: _text(source.take(source.number(layout)), "utf-8")
 
 
+_NAMES = {opcode.code.encode("latin1"): opcode.name for opcode in pickletools.opcodes}
 _READERS: dict[str, Callable[[_Source], object]] = {
-    **{"PROTO": _number("<B"), "FRAME": _number("<Q")},
-    **{"INT": _decimal, "LONG": _decimal, "LONG1": _long},
-    **{"BININT": _number("<i"), "BININT1": _number("<B"), "BININT2": _number("<H")},
-    **{"SHORT_BINBYTES": _sized("<B"), "BINBYTES": _sized("<I"), "BINBYTES8": _sized("<Q"), "BYTEARRAY8": _sized("<Q")},
+    "PROTO": _number("<B"),
+    "FRAME": _number("<Q"),
+    "INT": _decimal,
+    "LONG": _decimal,
+    "LONG1": _long,
+    "BININT": _number("<i"),
+    "BININT1": _number("<B"),
+    "BININT2": _number("<H"),
+    "SHORT_BINBYTES": _sized("<B"),
+    "BINBYTES": _sized("<I"),
+    "BINBYTES8": _sized("<Q"),
+    "BYTEARRAY8": _sized("<Q"),
     "UNICODE": lambda source: _text(source.line(), "raw-unicode-escape"),
-    **{"SHORT_BINUNICODE": _sized_text("<B"), "BINUNICODE": _sized_text("<I"), "BINUNICODE8": _sized_text("<Q")},
-    **{"PUT": _decimal, "BINPUT": _number("<B"), "LONG_BINPUT": _number("<I")},
-    **{"GET": _decimal, "BINGET": _number("<B"), "LONG_BINGET": _number("<I")},
+    "SHORT_BINUNICODE": _sized_text("<B"),
+    "BINUNICODE": _sized_text("<I"),
+    "BINUNICODE8": _sized_text("<Q"),
+    "PUT": _decimal,
+    "BINPUT": _number("<B"),
+    "LONG_BINPUT": _number("<I"),
+    "GET": _decimal,
+    "BINGET": _number("<B"),
+    "LONG_BINGET": _number("<I"),
     "GLOBAL": _name,
 }

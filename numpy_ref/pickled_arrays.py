@@ -1,4 +1,4 @@
-"""How NumPy pickles an array of floats, in all of its forms, and nothing else: stand-ins for the calls, never the calls.
+"""How NumPy pickles an array of floats, in all of its forms: stand-ins for the calls, never the calls.
 
 Sources: numpy/_core/src/multiarray/methods.c (array_reduce_ex) and descriptor.c (arraydescr_reduce).
 """

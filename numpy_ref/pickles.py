@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from numpy_ref.opcodes import Content, instructions
-from numpy_ref.pickled_arrays import MAX_AXES, DType, Shell, build, call, describe, known_name
+from numpy_ref.opcodes import instructions
+from numpy_ref.pickled_arrays import MAX_AXES, Shell, build, call, describe, known_name
 from numpy_ref.refusals import ParamsError, damaged, refused_opcode, text_mode
 
 # What reading may take besides the file itself, in bytes: SPACE, and twice the file's size. An honest file takes its
@@ -81,7 +81,7 @@ class _Machine:
 
     def pop(self, count: int | None = None) -> list[Any]:
         """The top count values, or those above the last MARK for None, in order."""
-        values = []
+        values: list[Any] = []
         while len(values) != count and self.stack and self.stack[-1] is not _Mark:
             values.append(self.stack.pop())
         if count is None:
@@ -138,7 +138,8 @@ class _Machine:
 
     def reduce(self, _: None) -> None:
         """Call, as far as arrays are pickled with calls."""
-        self.push(call(*self.pop(2), self.spend))
+        name, arguments = self.pop(2)
+        self.push(call(name, arguments, self.spend))
 
     def build(self, _: None) -> None:
         """Give the value below the top one its state, which is the top one."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 import torchport
-from numpy_ref import checks, deep, functions, networks, optimizers, pickles
+from numpy_ref import checks, deep, functions, networks, optimizers, pickled_arrays
 from numpy_ref.checks import Array
 from numpy_ref.im2col import pad_image
 from numpy_ref.layers import Layer
@@ -435,7 +435,7 @@ CALLS: dict[str, Call] = {
     "numpy_ref.networks.simple_convnet_sizes": lambda a: networks.simple_convnet_sizes(**a.give(SIZES)),
     "numpy_ref.optimizers.Optimizer.update": optimize_reference,
     "numpy_ref.params.write_params": lambda a: nr.write_params(a.params(), a.folder / "params.pkl"),
-    "numpy_ref.pickles.describe": lambda a: pickles.describe(a.array(2)),
+    "numpy_ref.pickled_arrays.describe": lambda a: pickled_arrays.describe(a.array(2)),
     "numpy_ref.trainer.Trainer": train,
     "torchport.evaluation.predict": lambda a: [
         evaluation.predict(net, a.array(3, 1, 4, 4)) for net in (network(), port(), port("unfold"))
@@ -607,6 +607,10 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.checks.check_device",
         "torchport.checks.check_floating_dtype",
         "numpy_ref.files.replace_file",
+        "numpy_ref.files.check_target",
+        "numpy_ref.opcodes.*",
+        "numpy_ref.pickled_arrays.known_name",
+        "numpy_ref.refusals.*",
         "numpy_ref.im2col.conv_output_size",
         "numpy_ref.layers.Dropout",
         *(
@@ -661,6 +665,11 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.parity.planted.*",
     ),
     "draws from its argument, which is what it is for": ("numpy_ref.checks.random_stream",),
+    "fills the stand-ins of a pickle's arrays, which is what it is for": (
+        "numpy_ref.pickled_arrays.build",
+        "numpy_ref.pickled_arrays.call",
+    ),
+    "reads files of its own making": ("numpy_ref.fuzzing.*",),
     "returns its argument": ("numpy_ref.checks.recorded",),
     "adds to its argument, which is what it is for": (
         "torchport.cli.add_geometry",

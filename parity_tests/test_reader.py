@@ -23,6 +23,7 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +289,7 @@ STRUCTURE: Rows = {
     "memo of nothing": (lambda: b"\x80\x04\x94.", "the stack is empty"),
     "memo of a mark": (lambda: b"\x80\x04(\x94.", "the stack is empty"),
     **{
-        f"stack underflow in {name}": (lambda code=code: b"\x80\x04" + code + b".", "the stack is empty")
+        f"stack underflow in {name}": (partial(bytes.join, b"", (b"\x80\x04", code, b".")), "the stack is empty")
         for name, code in {"TUPLE3": b"NN\x87", "REDUCE": b"R", "BUILD": b"b", "SETITEM": b"}Ns", "STOP": b""}.items()
     },
     "stack underflow over a mark": (lambda: b"\x80\x04}(NNs.", "the stack is empty|items for"),
@@ -406,7 +407,7 @@ ARRAYS: Rows = {
     "0-d": (lambda: pickled({"W": np.array(1.0)}), r"'W' has shape \(\)"),
     **{
         f"empty, protocol {protocol}": (
-            lambda protocol=protocol: pickled({"W": np.zeros((0, 3))}, protocol),
+            partial(pickled, {"W": np.zeros((0, 3))}, protocol),
             r"'W' has shape \(0, 3\)",
         )
         for protocol in range(6)
@@ -431,7 +432,7 @@ VALUES: Rows = {
     "a top-level number": (lambda: pickled(3), "holds a int, expected a dict"),
     **{
         f"a network, protocol {protocol}": (
-            lambda protocol=protocol: pickled(SimpleConvNet((1, 8, 8), hidden_size=2, output_size=2), protocol),
+            partial(pickled, SimpleConvNet((1, 8, 8), hidden_size=2, output_size=2), protocol),
             "save net.params",
         )
         for protocol in range(6)
@@ -507,7 +508,7 @@ def test_crafted_pickles_are_refused_for_their_flaw_alone(file: Path, content: b
 def test_truncation_at_any_byte_is_refused(protocol: int) -> None:
     content = pickled({"W": np.arange(4.0), "b": np.ones(2, np.float32)}, protocol)
     for length in range(1, len(content)):
-        with pytest.raises(ParamsError, match="truncated|memo|holds"):
+        with pytest.raises(ParamsError, match=r"truncated|memo|holds"):
             pickles.interpret(content[:length])
 
 
@@ -554,7 +555,7 @@ def test_a_file_that_grows_is_refused(file: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing\.pkl"):
         read_params(tmp_path / "missing.pkl")
-    with pytest.raises((ParamsError, OSError), match="a folder|denied"):
+    with pytest.raises((ParamsError, OSError), match=r"a folder|denied"):
         read_params(tmp_path)
 
 
@@ -613,7 +614,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "numbers": lambda: b"\x80\x04" + b"M\xff\xff" * 2**17 + b".",
     "empty texts": lambda: b"\x80\x04" + b"\x8c\x02ab" * 2**16 + b".",
     "wide texts": lambda: b"\x80\x04" + text("\U0001f600" + "a" * 200) * 2**12 + b".",
-    "calls": lambda: b"\x80\x04" + DTYPE + b"\x94" + text("f8") + b"\x89\x88\x87\x940" + b"h\x00h\x01R" * 2**16 + b".",
+    "calls": lambda: b"\x80\x04" + DTYPE + b"\x94" + text("f8") + b"\x89\x88\x87\x94" + b"h\x00h\x01R" * 2**16 + b".",
     "encoded texts": lambda: (
         b"\x80\x04c_codecs\nencode\n\x94"
         + text("a" * 200)
@@ -631,7 +632,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 def test_no_file_outgrows_its_memory(file: Path, bomb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickles, "SPACE", 2**16)
     content = BOMBS[bomb]()
-    with pytest.raises(ParamsError, match="would take more memory than|opcode POP"):
+    with pytest.raises(ParamsError, match="would take more memory than"):
         read_params(write(file, content))
     assert peak_of_reading(file) < 3 * len(content) + 2**18
 

@@ -133,6 +133,25 @@ def test_gradient_check_names_a_wrong_gradient_with_status_1(run: Run, monkeypat
     assert re.match(r"WRONG: \d of 18 gradients fail, first unfold W1: worst at \[", done.stdout.splitlines()[-1])
 
 
+def test_fuzz_reader_counts(run: Run) -> None:
+    done = run("fuzz_reader", "--cases", "200", "--seed", "3", "--workers", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"200 cases: \d+ accepted, \d+ refused, 0 anything else\n", done.stdout)
+
+
+def test_fuzz_reader_keeps_what_offends_with_status_1(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = "--first", "7", "--cases", "2", "--workers", "1", "--out", tmp_path / "found"
+    monkeypatch.setattr("numpy_ref.fuzzing.campaign.READER", "os.path:basename")
+    done = run("fuzz_reader", *arguments)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "2 cases: 0 accepted, 0 refused, 2 exception" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == [
+        f"seed0-case{number}-exception.pkl" for number in (7, 8)
+    ]
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_port_params_writes_what_it_read(dtype: str, params_file: Path, tmp_path: Path, run: Run) -> None:
     output = tmp_path / "model.pt"
@@ -196,6 +215,10 @@ def assert_refused(done: Done, says: str) -> None:
         (["parity_report", "--seed", "x"], "got 'x'"),
         (["parity_report", "--params", "missing.pkl"], "missing.pkl"),
         (["parity_report", "--out", __file__], "test_scripts.py"),
+        (["fuzz_reader", "--cases", "0"], "at least 1, got '0'"),
+        (["fuzz_reader", "--seed", "-1"], "at least 0, got '-1'"),
+        (["fuzz_reader", "--workers", "x"], "got 'x'"),
+        (["fuzz_reader", "--out", __file__], "test_scripts.py"),
         (["gradient_check", "--device", "tpu"], "'tpu' cannot be used here"),
         (["gradient_check", "--batch-size", "0"], "at least 1, got '0'"),
         (["gradient_check", "--seed", "4294967296"], "between 0 and 2**32 - 1"),

@@ -1,4 +1,4 @@
-"""Many cases in a few processes, which are watched: one that crashes or hangs is counted, and another goes on after it."""
+"""Many cases in a few processes, which are watched: one that crashes is counted, and another goes on after it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HANG = -signal.SIGPROF if hasattr(signal, "SIGPROF") else None
 
 @dataclass(frozen=True)
 class Campaign:
-    """What became of the cases. Those that are neither accepted nor refused are findings, at most about MAX_FINDINGS."""
+    """What became of the cases. Those neither accepted nor refused are findings, at most about MAX_FINDINGS."""
 
     seed: int
     cases: int
@@ -52,12 +52,12 @@ def run_campaign(
     seed: int = 0,
     first: int = 0,
     workers: int = 1,
-    reader: str = READER,
+    reader: str | None = None,
     cpu_seconds: float = 1.0,
     wall_seconds: float = 10.0,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Campaign:
-    """Read the cases first, first + 1 ... of a seed with a reader ("module:function").
+    """Read the cases first, first + 1 ... of a seed with a reader ("module:function", None for read_params).
 
     A case hangs that takes more than cpu_seconds of computing or wall_seconds of time. progress gets the number of
     cases done, several times a second. TypeError, ValueError.
@@ -71,13 +71,15 @@ def run_campaign(
         starts = range(first, first + cases, share)
         runs = [
             _Run(
-                Task(seed, start, min(start + share, first + cases), reader, limits[0], *_files(folder, start)),
+                Task(
+                    seed, start, min(start + share, first + cases), reader or READER, limits[0], *_files(folder, start)
+                ),
                 limits[1],
             )
             for start in starts
         ]
         try:
-            while any([run.goes_on() for run in runs]) and sum(len(run.findings()) for run in runs) < MAX_FINDINGS:
+            while sum(run.goes_on() for run in runs) and sum(len(run.findings()) for run in runs) < MAX_FINDINGS:
                 progress(sum(run.done for run in runs))
                 time.sleep(0.05)
         finally:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 import numpy as np
 
@@ -63,12 +64,12 @@ def _change_value(random: Random, samples: list[Sample], mutation: str) -> Case:
     sample = random.choice([sample for sample in samples if not _is_text(sample) and len(sample.arrays) == 2])
     name = random.choice(list(sample.arrays))
     array = sample.arrays[name]
-    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    order: Literal["C", "F"] = "F" if array.flags.fnc else "C"
     content = bytearray(array.tobytes(order))
     start = sample.data.index(content)
     content[random.randrange(len(content))] ^= 1 << random.randrange(8)
     data = sample.data[:start] + content + sample.data[start + len(content) :]
-    changed = np.ndarray(array.shape, array.dtype, content, order=order)  # type: ignore[call-overload]
+    changed = np.ndarray(array.shape, array.dtype, content, order=order)
     tied = [other for other in sample.arrays if sample.arrays[other] is array]
     return Case(mutation, data, {**sample.arrays, **dict.fromkeys(tied, changed)})
 
