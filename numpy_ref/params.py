@@ -17,7 +17,7 @@ import numpy as np
 from numpy_ref.checks import Array, check_int, check_mapping
 from numpy_ref.files import replace_file
 from numpy_ref.opcodes import MAX_NAME
-from numpy_ref.pickled_arrays import describe
+from numpy_ref.pickled_arrays import MAX_AXES, describe
 from numpy_ref.pickles import interpret
 from numpy_ref.refusals import ParamsError as ParamsError
 from numpy_ref.refusals import foreign_file
@@ -52,7 +52,10 @@ def write_params(params: Mapping[str, Array], path: str | Path) -> None:
     data = _encode(arrays)
 
     def verify(written: Path) -> None:
-        back = read_params(written, max_bytes=len(data), allow_nonfinite=True)
+        try:
+            back = read_params(written, max_bytes=len(data), allow_nonfinite=True)
+        except ParamsError as error:
+            raise OSError(f"{path}: what was written does not read back: {error}") from None
         if back.keys() != arrays.keys() or any(not _same_bits(back[name], arrays[name]) for name in arrays):
             raise OSError(f"{path}: what was written does not read back as it was")
 
@@ -110,6 +113,8 @@ def _checked_dict(value: object, allow_nonfinite: bool) -> dict[str, Array]:
             raise ParamsError(f"{name!r:.80} is {describe(array)}, expected an array{way_out}")
         if array.ndim == 0 or array.size == 0:
             raise ParamsError(f"{name!r:.80} has shape {array.shape}: a parameter has at least one axis and one entry")
+        if array.ndim > MAX_AXES:
+            raise ParamsError(f"{name!r:.80} has {array.ndim} axes, over the {MAX_AXES} that NumPy 1 can read")
         if not allow_nonfinite and not _is_finite(array):
             raise ParamsError(f"{name!r:.80} holds NaN or infinity: pass allow_nonfinite=True if that is meant")
     return value
@@ -125,7 +130,7 @@ def _encode(arrays: Mapping[str, Array]) -> bytes:
     """The pickle itself, opcode by opcode: pickle.dumps would write the names that only NumPy 2 knows."""
     parts = [b"\x80\x04}("]
     for name, array in arrays.items():
-        shape = b"".join(b"J" + struct.pack("<i", size) for size in array.shape)
+        shape = b"".join(_whole(size) for size in array.shape)
         parts += [
             b"X" + _sized(name.encode()),
             b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R",
@@ -136,6 +141,10 @@ def _encode(arrays: Mapping[str, Array]) -> bytes:
             b"tb",
         ]
     return b"".join([*parts, b"u."])
+
+
+def _whole(number: int) -> bytes:
+    return b"J" + struct.pack("<i", number) if number < 2**31 else b"\x8a\x08" + struct.pack("<q", number)
 
 
 def _sized(text: bytes) -> bytes:

@@ -151,7 +151,7 @@ def _buffer(content: bytes | Content, size: int, spend: Spend) -> bytes | memory
     spend(size + OVERHEAD)
     buffer, filled = np.empty(size, np.uint8), 0
     for piece in content.encoded():
-        buffer[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)[: size - filled]
+        buffer[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)[: max(size - filled, 0)]
         filled += len(piece)
     if filled != size:
         raise _WrongSizeError(filled)

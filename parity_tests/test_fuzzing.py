@@ -83,12 +83,13 @@ def test_a_process_that_ends_is_counted_and_replaced(
 ) -> None:
     (tmp_path / "broken_readers.py").write_text(ENDS)
     monkeypatch.syspath_prepend(tmp_path)
-    campaign = run_campaign(100, reader=f"broken_readers:{fault}", cpu_seconds=0.2, wall_seconds=1.0)
+    campaign = run_campaign(60, reader=f"broken_readers:{fault}", cpu_seconds=0.2, wall_seconds=1.0)
     assert {finding.kind for finding in campaign.findings} == {kind}, campaign.to_text()
-    odd = [number for number in range(100) if len(make_case(0, number, corpus()).data) % 50 == 7]
+    odd = [number for number in range(60) if len(make_case(0, number, corpus()).data) % 50 == 7]
     assert [finding.number for finding in campaign.findings] == odd
+    assert odd
     assert not campaign.ok
-    assert campaign.accepted + campaign.refused + len(odd) == campaign.cases == 100
+    assert campaign.accepted + campaign.refused + len(odd) == campaign.cases == 60
 
 
 Read = Callable[..., Any]
@@ -214,3 +215,8 @@ def test_offending_files_are_kept(tmp_path: Path) -> None:
     paths = regenerate(campaign, tmp_path / "new")
     assert [path.name for path in paths] == [f"seed5-case{number}-exception.pkl" for number in (7, 8, 9)]
     assert [path.read_bytes() for path in paths] == [make_case(5, number, corpus()).data for number in (7, 8, 9)]
+
+
+def test_a_process_that_cannot_start_is_no_finding() -> None:
+    with pytest.raises(RuntimeError, match=r"cannot start: .*no_such_reader"):
+        run_campaign(1, reader="no_such_reader:read")

@@ -13,6 +13,7 @@ import pytest
 
 from numpy_ref import ParamsError, SimpleConvNet, read_params, write_params
 from numpy_ref.checks import Array
+from numpy_ref.params import _whole
 
 
 def arrays() -> dict[str, Array]:
@@ -79,6 +80,12 @@ def test_nonfinite_values_can_be_allowed(file: Path) -> None:
         ({"W": np.zeros(())}, r"shape \(\)"),
         ({"W": np.zeros(3, np.longdouble)}, "W.*float"),
         ({1: np.zeros(3)}, "a key is a int"),
+        ({"W" * 257: np.zeros(3)}, "a name of more than 256 bytes"),
+        ({"\ud800": np.zeros(3)}, "half a pair of surrogates"),
+        pytest.param(
+            *({"W": np.zeros((1,) * 33)} if np.__version__ >= "2" else {}, "33 axes"),
+            marks=pytest.mark.skipif(np.__version__ < "2", reason="NumPy 1 has no such arrays"),
+        ),
     ],
 )
 def test_what_cannot_be_written_is_refused(file: Path, params: Any, says: str) -> None:
@@ -119,3 +126,14 @@ def test_a_network_refuses_weights_of_another(file: Path, spoil: Any, says: str)
     with pytest.raises(ValueError, match=says):
         net.load_params(file)
     assert all(np.array_equal(net.params[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 2**31 - 1, 2**31, 2**62])
+def test_sizes_of_any_length_are_written(size: int) -> None:
+    assert pickle.loads(b"\x80\x04" + _whole(size) + b".") == size
+
+
+def test_a_file_that_is_refused_when_read_back_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numpy_ref.params._encode", lambda _: b"hello, world")
+    with pytest.raises(OSError, match=r"params\.pkl: what was written does not read back: .*not a pickle"):
+        write_params({"W": np.zeros(3)}, file)

@@ -94,6 +94,16 @@ def test_every_protocol_is_read_as_pickle_reads_it(file: Path, protocol: int, pa
         assert_same(read_params(file), unpickled(content))
 
 
+@pytest.mark.parametrize("piece", [6, 7, 64, 999])
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_text_is_decoded_alike_in_pieces_of_any_size(
+    file: Path, protocol: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("numpy_ref.opcodes.PIECE", piece)
+    every_byte = {"W": np.frombuffer(bytes(range(256)) * 4, "<f2")}
+    assert_same(read_params(write(file, pickled(every_byte, protocol)), allow_nonfinite=True), every_byte)
+
+
 @pytest.mark.parametrize("protocol", range(6))
 def test_keys_in_any_order_are_read(file: Path, protocol: int) -> None:
     turned = dict(reversed(arrays().items()))

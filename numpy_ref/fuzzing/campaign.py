@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,10 +16,11 @@ from pathlib import Path
 from numpy_ref.checks import check_int, check_number
 from numpy_ref.fuzzing.corpus import corpus
 from numpy_ref.fuzzing.mutations import Case, make_case
-from numpy_ref.fuzzing.worker import BOARD, Finding, Task
+from numpy_ref.fuzzing.worker import BOARD, Finding, Task, memory_folder
 
 READER = "numpy_ref.params:read_params"
 MAX_FINDINGS = 100  # then the campaign stops: the reader is broken
+START_SECONDS = 120.0  # for a process to begin
 HANG = -signal.SIGPROF if hasattr(signal, "SIGPROF") else None
 
 
@@ -60,24 +60,21 @@ def run_campaign(
     """Read the cases first, first + 1 ... of a seed with a reader ("module:function", None for read_params).
 
     A case hangs that takes more than cpu_seconds of computing or wall_seconds of time. progress gets the number of
-    cases done, several times a second. TypeError, ValueError.
+    cases done, several times a second. TypeError, ValueError; RuntimeError where no process can start.
     """
     check_int("cases", cases, 1)
-    check_int("seed", seed, 0)
-    check_int("first", first, 0)
+    stop = check_int("first", first, 0) + cases
     share = -(-cases // check_int("workers", workers, 1))
-    limits = check_number("cpu_seconds", cpu_seconds, 0.001), check_number("wall_seconds", wall_seconds, 0.001)
-    with tempfile.TemporaryDirectory() as folder:
-        starts = range(first, first + cases, share)
-        runs = [
-            _Run(
-                Task(
-                    seed, start, min(start + share, first + cases), reader or READER, limits[0], *_files(folder, start)
-                ),
-                limits[1],
-            )
-            for start in starts
+    check_number("wall_seconds", wall_seconds, 0.001)
+    task = Task(
+        check_int("seed", seed, 0), first, stop, reader or READER, check_number("cpu_seconds", cpu_seconds, 0.001)
+    )
+    with memory_folder() as folder:
+        shares = [
+            replace(task, first=i, stop=min(i + share, stop), folder=str(folder / str(i)))
+            for i in range(first, stop, share)
         ]
+        runs = [_Run(share, wall_seconds) for share in shares]
         try:
             while sum(run.goes_on() for run in runs) and sum(len(run.findings()) for run in runs) < MAX_FINDINGS:
                 progress(sum(run.done for run in runs))
@@ -86,9 +83,7 @@ def run_campaign(
             for run in runs:
                 run.stop()
         progress(sum(run.done for run in runs))
-        findings = sorted((f for run in runs for f in run.findings()), key=lambda finding: finding.number)
-        accepted, refused = (sum(run.board[i] for run in runs) for i in (1, 2))
-        return Campaign(seed, sum(run.done for run in runs), accepted, refused, tuple(findings))
+        return _summary(seed, runs)
 
 
 def regenerate(campaign: Campaign, folder: Path) -> list[Path]:
@@ -104,76 +99,78 @@ def regenerate(campaign: Campaign, folder: Path) -> list[Path]:
     return paths
 
 
-def _files(folder: str, start: int) -> tuple[str, str]:
-    return str(Path(folder, f"{start}.board")), str(Path(folder, f"{start}.findings"))
-
-
 class _Run:
     """One worker's share of the cases, and the processes that work at it, one after another."""
 
     def __init__(self, task: Task, wall_seconds: float) -> None:
         self.task = task
         self.wall_seconds = wall_seconds
-        Path(task.board).write_bytes(BOARD.pack(task.first, 0, 0))
-        Path(task.findings).touch()
-        self.start(task.first)
+        self.errors = Path(task.folder, "errors")
+        Path(task.folder).mkdir()
+        task.findings.touch()
+        self.start(task.first, 0, 0)
 
-    def start(self, first: int) -> None:
-        """A process for the cases from first on."""
-        command = [
-            sys.executable,
-            "-m",
-            "numpy_ref.fuzzing.worker",
-            json.dumps(asdict(replace(self.task, first=first))),
-        ]
+    def start(self, first: int, accepted: int, refused: int) -> None:
+        """A process for the cases from first on, after so many that were accepted and refused."""
+        task = json.dumps(asdict(replace(self.task, first=first)))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
-        self.first = first
-        self.seen, self.since = -1, time.monotonic()
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        self.task.board.write_bytes(BOARD.pack(first, accepted, refused, 0))
+        self.seen, self.since = (first, 0), time.monotonic()
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "numpy_ref.fuzzing.worker", task],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
 
     @property
-    def board(self) -> tuple[int, int, int]:
-        number, accepted, refused = BOARD.unpack(Path(self.task.board).read_bytes())
-        return number, accepted, refused
+    def board(self) -> tuple[int, int, int, int]:
+        """The case at work, cases accepted, cases refused, whether the work has begun."""
+        number, accepted, refused, begun = BOARD.unpack(self.task.board.read_bytes())
+        return number, accepted, refused, begun
 
     @property
     def done(self) -> int:
         return self.board[0] - self.task.first
 
     def findings(self) -> list[Finding]:
-        lines = Path(self.task.findings).read_text(encoding="utf-8").splitlines()
+        lines = self.task.findings.read_text(encoding="utf-8").splitlines()
         return [Finding(**json.loads(line)) for line in lines]
 
     def goes_on(self) -> bool:
-        """Whether cases are left; looks after the process."""
-        number = self.board[0]
-        if self.process.poll() is None:
-            if number != self.seen:
-                self.seen, self.since = number, time.monotonic()
-            elif time.monotonic() - self.since > self.wall_seconds:
-                self.stop()
-                self.bury(number, "hang", f"over {self.wall_seconds} s")
-            return True
-        if number == self.task.stop:
-            return False
-        if self.process.returncode == HANG:
-            self.bury(number, "hang", f"over {self.task.cpu_seconds} s of computing")
-        else:
-            self.bury(number, "crash", f"the process ended with status {self.process.returncode}")
-        return True
+        """Whether cases are left; looks after the process. RuntimeError where it cannot start: no case is to blame."""
+        running = self.process.poll() is None  # before a look at the board, which a process may change until its end
+        number, _, _, begun = self.board
+        if (number, begun) != self.seen:
+            self.seen, self.since = (number, begun), time.monotonic()
+        waited = time.monotonic() - self.since
+        if not begun and (not running or waited > START_SECONDS):
+            raise RuntimeError(f"a fuzzing process cannot start: {self.errors.read_text()[-300:]!r}")
+        if running and begun and waited > self.wall_seconds:
+            self.stop()
+            self.bury(number, "hang", f"over {self.wall_seconds} s")
+        elif not running and number < self.task.stop:
+            hung = self.process.returncode == HANG
+            ended = f"the process ended with status {self.process.returncode}"
+            self.bury(number, *(("hang", f"over {self.task.cpu_seconds} s of computing") if hung else ("crash", ended)))
+        return running or number < self.task.stop
 
     def bury(self, number: int, kind: str, detail: str) -> None:
         """Record what ended the process, and go on after it."""
-        finding = Finding(number, kind, "", detail)
-        with Path(self.task.findings).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(finding)) + "\n")
-        _, accepted, refused = self.board
-        Path(self.task.board).write_bytes(BOARD.pack(number + 1, accepted, refused))
-        self.start(number + 1)
+        _, accepted, refused, _ = self.board
+        with self.task.findings.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(Finding(number, kind, "", detail))) + "\n")
+        self.start(number + 1, accepted, refused)
 
     def stop(self) -> None:
         """End the process, if it runs."""
         self.process.kill()
         self.process.wait()
+
+
+def _summary(seed: int, runs: list[_Run]) -> Campaign:
+    findings = sorted((finding for run in runs for finding in run.findings()), key=lambda finding: finding.number)
+    accepted, refused = (sum(run.board[i] for run in runs) for i in (1, 2))
+    return Campaign(seed, sum(run.done for run in runs), accepted, refused, tuple(findings))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
+import os
 import resource
 import signal
 import struct
@@ -25,7 +26,7 @@ from numpy_ref.pickles import interpret
 
 HEADROOM = 256 * 2**20  # bytes of address space that reading may take: a huge allocation fails
 MEASURED = 16  # every so many cases, memory is measured
-BOARD = struct.Struct("<qqq")  # the case at work, those accepted, those refused
+BOARD = struct.Struct("<qqqq")  # the case at work, cases accepted, cases refused, whether the work has begun
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,17 @@ class Task:
     stop: int
     reader: str
     cpu_seconds: float  # that one case may take
-    board: str  # the file for BOARD
-    findings: str  # the file for findings, one a line
+    folder: str = ""  # for the cases, in memory if there is such
+
+    @property
+    def board(self) -> Path:
+        """The file for BOARD."""
+        return Path(self.folder, "board")
+
+    @property
+    def findings(self) -> Path:
+        """The file for findings, one a line."""
+        return Path(self.folder, "findings")
 
 
 def run(task: Task) -> None:
@@ -56,18 +66,20 @@ def run(task: Task) -> None:
     warnings.simplefilter("error")
     samples = corpus()
     with (
-        memory_folder() as folder,
-        open(task.board, "r+b") as file,  # noqa: PTH123
+        task.board.open("r+b") as file,
         mmap.mmap(file.fileno(), BOARD.size) as board,
-        Path(task.findings).open("a", encoding="utf-8") as findings,
+        task.findings.open("a", encoding="utf-8") as findings,
     ):
-        judge = Judge(task.reader, folder)
+        judge = Judge(task.reader, Path(task.folder))
         for sample in samples:  # codecs are imported where they are first needed
             interpret(sample.data)
         resource.setrlimit(resource.RLIMIT_AS, (_address_space() + HEADROOM, resource.RLIM_INFINITY))
-        _, accepted, refused = BOARD.unpack_from(board)
+        _, accepted, refused, _ = BOARD.unpack_from(board)
+        parent = os.getppid()
         for number in range(task.first, task.stop):
-            BOARD.pack_into(board, 0, number, accepted, refused)
+            BOARD.pack_into(board, 0, number, accepted, refused, 1)
+            if os.getppid() != parent:  # nobody is there to be told
+                return
             case = make_case(task.seed, number, samples)
             signal.setitimer(signal.ITIMER_PROF, task.cpu_seconds)
             kind, detail = judge.verdict(case, allow_nonfinite=number % 2 == 1, measure=number % MEASURED == 0)
@@ -77,7 +89,7 @@ def run(task: Task) -> None:
             if kind not in (ACCEPTED, REFUSED):
                 findings.write(json.dumps(asdict(Finding(number, kind, case.mutation, detail[:1000]))) + "\n")
                 findings.flush()
-        BOARD.pack_into(board, 0, task.stop, accepted, refused)
+        BOARD.pack_into(board, 0, task.stop, accepted, refused, 1)
 
 
 @contextlib.contextmanager
