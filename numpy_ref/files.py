@@ -9,19 +9,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
-def replace_file(path: str | Path, data: bytes, verify: Callable[[Path], None]) -> None:
+def replace_file(path: str | Path, data: bytes, verify: Callable[[Path], None] | None = None) -> None:
     """Write data to path so that a crash, a full disk or a failing verify leaves the old file as it was.
 
     data goes to a temporary file in the same folder, onto the disk, through verify (which raises where the file does
-    not read back as meant), and only then takes path's place. A symbolic link keeps pointing to its target. A process
-    that is killed may leave the temporary file, .NAME.*.tmp. OSError, which names path.
+    not read back as meant; for None, where its bytes are not data), and only then takes path's place. A symbolic link
+    keeps pointing to its target. A process that is killed may leave the temporary file, .NAME.*.tmp. OSError, which
+    names path.
     """
     target = check_target(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         with _naming(path):
             _write(temporary, data)
-        verify(temporary)
+        if verify is not None:
+            verify(temporary)
+        elif temporary.read_bytes() != data:
+            raise OSError(f"{path}: what was written does not read back as it was")
         with _naming(path):
             temporary.replace(target)
     finally:
