@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.params import read_params
 from torchport.weights import to_params
 
-ZIP_SIGNATURE = b"PK\x03\x04"  # what torch.save writes
+# What torch.save writes: a zip file, and before torch 1.6 a row of pickles that starts with this number.
+TORCH_SIGNATURES = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
 
-MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"  # in a run's folder
+# In a run's folder; config.json comes after the first checkpoint.
+CONFIG, MODEL, CHECKPOINT = "config.json", "model.pt", "checkpoint.pt"
 
 
 def load_weights(path: str | Path) -> dict[str, Array]:
@@ -24,37 +28,47 @@ def load_weights(path: str | Path) -> dict[str, Array]:
     path = Path(path)
     if path.is_dir():
         return _load_state_dict(_model_of_run(path))
-    return _load_state_dict(path) if _is_zip(path) else read_params(path)
+    return _load_state_dict(path) if _is_torch(path) else read_params(path)
 
 
 def _model_of_run(folder: Path) -> Path:
     if (folder / MODEL).exists():
         return folder / MODEL
-    if (folder / CHECKPOINT).exists():
+    if (folder / CONFIG).exists() and (folder / CHECKPOINT).exists():
         raise ValueError(
             f"{folder} is a run that has not ended: go on with python scripts/train.py --out {folder} --resume"
         )
     raise ValueError(f"{folder} is no run's folder (it has no {MODEL}): name a params.pkl, a .pt file or such a folder")
 
 
-def _is_zip(path: Path) -> bool:
+def _is_torch(path: Path) -> bool:
     if not path.is_file():
         return False  # read_params says what it is
     with path.open("rb") as file:
-        return file.read(len(ZIP_SIGNATURE)) == ZIP_SIGNATURE
+        return file.read(max(map(len, TORCH_SIGNATURES))).startswith(TORCH_SIGNATURES)
 
 
 def _load_state_dict(path: Path) -> dict[str, Array]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it finds in a file that is refused below
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # torch.load raises whatever the bytes lead it to, with advice to run the file
         raise ValueError(
-            f"{path} is no state_dict that torch.load(weights_only=True) reads ({reason}): save net.state_dict()"
+            f"{path} is no state_dict that torch.load(weights_only=True) reads: it is damaged, or holds something else "
+            f"than tensors; write one with torch.save(net.state_dict(), path)"
         ) from error
+    if isinstance(found, dict) and found.keys() >= {"step", "state"}:
+        raise ValueError(f"{path} is the checkpoint of a run: name the run's folder, which has the trained weights")
     try:
-        return to_params(found)
+        params = to_params(found)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{path}: {error}") from error
+    spoiled = [name for name, value in params.items() if not np.isfinite(value).all()]
+    if spoiled:
+        raise ValueError(
+            f"{path}: NaN or infinity in {', '.join(spoiled)}: take weights from before the training went astray"
+        )
+    return params

@@ -77,10 +77,12 @@ def to_params(state_dict: Mapping[str, Tensor]) -> dict[str, Array]:
 
 
 def to_array(key: str, value: object) -> Array:
-    """The tensor that stands under key in a state_dict, on the CPU. TypeError for what is not float16, 32 or 64."""
-    if not isinstance(value, Tensor) or value.dtype not in DTYPES.values() or value.is_meta:
-        found = f"{value.dtype} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{key} must be a float16, float32 or float64 tensor, got {found}")
+    """The tensor that stands under key in a state_dict, on the CPU. TypeError unless dense and float16, 32 or 64."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{key} must be a float16, float32 or float64 tensor, got {type(value).__name__}")
+    if value.dtype not in DTYPES.values() or value.layout != torch.strided or value.is_meta:
+        found = f"{value.dtype} ({value.layout}) on {value.device}"
+        raise TypeError(f"{key} must be a dense float16, float32 or float64 tensor, got {found}")
     array: Array = value.detach().cpu().numpy()
     return array
 

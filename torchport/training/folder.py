@@ -17,12 +17,11 @@ from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
 from numpy_ref.params import write_params
 from torchport.figures import Curve, curves, save_figure
-from torchport.formats import CHECKPOINT, MODEL
+from torchport.formats import CHECKPOINT, CONFIG, MODEL
 from torchport.training.config import Config
 from torchport.weights import save_state_dict, to_state_dict
 
-CONFIG, METRICS = "config.json", "metrics.jsonl"
-PARAMS, CURVES = "params.pkl", "curves.png"
+METRICS, PARAMS, CURVES = "metrics.jsonl", "params.pkl", "curves.png"
 FILES = (CONFIG, METRICS, CHECKPOINT, MODEL, PARAMS, CURVES)
 
 VERSION = 1  # of the checkpoint's layout
@@ -147,12 +146,8 @@ class RunFolder:
         self._replace(METRICS, "".join(map(_line, records)).encode())
 
     def _replace(self, name: str, data: bytes) -> None:
-        def verify(written: Path) -> None:
-            if written.read_bytes() != data:
-                raise OSError(f"{self.path / name}: what was written does not read back as it was")
-
         with self._guarded(self.path / name):
-            replace_file(self.path / name, data, verify)
+            replace_file(self.path / name, data)
 
     @contextmanager
     def _guarded(self, path: Path) -> Iterator[None]:
