@@ -378,6 +378,9 @@ CALLS: dict[str, Call] = {
     "numpy_ref.layers.SoftmaxWithLoss.forward": lose,
     "numpy_ref.layers.SoftmaxWithLoss.backward": lose,
     "torchport.checks.check_tensor": lambda a: torchport.checks.check_tensor("x", a.tensor(2, 3), 2),
+    "torchport.checks.check_images": lambda a: torchport.checks.check_images(
+        "x", a.give(np.ones((3, 1, 4, 4), np.uint8))
+    ),
     "torchport.checks.check_floating": lambda a: torchport.checks.check_floating("x", a.tensor(2, 3)),
     "torchport.checks.check_goes_with": lambda a: torchport.checks.check_goes_with("x", a.tensor(2), a.tensor(3)),
     "numpy_ref.checks.check_array": lambda a: checks.check_array("x", a.array(2, 3), 2),
@@ -438,7 +441,7 @@ CALLS: dict[str, Call] = {
     "numpy_ref.pickled_arrays.describe": lambda a: pickled_arrays.describe(a.array(2)),
     "numpy_ref.trainer.Trainer": train,
     "torchport.evaluation.predict": lambda a: [
-        evaluation.predict(net, a.array(3, 1, 4, 4)) for net in (network(), port(), port("unfold"))
+        evaluation.predict(net, a.array(3, 1, 4, 4)) for net in (network(), a.give(port()), a.give(port("unfold")))
     ],
     "torchport.evaluation.evaluate_ports": lambda a: evaluation.evaluate_ports(
         a.params(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
@@ -446,9 +449,15 @@ CALLS: dict[str, Call] = {
     "torchport.evaluation.classify": lambda a: evaluation.classify(
         network(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
+    "torchport.evaluation.check_fits": lambda a: evaluation.check_fits(
+        a.params(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
+    ),
     "torchport.evaluation.Classification.to_text": lambda a: a.give(
         evaluation.Classification(a.labels(4), a.labels(4), a.sizes(4), 4)
     ).to_text(),
+    "torchport.evaluation.Classification.to_json": lambda a: a.give(
+        evaluation.Classification(a.labels(4), a.labels(4), a.sizes(4), 4)
+    ).to_json(weights="params.pkl"),
     "torchport.figures.curves": lambda a: figures.curves(
         a.give({"run": figures.Curve(2, a.sizes(4), a.labels(2), a.sizes(2), a.sizes(2))})
     ),

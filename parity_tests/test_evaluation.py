@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import json
+import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import numpy_ref as nr
+import torchport
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, to_state_dict
-from torchport.evaluation import Classification, classify
+from torchport.evaluation import Classification, check_fits, classify
 from torchport.formats import load_weights
 
 CONV = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
@@ -54,6 +59,88 @@ def test_counts_of_a_classification() -> None:
     assert text.endswith("most often: 1 seen as 0 (2 times), 0 seen as 1 (1 times)")
 
 
+def test_confusion_matrix_counts_as_a_loop_does(rng: np.random.Generator) -> None:
+    labels, predictions = rng.integers(0, 5, 200), rng.integers(0, 5, 200)
+    found = Classification(labels, predictions, rng.random(200), 5)
+    pairs = Counter(zip(labels.tolist(), predictions.tolist(), strict=True))
+    assert found.confusion.tolist() == [[pairs[t, p] for p in range(5)] for t in range(5)]
+    assert found.accuracy_by_class.tolist() == [pairs[t, t] / (labels == t).sum() for t in range(5)]
+    assert found.mistakes.tolist() == sorted(
+        (i for i in range(200) if labels[i] != predictions[i]), key=lambda i: -found.confidence[i]
+    )
+
+
+def test_equal_outputs_go_to_the_first_class() -> None:
+    net = SimpleConvNet((1, 8, 8), CONV, 6, 4)
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter)
+    found = classify(net, np.ones((3, 1, 8, 8), np.uint8), np.array([0, 1, 3]))
+    assert found.predictions.tolist() == [0, 0, 0]
+    assert found.confidence.tolist() == [0.25, 0.25, 0.25]
+
+
+def test_the_text_of_a_classification_without_mistakes() -> None:
+    right = np.array([0, 2])
+    text = Classification(right, right, np.ones(2), 3).to_text()
+    assert text.splitlines()[0] == "accuracy 1.0000: 2 of 2 test images right"
+    assert "    1       0       0      none" in text.splitlines()
+    assert "most often" not in text
+
+
+def test_a_classification_as_json_is_whole() -> None:
+    found = Classification(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([0.9, 0.6, 0.8]), 3)
+    assert json.loads(found.to_json(weights="params.pkl")) == {
+        "weights": "params.pkl",
+        "samples": 3,
+        "accuracy": 1 / 3,
+        "accuracy_by_class": [0.5, 0.0, None],
+        "confusion": [[1, 1, 0], [1, 0, 0], [0, 0, 0]],
+        "mistakes": [
+            {"index": 2, "truth": 1, "predicted": 0, "confidence": 0.8},
+            {"index": 1, "truth": 0, "predicted": 1, "confidence": 0.6},
+        ],
+    }
+
+
+def test_a_module_predicts_as_in_evaluation_and_stays_as_it_was(rng: np.random.Generator) -> None:
+    net = nn.Sequential(nn.Flatten(), torchport.BatchNormalization(64), torchport.Dropout(), nn.Linear(64, 4))
+    net[1].eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    images, labels = rng.integers(0, 256, (23, 1, 8, 8), np.uint8), rng.integers(0, 4, 23)
+    found, again = classify(net, images, labels, batch_size=7), classify(net.eval(), images, labels)
+    np.testing.assert_allclose(found.confidence, again.confidence, rtol=1e-5)
+    net.train()
+    net[1].eval()
+    classify(net, images, labels)
+    assert [module.training for module in net.modules()] == [True, True, False, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_outputs_that_are_not_finite_are_refused() -> None:
+    net = SimpleConvNet((1, 8, 8), CONV, 6, 4)
+    nn.init.constant_(net.affine2.bias, torch.nan)
+    with pytest.raises(ValueError, match="images 0 to 1 are not finite"):
+        classify(net, np.ones((3, 1, 8, 8), np.uint8), np.zeros(3, int), batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "geometry", "says"),
+    [
+        ((2, 1, 9, 9), [0, 1], (1, 0), r"images \(1, 8, 8\), got \(1, 9, 9\): give the stride"),
+        ((2, 3, 8, 8), [0, 1], (1, 0), r"got \(3, 8, 8\)"),
+        ((2, 1, 8, 8), [0, 1], (2, 1), r"with stride 2 and pad 1 .* images \(1, 11, 11\)"),
+        ((2, 1, 8, 8), [0, 4], (1, 0), r"labels must be in 0\.\.3, got 0 to 4"),
+        ((2, 1, 8, 8), [0], (1, 0), r"got shape \(1,\)"),
+    ],
+    ids=["size", "channels", "geometry", "classes", "length"],
+)
+def test_weights_that_are_for_other_data_are_refused(
+    shape: tuple[int, ...], labels: list[int], geometry: tuple[int, int], says: str, network: nr.SimpleConvNet
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        check_fits(network.params, np.zeros(shape, np.uint8), np.array(labels), *geometry)
+
+
 def assert_loads(path: Path, params: dict[str, Array]) -> None:
     found = load_weights(path)
     assert found.keys() == params.keys()
@@ -62,11 +149,30 @@ def assert_loads(path: Path, params: dict[str, Array]) -> None:
 
 
 def test_weights_are_known_by_their_bytes_and_not_by_their_name(network: nr.SimpleConvNet, tmp_path: Path) -> None:
+    state_dict = to_state_dict(network.params)
     network.save_params(tmp_path / "weights.pt")
-    torch.save(to_state_dict(network.params), tmp_path / "weights.pkl")
-    torch.save(to_state_dict(network.params), tmp_path / "model.pt")
-    for path in (tmp_path / "weights.pt", tmp_path / "weights.pkl", tmp_path):
+    torch.save(state_dict, tmp_path / "weights.pkl")
+    torch.save(state_dict, tmp_path / "old.pkl", _use_new_zipfile_serialization=False)
+    torch.save(state_dict, tmp_path / "model.pt")
+    for path in (tmp_path / "weights.pt", tmp_path / "weights.pkl", tmp_path / "old.pkl", tmp_path):
         assert_loads(path, network.params)
+
+
+def save_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("weights", b"")
+
+
+def save_changed(path: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """A state_dict with another bias."""
+    state_dict = SimpleConvNet((1, 8, 8), CONV, 6, 4).state_dict()
+    torch.save({**state_dict, "conv1.bias": change(state_dict["conv1.bias"])}, path)
+
+
+def make_folder(path: Path, *names: str) -> None:
+    path.mkdir()
+    for name in names:
+        (path / name).touch()
 
 
 def save_cut(path: Path) -> None:
@@ -78,16 +184,25 @@ def save_cut(path: Path) -> None:
     ("make", "says"),
     [
         (lambda path: None, r"No such file"),
-        (lambda path: path.mkdir(), "is no run's folder"),
-        (lambda path: (path.mkdir(), (path / "checkpoint.pt").touch()), r"has not ended: go on with .* --resume"),
+        (lambda path: make_folder(path), "is no run's folder"),
+        (lambda path: make_folder(path, "checkpoint.pt"), "is no run's folder"),  # nor can it be resumed
+        (lambda path: make_folder(path, "config.json", "checkpoint.pt"), r"has not ended: go on with .* --resume"),
         (lambda path: path.write_bytes(b""), "empty"),
         (lambda path: path.write_bytes(gzip.compress(b"x")), "gzip"),
         (lambda path: save_cut(path), "is no state_dict"),
         (lambda path: torch.save(SimpleConvNet(), path), "is no state_dict"),
         (lambda path: torch.save([torch.ones(1)], path), "must be a dict"),
         (lambda path: torch.save({"fc.weight": torch.ones(1, 1)}, path), r"unexpected \['fc.weight'\]"),
+        (lambda path: torch.save({"version": 1, "step": 3, "state": {}}, path), "is the checkpoint of a run: name"),
+        (save_zip, "is no state_dict .* write one with"),
+        (lambda path: save_changed(path, torch.Tensor.bfloat16), r"conv1.bias must be .* got torch.bfloat16"),
+        (lambda path: save_changed(path, torch.Tensor.to_sparse), r"conv1.bias must be .*\(torch.sparse_coo\)"),
+        (lambda path: save_changed(path, lambda bias: bias / 0), "NaN or infinity in b1"),
     ],
-    ids=["missing", "another folder", "an unfinished run", "empty", "gzip", "cut", "a module", "a list", "another net"],
+    ids=[
+        *("missing", "another folder", "an overwritten run", "an unfinished run", "empty", "gzip", "cut", "a module"),
+        *("a list", "another net", "a checkpoint", "a zip", "bfloat16", "sparse", "not finite"),
+    ],
 )
 def test_what_holds_no_weights_is_refused_in_one_line(
     make: Callable[[Path], object], says: str, tmp_path: Path

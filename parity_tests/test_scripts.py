@@ -111,9 +111,7 @@ def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
     for name in ("numpy", "conv2d", "unfold"):
         assert f"{name}: accuracy 0.9600 on 10000 test images" in done.stdout
     assert "10000 of 10000 predictions equal in all 3" in done.stdout
-    memory = re.search(r"peak memory of the process: (\d+) MiB", done.stdout)
-    assert memory is not None
-    assert int(memory[1]) * 2**20 < 1e9
+    assert_less_than_a_gigabyte(done.stdout)
 
 
 def test_gradient_check_without_arguments(run: Run) -> None:
@@ -173,6 +171,69 @@ def test_port_params_finds_the_stride(tmp_path: Path, run: Run) -> None:
     assert "input_dim=(1, 11, 11)" in done.stdout
 
 
+def write_mnist(folder: Path, side: int = 28) -> None:
+    """A data set of 23 images for training and as many for tests, where and as torchvision keeps MNIST."""
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.RandomState(0)
+    for part in ("train", "t10k"):
+        images, labels = rng.randint(0, 256, (23, side, side)), np.arange(23) % 10
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(bytes(16) + images.astype(np.uint8).tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(bytes(8) + labels.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_mnist(tmp_path / "data")
+    monkeypatch.setenv("TORCHPORT_DATA", str(tmp_path / "data"))
+    write_params(seeded_params(0), tmp_path / "mnist.pkl")
+    return tmp_path / "mnist.pkl"
+
+
+def test_evaluate_is_the_same_with_every_network(small_mnist: Path, run: Run) -> None:
+    for_all = [
+        run("evaluate", small_mnist, "--model", model, "--batch-size", "7") for model in ("conv2d", "unfold", "numpy")
+    ]
+    assert {(done.returncode, done.stderr) for done in for_all} == {(0, "")}
+    assert len({done.stdout.partition("peak memory")[0] for done in for_all}) == 1
+    lines = for_all[0].stdout.splitlines()
+    assert re.fullmatch(r"accuracy 0\.\d{4}: \d+ of 23 test images right", lines[0])
+    assert sum(int(line.split()[2]) for line in lines[3:13]) == 23
+    assert lines[14].startswith("most often: ")
+    assert lines[-2].startswith("peak memory of the process: ")
+    assert lines[-1] == "--out DIR draws the confusion matrix and the mistakes"
+
+
+def test_evaluate_writes_pictures_and_json(small_mnist: Path, tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "new" / "folder"
+    done = run("evaluate", small_mnist, "--dtype", "float32", "--out", folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = ("confusion.png", "mistakes.png", "evaluation.json")
+    assert [line for line in done.stdout.splitlines() if "wrote" in line] == [f"wrote {folder / n}" for n in names]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for name in names[:2])
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert (found["weights"], found["dtype"], found["samples"]) == (str(small_mnist), "float32", 23)
+    assert f"accuracy {found['accuracy']:.4f}: " in done.stdout
+    assert sum(map(sum, found["confusion"])) == 23
+    assert len(found["mistakes"]) == 23 - sum(found["confusion"][i][i] for i in range(10))
+
+
+def test_evaluate_the_books_weights(book_params: Path, data_dir: Path, tmp_path: Path) -> None:
+    done = run_alone("evaluate", book_params, "--data-dir", data_dir, "--out", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("accuracy 0.9600: 9600 of 10000 test images right\n")
+    assert "most often: 7 seen as 2 (25 times), 3 seen as 2 (24 times), 9 seen as 4 (21 times)" in done.stdout
+    assert_less_than_a_gigabyte(done.stdout)
+    assert len(json.loads((tmp_path / "evaluation.json").read_text())["mistakes"]) == 400
+
+
+def assert_less_than_a_gigabyte(text: str) -> None:
+    memory = re.search(r"peak memory of the process: (\d+) MiB", text)
+    assert memory is not None
+    assert int(memory[1]) * 2**20 < 1e9
+
+
 Spoil = Callable[[dict[str, Array]], dict[str, Array]]
 
 BAD_PARAMS: dict[str, tuple[Spoil, str]] = {
@@ -230,10 +291,25 @@ def assert_refused(done: Done, says: str) -> None:
         (["port_params", "PARAMS", "model.pt", "--stride", "0"], "at least 1, got '0'"),
         (["port_params", "PARAMS", "model.pt", "--pad", "9"], "pad 9"),
         (["port_params", "PARAMS"], "required: output"),
+        (["evaluate"], "required: weights"),
+        (["evaluate", "missing.pkl"], "missing.pkl"),
+        (["evaluate", __file__], "not a pickle"),
+        (["evaluate", str(SCRIPTS)], "is no run's folder"),
+        (["evaluate", "PARAMS"], "these weights are for images (1, 8, 8), got (1, 28, 28)"),
+        (["evaluate", "PARAMS", "--stride", "2"], "with stride 2 and pad 0 these weights are for images (1, 13, 13)"),
+        (["evaluate", "PARAMS", "--model", "numpy"], "these weights are for images (1, 8, 8), got (1, 28, 28)"),
+        (["evaluate", "PARAMS", "--model", "numpy", "--device", "cuda"], "'cuda'"),
+        (["evaluate", "PARAMS", "--data", "cifar"], "invalid choice: 'cifar'"),
+        (["evaluate", "PARAMS", "--data-dir", __file__], "test_scripts.py, nor downloaded"),
+        (["evaluate", "PARAMS", "--dtype", "float16"], "invalid choice: 'float16'"),
+        (["evaluate", "PARAMS", "--batch-size", "0"], "at least 1, got '0'"),
+        (["evaluate", "PARAMS", "--out", "PARAMS"], "params.pkl"),
     ],
     ids=lambda value: " ".join(value).replace(__file__, "FILE") if isinstance(value, list) else "",
 )
-def test_bad_arguments_are_one_line(arguments: list[str], says: str, params_file: Path, run: Run) -> None:
+def test_bad_arguments_are_one_line(
+    arguments: list[str], says: str, params_file: Path, small_mnist: Path, run: Run
+) -> None:
     script, *rest = (argument.replace("PARAMS", str(params_file)) for argument in arguments)
     assert_refused(run(script, *rest), says)
     assert read_params(params_file).keys() == small_params().keys()

@@ -1,7 +1,7 @@
 """What a network gets right and wrong on a test set: python scripts/evaluate.py WEIGHTS
 
 WEIGHTS is a params.pkl, a state_dict (.pt) or the folder of a training run. With --out, the confusion matrix and a
-gallery of the mistakes as pictures:
+gallery of the mistakes as pictures, and all of it as JSON:
     python scripts/evaluate.py params.pkl --out pictures
 Exit status: 0 evaluated, 2 bad input.
 """
@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from numpy_ref.checks import Array
+from numpy_ref.files import replace_file
 from numpy_ref.networks import Network
 from torchport import cli
 from torchport.data import DATA_SETS, load
-from torchport.evaluation import classify, memory_text, peak_memory
+from torchport.evaluation import Classification, check_fits, classify, memory_text, peak_memory
 from torchport.figures import confusion_matrix, mistakes, save_figure
 from torchport.formats import load_weights
 from torchport.networks import SimpleConvNet
@@ -33,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=DTYPES, help="of weights and arithmetic (default: that of the file)")
     parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=100, help="images at a time (default: 100)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write confusion.png and mistakes.png there")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write confusion.png, mistakes.png, evaluation.json")
     parser.add_argument("--against", type=Path, metavar="WEIGHTS", help="count the predictions equal to these weights'")
     cli.add_geometry(parser)
     args = parser.parse_args()
@@ -42,10 +45,14 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def load_network(path: Path, args: argparse.Namespace) -> Network | SimpleConvNet:
+def load_params(path: Path, args: argparse.Namespace) -> Mapping[str, Array]:
     params = load_weights(path)
     if args.dtype:
-        params = cast_params(params, DTYPES[args.dtype])
+        return cast_params(params, DTYPES[args.dtype])
+    return params
+
+
+def make_network(params: Mapping[str, Array], args: argparse.Namespace) -> Network | SimpleConvNet:
     if args.model == NUMPY:
         return reference_of(params, args.stride, args.pad)
     return SimpleConvNet.from_params(params, args.model, args.stride, args.pad, device=args.device)
@@ -53,24 +60,37 @@ def load_network(path: Path, args: argparse.Namespace) -> Network | SimpleConvNe
 
 def main() -> int:
     args = parse_arguments()
-    network = load_network(args.weights, args)
-    other = load_network(args.against, args) if args.against else None
+    params = load_params(args.weights, args)
+    other = load_params(args.against, args) if args.against else None
     images, labels = load(args.data, False, args.data_dir, progress=True)
+    for each in (params, other or params):
+        check_fits(each, images, labels, args.stride, args.pad)
+    network = make_network(params, args)
     found = classify(network, images, labels, batch_size=args.batch_size)
     print(found.to_text())
     if other is not None:
-        predictions = classify(other, images, labels, batch_size=args.batch_size).predictions
+        predictions = classify(make_network(other, args), images, labels, batch_size=args.batch_size).predictions
         equal = int((predictions == found.predictions).sum())
         print(f"{equal} of {len(images)} predictions equal to those of {args.against}")
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        wrong = found.mistakes
-        gallery = mistakes(images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong])
-        for name, figure in (("confusion.png", confusion_matrix(found.confusion)), ("mistakes.png", gallery)):
-            save_figure(figure, args.out / name)
-            print(f"wrote {args.out / name}")
+        about = {name: str(getattr(args, name)) for name in ("weights", "data", "model", "device")}
+        save(args.out, found, images, {**about, "dtype": str(params["W1"].dtype)})
     print(memory_text(peak_memory()))
+    if args.out is None:
+        print("--out DIR draws the confusion matrix and the mistakes")
     return 0
+
+
+def save(folder: Path, found: Classification, images: Array, about: dict[str, str]) -> None:
+    """confusion.png, mistakes.png and evaluation.json in folder, made if needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wrong = found.mistakes
+    gallery = mistakes(images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong])
+    save_figure(confusion_matrix(found.confusion), folder / "confusion.png")
+    save_figure(gallery, folder / "mistakes.png")
+    replace_file(folder / "evaluation.json", found.to_json(**about).encode())
+    for name in ("confusion.png", "mistakes.png", "evaluation.json"):
+        print(f"wrote {folder / name}")
 
 
 if __name__ == "__main__":

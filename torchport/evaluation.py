@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +17,10 @@ from tqdm import tqdm
 from numpy_ref.checks import Array, check_batch, check_int
 from numpy_ref.functions import class_labels, softmax
 from numpy_ref.networks import Network
+from torchport.checks import check_images
 from torchport.networks import CONVOLUTIONS, SimpleConvNet
 from torchport.parity.cases import reference_of
-from torchport.weights import cast_params
+from torchport.weights import architecture, cast_params
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,37 @@ class Classification:
         lines = [f"accuracy {self.accuracy:.4f}: {right} of {len(self.labels)} test images right", ""]
         confusion, shares = self.confusion, self.accuracy_by_class
         lines += ["class   right      of  accuracy"]
-        lines += [
-            f"{c:5d}  {confusion[c, c]:6d}  {confusion[c].sum():6d}  {shares[c]:8.4f}" for c in range(len(shares))
-        ]
+        for c, share in enumerate(shares):
+            figures = f"{confusion[c, c]:6d}  {confusion[c].sum():6d}"
+            lines.append(f"{c:5d}  {figures}  {'none' if np.isnan(share) else f'{share:.4f}':>8}")
         wrong = np.where(np.eye(self.classes, dtype=bool), 0, confusion)
         frequent = np.argsort(-wrong, axis=None, kind="stable")[:confusions]
         pairs = [divmod(int(i), self.classes) for i in frequent if wrong.flat[i]]
         if pairs:
             lines += ["", "most often: " + ", ".join(f"{t} seen as {p} ({wrong[t, p]} times)" for t, p in pairs)]
         return "\n".join(lines)
+
+    def to_json(self, **about: object) -> str:
+        """A line each: about, the accuracies (null for a class without samples), confusion matrix, every mistake."""
+        samples = {
+            "index": self.mistakes,
+            "truth": self.labels[self.mistakes],
+            "predicted": self.predictions[self.mistakes],
+            "confidence": self.confidence[self.mistakes],
+        }
+        found = {
+            **about,
+            "samples": len(self.labels),
+            "accuracy": self.accuracy,
+            "accuracy_by_class": [None if np.isnan(share) else float(share) for share in self.accuracy_by_class],
+            "confusion": self.confusion.tolist(),
+            "mistakes": [
+                dict(zip(samples, mistake, strict=True))
+                for mistake in zip(*(values.tolist() for values in samples.values()), strict=True)
+            ],
+        }
+        lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in found.items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def classify(
@@ -99,16 +124,17 @@ def classify(
     """What network makes of images uint8 (N, C, H, W) and labels (N,), batch_size at a time.
 
     Shows a progress bar on a terminal, unless told not to. ValueError where images, labels and network do not fit each
-    other; TypeError.
+    other, and for outputs that are not finite; TypeError.
     """
-    if check_batch("images", images, ndim=4).dtype != np.uint8:
-        raise TypeError(f"images must be uint8, 0 to 255, got dtype {images.dtype}")
+    check_images("images", check_batch("images", images))
     check_int("batch_size", batch_size, 1)
     found = []
     with tqdm(total=len(images), desc="test images", unit="image", disable=None if progress else True) as bar:
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size].astype(np.float32) / np.float32(255)
             found.append(predict(network, batch).astype(np.float64))
+            if not np.isfinite(found[-1]).all():
+                raise ValueError(f"the network's outputs for images {start} to {start + len(batch) - 1} are not finite")
             bar.update(len(batch))
     outputs = np.concatenate(found)  # (N, classes)
     truth = class_labels(labels, outputs.shape).astype(np.int64)
@@ -116,13 +142,40 @@ def classify(
 
 
 def predict(network: Network | nn.Module, images: Array) -> Array:
-    """Outputs before the softmax (n, classes) of images (n, C, H, W), float32 in 0..1, in the network's own dtype."""
+    """Outputs before the softmax (n, classes) of images (n, C, H, W), float32 in 0..1, in the network's own dtype.
+
+    A module predicts in evaluation mode, whichever it is in, and is left as it was.
+    """
     if isinstance(network, Network):
         return network.predict(images)
     weight = next(network.parameters())
-    with torch.inference_mode():
+    with torch.inference_mode(), _evaluating(network):
         logits = network(torch.tensor(images, device=weight.device, dtype=weight.dtype))
     return np.asarray(logits.cpu())
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """network in evaluation mode; afterwards each of its modules is in its own again."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def check_fits(params: Mapping[str, Array], images: Array, labels: Array, stride: int = 1, pad: int = 0) -> None:
+    """ValueError, TypeError where params, with this stride and pad, take other images (N, C, H, W) or fewer classes."""
+    sizes = architecture(params, stride, pad)
+    found = check_batch("images", images, ndim=4).shape[1:]
+    if found != sizes["input_dim"]:
+        raise ValueError(
+            f"with stride {stride} and pad {pad} these weights are for images {sizes['input_dim']}, got {found}: give "
+            f"the stride and pad they were trained with, or their data"
+        )
+    class_labels(labels, (len(images), sizes["output_size"]))
 
 
 def evaluate_ports(
@@ -139,6 +192,7 @@ def evaluate_ports(
 
     Shows a progress bar on a terminal. ValueError where images, labels and network do not fit each other; TypeError.
     """
+    check_fits(params, images, labels, stride, pad)
     params = cast_params(params, torch.float64)  # in less, each would round in its own way
     networks: dict[str, Network | nn.Module] = {"numpy": reference_of(params, stride, pad)}
     for conv in CONVOLUTIONS:

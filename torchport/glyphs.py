@@ -8,7 +8,7 @@ import numpy as np
 
 from numpy_ref.checks import Array
 
-# All fonts with ten digits at the ASCII codes that every matplotlib from 3.8 on ships: not cmti10, which came with 3.11.
+# The fonts with ten digits at the ASCII codes in every matplotlib from 3.8 on: not cmti10, which came with 3.11.
 FONTS = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
     *(f"DejaVuSansMono{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),
