@@ -219,6 +219,12 @@ def test_evaluate_writes_pictures_and_json(small_mnist: Path, tmp_path: Path, ru
     assert len(found["mistakes"]) == 23 - sum(found["confusion"][i][i] for i in range(10))
 
 
+def test_evaluate_refuses_a_file_for_its_folder(small_mnist: Path, run: Run) -> None:
+    before = small_mnist.read_bytes()
+    assert_refused(run("evaluate", small_mnist, "--out", small_mnist), str(small_mnist))
+    assert small_mnist.read_bytes() == before
+
+
 def test_evaluate_the_books_weights(book_params: Path, data_dir: Path, tmp_path: Path) -> None:
     done = run_alone("evaluate", book_params, "--data-dir", data_dir, "--out", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -287,7 +293,7 @@ def assert_refused(done: Done, says: str) -> None:
         (["port_params", __file__, "model.pt"], "not a pickle"),
         (["port_params", "PARAMS", "PARAMS"], "another file than the input"),
         (["port_params", "PARAMS", "PARAMS/model.pt"], "params.pkl"),
-        (["port_params", "PARAMS", "/nowhere/model.pt"], "/nowhere"),
+        (["port_params", "PARAMS", "/dev/null/model.pt"], "/dev/null"),
         (["port_params", "PARAMS", "model.pt", "--stride", "0"], "at least 1, got '0'"),
         (["port_params", "PARAMS", "model.pt", "--pad", "9"], "pad 9"),
         (["port_params", "PARAMS"], "required: output"),
@@ -303,7 +309,6 @@ def assert_refused(done: Done, says: str) -> None:
         (["evaluate", "PARAMS", "--data-dir", __file__], "test_scripts.py, nor downloaded"),
         (["evaluate", "PARAMS", "--dtype", "float16"], "invalid choice: 'float16'"),
         (["evaluate", "PARAMS", "--batch-size", "0"], "at least 1, got '0'"),
-        (["evaluate", "PARAMS", "--out", "PARAMS"], "params.pkl"),
     ],
     ids=lambda value: " ".join(value).replace(__file__, "FILE") if isinstance(value, list) else "",
 )

@@ -23,7 +23,7 @@ from torchport import cli
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--cases", type=cli.count(1), default=100_000, help="how many (default: 100000)")
     parser.add_argument("--seed", type=cli.count(0), default=0, help="of the cases (default: 0)")
     parser.add_argument("--first", type=cli.count(0), default=0, help="number of the first case (default: 0)")
