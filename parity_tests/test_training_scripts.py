@@ -183,7 +183,7 @@ def test_evaluate_shows_a_run(mnist_dir: Path, tmp_path: Path, run: Run) -> None
     [
         (["nothing.pkl"], "nothing.pkl"),
         (["."], "is no run's folder"),
-        (["other.pkl"], "input must be (N, 1, 10, 10), got (40, 1, 28, 28)"),
+        (["other.pkl"], "these weights are for images (1, 10, 10), got (1, 28, 28)"),
         (["other.pkl", "--model", "numpy", "--device", "cuda"], "cuda"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -156,7 +156,7 @@ class RunFolder:
             yield
         except OSError as error:
             kept = "no step is lost, as none is done" if not self._saved_step else f"step {self._saved_step} is kept"
-            reason = error.strerror or str(error)
+            reason = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(
                 error.errno, f"{path} cannot be written ({reason}): {kept}; make room or mend the folder, then resume"
             ) from error
