@@ -18,11 +18,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, softmax_with_loss, to_params
-from torchport.training import Config, Diverged, Progress, Result, Samples, Stopped, learners, resume, run, train
+from torchport.training import (
+    Config,
+    Diverged,
+    Progress,
+    Result,
+    Samples,
+    Stopped,
+    folder,
+    learners,
+    resume,
+    run,
+    train,
+)
 from torchport.training.folder import FILES, METRICS, RunFolder
 from torchport.training.learners import PoolFirst
 from torchport.training.samples import orders
@@ -40,6 +53,12 @@ def make_samples() -> Samples:
     x[t == 1, ..., 5:] //= 4
     x = x.astype(np.uint8)
     return Samples(x[:110], t[:110], x[110:], t[110:], classes=2)
+
+
+@pytest.fixture(autouse=True)
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves, which test_figures looks at, would take most of a small run's time."""
+    monkeypatch.setattr("torchport.training.folder.curves", lambda runs: Figure())
 
 
 @pytest.fixture(scope="module")
