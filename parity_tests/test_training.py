@@ -30,7 +30,6 @@ from torchport.training import (
     Result,
     Samples,
     Stopped,
-    folder,
     learners,
     resume,
     run,
