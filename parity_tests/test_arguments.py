@@ -27,7 +27,7 @@ from numpy_ref import checks, deep, functions, networks, optimizers, pickled_arr
 from numpy_ref.checks import Array
 from numpy_ref.im2col import pad_image
 from numpy_ref.layers import Layer
-from torchport import architectures, drawn, evaluation, figures, glyphs, states, training, weights
+from torchport import architectures, drawn, evaluation, figures, glyphs, images, states, subjects, training, weights
 from torchport.networks import from_reference
 from torchport.parity import (
     Report,
@@ -175,6 +175,18 @@ def convolution(a: Arguments) -> nr.Convolution:
 
 def recognised(a: Arguments) -> architectures.Architecture:
     return a.give(architectures.recognise(a.params()))
+
+
+def look_at(a: Arguments) -> None:
+    subjects.boxes(a.give(subjects.seeded_subject(0, recognised(a))))
+
+
+def look_into(a: Arguments) -> None:
+    """Layers remember what they were given; weights stay."""
+    net = network()
+    a.give(net.params)
+    subjects.maps_of(a.give(subjects.outputs(net, a.array(2, 1, 4, 4))), a.give(["conv1"]))
+    subjects.describe(a.give(subjects.convolution(net)[1]))
 
 
 def optimize_reference(a: Arguments) -> None:
@@ -458,13 +470,25 @@ CALLS: dict[str, Call] = {
     "torchport.evaluation.Classification.to_json": lambda a: a.give(
         evaluation.Classification(a.labels(4), a.labels(4), a.sizes(4), 4)
     ).to_json(weights="params.pkl"),
-    "torchport.figures.curves": lambda a: figures.curves(
+    "torchport.figures.runs.curves": lambda a: figures.curves(
         a.give({"run": figures.Curve(2, a.sizes(4), a.labels(2), a.sizes(2), a.sizes(2))})
     ),
-    "torchport.figures.confusion_matrix": lambda a: figures.confusion_matrix(a.give(np.eye(3, dtype=int))),
-    "torchport.figures.mistakes": lambda a: figures.mistakes(
+    "torchport.figures.predictions.confusion_matrix": lambda a: figures.confusion_matrix(a.give(np.eye(3, dtype=int))),
+    "torchport.figures.predictions.mistakes": lambda a: figures.mistakes(
         a.give(np.ones((2, 1, 4, 4), np.uint8)), a.labels(2), a.labels(2), a.sizes(2)
     ),
+    "torchport.figures.boxes.architecture": lambda a: figures.architecture(a.give([figures.Box("a", "", (1,), 2)])),
+    "torchport.figures.convolution.filters": lambda a: figures.filters(a.give({"W": a.array(2, 3, 4, 4)})),
+    "torchport.figures.convolution.responses": lambda a: figures.responses(
+        a.sizes(1, 6, 6), a.array(2, 1, 4, 4), a.array(2, 3, 3)
+    ),
+    "torchport.figures.convolution.feature_maps": lambda a: figures.feature_maps(
+        a.sizes(1, 4, 4), a.give({"conv1": a.array(2, 3, 3)}), a.sizes(4), 1
+    ),
+    "torchport.figures.windows.columns": lambda a: figures.columns(a.sizes(1, 4, 4), 3, pad=1),
+    "torchport.images.sample": lambda a: images.sample(a.give(np.ones((2, 1, 3, 3), np.uint8)), 1),
+    **dict.fromkeys(("torchport.subjects.boxes", "torchport.subjects.seeded_subject"), look_at),
+    **{f"torchport.subjects.{name}": look_into for name in ("convolution", "outputs", "maps_of", "describe")},
     "torchport.im2col.im2col": lambda a: differentiate(torchport.im2col, a.leaf(2, 1, 4, 4), 2),
     "torchport.im2col.col2im": lambda a: differentiate(torchport.col2im, a.leaf(18, 4), (2, 1, 4, 4), 2),
     "torchport.drawn.draw": draw,
@@ -631,6 +655,10 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "numpy_ref.pickles.interpret",
         "torchport.cli.run",
         "torchport.cli.device",
+        "torchport.images.read_image",
+        "torchport.subjects.load_subject",
+        "torchport.subjects.short_name",
+        "torchport.training.history.*",
         "torchport.cli.count",
         "torchport.cli.number",
         "torchport.cli.Parser*",
@@ -686,7 +714,13 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.optimizers.BookAdam.add_param_group",
     ),
     "wraps its argument": ("torchport.training.learners.PoolFirst",),
-    "draws on its argument, which savefig lays out": ("torchport.figures.save_figure",),
+    "draws on its argument": (
+        "torchport.figures.style.*",
+        "torchport.figures.tiles.draw_tiles",
+        "torchport.figures.screen.show",
+    ),
+    "is part of figures.filters": ("torchport.figures.tiles.Grid.*", "torchport.figures.tiles.stack_channels"),
+    "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
     "is part of training.train": PARTS_OF_TRAINING,
     "an interface, without code": (
         "numpy_ref.layers.Layer.forward",

@@ -55,6 +55,10 @@ def test_curves_of_several_runs_tell_them_apart() -> None:
     assert names == ["adam (last test accuracy 0.9900)", "_sgd, $x_{$ (last test accuracy 0.9333)"]
     colours = [line.get_color() for line in figure.legends[0].get_lines()]
     assert len(set(colours)) == 2
+    markers = [line.get_marker() for line in figure.legends[0].get_lines()]
+    assert len(set(markers)) == 2  # for print without colours
+    assert [line.get_marker() for line in accuracy.lines[::2]] == markers
+    assert [line.get_marker() for line in loss.lines[1::2]] == markers
     for lines in (accuracy.lines, loss.lines):
         assert [line.get_color() for line in lines] == [colours[0]] * 2 + [colours[1]] * 2
     save(figure)

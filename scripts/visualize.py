@@ -1,0 +1,250 @@
+"""Pictures of networks and of what they do: python scripts/visualize.py filters params.pkl
+
+One subcommand for each picture; python scripts/visualize.py SUBCOMMAND --help says what it takes. Weights are a
+params.pkl, a .pt file or the folder of a training run; without any, the network is as it is before learning, which the
+picture's title says. A PNG is written, and with --show a window opens too. No display is needed otherwise.
+Exit status: 0 drawn, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import numpy_ref as nr
+from numpy_ref.checks import Array
+from numpy_ref.functions import softmax
+from torchport import cli, figures, subjects
+from torchport.architectures import CONVOLUTIONAL, Architecture
+from torchport.data import DATA_SETS, load
+from torchport.evaluation import classify
+from torchport.images import read_image, sample
+from torchport.training.history import read_curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
+    for name, (draw, *options) in COMMANDS.items():
+        text = inspect.getdoc(draw) or ""
+        command = commands.add_parser(name, help=text.partition("\n")[0], description=text)
+        for add_options in options:
+            add_options(command)
+        out = Path(f"{name}.png")
+        command.add_argument("--out", type=Path, metavar="FILE", default=out, help=f"PNG to write (default: {out})")
+        command.add_argument("--show", action="store_true", help="open a window as well, which needs a display")
+        command.set_defaults(draw=draw)
+    args = parser.parse_args()
+    if hasattr(args, "weights"):
+        check_goes_together(parser, args)
+    return args
+
+
+def check_goes_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with status 2 for an option that would be ignored."""
+    if args.weights is None and (args.stride, args.pad) != (1, 0):
+        parser.error("--stride and --pad are of given weights: name a file, or leave them out")
+    if args.weights is not None and args.network:
+        parser.error("--network is for no weights: leave out one of the two")
+    if args.seed is not None and (getattr(args, "before", None) or (args.weights and args.draw is not filters)):
+        parser.error("--seed draws a start, and none is drawn here: leave it out")
+
+
+def weights_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "weights", type=Path, nargs="?", help="params.pkl, .pt file or a run's folder (default: none, nothing learned)"
+    )
+    parser.add_argument(
+        "--network", choices=CONVOLUTIONAL, help="the network where no weights are given (default: SimpleConvNet)"
+    )
+    parser.add_argument("--seed", type=cli.count(0), help="of the start before learning (default: the run's own, or 0)")
+    cli.add_geometry(parser)
+
+
+def layer_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layer", help="a convolution layer, as conv1 (default: the first)")
+
+
+def before_options(parser: argparse.ArgumentParser) -> None:
+    about = "weights before learning, as WEIGHTS (default: the start, drawn from the seed)"
+    parser.add_argument("--before", type=Path, metavar="FILE", help=about)
+    about = "input channels of a filter that are shown at most, of a deeper layer (default: 8)"
+    parser.add_argument("--channels", type=cli.count(1), default=8, help=about)
+
+
+def maps_option(parser: argparse.ArgumentParser) -> None:
+    about = "as conv1 relu1 (default: all up to the first pooling)"
+    parser.add_argument("--layers", nargs="+", default=[], metavar="LAYER", help=about)
+
+
+def data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", choices=DATA_SETS, default="mnist", help="whose test images (default: mnist)")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the data (default: $TORCHPORT_DATA or data/)")
+
+
+def sample_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--sample", type=cli.count(0), default=0, help="number of the test image (default: 0)")
+
+
+def image_options(largest: int) -> Callable[[argparse.ArgumentParser], None]:
+    def add(parser: argparse.ArgumentParser) -> None:
+        data_options(parser)
+        one = parser.add_mutually_exclusive_group()
+        sample_option(one)
+        one.add_argument("--image", type=Path, metavar="FILE", help="an image of your own instead, which is made grey")
+        about = f"pixels to which your image's longer side is shrunk (default: {largest})"
+        parser.add_argument("--largest", type=cli.count(1), default=largest, help=about)
+
+    return add
+
+
+def window_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--filter-size", type=cli.count(1), default=5, help="pixels a side (default: 5)")
+    parser.add_argument("--row", type=cli.count(0), help="which row to show (default: the one of most contrast)")
+    cli.add_geometry(parser)
+
+
+def gallery_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--most", type=cli.count(1), default=60, help="show at most so many (default: 60)")
+
+
+def runs_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of training runs")
+
+
+def subject_of(args: argparse.Namespace) -> subjects.Subject:
+    if args.weights is None:
+        return subjects.seeded_subject(args.seed or 0, Architecture(args.network or subjects.DEFAULT))
+    return subjects.load_subject(args.weights, args.stride, args.pad)
+
+
+def image_of(args: argparse.Namespace) -> tuple[Array, str]:
+    """The user's image or the sample, and what a title says of it."""
+    if args.image is not None:
+        image, size = read_image(args.image, args.largest)
+        shrunk = "" if image.shape[1:] == size else f", shrunk from {size[0]} x {size[1]}"
+        return image, f"{subjects.short_name(args.image)}{shrunk}"
+    images, labels = load(args.data, False, args.data_dir, progress=True)
+    return sample(images, args.sample), f"{args.data} test image {args.sample}, a {labels[args.sample]}"
+
+
+def filters(args: argparse.Namespace) -> Figure:
+    """All filters of a convolution layer, before and after learning, on one scale.
+
+    Example: python scripts/visualize.py filters params.pkl --layer conv1
+    """
+    after = subject_of(args)
+    name, layer = subjects.convolution(after.network, args.layer)
+    if args.before is not None:
+        before = subjects.load_subject(args.before, args.stride, args.pad)
+    elif args.weights is not None:
+        before = subjects.start_of(args.weights, after, args.seed)
+    else:
+        return figures.filters({after.name: layer.W}, name, args.channels)
+    start = subjects.convolution(before.network, name)[1]
+    panels = {f"before: {before.name}": start.W, f"after: {after.name}": layer.W}
+    return figures.filters(panels, name, args.channels)
+
+
+def apply_filter(args: argparse.Namespace) -> Figure:
+    """An image of yours, or a test image, after each filter of a convolution layer.
+
+    Example: python scripts/visualize.py apply-filter params.pkl --image photo.jpg
+    """
+    subject = subject_of(args)
+    name, layer = subjects.convolution(subject.network, args.layer)
+    image, about = image_of(args)
+    maps = nr.Convolution(layer.W, 0.0, layer.stride, layer.pad).forward(image[np.newaxis])[0]
+    return figures.responses(image, layer.W, maps, f"{name} of {subject.name}, on {about}")
+
+
+def layers(args: argparse.Namespace) -> Figure:
+    """A test image on its way through the layers, and the probabilities at their end.
+
+    Example: python scripts/visualize.py layers params.pkl --sample 7 --layers conv1 relu1 pool1
+    """
+    subject = subject_of(args)
+    images, labels = load(args.data, False, args.data_dir, progress=True)
+    image = sample(images, args.sample)
+    outputs = subjects.outputs(subject.network, image[np.newaxis])
+    maps = {name: value[0] for name, value in subjects.maps_of(outputs, args.layers).items()}
+    probabilities = softmax(list(outputs.values())[-1])[0]
+    title = f"{subject.name}, on {args.data} test image {args.sample}"
+    return figures.feature_maps(image, maps, probabilities, int(labels[args.sample]), title)
+
+
+def im2col(args: argparse.Namespace) -> Figure:
+    """An image's windows as rows, made in two ways, their difference, and the pixels that one row took.
+
+    Example: python scripts/visualize.py im2col --sample 3 --filter-size 3 --row 100
+    """
+    image, about = image_of(args)
+    title = f"im2col of {about}: filter {args.filter_size}, stride {args.stride}, pad {args.pad}"
+    return figures.columns(image, args.filter_size, args.stride, args.pad, args.row, title)
+
+
+def mistakes(args: argparse.Namespace) -> Figure:
+    """The test images that a network gets wrong, the surest first.
+
+    Example: python scripts/visualize.py mistakes params.pkl --most 30
+    """
+    subject = subject_of(args)
+    images, labels = load(args.data, False, args.data_dir, progress=True)
+    found = classify(subject.architecture.port(subject.params).eval(), images, labels)
+    wrong = found.mistakes
+    shown = images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong]
+    return figures.mistakes(*shown, most=args.most, name=subject.name)
+
+
+def curves(args: argparse.Namespace) -> Figure:
+    """Accuracy and loss of one or several training runs.
+
+    Example: python scripts/visualize.py curves runs/1 runs/2 --out compared.png
+    """
+    return figures.curves(read_curves(args.runs))
+
+
+def architecture(args: argparse.Namespace) -> Figure:
+    """A network as boxes, with shapes and numbers of parameters.
+
+    Example: python scripts/visualize.py architecture --network DeepConvNet
+    """
+    subject = subject_of(args)
+    return figures.architecture(subjects.boxes(subject), f"{subject.architecture.name}, {subject.name}")
+
+
+# What draws it, and what adds its options.
+COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "filters": (filters, weights_options, layer_option, before_options),
+    "apply-filter": (apply_filter, weights_options, layer_option, image_options(256)),
+    "layers": (layers, weights_options, maps_option, data_options, sample_option),
+    "im2col": (im2col, window_options, image_options(28)),
+    "mistakes": (mistakes, weights_options, gallery_option, data_options),
+    "curves": (curves, runs_argument),
+    "architecture": (architecture, weights_options),
+}
+
+
+def main() -> int:
+    args = parse_arguments()
+    if args.show:
+        figures.check_display()  # before the work
+    figure = args.draw(args)
+    figures.save_figure(figure, args.out)
+    print(f"wrote {args.out}")
+    if args.show:
+        figures.show(figure)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

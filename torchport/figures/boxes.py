@@ -1,0 +1,66 @@
+"""A network as boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from torchport.figures.style import COLOURS, INK, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH, STEP, BOX = 7.4, 0.52, 0.34  # inches: of the picture, from box to box, and of a box's height
+WIDE, OUTPUT, COUNT = 3.75, 4.05, 5.4  # inches from the left: a box's end, and two columns
+
+
+class Box(NamedTuple):
+    """A layer as architecture shows it."""
+
+    name: str
+    about: str  # "30 filters 5 x 5"
+    shape: tuple[int, ...]  # of its output, without the batch
+    parameters: int
+    kind: str = ""  # boxes of one kind have one colour
+
+
+def architecture(boxes: Sequence[Box], title: str = "") -> Figure:
+    """Boxes from top to bottom, each with its output's shape and its parameters beside it. ValueError for none."""
+    if not boxes:
+        raise ValueError("architecture needs at least one box, got none")
+    figure = new_figure(WIDTH, STEP * (len(boxes) + 1) + 0.9)
+    axes = figure.subplots()
+    kinds = list(dict.fromkeys(box.kind for box in boxes))
+    total = sum(box.parameters for box in boxes)
+    for number, box in enumerate(boxes):
+        _draw(axes, box, number * STEP, COLOURS[kinds.index(box.kind) % len(COLOURS)], total)
+        if number:
+            axes.annotate(
+                "",
+                (1.7, number * STEP),
+                (1.7, (number - 1) * STEP + BOX),
+                arrowprops={"arrowstyle": "->", "color": INK},
+            )
+    heads = {0.0: "layer", OUTPUT: "output", COUNT: "parameters"}
+    for x, head in heads.items():
+        axes.text(x, -0.2, head, fontsize=9, style="italic", color=INK)
+    axes.set_xlim(-0.03, WIDTH)
+    axes.set_ylim(len(boxes) * STEP, -0.4)  # downwards
+    axes.set_axis_off()
+    figure.suptitle(f"{title}: {total:,} parameters", fontsize=12, color=INK)
+    return figure
+
+
+def _draw(axes: Axes, box: Box, top: float, colour: str, total: int) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    style = f"round,pad=0,rounding_size={BOX / 5}"
+    axes.add_patch(FancyBboxPatch((0, top), WIDE, BOX, boxstyle=style, facecolor=f"{colour}33", edgecolor=colour))
+    middle = top + BOX / 2
+    axes.text(0.1, middle, box.name, fontsize=10, weight="bold", va="center", color=INK)
+    axes.text(1.15, middle, box.about, fontsize=9, va="center", color=INK)
+    axes.text(OUTPUT, middle, " x ".join(map(str, box.shape)), fontsize=10, va="center", color=INK)
+    if box.parameters:
+        share = f"{box.parameters:,}  ({box.parameters / total:.1%})"
+        axes.text(COUNT, middle, share, fontsize=10, va="center", color=INK)

@@ -1,0 +1,120 @@
+"""What a network gets right and wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from numpy_ref.checks import Array, check_array, check_batch, check_int
+from torchport.checks import check_images
+from torchport.figures.style import INK, PALE, label, new_figure, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GALLERY_COLUMNS = 10
+
+
+def confusion_matrix(counts: Array) -> Figure:
+    """Samples by class (rows) and prediction (columns), counts int (C, C), with the share of each class that is right.
+
+    Only the mistakes are coloured: the right ones, far more, would drown them. ValueError, TypeError for other arrays.
+    """
+    _check_counts(counts)
+    classes = len(counts)
+    side = 0.6 * classes + 1
+    figure = new_figure(max(4.2, side + 0.4), side + 0.3)
+    axes = figure.subplots()
+    diagonal = np.eye(classes, dtype=bool)
+    wrong = np.where(diagonal, 0, counts)
+    axes.imshow(np.where(diagonal, 0.92, 1), cmap="gray", vmin=0, vmax=1)
+    axes.imshow(np.ma.masked_equal(wrong, 0), cmap="YlOrBr", vmin=0, vmax=max(1, wrong.max()))
+    for row, column in np.ndindex(*counts.shape):
+        _write_count(axes, row, column, int(counts[row, column]), int(wrong.max()))
+    total = counts.sum(axis=1)
+    for row in range(classes):
+        share = _percent(counts[row, row] / total[row]) if total[row] else "none"
+        axes.text(classes - 0.4, row, share, va="center", fontsize=9, color=INK)
+    axes.text(classes - 0.4, -0.7, "right", fontsize=9, color=INK)
+    _rule_cells(axes, classes)
+    label(axes, "", "predicted", "true")
+    right, of = int(np.trace(counts)), int(counts.sum())
+    title = f"{right} of {of} right ({_percent(right / of)})" if of else "No samples"
+    figure.suptitle(title + ("; the mistakes in colour" if right < of else ""), fontsize=11, color=INK)
+    return figure
+
+
+def mistakes(
+    images: Array, truth: Array, predicted: Array, confidence: Array, most: int = 60, name: str = ""
+) -> Figure:
+    """A gallery of n mistakes, images uint8 (n, C, H, W): class, prediction and confidence (n,), 0 to 1, of each.
+
+    The surest first, and most of them at most; of n = 0 a picture that says so. name, of the network, goes into the
+    title. ValueError for unequal lengths or other than 1, 3 or 4 channels; TypeError.
+    """
+    check_int("most", most, 1)
+    if check_images("images", images).shape[1] not in (1, 3, 4):
+        raise ValueError(f"images must have 1, 3 or 4 channels to be shown, got shape {images.shape}")
+    for of, values in (("truth", truth), ("predicted", predicted), ("confidence", confidence)):
+        if check_array(of, values, ndim=1).shape != images.shape[:1]:
+            raise ValueError(f"images and {of} must have one length, got {len(images)} and {len(values)}")
+    start = f"{name}: " if name else ""
+    if not len(images):
+        figure = new_figure(4, 1.2)
+        figure.suptitle(f"{start}no mistakes" if name else "No mistakes", y=0.5, va="center", fontsize=12, color=INK)
+        return figure
+    shown = np.argsort(-confidence, kind="stable")[:most]
+    columns = min(GALLERY_COLUMNS, max(4, len(shown)))  # four, that there be room for the title
+    rows = -(-len(shown) // columns)
+    figure = new_figure(columns, 1.3 * rows + 0.4)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(shown) :]:
+        axes.set_axis_off()
+    for axes, i in zip(grid.flat, shown, strict=False):
+        axes.imshow(picture(images[i]), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(color=PALE, linewidth=0.5)
+        sure = f"{truth[i]}, seen as {predicted[i]}\n{_percent(confidence[i])} sure"
+        axes.set_title(sure, fontsize=8.5, color=INK, pad=3)
+    count = f"{len(shown)} of {len(images)}" if len(shown) < len(images) else str(len(images))
+    title = "1 mistake" if len(images) == 1 else f"{count} mistakes, the surest first"
+    figure.suptitle(start + title, fontsize=12, color=INK)
+    return figure
+
+
+def _check_counts(counts: Array) -> None:
+    """TypeError for other than integers; ValueError for other than a square of counts."""
+    if check_batch("counts", counts, ndim=2).dtype.kind not in "iu":
+        raise TypeError(f"counts must be integers, got dtype {counts.dtype}")
+    if counts.shape[0] != counts.shape[1]:
+        raise ValueError(f"counts must be square, got shape {counts.shape}")
+    if counts.min() < 0:
+        raise ValueError(f"counts must be 0 or more, got {counts.min()}")
+
+
+def _write_count(axes: Axes, row: int, column: int, count: int, largest: int) -> None:
+    """The number in a cell of the confusion matrix, where largest is the darkest mistake."""
+    if row == column:
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color=INK, weight="bold")
+    elif count:
+        colour = "white" if count > 0.6 * largest else INK
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color=colour)
+
+
+def _rule_cells(axes: Axes, classes: int) -> None:
+    """Lines between the cells, and the classes beside them."""
+    axes.set_xticks(range(classes))
+    axes.set_yticks(range(classes))
+    between = np.arange(classes - 1) + 0.5
+    axes.set_xticks(between, minor=True)
+    axes.set_yticks(between, minor=True)
+    axes.grid(which="minor", color=PALE, linewidth=0.4)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set(color=PALE, linewidth=0.4)
+
+
+def _percent(share: float) -> str:
+    """share, 0 to 1, in percent; 100.0% is said only of all."""
+    return ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"

@@ -1,0 +1,74 @@
+"""Images to look at: a user's own, in any format that Pillow reads, or one of a data set's."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from numpy_ref.checks import Array, check_batch, check_int
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
+    """The image in path as grey, float64 (1, H, W) of 0 to 1, and its own height and width in pixels.
+
+    A larger one is shrunk to largest pixels on its longer side. Turned as its camera says; what is transparent is
+    white. ValueError for what Pillow does not read, or takes for a bomb; OSError.
+    """
+    check_int("largest", largest, 1)
+    data = Path(path).read_bytes()  # outside the try: its errors name the file already
+    try:
+        grey, size = _decode(data, largest)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises whatever the bytes lead it to
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is no image that can be read ({reason}): try a PNG or JPEG file") from error
+    return np.asarray(grey, np.float64)[np.newaxis].clip(0, 1), size
+
+
+def sample(images: Array, number: int) -> Array:
+    """One of the images uint8 (N, C, H, W), by its number from 0, as float64 (C, H, W) of 0 to 1. ValueError."""
+    check_batch("images", images, ndim=4)
+    if check_int("sample", number, 0) >= len(images):
+        raise ValueError(f"sample must be at most {len(images) - 1}, as there are {len(images)} images, got {number}")
+    return np.asarray(images[number] / 255)
+
+
+def _decode(data: bytes, largest: int) -> tuple[Image, tuple[int, int]]:
+    from PIL import Image, ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large photos and of odd metadata: what cannot be read raises
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            turned = image.getexif().get(ORIENTATION, 1) in SIDEWAYS
+            image.draft("L", (2 * largest, 2 * largest))  # a JPEG can be decoded at a part of its size
+            grey = _grey(ImageOps.exif_transpose(image))
+    grey.thumbnail((largest, largest), Image.Resampling.BOX, reducing_gap=None)
+    return grey, (width, height) if turned else (height, width)
+
+
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of Exif
+
+
+def _grey(image: Image) -> Image:
+    """As floats of 0 (black) to 1 (white), in Pillow's mode F."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits, whose conversion to 8 would clip
+        return Image.fromarray(np.asarray(image, np.float32) / np.float32(2**16 - 1))
+    if image.mode == "F":  # of whatever unit
+        values = np.asarray(image)
+        low, high = values.min(), values.max()
+        return Image.fromarray((values - low) / ((high - low) or np.float32(1)))
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    return Image.fromarray(np.asarray(image.convert("L"), np.float32) / np.float32(255))

@@ -1,0 +1,164 @@
+"""What there is to look at: networks from a file or from a seed, their layers, and what these make of an image."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import numpy_ref as nr
+from numpy_ref.checks import Array, check_batch, check_int
+from numpy_ref.layers import Layer
+from numpy_ref.networks import Network
+from torchport.architectures import NETWORKS, Architecture, recognise
+from torchport.figures import Box
+from torchport.formats import load_weights
+from torchport.training.folder import RunFolder
+
+DEFAULT = "SimpleConvNet"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network of the book's, and what a title says of its weights."""
+
+    architecture: Architecture
+    params: Mapping[str, Array]
+    name: str
+
+    @property
+    def network(self) -> Network:
+        """A NumPy network with copies of the weights."""
+        return self.architecture.reference(self.params)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample: (C, H, W), or (features,)."""
+        arguments = {**_defaults(self.architecture.name), **self.architecture.arguments}
+        return tuple(arguments["input_dim"]) if "input_dim" in arguments else (arguments["input_size"],)
+
+
+def load_subject(path: str | Path, stride: int = 1, pad: int = 0) -> Subject:
+    """The network whose weights are in path: a params.pkl, a .pt file or a run's folder.
+
+    Errors as load_weights and recognise.
+    """
+    params = load_weights(path)
+    return Subject(recognise(params, stride, pad), params, short_name(path))
+
+
+def seeded_subject(seed: int = 0, like: Architecture | None = None) -> Subject:
+    """A network as it is before learning, drawn from RandomState(seed); None for the book's SimpleConvNet."""
+    like = Architecture(DEFAULT) if like is None else like
+    rng = np.random.RandomState(check_int("seed", seed, 0))
+    params = NETWORKS[like.name](**like.arguments, rng=rng).params
+    return Subject(like, params, f"start of seed {seed}, nothing learned")
+
+
+def start_of(path: str | Path, learned: Subject, seed: int | None = None) -> Subject:
+    """learned, which path holds, as it was before learning: a run's own start, else one drawn from seed (None for 0).
+
+    ValueError where the run began from other weights, and these are no longer there.
+    """
+    folder = RunFolder(path)
+    if seed is not None or not folder.is_run:
+        return seeded_subject(seed or 0, learned.architecture)
+    config = folder.read_config()
+    if config.init is None:
+        return seeded_subject(config.seed, learned.architecture)
+    if not Path(config.init).exists():
+        raise ValueError(f"{path} began from {config.init}, which is not there: name another start, or a seed")
+    return load_subject(config.init)
+
+
+def short_name(path: str | Path) -> str:
+    """A file's name, or a folder's with the one before it (runs/1), as a title can hold it."""
+    path = Path(path)
+    name = "/".join(path.resolve().parts[-2:]) if path.is_dir() else path.name
+    return name if len(name) <= 40 else f"{name[:18]}...{name[-18:]}"
+
+
+def convolution(network: Network, name: str | None = None) -> tuple[str, nr.Convolution]:
+    """A convolution layer by name, of upper or lower case, and that name; None for the first. ValueError lists all."""
+    found = {key.lower(): layer for key, layer in network.layers.items() if isinstance(layer, nr.Convolution)}
+    if not found:
+        raise ValueError(f"the network has no convolution layer, only {_listed(network.layers)}")
+    name = next(iter(found)) if name is None else name.lower()
+    if name not in found:
+        raise ValueError(f"layer must be a convolution, one of {_listed(found)}, got {name!r}")
+    return name, found[name]
+
+
+def outputs(network: Network, x: Array) -> dict[str, Array]:
+    """What each layer makes of the batch x in prediction, in order, by its name in lower case."""
+    found = {}
+    check_batch("x", x)
+    for name, layer in network.layers.items():
+        x = Network({name: layer}).predict(x)  # which tells dropout that nobody trains
+        found[name.lower()] = x
+    return found
+
+
+def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
+    """The outputs (N, FN, OH, OW) of those layers, without names of all up to the first pooling.
+
+    ValueError for other layers, which lists those that are.
+    """
+    maps = {name: value for name, value in found.items() if value.ndim == 4}
+    if not maps:
+        raise ValueError(f"the network has no layers with images as outputs, only {_listed(found)}")
+    unknown = [name for name in names if name.lower() not in maps]
+    if unknown:
+        raise ValueError(f"layers must be of {_listed(maps)}, got {_listed(unknown)}")
+    if names:
+        return {name.lower(): maps[name.lower()] for name in names}
+    pooled = [number for number, name in enumerate(maps, 1) if name.startswith("pool")]
+    return dict(list(maps.items())[: pooled[0] if pooled else None])
+
+
+def boxes(subject: Subject) -> list[Box]:
+    """The input, each layer and the softmax, with shapes and numbers of parameters."""
+    shape = subject.input_shape
+    network = subject.network
+    found = outputs(network, np.zeros((1, *shape)))
+    sizes = dict.fromkeys(network.layers, 0)
+    for name, (owner, _) in network.owners.items():
+        sizes[owner] += network.params[name].size
+    layers = [
+        Box(name.lower(), describe(layer), found[name.lower()].shape[1:], sizes[name], type(layer).__name__)
+        for name, layer in network.layers.items()
+    ]
+    return [Box("input", "", shape, 0), *layers, Box("softmax", "probabilities", layers[-1].shape, 0)]
+
+
+def describe(layer: Layer) -> str:
+    """A layer in a few words: what its class does not tell, or else its class."""
+    return DESCRIPTIONS.get(type(layer), lambda layer: type(layer).__name__)(layer)
+
+
+def _window(layer: Any) -> str:
+    return f"{layer.pool_h} x {layer.pool_w}, stride {layer.stride}" + (f", pad {layer.pad}" if layer.pad else "")
+
+
+DESCRIPTIONS: dict[type, Callable[[Any], str]] = {
+    nr.Convolution: lambda layer: (
+        f"{len(layer.W)} filters {layer.W.shape[2]} x {layer.W.shape[3]}, stride {layer.stride}, pad {layer.pad}"
+    ),
+    nr.Pooling: lambda layer: f"max of {_window(layer)}",
+    nr.AveragePooling: lambda layer: f"mean of {_window(layer)}",
+    nr.Affine: lambda layer: f"{layer.W.shape[0]} to {layer.W.shape[1]}",
+    nr.Relu: lambda layer: "max(0, x)",
+    nr.Dropout: lambda layer: f"ratio {layer.dropout_ratio}, in training",
+}
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    return {key: value.default for key, value in inspect.signature(NETWORKS[name]).parameters.items()}
+
+
+def _listed(names: Mapping[str, object] | Sequence[str]) -> str:
+    return ", ".join(name if name.islower() else name.lower() for name in names)
