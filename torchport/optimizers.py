@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, overload
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adam import adam
 
 from numpy_ref.checks import check_number
 from numpy_ref.optimizers import EPS
@@ -61,9 +62,32 @@ class BookAdam(Optimizer):
         return loss
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        beta1, beta2 = group["betas"]
         grads = [param.grad for param in params if param.grad is not None]
         m, v = self._moments(params, "exp_avg"), self._moments(params, "exp_avg_sq")
+        if group["capturable"] or any(param.device.type != "cpu" for param in params):
+            self._update_by_parts(params, grads, m, v, group)
+        else:
+            self._update_at_once(params, grads, m, v, group)
+
+    def _update_at_once(
+        self, params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], group: dict[str, Any]
+    ) -> None:
+        """By torch's Adam, in one pass over memory: with this step's eps / sqrt(1 - beta2^t) it is the book's rule."""
+        beta1, beta2 = group["betas"]
+        t = group["step"].add_(1).item()
+        before = [torch.tensor(t - 1, dtype=torch.float32) for _ in params]
+        scales: dict[str, Any] = {
+            "lr": group["lr"],
+            "beta1": beta1,
+            "beta2": beta2,
+            "eps": EPS / math.sqrt(1 - beta2**t),
+        }
+        adam(params, grads, m, v, [], before, fused=True, amsgrad=False, weight_decay=0, maximize=False, **scales)
+
+    def _update_by_parts(
+        self, params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], group: dict[str, Any]
+    ) -> None:
+        beta1, beta2 = group["betas"]
         torch._foreach_lerp_(m, grads, 1 - beta1)
         torch._foreach_lerp_(v, torch._foreach_mul(grads, grads), 1 - beta2)
         change = torch._foreach_div(m, self._denominators(v))

@@ -405,7 +405,14 @@ LAYERS = [
 # --- Changes to update rules
 
 
-class _NoCorrection(BookAdam):
+class _ByParts(BookAdam):
+    """The form for CUDA graphs, which has parts to exchange."""
+
+    def __init__(self, params: list[Tensor]) -> None:
+        super().__init__(params, capturable=True)
+
+
+class _NoCorrection(_ByParts):
     def _rate(self, group: dict[str, Any], param: Tensor) -> Any:
         return group["lr"]
 
@@ -416,7 +423,7 @@ class _StepOffByOne(BookAdam):
         self.param_groups[0]["step"] += 1
 
 
-class _EpsInside(BookAdam):
+class _EpsInside(_ByParts):
     def _denominators(self, v: list[Tensor]) -> list[Tensor]:
         return [(entry + EPS).sqrt() for entry in v]
 
