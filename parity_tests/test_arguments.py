@@ -45,7 +45,7 @@ from torchport.parity import (
 from torchport.parity import compare as compare_arrays
 from torchport.parity.bounds import Near
 from torchport.parity.compare import check_layer, check_loss, check_parity
-from torchport.training.learners import PoolFirst
+from torchport.training.pooled import PoolFirst, convolve_and_pool, pools_at_once
 from torchport.training.samples import cut_and_checked
 from torchport.training.state import all_finite, copied, put_back
 from torchport.twins import load_layer
@@ -508,7 +508,11 @@ CALLS: dict[str, Call] = {
         torchport.loss.unchecked_loss, a.leaf(3, 4), a.give(torch.arange(3))
     ),
     "torchport.optimizers.torch_options": lambda a: torchport.optimizers.torch_options(a.give({"beta1": 0.5})),
-    "torchport.training.learners.PoolFirst.forward": lambda a: differentiate(PoolFirst(port()), a.leaf(2, 1, 4, 4)),
+    "torchport.training.pooled.pools_at_once": lambda a: pools_at_once(a.give(port())),
+    "torchport.training.pooled.convolve_and_pool": lambda a: differentiate(
+        convolve_and_pool, a.leaf(2, 1, 4, 4), torch.nn.Conv2d(1, 2, 3, dtype=torch.float64)
+    ),
+    "torchport.training.pooled.PoolFirst.forward": lambda a: differentiate(PoolFirst(port()), a.leaf(2, 1, 4, 4)),
     "torchport.training.loop.train": train_and_resume,
     "torchport.training.samples.cut_and_checked": lambda a: cut_and_checked(some_samples(a), 2),
     "torchport.training.state.copied": lambda a: copied(a.give({"a": {"b": a.tensor(2)}})),
@@ -713,7 +717,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.add_field",
         "torchport.optimizers.BookAdam.add_param_group",
     ),
-    "wraps its argument": ("torchport.training.learners.PoolFirst",),
+    "wraps its argument": ("torchport.training.pooled.PoolFirst",),
     "draws on its argument": (
         "torchport.figures.style.*",
         "torchport.figures.tiles.draw_tiles",

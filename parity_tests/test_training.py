@@ -12,13 +12,16 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
+from torch import nn
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
@@ -36,7 +39,7 @@ from torchport.training import (
     train,
 )
 from torchport.training.folder import FILES, METRICS, RunFolder
-from torchport.training.learners import PoolFirst
+from torchport.training.pooled import PoolFirst, convolve_and_pool
 from torchport.training.samples import orders
 
 FLOAT64 = Config(dtype="float64", device="cpu", epochs=2, batch_size=20, log_loss="after")
@@ -201,14 +204,15 @@ def test_the_mean_of_the_last_epochs_weights(model: str, samples: Samples, tmp_p
     np.testing.assert_array_equal(nr.read_params(tmp_path / "params.pkl")["W2"], result.params["W2"])
 
 
-@pytest.mark.parametrize("conv", ["conv2d", "unfold"])
+@pytest.mark.parametrize(("conv", "filter_size", "stride"), [("conv2d", 4, 2), ("unfold", 5, 1)])
 @pytest.mark.parametrize("images", ["random", "with ties", "blank"])
 def test_relu_after_pooling_is_relu_before_to_the_bit(
-    conv: str, images: str, device: str, rng: np.random.Generator
+    conv: str, filter_size: int, stride: int, images: str, device: str, rng: np.random.Generator
 ) -> None:
     """What training runs, against the layers in the book's order: outputs and all gradients."""
     for dtype in (torch.float64, torch.float32):
-        net = SimpleConvNet((1, 10, 10), conv=conv, dtype=dtype, device=device)
+        param = {"filter_num": 30, "filter_size": filter_size, "pad": 0, "stride": stride}
+        net = SimpleConvNet((1, 10, 10), param, conv=conv, dtype=dtype, device=device)
         with torch.no_grad():
             net.get_parameter("conv1.bias").uniform_(-0.02, 0.02)
         x = {
@@ -226,6 +230,33 @@ def test_relu_after_pooling_is_relu_before_to_the_bit(
             found.append([logits, batch.grad, *(parameter.grad for parameter in net.parameters())])
         for one, other in zip(*found, strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters", "kernel", "padding"),
+    [((4, 1, 10, 10), 6, 5, 0), ((2, 3, 7, 8), 5, (2, 3), (1, 2)), ((1, 2, 3, 4), 1, 1, 0), ((0, 1, 6, 6), 2, 3, 0)],
+)
+@pytest.mark.parametrize("largest", [1, 100], ids=["with ties", "without"])
+def test_convolving_and_pooling_at_once_is_one_after_the_other(
+    shape: tuple[int, ...], filters: int, kernel: Any, padding: Any, largest: int, rng: np.random.Generator
+) -> None:
+    """In small whole numbers, whose sums are exact in any order: so to the bit, ties and where gradients go too."""
+    for dtype in (torch.float64, torch.float32):
+        conv = nn.Conv2d(shape[1], filters, kernel, padding=padding, dtype=dtype)
+        whole = partial(whole_numbers, rng, largest, dtype)
+        with torch.no_grad():
+            for parameter in conv.parameters():
+                parameter.copy_(whole(parameter.shape))
+        x = whole(shape).requires_grad_()
+        one, other = F.max_pool2d(conv(x), 2), convolve_and_pool(x, conv)
+        assert torch.equal(one, other)
+        dout = whole(one.shape)
+        gradients = (torch.autograd.grad(pooled, [x, *conv.parameters()], dout) for pooled in (one, other))
+        assert all(map(torch.equal, *gradients))
+
+
+def whole_numbers(rng: np.random.Generator, largest: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.tensor(rng.integers(-largest, largest, shape, endpoint=True), dtype=dtype)
 
 
 # --- A run's folder

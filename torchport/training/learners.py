@@ -18,6 +18,7 @@ from torchport.optimizers import make_optimizer, torch_options
 from torchport.parity.setting import Setting
 from torchport.training.config import AFTER, BOOK, DTYPES, PRECISIONS, Config
 from torchport.training.graph import captured
+from torchport.training.pooled import PoolFirst, pools_at_once
 from torchport.training.ranks import Ranks
 from torchport.training.samples import Samples
 from torchport.training.state import copied, put_back
@@ -54,25 +55,6 @@ class Learner(Protocol):
         """Take over a state, in place. ValueError where it is another network's or rule's."""
 
 
-class PoolFirst(nn.Module):
-    """A SimpleConvNet's outputs with relu after pooling, where it has a quarter of the work.
-
-    Equal to the bit, in outputs and gradients: relu is monotonic, so it keeps the maximum and its place; where a
-    window holds nothing above 0, neither order passes a gradient.
-    """
-
-    def __init__(self, net: SimpleConvNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Logits (N, classes) of input (N, C, H, W)."""
-        net = self.net
-        pooled = net.relu1(net.pool1(net.conv1(input)))
-        output: Tensor = net.affine2(net.relu2(net.affine1(net.flatten(pooled))))
-        return output
-
-
 class TorchLearner:
     """A port and its update rule on one device, with all data there; on CUDA a step is one graph.
 
@@ -89,8 +71,8 @@ class TorchLearner:
             TEST: [torch.tensor(part, device=device) for part in (samples.x_test, samples.t_test)],
         }
         self._net = SimpleConvNet.from_params(params, config.model, device=device)
-        # oneDNN and cuDNN are faster so; the layout changes, no value does.
-        nn.Module.to(self._net, memory_format=torch.channels_last)
+        if not pools_at_once(self._net):  # oneDNN and cuDNN are faster so; the layout changes, no value does
+            nn.Module.to(self._net, memory_format=torch.channels_last)
         network = PoolFirst(self._net)
         self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
         self._parallel = _parallel(self._network, device) if ranks.size > 1 else self._network
