@@ -42,7 +42,8 @@ def im2col(input: Tensor, kernel_size: Size2d, stride: Size2d = 1, padding: Size
     out_h, out_w = output_size(h, w, kernel_size, stride, padding)
     padded = F.pad(input, (pad_w, pad_w, pad_h, pad_h))
     windows = padded.unfold(2, kernel_h, stride_h).unfold(3, kernel_w, stride_w)  # (N, C, OH, OW, KH, KW)
-    return windows.permute(0, 2, 3, 1, 4, 5).reshape(n * out_h * out_w, c * kernel_h * kernel_w)
+    # Column by column in memory: a column is a shifted image, copied by whole rows of OW pixels instead of KW.
+    return windows.permute(1, 4, 5, 0, 2, 3).reshape(c * kernel_h * kernel_w, n * out_h * out_w).t()
 
 
 def col2im(
