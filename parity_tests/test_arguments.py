@@ -27,7 +27,19 @@ from numpy_ref import checks, deep, functions, networks, optimizers, pickled_arr
 from numpy_ref.checks import Array
 from numpy_ref.im2col import pad_image
 from numpy_ref.layers import Layer
-from torchport import architectures, drawn, evaluation, figures, glyphs, images, states, subjects, training, weights
+from torchport import (
+    architectures,
+    benchmark,
+    drawn,
+    evaluation,
+    figures,
+    glyphs,
+    images,
+    states,
+    subjects,
+    training,
+    weights,
+)
 from torchport.networks import from_reference
 from torchport.parity import (
     Report,
@@ -470,6 +482,9 @@ CALLS: dict[str, Call] = {
     "torchport.evaluation.Classification.to_json": lambda a: a.give(
         evaluation.Classification(a.labels(4), a.labels(4), a.sizes(4), 4)
     ).to_json(weights="params.pkl"),
+    "torchport.benchmark.rounds.spread": lambda a: benchmark.spread(a.sizes(4)),
+    "torchport.benchmark.rounds.ratio": lambda a: benchmark.ratio(a.sizes(4), a.sizes(4)),
+    "torchport.figures.speed.growth": lambda a: figures.growth(a.give({"side": {"floor": {1: (1.0, 0.5, 2.0)}}})),
     "torchport.figures.runs.curves": lambda a: figures.curves(
         a.give({"run": figures.Curve(2, a.sizes(4), a.labels(2), a.sizes(2), a.sizes(2))})
     ),
@@ -726,6 +741,10 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "is part of figures.filters": ("torchport.figures.tiles.Grid.*", "torchport.figures.tiles.stack_channels"),
     "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
     "is part of training.train": PARTS_OF_TRAINING,
+    "measures what it makes itself": (
+        *(f"torchport.benchmark.{module}.*" for module in ("contenders", "device", "growth", "machine", "memory")),
+        "torchport.benchmark.rounds.interleave",
+    ),
     "an interface, without code": (
         "numpy_ref.layers.Layer.forward",
         "numpy_ref.layers.Layer.backward",

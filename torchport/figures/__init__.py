@@ -11,5 +11,6 @@ from torchport.figures.runs import Curve as Curve
 from torchport.figures.runs import curves as curves
 from torchport.figures.screen import check_display as check_display
 from torchport.figures.screen import show as show
+from torchport.figures.speed import growth as growth
 from torchport.figures.style import save_figure as save_figure
 from torchport.figures.windows import columns as columns

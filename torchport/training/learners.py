@@ -67,8 +67,8 @@ class TorchLearner:
         self._config, self._device, self._ranks = config, device, ranks
         self._setting = Setting(DTYPES[config.dtype], str(device), PRECISIONS[config.precision])
         self._parts = {
-            TRAIN: [torch.tensor(part, device=device) for part in (samples.x_train, samples.t_train)],
-            TEST: [torch.tensor(part, device=device) for part in (samples.x_test, samples.t_test)],
+            TRAIN: [_on(device, part) for part in (samples.x_train, samples.t_train)],
+            TEST: [_on(device, part) for part in (samples.x_test, samples.t_test)],
         }
         self._net = SimpleConvNet.from_params(params, config.model, device=device)
         if not pools_at_once(self._net):  # oneDNN and cuDNN are faster so; the layout changes, no value does
@@ -223,6 +223,12 @@ class TorchLearner:
 def uses_graphs(device: torch.device, ranks: Ranks) -> bool:
     """Whether a step is one CUDA graph: not across ranks, whose messages are awaited on the host."""
     return device.type == "cuda" and ranks.size == 1
+
+
+def _on(device: torch.device, part: Array) -> Tensor:
+    """On the CPU the very memory of part, where torch can have it."""
+    part = np.ascontiguousarray(part)
+    return (torch.from_numpy(part) if part.flags.writeable else torch.tensor(part)).to(device)
 
 
 def _parallel(network: Any, device: torch.device) -> nn.Module:

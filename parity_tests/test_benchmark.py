@@ -1,0 +1,140 @@
+"""The benchmark: that it times what it says, round by round, and prints and keeps what it found."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_scripts import Run, assert_refused
+from test_scripts import run as run
+
+from numpy_ref.checks import Array
+from torchport import benchmark, figures
+from torchport.benchmark import Case, Spread, contenders, device, memory, rounds
+from torchport.benchmark.contenders import FLOOR, PLAIN, REFERENCE, TRAINING, training
+from torchport.training.learners import TorchLearner
+
+SMALL = Case(batch_size=3, filters=2, side=12, batches=2)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "SETTLE", 0)
+
+
+def test_rounds_take_turns_and_count_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, taken = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def take(name: str, seconds: float, count: int) -> None:
+        taken.append((name, count))
+        clock[0] += seconds * count
+
+    steps = {"slow": lambda count: take("slow", 4, count), "fast": lambda count: take("fast", 1, count)}
+    times = benchmark.interleave(steps, 2, {"slow": 1, "fast": 5})
+    assert taken == 2 * [("slow", 1), ("slow", 1), ("fast", 1), ("fast", 5)]  # each warms up untimed
+    assert {name: values.tolist() for name, values in times.items()} == {"slow": [4, 4], "fast": [1, 1]}
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    assert benchmark.ratio(np.array([2.0, 40.0, 6.0]), np.array([1.0, 10.0, 2.0])) == Spread(3, 2.5, 3.5)
+
+
+def test_the_floor_is_the_books_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """433 MFLOP a step of 100: 1.73 an image forward, and 4.33 with the gradients."""
+    take = contenders(Case(), only=[FLOOR])[FLOOR]
+    flop, multiply = [], torch.mm
+
+    def counted(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        flop.append(2 * a.shape[0] * a.shape[1] * b.shape[1])
+        return multiply(a, b, out=out)
+
+    monkeypatch.setattr(torch, "mm", counted)
+    take(1)
+    assert sum(flop) / 100 == pytest.approx(device.FLOP, rel=0.002)
+    assert len(flop) == 8
+
+
+@pytest.mark.parametrize("name", contenders(SMALL))
+def test_every_contender_takes_more_steps_than_there_are_batches(name: str) -> None:
+    contenders(SMALL, only=[name])[name](5)
+
+
+def test_the_training_loop_is_timed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    advanced = []
+    advance = TorchLearner.advance
+
+    def noted(learner: TorchLearner, steps: int) -> Array:
+        advanced.append(steps)
+        return advance(learner, steps)
+
+    monkeypatch.setattr(TorchLearner, "advance", noted)
+    training(SMALL)(5)
+    assert advanced == [2, 2, 1]  # two batches an epoch
+
+
+def test_growth_is_of_all_but_the_plain_loop() -> None:
+    found = benchmark.grow("batch_size", [1, 2], rounds=1)
+    assert found.keys() == contenders(SMALL).keys() - {PLAIN}
+    assert all(list(line) == [1, 2] and line[1].median > 0 for line in found.values())
+    with pytest.raises(ValueError, match="one of batch_size, filters, side, got 'depth'"):
+        benchmark.grow("depth", [1])
+
+
+def test_growth_is_drawn_with_its_floor() -> None:
+    panel = {name: {1: (1.0, 0.5, 2.0), 100: (9.0, 8.0, 9.5)} for name in (TRAINING, FLOOR)}
+    figure = figures.growth({"batch_size": panel, "side": panel}, FLOOR)
+    (over,) = [line for line in figure.axes[0].lines if line.get_label() == FLOOR]
+    assert over.get_linestyle() == "--"
+    assert over.get_xdata().tolist() == [1, 100]  # type: ignore[union-attr]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [TRAINING, FLOOR]
+    with pytest.raises(ValueError, match="at least one panel"):
+        figures.growth({})
+
+
+def test_a_process_of_its_own_tells_its_memory() -> None:
+    usage = memory._alone("predict", "unfold", 20)
+    assert usage.seconds > 0
+    assert usage.peak is None or usage.peak > 2**20
+    with pytest.raises(RuntimeError, match=r"predict nonsense 20 ended with status 1: .*nonsense"):
+        memory._alone("predict", "nonsense", 20)
+
+
+def test_operations_and_rates_of_this_device() -> None:
+    found = device.operations(steps=2)
+    assert next(o.calls for o in found if o.name == "aten::_fused_adam_") == 1
+    assert [o.microseconds for o in found] == sorted((o.microseconds for o in found), reverse=True)
+    assert device.throughput([4], rounds=1)[4].median > 0
+    assert device.limit(side=64) > 0
+
+
+def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = memory.Usage(1.5, 512 * 2**20)
+
+    def interleave(steps: Any, n: int, counts: Any, **_: Any) -> dict[str, Any]:
+        return {name: np.full(n, seconds * 1e-3) for name, seconds in zip(steps, (120, 12, 10, 5, 15, 4), strict=True)}
+
+    monkeypatch.setattr(benchmark, "interleave", interleave)
+    monkeypatch.setattr(
+        benchmark, "grow", lambda what, values, **_: {FLOOR: dict.fromkeys(values, Spread(0.1, 0.1, 0.2))}
+    )
+    monkeypatch.setattr(benchmark, "prediction", lambda images: {REFERENCE: usage})
+    monkeypatch.setattr(benchmark, "training_memory", lambda sizes: dict.fromkeys(sizes, usage))
+    done = run("benchmark", "--quick", "--json", tmp_path / "b.json", "--png", tmp_path / "b.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  numpy_ref / training           24.00 (24.00 to 24.00)\n" in done.stdout
+    assert "  training / products alone      1.25 (1.25 to 1.25)\n" in done.stdout
+    assert "1,000: 512, 2,000: 512" in done.stdout
+    found = json.loads((tmp_path / "b.json").read_text())
+    assert found.keys() == {"machine", "step", "growth", "memory"}
+    assert found["memory"]["prediction"] == {REFERENCE: [1.5, 512 * 2**20]}
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_script_refuses_what_it_could_not_write(run: Run, tmp_path: Path) -> None:
+    assert_refused(run("benchmark", "--json", tmp_path), "is a folder, expected a file name")

@@ -1,0 +1,127 @@
+"""Speed and memory of all implementations, side by side: python scripts/benchmark.py
+
+Interleaved in one process, since machines are noisy: compare within one run, by the ratios. Images are random, so
+nothing is downloaded. With a picture of how the time grows, and everything as JSON:
+    python scripts/benchmark.py --png growth.png --json benchmark.json
+Exit status: 0 measured, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy_ref.checks import Array
+from numpy_ref.files import check_target, replace_file
+from torchport import benchmark, cli, figures
+from torchport.benchmark.contenders import CONV2D, FLOOR, PLAIN, REFERENCE, TRAINING, UNFOLD
+from torchport.benchmark.device import limit, operations, throughput
+from torchport.benchmark.growth import GROWTH
+
+# What is divided by what, and the target where there is one.
+RATIOS = ((REFERENCE, TRAINING), (PLAIN, TRAINING), (TRAINING, FLOOR), (UNFOLD, CONV2D), (REFERENCE, PLAIN))
+
+QUICK = {"batch_size": (10, 100), "filters": (10, 30), "side": (12, 28)}
+SCALE = (100, 1000, 10_000, 65_536)  # batch sizes for CUDA
+LONGEST = 12  # operations listed
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("--device", type=cli.device, default="cpu", help="of all but numpy_ref (default: cpu)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="draw how the time grows")
+    parser.add_argument("--quick", action="store_true", help="few rounds and sizes: under a minute, for a first look")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_arguments()
+    for path in (args.json, args.png):
+        if path is not None:
+            check_target(path)  # now, not after minutes
+    found: dict[str, Any] = {"machine": benchmark.describe_machine(args.device)}
+    print("\n".join(f"{name}: {value}" for name, value in found["machine"].items()))
+    found["step"] = measure_steps(args)
+    if args.device != "cpu":
+        found["device"] = measure_device(args)
+    found["growth"] = measure_growth(args)
+    found["memory"] = measure_memory(args)
+    if args.png is not None:
+        figures.save_figure(figures.growth(found["growth"], FLOOR), args.png)
+        print(f"wrote {args.png}")
+    if args.json is not None:
+        replace_file(args.json, (json.dumps(found, indent=2) + "\n").encode())
+        print(f"wrote {args.json}")
+    return 0
+
+
+def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
+    steps = benchmark.contenders(benchmark.Case(device=args.device))
+    counts = {name: 1 if name == REFERENCE else 5 if args.device == "cpu" else 100 for name in steps}
+    rounds = 5 if args.quick else 30
+    times = benchmark.interleave(steps, rounds, counts, device=args.device, progress=True)
+    print(f"\nOne training step of 100 images, milliseconds: median and quartiles of {rounds} rounds")
+    for name, values in times.items():
+        print(f"  {name:16} {benchmark.spread(values * 1e3)}")
+    print("Ratios, round by round")
+    ratios = {f"{of} / {to}": benchmark.ratio(times[of], times[to]) for of, to in RATIOS}
+    for name, value in ratios.items():
+        print(f"  {name:30} {value}")
+    return {"seconds": as_lists(times), "ratios": ratios}
+
+
+def measure_device(args: argparse.Namespace) -> dict[str, Any]:
+    listed = operations(args.device)
+    print(f"\nKernels of a training step: {sum(kernel.calls for kernel in listed):.0f}, microseconds a step")
+    for kernel in listed[:LONGEST]:
+        print(f"  {kernel.microseconds:8.1f}  {kernel.calls:4.0f} x {kernel.name[:90]}")
+    print("Images a second in training, by batch size; and if all arithmetic went as fast as a large product")
+    scale: dict[str, Any] = {}
+    for precision in ("full", "tf32", "bf16"):
+        rates = throughput(SCALE, precision, device=args.device, progress=True)
+        scale[precision] = {"rates": rates, "limit": limit(precision, device=args.device)}
+        shown = "  ".join(f"{size}: {rate.median:,.0f}" for size, rate in rates.items())
+        print(f"  {precision:5} {shown}  limit: {scale[precision]['limit']:,.0f}")
+    return {"kernels": listed, "throughput": scale}
+
+
+def measure_growth(args: argparse.Namespace) -> dict[str, Any]:
+    found = {}
+    for what, values in (QUICK if args.quick else GROWTH).items():
+        rounds = 1 if args.quick else 3
+        found[what] = benchmark.grow(what, values, rounds=rounds, device=args.device, progress=True)
+        print(f"\nMilliseconds a step by {what}")
+        print(" " * 18 + "".join(f"{value:>10}" for value in values))
+        for name, line in found[what].items():
+            print(f"  {name:16}" + "".join(f"{line[value].median * 1e3:10.2f}" for value in values))
+    return found
+
+
+def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
+    images = 1_000 if args.quick else 10_000
+    predicting = benchmark.prediction(images)
+    print(f"\nPrediction of {images:,} images on the CPU, in a process of its own: seconds, peak memory in MiB")
+    for name, usage in predicting.items():
+        print(f"  {name:16} {usage.seconds:8.2f} {mebibytes(usage.peak)}")
+    sizes = (1_000, 2_000) if args.quick else (10_000, 60_000)
+    training = benchmark.training_memory(sizes)
+    print("An epoch of training: peak memory in MiB by images, which are 0.75 KiB each")
+    print("  " + ", ".join(f"{n:,}: {mebibytes(usage.peak).strip()}" for n, usage in training.items()))
+    return {"prediction": predicting, "training": training}
+
+
+def mebibytes(memory: int | None) -> str:
+    return "unknown" if memory is None else f"{memory / 2**20:8.0f}"
+
+
+def as_lists(arrays: Mapping[str, Array]) -> dict[str, list[float]]:
+    return {name: array.tolist() for name, array in arrays.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
