@@ -1,12 +1,35 @@
-"""Replacing a file whole or not at all."""
+"""Reading a file within limits, and replacing one whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from numpy_ref.refusals import ParamsError
+
+
+def read_file(path: str | Path, max_bytes: int) -> bytes:
+    """The bytes of a regular file. ParamsError for anything else, and for more than max_bytes; OSError."""
+    # Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise ParamsError(f"{path}: {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
+    with os.fdopen(descriptor, "rb") as file:
+        if status.st_size > max_bytes:
+            raise ParamsError(
+                f"{path}: {status.st_size} bytes, over the limit of {max_bytes}: raise max_bytes if you trust it"
+            )
+        # Never max_bytes: read sets aside what it is asked for.
+        data = file.read(status.st_size + 1)
+    if len(data) > status.st_size:
+        raise ParamsError(f"{path}: longer than its size of {status.st_size} bytes: is it still being written?")
+    return data
 
 
 def replace_file(path: str | Path, data: bytes, verify: Callable[[Path], None] | None = None) -> None:

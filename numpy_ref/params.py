@@ -6,16 +6,14 @@ few names that NumPy arrays need, and refuses everything else.
 
 from __future__ import annotations
 
-import os
-import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from numpy_ref.checks import Array, check_int, check_mapping
-from numpy_ref.files import replace_file
+from numpy_ref.files import read_file, replace_file
 from numpy_ref.opcodes import MAX_NAME
 from numpy_ref.pickled_arrays import MAX_AXES, describe
 from numpy_ref.pickles import interpret
@@ -33,11 +31,18 @@ def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite
     native byte order. ParamsError names the cause, NaN and infinities (unless allowed) among them; OSError for a file
     that cannot be read; TypeError, ValueError for a max_bytes that is not a positive integer.
     """
-    data = _read_file(Path(path), check_int("max_bytes", max_bytes, 1))
+    check_int("max_bytes", max_bytes, 1)
     try:
-        return _checked_dict(interpret(data), allow_nonfinite)
+        return in_c_order(check_arrays(decode_params(read_file(path, max_bytes)), allow_nonfinite))
     except ParamsError as error:
-        raise ParamsError(f"{path}: {error}") from None
+        raise _about(path, error) from None
+
+
+def decode_params(data: bytes) -> object:
+    """What the pickle in data holds: see check_arrays. Arrays are in the file's order, C or Fortran. ParamsError."""
+    if what := foreign_file(data):
+        raise ParamsError(f"this is {what}")
+    return interpret(data)
 
 
 def write_params(params: Mapping[str, Array], path: str | Path) -> None:
@@ -47,19 +52,46 @@ def write_params(params: Mapping[str, Array], path: str | Path) -> None:
     non-empty dict of float arrays; TypeError for what is no mapping at all; OSError.
     """
     check_mapping("params", params)
-    arrays = _checked_dict({name: _as_array(name, value) for name, value in params.items()}, allow_nonfinite=True)
+    arrays = check_arrays({name: _as_array(name, value) for name, value in params.items()}, allow_nonfinite=True)
+    write_arrays(path, arrays, encode_params(arrays), decode_params)
 
-    data = _encode(arrays)
+
+def write_arrays(
+    path: str | Path,
+    arrays: Mapping[str, Array],
+    data: bytes,
+    decode: Callable[[bytes], object],
+    check: Callable[[dict[str, Array]], None] | None = None,
+) -> None:
+    """Replace path by data, in which decode finds arrays; whole or not at all.
+
+    What was written is read back before it takes path's place: it must be arrays bit for bit, and then goes through
+    check, which raises where it is not to be kept. OSError.
+    """
 
     def verify(written: Path) -> None:
         try:
-            back = read_params(written, max_bytes=len(data), allow_nonfinite=True)
+            back = check_arrays(decode(read_file(written, len(data))), allow_nonfinite=True)
         except ParamsError as error:
             raise OSError(f"{path}: what was written does not read back: {error}") from None
         if back.keys() != arrays.keys() or any(not _same_bits(back[name], arrays[name]) for name in arrays):
             raise OSError(f"{path}: what was written does not read back as it was")
+        if check is not None:
+            check(in_c_order(back))
 
     replace_file(path, data, verify)
+
+
+def in_c_order(arrays: dict[str, Array]) -> dict[str, Array]:
+    """arrays itself, in which each that was not is now in C order: one by one, for the sake of memory."""
+    for name in arrays:
+        arrays[name] = np.ascontiguousarray(arrays[name])
+    return arrays
+
+
+def _about(path: str | Path, error: ParamsError) -> ParamsError:
+    """error, which names path."""
+    return error if str(error).startswith(f"{path}: ") else ParamsError(f"{path}: {error}")
 
 
 def _as_array(name: object, value: object) -> Array:
@@ -73,29 +105,7 @@ def _same_bits(a: Array, b: Array) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def _read_file(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a regular file, at most max_bytes of them, with a look at how it starts."""
-    # Without O_NONBLOCK, opening a FIFO would wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise ParamsError(f"{path}: {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
-    with os.fdopen(descriptor, "rb") as file:
-        if status.st_size > max_bytes:
-            raise ParamsError(
-                f"{path}: {status.st_size} bytes, over the limit of {max_bytes}: raise max_bytes if you trust it"
-            )
-        # Never max_bytes: read sets aside what it is asked for.
-        data = file.read(status.st_size + 1)
-    if len(data) > status.st_size:
-        raise ParamsError(f"{path}: longer than its size of {status.st_size} bytes: is it still being written?")
-    if what := foreign_file(data):
-        raise ParamsError(f"{path}: this is {what}")
-    return data
-
-
-def _checked_dict(value: object, allow_nonfinite: bool) -> dict[str, Array]:
+def check_arrays(value: object, allow_nonfinite: bool = False) -> dict[str, Array]:
     """value, if it is a dict of named, non-empty float arrays of at least one axis. ParamsError."""
     if not isinstance(value, dict):
         raise ParamsError(f"holds {describe(value)}, expected a dict of arrays")
@@ -116,7 +126,10 @@ def _checked_dict(value: object, allow_nonfinite: bool) -> dict[str, Array]:
         if array.ndim > MAX_AXES:
             raise ParamsError(f"{name!r:.80} has {array.ndim} axes, over the {MAX_AXES} that NumPy 1 can read")
         if not allow_nonfinite and not _is_finite(array):
-            raise ParamsError(f"{name!r:.80} holds NaN or infinity: pass allow_nonfinite=True if that is meant")
+            raise ParamsError(
+                f"{name!r:.80} holds NaN or infinity: take weights from before the training went astray, or pass "
+                f"allow_nonfinite=True if that is meant"
+            )
     return value
 
 
@@ -126,8 +139,8 @@ def _is_finite(array: Array) -> bool:
     return all(np.isfinite(flat[start : start + PIECE]).all() for start in range(0, flat.size, PIECE))
 
 
-def _encode(arrays: Mapping[str, Array]) -> bytes:
-    """The pickle itself, opcode by opcode: pickle.dumps would write the names that only NumPy 2 knows."""
+def encode_params(arrays: Mapping[str, Array]) -> bytes:
+    """arrays as a pickle, opcode by opcode: pickle.dumps would write the names that only NumPy 2 knows."""
     parts = [b"\x80\x04}("]
     for name, array in arrays.items():
         shape = b"".join(_whole(size) for size in array.shape)

@@ -118,7 +118,6 @@ def _encoded(text: str | Content) -> bytes | Content:
 
 
 def _array(shape: tuple[Any, ...], dtype: DType, fortran: bool, content: bytes | Content, spend: Spend) -> Array:
-    """A writable array in C order and native byte order."""
     if dtype.order is None:
         raise ParamsError("an array's dtype is never completed")
     if any(type(size) is not int or size < 0 for size in shape):
@@ -129,9 +128,14 @@ def _array(shape: tuple[Any, ...], dtype: DType, fortran: bool, content: bytes |
         buffer = _buffer(content, size, spend)
     except _WrongSizeError as error:
         raise ParamsError(f"an array of shape {shape!r:.200} and dtype {kind} has {error} bytes of content") from None
+    return filled(shape, kind, buffer, fortran)
+
+
+def filled(shape: tuple[int, ...], kind: np.dtype[Any], buffer: bytes | memoryview | Array, fortran: bool) -> Array:
+    """A writable array of buffer's content, of as many bytes, in its order and in native byte order."""
     values = np.ndarray(shape, kind, buffer, order="F" if fortran else "C")
-    values = np.asarray(values, kind.newbyteorder("="), order="C")
-    return values if values.flags.writeable else values.copy()
+    values = np.asarray(values, kind.newbyteorder("="), order="K")
+    return values if values.flags.writeable else values.copy(order="K")
 
 
 class _WrongSizeError(Exception):

@@ -18,7 +18,7 @@ ITEM = 128  # bytes of an item in the dict
 
 
 def interpret(data: bytes) -> object:
-    """What the pickle in data builds, with arrays as ndarray. ParamsError for all that a dict of arrays needs not.
+    """What the pickle in data builds, with arrays as ndarray in the order they were in. ParamsError for all else.
 
     Takes time in proportion to the length of data, and at most twice its length and SPACE of memory.
     """
@@ -200,7 +200,7 @@ class _Machine:
                     raise ParamsError(f"{name!r:.80} is an array that is never filled")
                 if id(shell) in taken:
                     self.spend(shell.value.nbytes)
-                items[name] = shell.value.copy() if id(shell) in taken else shell.value
+                items[name] = shell.value.copy(order="K") if id(shell) in taken else shell.value
                 taken.add(id(shell))
         return items
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 import torchport
-from numpy_ref import checks, deep, functions, networks, optimizers, pickled_arrays
+from numpy_ref import checks, deep, functions, networks, npz, optimizers, params, pickled_arrays
 from numpy_ref.checks import Array
 from numpy_ref.im2col import pad_image
 from numpy_ref.layers import Layer
@@ -40,6 +40,7 @@ from torchport import (
     training,
     weights,
 )
+from torchport.formats import pt, safe
 from torchport.networks import from_reference
 from torchport.parity import (
     Report,
@@ -56,7 +57,7 @@ from torchport.parity import (
 )
 from torchport.parity import compare as compare_arrays
 from torchport.parity.bounds import Near
-from torchport.parity.compare import check_layer, check_loss, check_parity
+from torchport.parity.compare import check_layer, check_loss, check_parity, check_predictions
 from torchport.training.pooled import PoolFirst, convolve_and_pool, pools_at_once
 from torchport.training.samples import cut_and_checked
 from torchport.training.state import all_finite, copied, put_back
@@ -602,6 +603,20 @@ CALLS: dict[str, Call] = {
         lambda x: 2 * x, lambda y: 2 * y, a.array(3), a.array(3), terms=(1, 1)
     ),
     **{f"torchport.parity.page.{name}": show for name in ("all_agree", "environment", "save", "to_dict", "to_html")},
+    "torchport.parity.compare.check_predictions": lambda a: check_predictions(
+        a.give(network()), a.array(3, 1, 4, 4), a.array(3, 4), torch.float32
+    ),
+    "torchport.states.to_book_terms": lambda a: np.negative(
+        states.to_book_terms(a.give({"affine1.weight": a.array(2, 3)}))["W1"]
+    ),
+    "numpy_ref.npz.encode_npz": lambda a: npz.encode_npz(a.params()),
+    "numpy_ref.params.check_arrays": lambda a: params.check_arrays(a.params()),
+    "numpy_ref.params.encode_params": lambda a: params.encode_params(a.params()),
+    "numpy_ref.params.write_arrays": lambda a: params.write_arrays(
+        a.folder / "x.pkl", given := a.params(), params.encode_params(given), params.decode_params
+    ),
+    "torchport.formats.pt.encode_pt": lambda a: pt.encode_pt(a.params()),
+    "torchport.formats.safe.encode_safetensors": lambda a: safe.encode_safetensors(a.params(), a.give({"k": "v"})),
     "torchport.parity.setting.Setting.of": lambda a: Setting.of(a.give(port())),
     "torchport.parity.setting.Setting.tensor": lambda a: FLOAT64.tensor(a.array(3)).add_(1),
     "torchport.parity.setting.Setting.round": lambda a: FLOAT64.round(a.array(3)).fill(1),
@@ -633,6 +648,7 @@ CALLS: dict[str, Call] = {
     "torchport.weights.architecture": lambda a: weights.architecture(a.params()),
     "torchport.weights.cast_params": lambda a: weights.cast_params(a.params(), torch.float32),
     "torchport.weights.rounding_loss": lambda a: weights.rounding_loss(a.params(), a.params()),
+    "torchport.weights.state_dict_bytes": lambda a: weights.state_dict_bytes(a.state_dict()),
     "torchport.weights.save_state_dict": lambda a: weights.save_state_dict(a.state_dict(), a.folder / "model.pt"),
 }
 
@@ -682,7 +698,18 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.number",
         "torchport.cli.Parser*",
         "torchport.evaluation.memory_text",
-        "torchport.formats.load_weights",
+        "numpy_ref.files.read_file",
+        "numpy_ref.npz.decode_npz",
+        "numpy_ref.npz.open_zip",
+        "numpy_ref.params.decode_params",
+        "numpy_ref.pickled_arrays.filled",
+        "torchport.formats.kinds.format_of",
+        "torchport.formats.loading.*",
+        "torchport.formats.pt.decode_pt",
+        "torchport.formats.safe.decode_safetensors",
+        "torchport.formats.safe.is_safetensors",
+        "torchport.parity.setting.arithmetic_of",
+        "torchport.porting.port",
         "torchport.training.config.Config.from_json",
         "torchport.training.graph.captured",
         "torchport.training.learners.uses_graphs",
@@ -710,6 +737,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.parity.setting.Setting.allows",
     ),
     "takes frozen records of numbers and text": (
+        "torchport.porting.NoParity",
+        "torchport.porting.example",
         "torchport.parity.independent.gradient_table",
         "torchport.parity.independent.gradient_verdict",
         "torchport.parity.picture.draw",
@@ -740,6 +769,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     ),
     "is part of figures.filters": ("torchport.figures.tiles.Grid.*", "torchport.figures.tiles.stack_channels"),
     "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
+    "puts its argument's arrays into C order, which is what it is for": ("numpy_ref.params.in_c_order",),
+    "needs packages that may be missing": ("torchport.onnx_files.write_onnx",),
     "is part of training.train": PARTS_OF_TRAINING,
     "measures what it makes itself": (
         *(f"torchport.benchmark.{module}.*" for module in ("contenders", "device", "growth", "machine", "memory")),

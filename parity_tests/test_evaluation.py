@@ -197,7 +197,7 @@ def save_cut(path: Path) -> None:
         (save_zip, "is no state_dict .* write one with"),
         (lambda path: save_changed(path, torch.Tensor.bfloat16), r"conv1.bias must be .* got torch.bfloat16"),
         (lambda path: save_changed(path, torch.Tensor.to_sparse), r"conv1.bias must be .*\(torch.sparse_coo\)"),
-        (lambda path: save_changed(path, lambda bias: bias / 0), "NaN or infinity in b1"),
+        (lambda path: save_changed(path, lambda bias: bias / 0), "'conv1.bias' holds NaN or infinity"),
     ],
     ids=[
         *("missing", "another folder", "an overwritten run", "an unfinished run", "empty", "gzip", "cut", "a module"),

@@ -71,7 +71,7 @@ def failing(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-STEPS = ["pathlib.Path.open", "os.fsync", "numpy_ref.params.read_params", "pathlib.Path.replace"]
+STEPS = ["pathlib.Path.open", "os.fsync", "numpy_ref.params.read_file", "pathlib.Path.replace"]
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -103,7 +103,7 @@ def test_only_a_mapping_is_written(file: Path, params: Any) -> None:
 
 def test_a_write_that_does_not_read_back_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(file, b"old")
-    monkeypatch.setattr("numpy_ref.params._encode", lambda _: pickled({"W": np.ones(3)}))
+    monkeypatch.setattr("numpy_ref.params.encode_params", lambda _: pickled({"W": np.ones(3)}))
     with pytest.raises(OSError, match="does not read back"):
         write_params({"W": np.zeros(3)}, file)
     assert file.read_bytes() == b"old"
@@ -134,6 +134,6 @@ def test_sizes_of_any_length_are_written(size: int) -> None:
 
 
 def test_a_file_that_is_refused_when_read_back_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("numpy_ref.params._encode", lambda _: b"hello, world")
+    monkeypatch.setattr("numpy_ref.params.encode_params", lambda _: b"hello, world")
     with pytest.raises(OSError, match=r"params\.pkl: what was written does not read back: .*not a pickle"):
         write_params({"W": np.zeros(3)}, file)

@@ -422,7 +422,10 @@ ARRAYS: Rows = {
         )
         for protocol in range(6)
     },
-    "NaN": (lambda: pickled({"W": np.array([1, np.nan])}), "'W' holds NaN or infinity: pass allow_nonfinite"),
+    "NaN": (
+        lambda: pickled({"W": np.array([1, np.nan])}),
+        "'W' holds NaN or infinity: take weights .*, or pass allow_nonfinite=True",
+    ),
     "infinity": (lambda: pickled({"W": np.array([1, -np.inf])}), "'W' holds NaN or infinity"),
     "NaN at the end of many": (lambda: pickled({"W": np.append(np.zeros(2**18), np.nan)}), "'W' holds NaN"),
 }
@@ -557,7 +560,7 @@ def test_a_file_that_grows_is_refused(file: Path, monkeypatch: pytest.MonkeyPatc
     content = pickled(arrays())
     write(file, content)
     before = os.stat_result((stat.S_IFREG, 0, 0, 0, 0, 0, len(content) - 1, 0, 0, 0))
-    monkeypatch.setattr("numpy_ref.params.os.fstat", lambda _: before)
+    monkeypatch.setattr("numpy_ref.files.os.fstat", lambda _: before)
     with pytest.raises(ParamsError, match="still being written"):
         read_params(file)
 

@@ -1,7 +1,7 @@
 """What a network gets right and wrong on a test set: python scripts/evaluate.py WEIGHTS
 
-WEIGHTS is a params.pkl, a state_dict (.pt) or the folder of a training run. With --out, the confusion matrix and a
-gallery of the mistakes as pictures, and all of it as JSON:
+WEIGHTS is a params.pkl, .npz, .pt or .safetensors file of any of the book's networks, or a training run's folder. With
+--out, the confusion matrix and a gallery of the mistakes as pictures, and all of it as JSON:
     python scripts/evaluate.py params.pkl --out pictures
 Exit status: 0 evaluated, 2 bad input.
 """
@@ -13,23 +13,24 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch import nn
+
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
 from numpy_ref.networks import Network
 from torchport import cli
+from torchport.architectures import recognise
 from torchport.data import DATA_SETS, load
 from torchport.evaluation import Classification, check_fits, classify, memory_text, peak_memory
 from torchport.figures import confusion_matrix, mistakes, save_figure
 from torchport.formats import load_weights
-from torchport.networks import SimpleConvNet
-from torchport.parity.cases import reference_of
 from torchport.training.config import DTYPES, MODELS, NUMPY
 from torchport.weights import cast_params
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("weights", type=Path, help="params.pkl, .pt file, or a training run's folder")
+    parser.add_argument("weights", type=Path, help="file of weights, or a training run's folder")
     parser.add_argument("--data", choices=DATA_SETS, default="mnist", help="whose test set (default: mnist)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data (default: $TORCHPORT_DATA or data/)")
     parser.add_argument("--model", choices=MODELS, default="conv2d", help="the network that predicts (default: conv2d)")
@@ -52,10 +53,11 @@ def load_params(path: Path, args: argparse.Namespace) -> Mapping[str, Array]:
     return params
 
 
-def make_network(params: Mapping[str, Array], args: argparse.Namespace) -> Network | SimpleConvNet:
+def make_network(params: Mapping[str, Array], args: argparse.Namespace) -> Network | nn.Module:
+    architecture = recognise(params, args.stride, args.pad, args.activation)
     if args.model == NUMPY:
-        return reference_of(params, args.stride, args.pad)
-    return SimpleConvNet.from_params(params, args.model, args.stride, args.pad, device=args.device)
+        return architecture.reference(params)
+    return architecture.port(params, args.model, args.device)
 
 
 def main() -> int:
@@ -64,7 +66,7 @@ def main() -> int:
     other = load_params(args.against, args) if args.against else None
     images, labels = load(args.data, False, args.data_dir, progress=True)
     for each in (params, other or params):
-        check_fits(each, images, labels, args.stride, args.pad)
+        check_fits(each, images, labels, args.stride, args.pad, args.activation)
     network = make_network(params, args)
     found = classify(network, images, labels, batch_size=args.batch_size)
     print(found.to_text())

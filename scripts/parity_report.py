@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from numpy_ref.params import read_params
 from torchport import cli
 from torchport.data import mnist
 from torchport.evaluation import evaluate_ports
+from torchport.formats import load_weights
 from torchport.parity import Setting
 from torchport.parity.cases import check_ports, seeded_batch, seeded_params
 from torchport.parity.page import all_agree, save
@@ -34,7 +34,12 @@ DTYPES = {
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--params", type=Path, metavar="FILE", help="weights as the book saves them; default: seeded")
+    parser.add_argument(
+        "--params",
+        type=Path,
+        metavar="FILE",
+        help="weights of any of the book's networks, from any file that port_params.py reads; default: seeded",
+    )
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="MNIST for --params (default: $TORCHPORT_DATA or data/)"
     )
@@ -57,13 +62,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_arguments()
-    geometry = {"stride": args.stride, "pad": args.pad}
+    geometry = {"stride": args.stride, "pad": args.pad, "activation": args.activation}
     images = labels = None
     if args.params is None:
         params = seeded_params(args.seed)
         x, t = seeded_batch(args.seed, args.batch_size)
     else:
-        params = read_params(args.params)
+        params = load_weights(args.params)
         images, labels = mnist(train=False, data_dir=args.data_dir)
         x, t = images[: args.batch_size] / 255, labels[: args.batch_size]
     if args.out is not None:

@@ -1,6 +1,16 @@
-"""Port the book's weights to a PyTorch state_dict: python scripts/port_params.py params.pkl model.pt
+"""Port weights of the book's networks from one file to another: python scripts/port_params.py SOURCE TARGET
 
-The pickle is read without being run. All three networks must agree on a seeded batch before anything is written.
+    python scripts/port_params.py params.pkl model.pt                   the book's weights, for torch
+    python scripts/port_params.py params.pkl model.safetensors          for whatever reads safetensors
+    python scripts/port_params.py params.pkl model.onnx                 for onnxruntime: pip install 'torchport[onnx]'
+    python scripts/port_params.py runs/1 params.pkl                     trained here, for the book's own code
+    python scripts/port_params.py model.pt weights.npz --dtype float32  for numpy.load, in half the size
+    python scripts/port_params.py a.pkl b.pt --stride 2 --pad 1         what the shapes of the weights cannot tell
+    python scripts/port_params.py params.pkl model.pt --force           in place of an old model.pt
+    python scripts/port_params.py --inspect params.pkl                  what is in a file, writing nothing
+
+SOURCE may come from a stranger: nothing in it is run. What it is, its first bytes say; what TARGET is to be, its name.
+TARGET is written whole or not at all, once it reads back bit for bit and all three networks agree on it.
 Exit status: 0 ported, 1 no parity, 2 bad input.
 """
 
@@ -12,50 +22,55 @@ from pathlib import Path
 
 import torch
 
-from numpy_ref.params import read_params
+from numpy_ref.params import check_arrays
 from torchport import cli
-from torchport.parity import Setting
-from torchport.parity.cases import check_ports, seeded_batch
-from torchport.weights import DTYPES as FILE_DTYPES
-from torchport.weights import architecture, cast_params, rounding_loss, save_state_dict, to_state_dict
+from torchport.architectures import recognise
+from torchport.formats import read_stored
+from torchport.porting import NoParity, port
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16}
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
     parser.add_argument(
-        "params", type=Path, help="pickled dict of W1 b1 W2 b2 W3 b3, as the book's save_params writes it"
+        "source", type=Path, help="a params.pkl, .npz, .pt or .safetensors file, or a training run's folder"
     )
-    parser.add_argument("output", type=Path, help="state_dict to write (.pt), for torch.load(weights_only=True)")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the state_dict (default: that of the file)")
+    parser.add_argument("target", type=Path, nargs="?", help="file to write: .pkl, .npz, .pt, .safetensors or .onnx")
+    parser.add_argument("--dtype", choices=DTYPES, help="of TARGET (default: as in SOURCE; float32 for .onnx)")
+    parser.add_argument("--force", action="store_true", help="replace TARGET where it exists")
+    parser.add_argument("--inspect", action="store_true", help="list SOURCE's arrays and name its network: no TARGET")
     cli.add_geometry(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.inspect and (args.target or args.dtype or args.force):
+        parser.error("--inspect writes nothing: leave out TARGET, --dtype and --force")
+    if args.target is None and not args.inspect:
+        parser.error("the following arguments are required: target (or give --inspect)")
+    return args
 
 
 def main() -> int:
     args = parse_arguments()
-    if args.output.exists() and args.output.samefile(args.params):
-        raise ValueError(f"the output must be another file than the input, got {args.output} twice")
-    original = read_params(args.params)
-    found = architecture(original, args.stride, args.pad)
-    dtype = DTYPES[args.dtype] if args.dtype else FILE_DTYPES[original["W1"].dtype]
-    params = cast_params(original, dtype)
-    print(f"read {args.params}: {sum(value.size for value in original.values()):,} values, {original['W1'].dtype}")
-    print(f"SimpleConvNet({', '.join(f'{name}={value}' for name, value in found.items())})")
-    changed, largest = rounding_loss(original, params)
-    print(f"as {dtype}: {changed:,} values rounded" + (f", by up to {largest:.1e} of themselves" if changed else ""))
-    x, t = seeded_batch(seed=0, input_dim=found["input_dim"], classes=found["output_size"])
-    reports = check_ports(params, x, t, [Setting(dtype)], stride=args.stride, pad=args.pad)
-    print("\n".join(report.verdict for report in reports))
-    if not all(report.ok for report in reports):
-        print("not written: the networks do not agree", file=sys.stderr)
+    geometry = {"stride": args.stride, "pad": args.pad, "activation": args.activation}
+    if args.inspect:
+        stored = read_stored(args.source, allow_nonfinite=True)
+        print(stored.to_text())
+        check_arrays(stored.arrays)
+        print(recognise(stored.params(), **geometry))
+        return 0
+    dtype = DTYPES[args.dtype] if args.dtype else None
+    try:
+        done = port(args.source, args.target, dtype=dtype, force=args.force, **geometry)
+    except NoParity as error:
+        print("\n".join(report.verdict for report in error.reports))
+        print(f"not written: {error}", file=sys.stderr)
         return 1
-    state_dict = to_state_dict(params)
-    save_state_dict(state_dict, args.output)
-    for key, value in state_dict.items():
-        print(f"  {key}  {tuple(value.shape)}")
-    print(f"wrote {args.output}: {args.output.stat().st_size:,} bytes")
+    print(f"read {args.source}: {done.values:,} values, {done.found}")
+    print(done.architecture)
+    lost = f", by up to {done.largest:.1e} of themselves" if done.changed else ""
+    print(f"as {done.dtype}: {done.changed:,} values changed{lost}")
+    print("\n".join(done.verdicts))
+    print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes. To load it and predict:\n\n{done.example}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """The book's SimpleConvNet in PyTorch: two convolutions, one state_dict, and the means to compare them with NumPy."""
 
 from torchport.data import load_mnist as load_mnist
+from torchport.formats import load_network as load_network
 from torchport.im2col import col2im as col2im
 from torchport.im2col import im2col as im2col
 from torchport.layers import BatchNormalization as BatchNormalization

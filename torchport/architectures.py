@@ -16,6 +16,7 @@ from numpy_ref.checks import Array, check_int, check_mapping
 from numpy_ref.deep import DEFAULT_CONV_PARAMS, deep_convnet_sizes
 from numpy_ref.dense import ACTIVATIONS
 from numpy_ref.networks import Network, check_same_layout
+from torchport.networks import SimpleConvNet
 from torchport.twins import from_reference
 from torchport.weights import architecture, shared_dtype
 
@@ -45,6 +46,16 @@ class Architecture:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""  # what the parameters cannot tell, and was taken as the book has it
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample: (C, H, W), or (D,) for fully connected networks."""
+        return tuple(self.arguments.get("input_dim") or (self.arguments["input_size"],))
+
+    @property
+    def classes(self) -> int:
+        """How many outputs there are."""
+        return int(self.arguments["output_size"])
+
     def reference(self, params: Mapping[str, Array]) -> Network:
         """The NumPy network with copies of params. ValueError where they are not of this architecture."""
         network = NETWORKS[self.name](**self.arguments, rng=np.random.RandomState(0))
@@ -54,12 +65,19 @@ class Architecture:
     def port(
         self, params: Mapping[str, Array], conv: str = "conv2d", device: torch.device | str | None = None
     ) -> nn.Sequential:
-        """Its torch twin (from_reference), in the dtype of params. Errors alike."""
+        """Its torch twin (SimpleConvNet, or what from_reference makes), in the dtype of params. Errors alike."""
+        if self.name == "SimpleConvNet":
+            conv_param = self.arguments["conv_param"]
+            return SimpleConvNet.from_params(params, conv, conv_param["stride"], conv_param["pad"], device=device)
         return from_reference(self.reference(params), conv, device)
 
+    @property
+    def call(self) -> str:
+        """How numpy_ref makes it."""
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
     def __str__(self) -> str:
-        call = f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
-        return f"{call}  # {self.note}" if self.note else call
+        return f"{self.call}  # {self.note}" if self.note else self.call
 
 
 def recognise(

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from numpy_ref.dense import ACTIVATIONS
 from torchport.checks import check_device
 from torchport.data import DataError
 
@@ -89,6 +90,15 @@ def number(text: str) -> float:
 
 
 def add_geometry(parser: argparse.ArgumentParser) -> None:
-    """--stride and --pad of the convolution, which leave no trace in the parameters."""
-    parser.add_argument("--stride", type=count(1), default=1, help="of the convolution, in pixels (default: 1)")
-    parser.add_argument("--pad", type=count(0), default=0, help="of the convolution, in pixels (default: 0)")
+    """--stride, --pad and --activation, which leave no trace in the parameters."""
+    parser.add_argument(
+        "--stride", type=count(1), default=1, help="of SimpleConvNet's convolution, in pixels (default: 1)"
+    )
+    parser.add_argument(
+        "--pad", type=count(0), default=0, help="of SimpleConvNet's convolution, in pixels (default: 0)"
+    )
+    parser.add_argument(
+        "--activation",
+        choices=ACTIVATIONS,
+        help="between fully connected layers (default: relu; sigmoid for chapter 3's 784-50-100-10)",
+    )

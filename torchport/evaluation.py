@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +18,10 @@ from tqdm import tqdm
 from numpy_ref.checks import Array, check_batch, check_int
 from numpy_ref.functions import class_labels, softmax
 from numpy_ref.networks import Network
+from torchport.architectures import Architecture, recognise
 from torchport.checks import check_images
-from torchport.networks import CONVOLUTIONS, SimpleConvNet
-from torchport.parity.cases import reference_of
-from torchport.weights import architecture, cast_params
+from torchport.networks import CONVOLUTIONS
+from torchport.weights import cast_params
 
 
 @dataclass(frozen=True)
@@ -166,16 +167,26 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def check_fits(params: Mapping[str, Array], images: Array, labels: Array, stride: int = 1, pad: int = 0) -> None:
-    """ValueError, TypeError where params, with this stride and pad, take other images (N, C, H, W) or fewer classes."""
-    sizes = architecture(params, stride, pad)
-    found = check_batch("images", images, ndim=4).shape[1:]
-    if found != sizes["input_dim"]:
+def check_fits(
+    params: Mapping[str, Array],
+    images: Array,
+    labels: Array,
+    stride: int = 1,
+    pad: int = 0,
+    activation: str | None = None,
+) -> Architecture:
+    """The network of params (recognise). ValueError, TypeError where it takes other images (N, C, H, W) or classes."""
+    architecture = recognise(params, stride, pad, activation)
+    found, expected = check_batch("images", images, ndim=4).shape[1:], architecture.input_shape
+    if len(expected) == 1 and expected != (math.prod(found),):
+        raise ValueError(f"these weights are for images of {expected[0]} values, got {found}: give their data")
+    if len(expected) == 3 and expected != found:
         raise ValueError(
-            f"with stride {stride} and pad {pad} these weights are for images {sizes['input_dim']}, got {found}: give "
+            f"with stride {stride} and pad {pad} these weights are for images {expected}, got {found}: give "
             f"the stride and pad they were trained with, or their data"
         )
-    class_labels(labels, (len(images), sizes["output_size"]))
+    class_labels(labels, (len(images), architecture.classes))
+    return architecture
 
 
 def evaluate_ports(
@@ -186,17 +197,18 @@ def evaluate_ports(
     device: str = "cpu",
     stride: int = 1,
     pad: int = 0,
+    activation: str | None = None,
     batch_size: int = 100,
 ) -> Evaluation:
     """The reference and both ports with the same params, in float64, on images uint8 (N, C, H, W) and labels (N,).
 
     Shows a progress bar on a terminal. ValueError where images, labels and network do not fit each other; TypeError.
     """
-    check_fits(params, images, labels, stride, pad)
+    architecture = check_fits(params, images, labels, stride, pad, activation)
     params = cast_params(params, torch.float64)  # in less, each would round in its own way
-    networks: dict[str, Network | nn.Module] = {"numpy": reference_of(params, stride, pad)}
+    networks: dict[str, Network | nn.Module] = {"numpy": architecture.reference(params)}
     for conv in CONVOLUTIONS:
-        networks[conv] = SimpleConvNet.from_params(params, conv, stride, pad, device=device)
+        networks[conv] = architecture.port(params, conv, device)
     found = {name: classify(network, images, labels, batch_size=batch_size) for name, network in networks.items()}
     first, *others = (one.predictions for one in found.values())
     agree = np.logical_and.reduce([other == first for other in others])

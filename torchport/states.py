@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,9 @@ from torchport.weights import MODULE_ATTRIBUTES, in_torch_terms, shared_dtype, t
 
 # What BatchNormalization keeps besides its parameters, under one name on both sides: buffers of the module.
 STATISTICS = ("running_mean", "running_var")
+
+# The parameters of the book's networks, which have convolutions first, then Affine layers.
+_BOOK_KEY = re.compile(r"(conv|affine)([1-9]\d{0,3})\.(weight|bias)")
 
 
 def layer_parameters(layer: Layer) -> dict[str, Array]:
@@ -52,6 +56,29 @@ def state_dict_of(network: Network) -> dict[str, Tensor]:
         f"{name.lower()}.{own}": torch.from_numpy(np.array(value, order="C"))
         for name, layer in network.layers.items()
         for own, value in {**layer_parameters(layer), **layer_statistics(layer)}.items()
+    }
+
+
+def to_book_terms(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Arrays of a state_dict of one of the book's networks under the book's names, W1 b1 W2 ..., in its layout; views.
+
+    ValueError for keys other than conv1.weight, conv1.bias, ..., affine1.weight, affine1.bias and so on.
+    """
+    found = {key: _BOOK_KEY.fullmatch(key) for key in check_mapping("state_dict", arrays)}
+    if unexpected := [f"{key:.80}" for key, match in found.items() if match is None]:
+        raise ValueError(
+            f"not a state_dict of the book's networks: unexpected {unexpected[:6]}, expected conv1.weight, conv1.bias, "
+            f"affine1.weight, affine1.bias and so on"
+        )
+    parts = {key: match.groups() for key, match in found.items() if match}
+    convolutions = max((int(number) for kind, number, _ in parts.values() if kind == "conv"), default=0)
+    places = {
+        key: (int(number) + convolutions * (kind == "affine"), "Wb"[own == "bias"])
+        for key, (kind, number, own) in parts.items()
+    }
+    return {
+        f"{places[key][1]}{places[key][0]}": to_torch_layout(arrays[key])
+        for key in sorted(places, key=lambda key: places[key])
     }
 
 

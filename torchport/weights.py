@@ -136,17 +136,22 @@ def rounding_loss(params: Mapping[str, Array], cast: Mapping[str, Array]) -> tup
     return int(changed.sum()), float(np.max(np.abs(after - before)[changed] / np.abs(before[changed])))
 
 
-def save_state_dict(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write a .pt file that torch.load(weights_only=True) reads; it is replaced whole or not at all. OSError."""
+def state_dict_bytes(state_dict: Mapping[str, Tensor]) -> bytes:
+    """What torch.save writes for state_dict."""
     buffer = io.BytesIO()
     torch.save(dict(state_dict), buffer)
+    return buffer.getvalue()
+
+
+def save_state_dict(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write a .pt file that torch.load(weights_only=True) reads; it is replaced whole or not at all. OSError."""
 
     def verify(written: Path) -> None:
         back = torch.load(written, weights_only=True)
         if back.keys() != state_dict.keys() or any(not _same_bits(back[key], state_dict[key]) for key in back):
             raise OSError(f"{path}: what was written does not read back as it was")
 
-    replace_file(path, buffer.getvalue(), verify)
+    replace_file(path, state_dict_bytes(state_dict), verify)
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:

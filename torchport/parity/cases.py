@@ -12,7 +12,8 @@ from torch import nn
 import numpy_ref as nr
 from numpy_ref.checks import Array, check_int
 from numpy_ref.layers import Layer
-from torchport.networks import CONVOLUTIONS, SimpleConvNet
+from torchport.architectures import recognise
+from torchport.networks import CONVOLUTIONS
 from torchport.parity.compare import check_layer, check_parity
 from torchport.parity.report import Report, Row
 from torchport.parity.setting import Setting
@@ -35,9 +36,9 @@ def seeded_params(seed: int, like: Mapping[str, Array] | None = None) -> dict[st
 
 
 def seeded_batch(
-    seed: int, batch_size: int = 32, input_dim: tuple[int, int, int] = (1, 28, 28), classes: int = 10
+    seed: int, batch_size: int = 32, input_dim: tuple[int, ...] = (1, 28, 28), classes: int = 10
 ) -> tuple[Array, Array]:
-    """Standard normal images (N, C, H, W) and labels (N,) in 0..classes-1."""
+    """Standard normal images (N, C, H, W), or other samples (N, ...), and labels (N,) in 0..classes-1."""
     rng = np.random.default_rng([seed, 1])
     shape = (check_int("batch_size", batch_size, 1), *input_dim)
     return rng.standard_normal(shape), rng.integers(0, classes, batch_size)
@@ -81,15 +82,19 @@ def check_ports(
     *,
     stride: int = 1,
     pad: int = 0,
+    activation: str | None = None,
     seed: int = 0,
 ) -> list[Report]:
-    """check_parity of both ports in every setting, on one set of parameters. ValueError, TypeError."""
-    reference = reference_of(params, stride, pad)
+    """check_parity of both ports in every setting, on the parameters of any network that recognise knows.
+
+    ValueError, TypeError.
+    """
+    found = recognise(params, stride, pad, activation)
+    reference = found.reference(params)
     reports = []
     for setting in settings:
         for conv in CONVOLUTIONS:
-            own = cast_params(params, setting.dtype)
-            port = SimpleConvNet.from_params(own, conv, stride, pad, device=setting.device)
+            port = found.port(cast_params(params, setting.dtype), conv, setting.device)
             reports.append(check_parity(reference, port, x, t, mode=setting.mode, seed=seed, name=conv))
     return reports
 

@@ -17,7 +17,7 @@ from torchport.loss import softmax_with_loss
 from torchport.parity.bounds import EXACT, EXP, NORMALISE, SUM, Near, loss_limits, rule_of, running_limits
 from torchport.parity.prediction import predict, prediction_rule
 from torchport.parity.report import END_TO_END, LOCAL, Difference, Report, Row
-from torchport.parity.setting import IEEE, Setting
+from torchport.parity.setting import IEEE, Setting, arithmetic_of, rounded
 from torchport.parity.trace import (
     NetworkTrace,
     Run,
@@ -85,6 +85,17 @@ def check_loss(x: Array, t: Array, setting: Setting, loss: Loss = softmax_with_l
     """Rows for the port's loss, value and gradient, on logits x (N, C) against t. ValueError, TypeError."""
     with setting.computing():
         return list(_loss_rows(setting, x, class_labels(t, _logits_shape(x)).astype(np.int64), loss))
+
+
+def check_predictions(reference: Network, x: Array, found: Array, dtype: torch.dtype) -> Difference:
+    """How found (N, C), predicted in dtype for x (N, ...) by whatever program, differs from what reference predicts.
+
+    reference holds the same weights in float64; the limits are carried through its layers. ValueError, TypeError.
+    """
+    near = Near.exactly(rounded(check_batch("x", x), dtype))
+    for layer in reference.layers.values():
+        near = predict(layer, near, arithmetic_of(dtype))
+    return compare(check_array("found", found).astype(np.float64), *near)
 
 
 def compare(actual: Array, expected: Array, limit: Array | float) -> Difference:

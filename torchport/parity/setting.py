@@ -33,6 +33,14 @@ class Arithmetic(NamedTuple):
         return np.minimum(np.add(terms, 1), 8 + np.sqrt(terms)) * self.u_sum * size + np.multiply(terms, self.tiny)
 
 
+def arithmetic_of(dtype: torch.dtype) -> Arithmetic:
+    """That of operations in dtype, and of the float64 reference's, taken together."""
+    # finfo.eps is the distance from 1 to the next number: twice the unit roundoff.
+    reference = torch.finfo(torch.float64).eps / 2
+    u = torch.finfo(dtype).eps / 2 + reference
+    return Arithmetic(u, u, torch.finfo(dtype).tiny)
+
+
 @dataclass(frozen=True)
 class Setting:
     """The dtype of a port's parameters, its device, and a mode. ValueError for what cannot be judged."""
@@ -73,10 +81,8 @@ class Setting:
     @property
     def arithmetic(self) -> Arithmetic:
         """Of the port's operations and the float64 reference's, taken together."""
-        # finfo.eps is the distance from 1 to the next number: twice the unit roundoff.
-        reference = torch.finfo(torch.float64).eps / 2
-        u = torch.finfo(self.held).eps / 2 + reference
-        return Arithmetic(u, 2.0**-11 if self.mode == TF32 else u, torch.finfo(self.held).tiny)
+        found = arithmetic_of(self.held)
+        return found._replace(u_sum=2.0**-11) if self.mode == TF32 else found
 
     def tensor(self, x: Array) -> Tensor:
         """x on the device, in the dtype."""

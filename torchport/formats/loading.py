@@ -1,0 +1,110 @@
+"""Weights from whatever file they are in."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from numpy_ref.checks import Array
+from numpy_ref.files import read_file
+from numpy_ref.params import MAX_BYTES, check_arrays, in_c_order
+from torchport.architectures import recognise
+from torchport.formats.kinds import Format, format_of
+from torchport.states import to_book_terms
+
+# In a run's folder; config.json comes after the first checkpoint.
+CONFIG, MODEL, CHECKPOINT = "config.json", "model.pt", "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file holds: arrays under its own names, in its own layout and order; the SHA-256 of all its bytes."""
+
+    arrays: dict[str, Array]
+    format: Format
+    sha256: str
+
+    def params(self) -> dict[str, Array]:
+        """The arrays under the book's names, in its layout and in C order. ValueError for names that have none."""
+        params = to_book_terms(self.arrays) if self.format.torch_terms else dict(self.arrays)
+        return in_c_order(params)
+
+    def to_text(self) -> str:
+        """A line for each array: name, shape, dtype, memory order, least and greatest, and a digest of its bytes."""
+        rows = [("array", "shape", "dtype", "order", "min", "max", "SHA-256 of the bytes in C order")]
+        for name, array in self.arrays.items():
+            ends = f"{array.min():.6g}", f"{array.max():.6g}"
+            digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+            printable = name if name.isprintable() else ascii(name)
+            rows.append((printable, str(array.shape), str(array.dtype), _order(array), *ends, digest))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def read_stored(path: str | Path, *, allow_nonfinite: bool = False) -> Stored:
+    """The arrays in path: a params.pkl, .npz, .pt or .safetensors file, or a training run's folder.
+
+    What a file is, its first bytes tell and not its name; nothing in it is run. ValueError (ParamsError), TypeError or
+    OSError say what is wrong with it: NaN or infinity too, unless allowed.
+    """
+    file = _model_of_run(Path(path)) if Path(path).is_dir() else Path(path)
+    data = read_file(file, MAX_BYTES)
+    if data[:1] == b"\x08" and data[2:3] == b"\x12":
+        raise ValueError(f"{file}: this is an ONNX file, which is only written: name the weights that it was made of")
+    kind = format_of(data)
+    try:
+        arrays = check_arrays(kind.decode(data), allow_nonfinite)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{file}: {error}") from error
+    return Stored(arrays, kind, hashlib.sha256(data).hexdigest())
+
+
+def load_weights(path: str | Path) -> dict[str, Array]:
+    """The book's params (W1, b1, W2 ...) in path, of whichever network: as read_stored. Errors alike."""
+    stored = read_stored(path)
+    try:
+        return stored.params()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def load_network(
+    path: str | Path,
+    conv: str = "conv2d",
+    stride: int = 1,
+    pad: int = 0,
+    activation: str | None = None,
+    device: torch.device | str | None = None,
+) -> nn.Sequential:
+    """The torch network that the weights in path belong to, in their dtype and in evaluation mode.
+
+    stride, pad and activation are what leaves no trace in the weights (architectures.recognise). Errors are those of
+    load_weights and recognise; ValueError for another conv or device.
+    """
+    params = load_weights(path)
+    try:
+        architecture = recognise(params, stride, pad, activation)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{path}: {error}") from error
+    return architecture.port(params, conv, device).eval()
+
+
+def _order(array: Array) -> str:
+    """C, F, both for what is stored alike in either, or neither."""
+    kinds = {"C": array.flags.c_contiguous, "F": array.flags.f_contiguous}
+    return ", ".join(kind for kind, is_so in kinds.items() if is_so) or "neither"
+
+
+def _model_of_run(folder: Path) -> Path:
+    if (folder / MODEL).exists():
+        return folder / MODEL
+    if (folder / CONFIG).exists() and (folder / CHECKPOINT).exists():
+        raise ValueError(
+            f"{folder} is a run that has not ended: go on with python scripts/train.py --out {folder} --resume"
+        )
+    raise ValueError(f"{folder} is no run's folder (it has no {MODEL}): name a file of weights or such a folder")

@@ -1,0 +1,50 @@
+"""A state_dict as safetensors keeps it: a header in JSON, then the arrays' bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from numpy_ref.checks import Array
+from numpy_ref.pickled_arrays import filled
+from numpy_ref.refusals import ParamsError
+
+_DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+
+
+def is_safetensors(data: bytes) -> bool:
+    """Whether data starts as such a file: the header's length, under 4 GiB, in 8 bytes, and a brace."""
+    return data[4:9] == b"\0\0\0\0{"
+
+
+def decode_safetensors(data: bytes) -> dict[str, Array]:
+    """The arrays in data, float16, float32 or float64. ParamsError."""
+    import safetensors  # here, so that importing torchport does not
+
+    try:
+        found = safetensors.deserialize(data)
+    except safetensors.SafetensorError as error:
+        raise ParamsError(f"damaged, truncated or not a safetensors file ({error}): fetch or copy it again") from None
+    if len({name for name, _ in found}) < len(found):
+        raise ParamsError("a key stands twice")
+    return {name: _array(name, **about) for name, about in found}
+
+
+def encode_safetensors(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+    """arrays, and what is told of them in the header."""
+    from safetensors.numpy import save
+
+    contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    return bytes(save(contiguous, metadata=dict(metadata)))
+
+
+def _array(name: str, dtype: str, shape: list[int], data: bytes) -> Array:
+    if dtype not in _DTYPES:
+        raise ParamsError(f"{name!r:.80} has dtype {dtype}, expected float16, float32 or float64")
+    kind = _DTYPES[dtype]
+    if math.prod(shape) * kind.itemsize != len(data):
+        raise ParamsError(f"an array of shape {tuple(shape)} and dtype {kind} has {len(data)} bytes of content")
+    return filled(tuple(shape), kind, data, fortran=False)
