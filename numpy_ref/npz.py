@@ -50,7 +50,8 @@ def decode_npz(data: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
     except (ParamsError, MemoryError):
         raise
     except Exception as error:  # zipfile and zlib raise whatever the bytes lead them to
-        raise ParamsError(f"damaged, truncated or not a .npz file ({error}): fetch or copy it again") from None
+        cause = " ".join(ascii(str(error))[1:-1].split())
+        raise ParamsError(f"damaged, truncated or not a .npz file ({cause:.200}): fetch or copy it again") from None
     return arrays
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import runpy
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from numpy_ref import SimpleConvNet, read_params, write_params
+from numpy_ref import SimpleConvNet, TwoLayerNet, read_params, write_params
 from numpy_ref.checks import Array
 from torchport import UnfoldConv2d, to_params
 from torchport.parity.cases import seeded_params
@@ -171,6 +173,61 @@ def test_port_params_finds_the_stride(tmp_path: Path, run: Run) -> None:
     assert "input_dim=(1, 11, 11)" in done.stdout
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".pkl", ".safetensors"])
+def test_port_params_prints_what_to_type_next(suffix: str, params_file: Path, tmp_path: Path, run: Run) -> None:
+    done = run("port_params", params_file, tmp_path / f"new{suffix}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "others would mean another image size" in done.stdout
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(done.stdout.partition("predict:\n\n")[2], {})
+    assert re.fullmatch(r"(tensor\()?\[[0-3]\]\)?\n", printed.getvalue())
+
+
+def test_port_params_says_no_parity_with_status_1(
+    params_file: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (target := tmp_path / "model.pt").write_bytes(b"old")
+    right = UnfoldConv2d.forward
+    monkeypatch.setattr(UnfoldConv2d, "forward", lambda self, input: right(self, input.transpose(2, 3)))
+    done = run("port_params", params_file, target, "--force")
+    assert (done.returncode, done.stderr) == (1, "not written: the networks do not agree\n")
+    assert "NO PARITY: unfold in float64 on cpu" in done.stdout
+    assert target.read_bytes() == b"old"
+
+
+def test_inspecting_names_the_arrays_and_the_network(params_file: Path, run: Run) -> None:
+    done = run("port_params", "--inspect", params_file)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:7]] == ["array", "W1", "b1", "W2", "b2", "W3", "b3"]
+    assert lines[7].startswith("SimpleConvNet(input_dim=(1, 8, 8)")
+    assert list(params_file.parent.iterdir()) == [params_file]
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(np.ones((6, 6)), "nearest is SimpleConvNet, but W4 is unexpected"), (np.full(2, np.nan), "NaN")],
+)
+def test_inspecting_shows_what_no_network_has(value: Array, says: str, params_file: Path, run: Run) -> None:
+    write_params({**small_params(), "W4": value}, params_file)
+    done = run("port_params", "--inspect", params_file)
+    assert_refused(done, says)
+    assert [line.split()[0] for line in done.stdout.splitlines()][-1] == "W4"
+
+
+@pytest.mark.parametrize(("script", "option"), [("evaluate", ()), ("parity_report", ("--params",))])
+def test_any_of_the_books_networks_is_evaluated(
+    script: str, option: tuple[str, ...], small_mnist: Path, tmp_path: Path, run: Run
+) -> None:
+    write_params(seeded_params(0, TwoLayerNet(784, 5, 10).params), small_mnist)
+    assert run("port_params", small_mnist, tmp_path / "two.npz", "--activation", "sigmoid").returncode == 0
+    found = [run(script, *option, tmp_path / "two.npz", "--activation", name) for name in ("relu", "sigmoid")]
+    assert [(done.returncode, done.stderr) for done in found] == [(0, "")] * 2
+    assert found[0].stdout != found[1].stdout
+    assert_refused(run(script, *option, tmp_path / "two.npz", "--pad", "1"), "cannot be TwoLayerNet's")
+
+
 def write_mnist(folder: Path, side: int = 28) -> None:
     """A data set of 23 images for training and as many for tests, where and as torchvision keeps MNIST."""
     raw = folder / "MNIST" / "raw"
@@ -297,6 +354,10 @@ def assert_refused(done: Done, says: str) -> None:
         (["port_params", "PARAMS", "model.pt", "--stride", "0"], "at least 1, got '0'"),
         (["port_params", "PARAMS", "model.pt", "--pad", "9"], "pad 9"),
         (["port_params", "PARAMS"], "required: target"),
+        (["port_params", "PARAMS", "model.h5"], "must end in one of .pkl, .npz, .pt, .safetensors, .onnx, got .h5"),
+        (["port_params", "PARAMS", "model.pt", "--inspect"], "--inspect writes nothing"),
+        (["port_params", "PARAMS", "model.pt", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (["port_params", "PARAMS", "model.pt", "--activation", "sigmoid"], "'sigmoid' cannot be SimpleConvNet's"),
         (["evaluate"], "required: weights"),
         (["evaluate", "missing.pkl"], "missing.pkl"),
         (["evaluate", __file__], "not a pickle"),

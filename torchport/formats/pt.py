@@ -30,7 +30,9 @@ def decode_pt(data: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
     if isinstance(found, dict) and found.keys() >= {"step", "state"}:
         raise ParamsError("is the checkpoint of a run: name the run's folder, which has the trained weights")
     tensors = {str(key): value for key, value in check_mapping("a state_dict", found).items()}
-    arrays = {key: to_array(key, value) for key, value in tensors.items()}
+    arrays = {
+        key: to_array(f"{key:.80}" if key.isprintable() else ascii(key)[:80], value) for key, value in tensors.items()
+    }
     # A tensor may repeat a single number without end.
     if (size := sum(array.nbytes for array in arrays.values())) > max_bytes:
         raise ParamsError(f"{size} bytes of tensors, over the limit of {max_bytes}: raise max_bytes if you trust it")

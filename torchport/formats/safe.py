@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,11 +36,17 @@ def decode_safetensors(data: bytes) -> dict[str, Array]:
 
 
 def encode_safetensors(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """arrays, and what is told of them in the header."""
+    """arrays, and what is told of them in the header; equal ones make equal bytes."""
     from safetensors.numpy import save
 
     contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-    return bytes(save(contiguous, metadata=dict(metadata)))
+    content = save(contiguous, metadata=dict(metadata))
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(metadata)  # in its own order: save's is another one in every process
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[end:]
 
 
 def _array(name: str, dtype: str, shape: list[int], data: bytes) -> Array:
