@@ -141,6 +141,13 @@ def test_weights_that_are_for_other_data_are_refused(
         check_fits(network.params, np.zeros(shape, np.uint8), np.array(labels), *geometry)
 
 
+def test_fully_connected_weights_take_images_of_as_many_values() -> None:
+    params, labels = nr.TwoLayerNet(6, 3, 2).params, np.array([0, 1])
+    assert check_fits(params, np.zeros((2, 1, 2, 3), np.uint8), labels).name == "TwoLayerNet"
+    with pytest.raises(ValueError, match=r"for images of 6 values, got \(1, 2, 2\): give their data"):
+        check_fits(params, np.zeros((2, 1, 2, 2), np.uint8), labels)
+
+
 def assert_loads(path: Path, params: dict[str, Array]) -> None:
     found = load_weights(path)
     assert found.keys() == params.keys()
