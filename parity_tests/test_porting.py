@@ -205,6 +205,16 @@ def test_an_existing_target_is_replaced_on_demand_only(suffix: str, source: Path
         port(target, target, stride=2, pad=1, force=True)
 
 
+def test_a_runs_folder_is_its_weights(tmp_path: Path) -> None:
+    (model := tmp_path / "model.pt").write_bytes(
+        FORMATS[".pt"].encode(own_terms(".pt", "TwoLayerNet", weights("TwoLayerNet")), {})
+    )
+    port(tmp_path, tmp_path / "x.npz")
+    assert_same(load_weights(tmp_path / "x.npz"), weights("TwoLayerNet"))
+    with pytest.raises(ValueError, match="another file than the input"):
+        port(tmp_path, model, force=True)
+
+
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "suffix": ("model.h5", {}, r"must end in one of \.pkl, \.npz, \.pt, \.safetensors, \.onnx, got \.h5"),
     "no suffix": ("model", {}, "got no suffix"),

@@ -13,7 +13,7 @@ from numpy_ref.checks import Array
 from numpy_ref.files import check_target
 from numpy_ref.params import in_c_order, write_arrays
 from torchport.architectures import Architecture, recognise
-from torchport.formats import FORMATS, Format, read_stored
+from torchport.formats import FORMATS, Format, file_of, read_stored
 from torchport.onnx_files import INPUT, SUFFIX, check_packages, write_onnx
 from torchport.parity import Report, Setting
 from torchport.parity.cases import check_ports, seeded_batch
@@ -72,7 +72,7 @@ def port(
     """
     options = {"stride": stride, "pad": pad, "activation": activation}
     kind = _kind_of(target)
-    if check_target(target, source).exists() and not force:
+    if check_target(target, file_of(source)).exists() and not force:
         raise FileExistsError(f"{target} exists: give another name, or have it replaced with --force (force=True)")
     stored = read_stored(source)
     try:

@@ -52,7 +52,7 @@ def read_stored(path: str | Path, *, allow_nonfinite: bool = False) -> Stored:
     What a file is, its first bytes tell and not its name; nothing in it is run. ValueError (ParamsError), TypeError or
     OSError say what is wrong with it: NaN or infinity too, unless allowed.
     """
-    file = _model_of_run(Path(path)) if Path(path).is_dir() else Path(path)
+    file = file_of(path)
     data = read_file(file, MAX_BYTES)
     if data[:1] == b"\x08" and data[2:3] == b"\x12":
         raise ValueError(f"{file}: this is an ONNX file, which is only written: name the weights that it was made of")
@@ -100,7 +100,11 @@ def _order(array: Array) -> str:
     return ", ".join(kind for kind, is_so in kinds.items() if is_so) or "neither"
 
 
-def _model_of_run(folder: Path) -> Path:
+def file_of(path: str | Path) -> Path:
+    """The file of weights that path names: itself, or that of a run's folder. ValueError for any other folder."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return folder
     if (folder / MODEL).exists():
         return folder / MODEL
     if (folder / CONFIG).exists() and (folder / CHECKPOINT).exists():
