@@ -1,5 +1,8 @@
 """The NumPy reference: the CNN of Deep Learning from Scratch, chapter 7, under the book's own names."""
 
+from numpy_ref.classic import LocalResponseNormalization as LocalResponseNormalization
+from numpy_ref.classic import Subsampling as Subsampling
+from numpy_ref.classic import Tanh as Tanh
 from numpy_ref.deep import DeepConvNet as DeepConvNet
 from numpy_ref.dense import MultiLayerNet as MultiLayerNet
 from numpy_ref.dense import ThreeLayerNet as ThreeLayerNet

@@ -340,6 +340,9 @@ LAYERS: dict[str, Callable[[Arguments], tuple[Any, Array]]] = {
     "layers.BatchNormalization": lambda a: (nr.BatchNormalization(a.sizes(3), a.sizes(3)), a.array(4, 3)),
     "pooling.Pooling": lambda a: (nr.Pooling(2, 2, 1, 1), a.array(2, 1, 4, 5)),
     "pooling.AveragePooling": lambda a: (nr.AveragePooling(2, 2, 1, 1), a.array(2, 1, 4, 5)),
+    "classic.Tanh": lambda a: (nr.Tanh(), a.array(2, 3)),
+    "classic.Subsampling": lambda a: (nr.Subsampling(a.array(3), a.array(3)), a.array(2, 3, 4, 4)),
+    "classic.LocalResponseNormalization": lambda a: (nr.LocalResponseNormalization(), a.array(2, 3, 4, 4)),
 }
 
 
@@ -516,6 +519,13 @@ CALLS: dict[str, Call] = {
         differentiate(a.give(module), a.leaf(4, 3)) for module in (torchport.Dropout(), torchport.Dropout().eval())
     ],
     "torchport.layers.BatchNormalization.forward": normalize_port,
+    "torchport.layers.Subsampling.forward": lambda a: differentiate(
+        torchport.Subsampling(1).double(), a.leaf(2, 1, 4, 4)
+    ),
+    "numpy_ref.classic.Subsampling": lambda a: nr.Subsampling(a.array(3), a.array(3)),
+    "numpy_ref.classic.LocalResponseNormalization.neighbours": lambda a: nr.LocalResponseNormalization().neighbours(
+        a.array(2, 3, 4, 4)
+    ),
     "torchport.loss.softmax_with_loss": lambda a: [
         differentiate(torchport.softmax_with_loss, a.leaf(3, 4), a.give(torch.tensor(t)))
         for t in (a.labels(3), a.one_hot(3, 4))
@@ -726,6 +736,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.im2col.output_size",
         "torchport.layers.Dropout",
         "torchport.layers.BatchNormalization",
+        "torchport.layers.Subsampling",
+        "numpy_ref.classic.LocalResponseNormalization",
         "torchport.parity.calibration.*",
         "torchport.parity.cases.seeded_batch",
         "torchport.parity.cases.book_gradient_case",

@@ -219,6 +219,9 @@ KINDS = {
     "pooling": (nr.Pooling(3, 3, 2), (2, 2, 7, 7)),
     "average": (nr.AveragePooling(3, 3, 2), (2, 2, 7, 7)),
     "flatten": (nr.Flatten(), (2, 2, 3, 3)),
+    "tanh": (nr.Tanh(), (3, 4)),
+    "subsampling": (nr.Subsampling(np.ones(2), np.ones(2), 3, 3, 2), (2, 2, 7, 7)),
+    "response": (nr.LocalResponseNormalization(3, 0.3, 0.75, 1.0), (2, 5, 3, 3)),
 }
 
 

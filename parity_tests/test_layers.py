@@ -16,6 +16,7 @@ from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from torchport.parity import Row, Setting, check_loss
 from torchport.parity.cases import check_twin
+from torchport.twins import FACTORIES
 
 CONVOLUTIONS = {"conv2d": nn.Conv2d, "unfold": torchport.UnfoldConv2d}
 
@@ -93,6 +94,7 @@ def test_average_pooling(geometry: str, setting: Setting, rng: np.random.Generat
 ELEMENTWISE: dict[str, tuple[Callable[[], Layer], Callable[[], nn.Module]]] = {
     "relu": (nr.Relu, nn.ReLU),
     "sigmoid": (nr.Sigmoid, nn.Sigmoid),
+    "tanh": (nr.Tanh, nn.Tanh),
     "flatten": (nr.Flatten, nn.Flatten),
 }
 
@@ -103,6 +105,21 @@ def test_elementwise(name: str, zeros: bool, setting: Setting, rng: np.random.Ge
     layer, module = ELEMENTWISE[name][0](), ELEMENTWISE[name][1]()
     x = 10 * rng.standard_normal((4, 3, 5, 6))
     assert_parity(check_twin(layer, module, ties(x) if zeros else x, rng, setting))
+
+
+@pytest.mark.parametrize("name", ["subsampling", "overlapping", "AlexNet's", "strong", "one channel"])
+def test_the_classics_own_layers(name: str, setting: Setting, rng: np.random.Generator) -> None:
+    """LeNet's subsampling and AlexNet's normalisation, as from_reference makes them."""
+    scale, bias = rng.standard_normal((2, 6))
+    layers: dict[str, Layer] = {
+        "subsampling": nr.Subsampling(scale, bias),
+        "overlapping": nr.Subsampling(scale, bias, 3, 2, 1),
+        "AlexNet's": nr.LocalResponseNormalization(),
+        "strong": nr.LocalResponseNormalization(3, 0.5, 1.5, 0.1),
+        "one channel": nr.LocalResponseNormalization(1, 1.0),
+    }
+    layer, module = layers[name], FACTORIES[type(layers[name])](layers[name], "conv2d")
+    assert_parity(check_twin(layer, module, 5 * rng.standard_normal((3, 6, 7, 8)), rng, setting))
 
 
 @pytest.mark.parametrize(("n", "features", "outputs"), [(1, 1, 1), (1, 7, 3), (5, 4, 4), (32, 4320, 100)])

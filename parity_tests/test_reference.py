@@ -158,6 +158,9 @@ def make(layer: str, dtype: Any = np.float64) -> tuple[Any, Array]:
         ),
         "Pooling": lambda: (nr.Pooling(3, 3, 2, 1), image),
         "AveragePooling": lambda: (nr.AveragePooling(3, 2, 2, 1), image),
+        "Tanh": lambda: (nr.Tanh(), image),
+        "Subsampling": lambda: (nr.Subsampling(*rng.randn(2, 2).astype(dtype)), image),
+        "LocalResponseNormalization": lambda: (nr.LocalResponseNormalization(3, 0.3, 0.75, 1.5), image),
     }
     return layers[layer]()
 
@@ -165,6 +168,7 @@ def make(layer: str, dtype: Any = np.float64) -> tuple[Any, Array]:
 LAYERS = [
     *("Relu", "Sigmoid", "Flatten", "Affine", "Affine on images", "Dropout", "BatchNormalization"),
     *("BatchNormalization on images", "Convolution", "Pooling", "AveragePooling"),
+    *("Tanh", "Subsampling", "LocalResponseNormalization"),
 ]
 
 

@@ -6,6 +6,7 @@ from torchport.im2col import col2im as col2im
 from torchport.im2col import im2col as im2col
 from torchport.layers import BatchNormalization as BatchNormalization
 from torchport.layers import Dropout as Dropout
+from torchport.layers import Subsampling as Subsampling
 from torchport.layers import UnfoldConv2d as UnfoldConv2d
 from torchport.loss import SoftmaxWithLoss as SoftmaxWithLoss
 from torchport.loss import softmax_with_loss as softmax_with_loss

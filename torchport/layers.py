@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from numpy_ref.checks import check_int, check_number
 from numpy_ref.layers import BatchNormalization as ReferenceBatchNormalization
 from torchport.checks import check_floating, check_goes_with, check_tensor
-from torchport.im2col import im2col, output_size
+from torchport.im2col import im2col, output_size, pair
 
 
 class UnfoldConv2d(nn.Conv2d):
@@ -44,6 +44,27 @@ class UnfoldConv2d(nn.Conv2d):
                 f"dilation={self.dilation}, padding={self.padding!r}, padding_mode={self.padding_mode!r}: use nn.Conv2d"
             )
         return (self.stride[0], self.stride[1]), (self.padding[0], self.padding[1])
+
+
+class Subsampling(nn.Module):
+    """LeNet-5's trainable subsampling of channels maps: each window's sum times weight plus bias, (channels,) both.
+
+    input (N, channels, H, W). ValueError for another number of channels; TypeError for another dtype.
+    """
+
+    def __init__(self, channels: int, size: int | tuple[int, int] = 2, stride: int = 2) -> None:
+        super().__init__()
+        self.size, self.stride = pair("size", size), check_int("stride", stride, 1)
+        # The mean of a window, at first.
+        self.weight = nn.Parameter(torch.full((check_int("channels", channels, 1),), 1 / (self.size[0] * self.size[1])))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, input: Tensor) -> Tensor:
+        if check_tensor("input", input, ndim=4).shape[1] != len(self.weight):
+            raise ValueError(f"input must be (N, {len(self.weight)}, H, W), got shape {tuple(input.shape)}")
+        check_goes_with("input", input, self.weight)
+        sums = F.avg_pool2d(input, self.size, self.stride, divisor_override=1)
+        return sums * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class Dropout(nn.Module):

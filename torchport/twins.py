@@ -13,7 +13,7 @@ import numpy_ref as nr
 from numpy_ref.layers import Layer
 from numpy_ref.networks import Network
 from torchport.checks import check_device
-from torchport.layers import BatchNormalization, Dropout, UnfoldConv2d
+from torchport.layers import BatchNormalization, Dropout, Subsampling, UnfoldConv2d
 from torchport.states import layer_parameters, layer_statistics
 from torchport.weights import shared_dtype
 
@@ -117,6 +117,11 @@ def _pooling(kind: Callable[..., nn.Module], border: float) -> Factory:
     return make
 
 
+def _response_norm(layer: nr.LocalResponseNormalization, _: str) -> nn.Module:
+    # torch takes the mean of the squares where the paper has their sum.
+    return nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.exponent, layer.k)
+
+
 FACTORIES: dict[type, Factory] = {
     nr.Convolution: _convolution,
     nr.Pooling: _pooling(nn.MaxPool2d, -torch.inf),
@@ -125,6 +130,9 @@ FACTORIES: dict[type, Factory] = {
     nr.Flatten: lambda *_: nn.Flatten(),
     nr.Relu: lambda *_: nn.ReLU(),
     nr.Sigmoid: lambda *_: nn.Sigmoid(),
+    nr.Tanh: lambda *_: nn.Tanh(),
+    nr.Subsampling: lambda layer, _: Subsampling(len(layer.W), (layer.pool_h, layer.pool_w), layer.stride),
+    nr.LocalResponseNormalization: _response_norm,
     nr.Dropout: lambda layer, _: Dropout(layer.dropout_ratio),
     nr.BatchNormalization: lambda layer, _: BatchNormalization(len(layer.gamma), layer.momentum),
 }

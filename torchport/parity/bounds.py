@@ -10,6 +10,7 @@ exact: 0. Data is moved or selected; where pooling windows overlap, the sum rule
 exp: EXP_ULPS u for each exp or log: those of NumPy, of torch on CPUs and of CUDA (Programming Guide, mathematical
     functions) are within 2 units in the last place, 4 u. SIGMOID_ULPS u for 1 / (1 + exp(-x)): a sum and a quotient
     more.
+    TANH_ULPS u for tanh: within 2 units in the last place by the same sources. POWER_ULPS u for a power: within 4.
 normalise: two sums, and NORMALISE_ROUNDINGS elementwise operations on their results.
 
 u is the port's unit roundoff plus the float64 reference's; products in TensorFloat-32 have a larger one (setting.py).
@@ -36,6 +37,8 @@ EXACT, SUM, EXP, NORMALISE = "exact", "sum", "exp", "normalise"
 
 EXP_ULPS = 4
 SIGMOID_ULPS = EXP_ULPS + 2
+TANH_ULPS = 4
+POWER_ULPS = 8
 # In forward: x - mean, square, + eps, root, quotient, two products, + beta; backward has as many.
 NORMALISE_ROUNDINGS = 8
 
@@ -277,6 +280,89 @@ def _sigmoid_backward(layer: nr.Sigmoid, x: Near, dout: Near, a: Arithmetic) -> 
     return Limits(slope.size * dout.limit + slope.limit * np.abs(dout.value) + a.tiny, EXP)
 
 
+def _tanh_forward(layer: nr.Tanh, x: Near, a: Arithmetic) -> Array:
+    y = copy.copy(layer).forward(x.value)
+    # The slope is 1 - y^2 at x and changes by at most 0.77 per unit, the largest second derivative: 4 / 3^1.5.
+    return np.asarray((1 - y * y + 0.77 * x.limit) * x.limit + TANH_ULPS * a.u * np.abs(y) + a.tiny)
+
+
+def _tanh_backward(layer: nr.Tanh, x: Near, dout: Near, a: Arithmetic) -> Limits:
+    y = Near(copy.copy(layer).forward(x.value), _tanh_forward(layer, x, a))
+    value = 1 - y.value * y.value
+    # The square is rounded before the difference, which may be far smaller.
+    slope = Near(value, (2 * np.abs(y.value) + y.limit) * y.limit + a.u * (y.value**2 + 2 * value))
+    return Limits(slope.size * dout.limit + slope.limit * np.abs(dout.value) + a.tiny, EXP)
+
+
+# --- LeNet's subsampling and AlexNet's normalisation
+
+
+def _sums(layer: nr.Subsampling, x: Near, a: Arithmetic) -> Near:
+    """Of the windows, (N, C, OH, OW)."""
+    twin = copy.copy(layer)
+    twin.W, twin.b = np.ones_like(layer.W), np.zeros_like(layer.b)
+    value, passed, size = (twin.forward(each) for each in (x.value, x.limit, x.size))
+    return Near(value, passed + a.of_sum(layer.pool_h * layer.pool_w, size))
+
+
+def _subsampling_forward(layer: nr.Subsampling, x: Near, a: Arithmetic) -> Array:
+    sums, (scale, bias) = _sums(layer, x, a), (np.abs(each)[:, np.newaxis, np.newaxis] for each in (layer.W, layer.b))
+    return np.asarray(scale * sums.limit + 3 * a.u * (scale * sums.size + bias) + a.tiny)
+
+
+def _subsampling_backward(layer: nr.Subsampling, x: Near, dout: Near, a: Arithmetic) -> Limits:
+    sums, twin = _sums(layer, x, a), copy.copy(layer)
+    twin.W = np.abs(layer.W)
+    twin.forward(x.value)
+    # As many terms as windows overlap in an entry, and the product.
+    terms = -(-layer.pool_h // layer.stride) * -(-layer.pool_w // layer.stride) + 1
+    n, over = dout.value.size // dout.value.shape[1], (0, 2, 3)
+    passed_w = np.sum(dout.limit * sums.size + np.abs(dout.value) * sums.limit, axis=over)
+    grads = {
+        "W": passed_w + a.of_sum(n + 1, np.sum(dout.size * sums.size, axis=over)),
+        "b": dout.limit.sum(axis=over) + a.of_sum(n, dout.size.sum(axis=over)),
+    }
+    return Limits(twin.backward(dout.limit) + a.of_sum(terms, twin.backward(dout.size)), SUM, grads)
+
+
+def _base(layer: nr.LocalResponseNormalization, x: Near, a: Arithmetic) -> Near:
+    """What is raised to a power; the limit is relative to it."""
+    square = Near(x.value**2, (2 * np.abs(x.value) + x.limit) * x.limit)
+    limit = layer.neighbours(square.limit) + a.of_sum(layer.size + 3, layer.neighbours(x.size**2))
+    value = layer.k + layer.alpha * layer.neighbours(square.value)
+    relative = layer.alpha * limit / value + 2 * a.u
+    return Near(value, np.where(relative < 0.5, relative, 0.5))
+
+
+def _power(base: Near, exponent: float, a: Arithmetic) -> Near:
+    """base to the power of -exponent, its limit relative too: as (1 - r)^-exponent - 1 is the larger side."""
+    moved = np.expm1(-exponent * np.log1p(-base.limit))
+    relative = np.where(base.limit < 0.5, moved + POWER_ULPS * a.u * (1 + moved), UNKNOWN)
+    return Near(base.value**-exponent, relative)
+
+
+def _response_forward(layer: nr.LocalResponseNormalization, x: Near, a: Arithmetic) -> Array:
+    power = _power(_base(layer, x, a), layer.exponent, a)
+    return np.asarray(power.value * (x.size * (power.limit + 2 * a.u) + x.limit) + a.tiny)
+
+
+def _response_backward(layer: nr.LocalResponseNormalization, x: Near, dout: Near, a: Arithmetic) -> Limits:
+    # scaled = dout * power, and each term of the sums scaled * x / base, whose factors torch multiplies in another
+    # order: six roundings each.
+    base = _base(layer, x, a)
+    power = _power(base, layer.exponent, a)
+    further = _power(base, layer.exponent + 1, a)
+    scaled = power.value * (dout.limit * (1 + power.limit) + dout.size * (power.limit + 6 * a.u))
+    size = dout.size * x.size * further.value * (1 + further.limit)
+    moved = (dout.limit * x.size + np.abs(dout.value) * x.limit) * further.value * (1 + further.limit)
+    moved = moved + dout.size * x.size * further.value * (further.limit + 6 * a.u)
+    through_sums = layer.neighbours(moved) + a.of_sum(layer.size, layer.neighbours(size))
+    factor = 2 * layer.alpha * layer.exponent
+    passed = factor * (x.limit * layer.neighbours(size) + x.size * (through_sums + 4 * a.u * layer.neighbours(size)))
+    whole = dout.size * power.value * (1 + power.limit) + factor * x.size * layer.neighbours(size)
+    return Limits(scaled + passed + 2 * a.u * whole + a.tiny, NORMALISE)
+
+
 def loss_limits(x: Near, labels: Array, a: Arithmetic) -> tuple[float, Array]:
     """Limits of SoftmaxWithLoss's value, and of its gradient (N, C), on logits x (N, C) against labels (N,)."""
     n, classes = x.value.shape
@@ -306,6 +392,9 @@ RULES: dict[type, Rule] = {
     nr.AveragePooling: Rule(SUM, _average_forward, _average_backward),
     nr.Flatten: Rule(EXACT, _flatten_forward, _flatten_backward),
     nr.Sigmoid: Rule(EXP, _sigmoid_forward, _sigmoid_backward),
+    nr.Tanh: Rule(EXP, _tanh_forward, _tanh_backward),
+    nr.Subsampling: Rule(SUM, _subsampling_forward, _subsampling_backward),
+    nr.LocalResponseNormalization: Rule(NORMALISE, _response_forward, _response_backward),
     nr.Dropout: Rule(EXACT, _dropout_forward, _dropout_backward),
     nr.BatchNormalization: Rule(NORMALISE, _norm_forward, _norm_backward),
 }

@@ -16,7 +16,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array, recorded
 from numpy_ref.optimizers import EPS
 from torchport.im2col import im2col
-from torchport.layers import BatchNormalization, Dropout
+from torchport.layers import BatchNormalization, Dropout, Subsampling
 from torchport.loss import softmax_with_loss
 from torchport.optimizers import BookAdam, make_optimizer
 from torchport.parity.bounds import EXACT
@@ -372,6 +372,52 @@ class _PassesAtZero(nn.Module):
         return only_value(x.relu(), x * (x >= 0))
 
 
+def _subsampled(change: Callable[[nn.Module], object]) -> Callable[[np.random.Generator], tuple[Any, nn.Module, Array]]:
+    """LeNet's subsampling, whose module change spoils."""
+
+    def make(rng: np.random.Generator) -> tuple[Any, nn.Module, Array]:
+        module = Subsampling(3)
+        change(module)
+        return nr.Subsampling(*rng.standard_normal((2, 3))), module, rng.standard_normal((2, 3, 6, 6))
+
+    return make
+
+
+def _quartered(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0] / 4,)
+
+
+def _maximum(module: Any, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+    return F.max_pool2d(inputs[0], 2) * module.weight[:, None, None] + module.bias[:, None, None]
+
+
+class _Computing(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.function(input)
+
+
+def _normalised(function: Callable[[Tensor], Tensor]) -> Callable[[np.random.Generator], tuple[Any, nn.Module, Array]]:
+    """AlexNet's normalisation, for which function passes; with an alpha that shows on numbers around 1."""
+    return lambda rng: (
+        nr.LocalResponseNormalization(5, 0.1),
+        _Computing(function),
+        rng.standard_normal((2, 8, 4, 4)),
+    )
+
+
+def _alexnet_base(x: Tensor) -> Tensor:
+    around = F.pad(x * x, (0, 0, 0, 0, 2, 2))
+    return 2 + 0.1 * sum((around[:, start : start + x.shape[1]] for start in range(5)), torch.zeros_like(x))
+
+
+def _over_pixels(x: Tensor) -> Tensor:
+    return x / (2 + 0.1 * 25 * F.avg_pool2d(x * x, 5, 1, 2)) ** 0.75
+
+
 LAYERS = [
     in_layer("batch normalisation with unbiased variance", _norm(_Unbiased)),
     in_layer("batch normalisation with torch's eps", _norm(_LargerEps)),
@@ -383,6 +429,12 @@ LAYERS = [
     in_layer("prediction without dropout's factor", _dropped(_Unscaled(0.4))),
     in_layer("dropout rescaled", _dropped(_Rescaled(0.4))),
     in_layer("dropout keeps what it should drop", _dropped(_Inverted(0.4))),
+    in_layer("tanh that is a sigmoid", lambda rng: (nr.Tanh(), nn.Sigmoid(), rng.standard_normal((6, 5)))),
+    in_layer("subsampling by the mean", _subsampled(lambda module: module.register_forward_pre_hook(_quartered))),
+    in_layer("subsampling by the maximum", _subsampled(lambda module: module.register_forward_hook(_maximum))),
+    in_layer("response normalised by torch's alpha", _normalised(lambda x: F.local_response_norm(x, 5, 0.1, 0.75, 2))),
+    in_layer("response normalised over pixels", _normalised(_over_pixels)),
+    in_layer("response normalised by constants", _normalised(lambda x: x / _alexnet_base(x).detach() ** 0.75)),
     in_layer("sigmoid with another slope", lambda rng: (nr.Sigmoid(), _SlopeOfTanh(), rng.standard_normal((6, 5)))),
     in_layer(
         "padding wins the maximum",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -70,6 +72,18 @@ def local_device(device: str) -> str:
     return f"cuda:{number}"
 
 
+def _leave() -> None:
+    """All together, and after whatever holds on to the group: a process that leaves first may abort in its threads.
+
+    But soon, where another one has failed and will not come.
+    """
+    gc.collect()
+    if dist.get_backend() == "gloo":
+        with suppress(RuntimeError):
+            dist.monitored_barrier(timeout=timedelta(seconds=10))
+    dist.destroy_process_group()
+
+
 def join(device: torch.device) -> Ranks:
     """This process among torchrun's: NCCL between GPUs, gloo between CPUs.
 
@@ -81,5 +95,5 @@ def join(device: torch.device) -> Ranks:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(dist.destroy_process_group)
+        atexit.register(_leave)
     return Ranks(dist.get_rank(), dist.get_world_size())
