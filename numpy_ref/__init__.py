@@ -1,5 +1,6 @@
 """The NumPy reference: the CNN of Deep Learning from Scratch, chapter 7, under the book's own names."""
 
+from numpy_ref.alexnet import AlexNet as AlexNet
 from numpy_ref.classic import LocalResponseNormalization as LocalResponseNormalization
 from numpy_ref.classic import Subsampling as Subsampling
 from numpy_ref.classic import Tanh as Tanh
@@ -35,6 +36,7 @@ from numpy_ref.layers import Pooling as Pooling
 from numpy_ref.layers import Relu as Relu
 from numpy_ref.layers import Sigmoid as Sigmoid
 from numpy_ref.layers import SoftmaxWithLoss as SoftmaxWithLoss
+from numpy_ref.lenet import LeNet5 as LeNet5
 from numpy_ref.networks import Network as Network
 from numpy_ref.networks import SimpleConvNet as SimpleConvNet
 from numpy_ref.optimizers import SGD as SGD

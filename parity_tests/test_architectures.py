@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import numpy_ref as nr
+from numpy_ref.alexnet import ONES, alexnet_sizes
 from numpy_ref.checks import Array
 from numpy_ref.deep import DEFAULT_CONV_PARAMS
 from torchport.architectures import recognise
@@ -44,12 +45,20 @@ NETWORKS: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...], int]] = {
     "MultiLayerNet, chapter 6": (lambda: nr.MultiLayerNet(784, [100] * 4, 10), (8, 784), 10),
     "MultiLayerNet with sigmoid": (lambda: nr.MultiLayerNet(9, (8, 8, 7), 4, "sigmoid", "xavier"), (8, 9), 4),
     "MultiLayerNet without hidden layers": (lambda: nr.MultiLayerNet(9, [], 4), (1, 9), 4),
+    "LeNet5": (nr.LeNet5, (2, 1, 28, 28), 10),
+    "LeNet5, average and sigmoid": (
+        lambda: nr.LeNet5((2, 12, 12), 3, "average", "sigmoid"),
+        (4, 2, 12, 12),
+        3,
+    ),
+    "AlexNet, a 32nd as wide": (lambda: nr.AlexNet((3, 67, 67), 7, 1 / 32), (2, 3, 67, 67), 7),
 }
 
 
 # Without convolutions, both twins are one.
 @pytest.mark.parametrize(
-    ("name", "conv"), [(name, conv) for name in NETWORKS for conv in CONVOLUTIONS if "Conv" in name or conv == "conv2d"]
+    ("name", "conv"),
+    [(name, conv) for name in NETWORKS for conv in CONVOLUTIONS if "Layer" not in name or conv == "conv2d"],
 )
 def test_the_twin_agrees(name: str, conv: str, setting: Setting) -> None:
     make, shape, classes = NETWORKS[name]
@@ -64,7 +73,7 @@ def test_the_twin_agrees(name: str, conv: str, setting: Setting) -> None:
         layer, attribute = key.split(".")
         assert {("local", layer, f"grad_{attribute}"), ("end-to-end", layer, f"grad_{attribute}")} <= rows
     predictions = {("local", "dropout1", "prediction"), ("local", "dropout2", "prediction")}
-    assert ("Deep" in name) == (predictions | {("end-to-end", "network", "prediction")} <= rows)
+    assert ("Deep" in name or "Alex" in name) == (predictions | {("end-to-end", "network", "prediction")} <= rows)
 
 
 # --- How they start
@@ -126,6 +135,37 @@ def test_the_deep_networks_loss_has_dropout_as_the_books() -> None:
     assert loss != nets[2].loss(x, t, train_flg=False)
 
 
+def test_lenets_layers_are_the_papers() -> None:
+    """Of 32 x 32 pixels: the sizes of its figure 2, and the trained parameters of its section II.B up to F6.
+
+    But for C3, which sees all six maps here (2,416 instead of 1,516), and the affine output.
+    """
+    net, x, shapes = nr.LeNet5(), np.zeros((1, 1, 28, 28)), []
+    for name, layer in net.layers.items():
+        x = layer.forward(x)
+        shapes += [x.shape[1:]] if not name.startswith("Tanh") else []
+    assert shapes == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120,), (84,), (10,)]
+    counts = [net.params[f"W{k}"].size + net.params[f"b{k}"].size for k in range(1, 8)]
+    assert counts == [156, 12, 2416, 32, 48120, 10164, 850]
+    kinds = "Convolution Tanh Subsampling Tanh Convolution Tanh Subsampling Tanh Affine Tanh Affine Tanh Affine"
+    assert [type(layer).__name__ for layer in net.layers.values()] == kinds.split()
+    kinds = "Convolution Sigmoid AveragePooling Convolution Sigmoid AveragePooling Affine Sigmoid Affine Sigmoid Affine"
+    average = nr.LeNet5(subsampling="average", activation="sigmoid")
+    assert [type(layer).__name__ for layer in average.layers.values()] == kinds.split()
+
+
+def test_alexnets_layers_are_the_papers() -> None:
+    """Its figure 2, in one stream: the split halves what the second, fourth and fifth convolution see."""
+    shapes = alexnet_sizes()
+    weights = [(96, 3, 11, 11), (256, 96, 5, 5), (384, 256, 3, 3), (384, 384, 3, 3), (256, 384, 3, 3)]
+    assert [shapes[f"W{k}"] for k in range(1, 9)] == [*weights, (9216, 4096), (4096, 4096), (4096, 1000)]
+    net = nr.AlexNet((3, 67, 67), width=1 / 64)
+    norms = [f"Conv{k} Relu{k} Norm{k} Pool{k}" for k in (1, 2)]
+    rest = "Conv3 Relu3 Conv4 Relu4 Conv5 Relu5 Pool5 Affine1 Relu6 Dropout1 Affine2 Relu7 Dropout2 Affine3"
+    assert list(net.layers) == " ".join([*norms, rest]).split()
+    assert [name for name, value in net.params.items() if value.all() and name[0] == "b"] == list(ONES)
+
+
 SMALL: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...]]] = {
     "DeepConvNet": (lambda: deep(4, 2, 3, 3), (3, 1, 4, 4)),
     "TwoLayerNet": (lambda: nr.TwoLayerNet(5, 4, 3), (3, 5)),
@@ -160,6 +200,19 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: nr.MultiLayerNet(1, [], 1, weight_init_std="lecun"),
         ValueError,
         "he, sigmoid, xavier, got 'lecun'",
+    ),
+    "LeNet's subsampling": (lambda: nr.LeNet5(subsampling="max"), ValueError, "one of trainable, average, got 'max'"),
+    "LeNet's activation": (lambda: nr.LeNet5(activation="relu"), ValueError, "one of tanh, sigmoid, got 'relu'"),
+    "LeNet's image": (lambda: nr.LeNet5((1, 29, 29)), ValueError, "must be even for 2x2 pooling, got 29x29"),
+    "AlexNet's image": (lambda: nr.AlexNet((3, 71, 71)), ValueError, "71 pixels does not fit: 67 [+] 32 k do"),
+    "AlexNet's stride": (lambda: nr.AlexNet((3, 224, 224)), ValueError, "leaves 1 image rows unseen"),
+    "AlexNet's width": (lambda: nr.AlexNet(width=0), ValueError, "width must be above 0, got 0"),
+    "LRN's size": (lambda: nr.LocalResponseNormalization(4), ValueError, "size must be odd, .* got 4"),
+    "LRN's k": (lambda: nr.LocalResponseNormalization(k=0), ValueError, "k must be above 0, got 0"),
+    "subsampling's maps": (
+        lambda: nr.Subsampling(np.ones(2), np.ones(2)).forward(np.ones((1, 3, 4, 4))),
+        ValueError,
+        r"x must be \(N, 2, H, W\), got shape \(1, 3, 4, 4\)",
     ),
     "negative scale": (
         lambda: nr.TwoLayerNet(1, 1, 1, -0.1),
@@ -242,6 +295,24 @@ KNOWN: dict[str, tuple[Callable[[], nr.Network], dict[str, Any], str, str]] = {
         {},
         "MultiLayerNet(input_size=8, output_size=8, hidden_size_list=[8, 8], activation='relu')",
         "may be sigmoid",
+    ),
+    "LeNet-5": (
+        nr.LeNet5,
+        {},
+        "LeNet5(input_dim=(1, 28, 28), output_size=10, subsampling='trainable', activation='tanh')",
+        "may be sigmoid",
+    ),
+    "LeNet-5 without trained subsampling": (
+        lambda: nr.LeNet5((3, 32, 32), 4, "average", "sigmoid"),
+        {"activation": "sigmoid"},
+        "LeNet5(input_dim=(3, 32, 32), output_size=4, subsampling='average', activation='sigmoid')",
+        "",
+    ),
+    "AlexNet": (
+        lambda: nr.AlexNet((2, 67, 67), 4, 1 / 64),
+        {},
+        "AlexNet(input_dim=(2, 67, 67), output_size=4, width=0.015625)",
+        "the paper's strides",
     ),
     "one layer": (
         lambda: nr.MultiLayerNet(9, [], 4),
@@ -354,7 +425,7 @@ REFUSED: dict[str, tuple[Callable[[], nr.Network], dict[str, Any], type[Exceptio
     "stride": (nr.ThreeLayerNet, {"stride": 2}, ValueError, r"stride and pad \(2, 0\) cannot be MultiLayerNet's"),
     "pad": (lambda: deep(4, 1, 1, 2), {"pad": 1}, ValueError, r"\(1, 1\) cannot be DeepConvNet's: leave it out"),
     "sigmoid": (nr.SimpleConvNet, {"activation": "sigmoid"}, ValueError, "'sigmoid' cannot be SimpleConvNet's"),
-    "tanh": (nr.ThreeLayerNet, {"activation": "tanh"}, ValueError, "one of relu, sigmoid or None, got 'tanh'"),
+    "tanh": (nr.ThreeLayerNet, {"activation": "tanh"}, ValueError, "activation 'tanh' cannot be"),
     "no image": (nr.SimpleConvNet, {"pad": 20}, ValueError, "no SimpleConvNet with stride 1 and pad 20 has W1"),
     "a half": (nr.SimpleConvNet, {"stride": 0.5}, TypeError, "stride must be an integer, got 0.5"),
 }

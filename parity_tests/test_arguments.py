@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 import torchport
-from numpy_ref import checks, deep, functions, networks, npz, optimizers, params, pickled_arrays
+from numpy_ref import alexnet, checks, deep, functions, lenet, networks, npz, optimizers, params, pickled_arrays
 from numpy_ref.checks import Array
 from numpy_ref.im2col import pad_image
 from numpy_ref.layers import Layer
@@ -457,6 +457,10 @@ CALLS: dict[str, Call] = {
     "numpy_ref.deep.deep_convnet_sizes": lambda a: deep.deep_convnet_sizes(
         (1, 4, 4), a.give(deep.DEFAULT_CONV_PARAMS), 3, 4
     ),
+    "numpy_ref.lenet.LeNet5": lambda a: nr.LeNet5(a.give((1, 12, 12)), 2),
+    "numpy_ref.lenet.lenet5_sizes": lambda a: lenet.lenet5_sizes(a.give((1, 12, 12))),
+    "numpy_ref.alexnet.AlexNet": lambda a: nr.AlexNet(a.give((1, 67, 67)), 2, 1 / 64),
+    "numpy_ref.alexnet.alexnet_sizes": lambda a: alexnet.alexnet_sizes(a.give((1, 67, 67))),
     "numpy_ref.dense.MultiLayerNet": lambda a: nr.MultiLayerNet(4, a.give([3]), 2),
     "numpy_ref.dense.ThreeLayerNet": lambda a: nr.ThreeLayerNet(4, a.give([3, 2]), 2),
     "numpy_ref.networks.SimpleConvNet": lambda a: nr.SimpleConvNet(**a.give(SIZES)),
@@ -681,6 +685,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "numpy_ref.checks.check_int",
         "numpy_ref.dense.TwoLayerNet",
         "numpy_ref.networks.pooled_size",
+        "numpy_ref.alexnet.scaled",
         "numpy_ref.checks.check_number",
         "torchport.checks.check_device",
         "torchport.checks.check_floating_dtype",

@@ -50,6 +50,7 @@ NETWORKS: dict[str, tuple[Callable[[], nr.Network], dict[str, Any]]] = {
     "TwoLayerNet": (lambda: nr.TwoLayerNet(9, 5, 4, activation="sigmoid"), {"activation": "sigmoid"}),
     "ThreeLayerNet": (nr.ThreeLayerNet, {}),
     "MultiLayerNet": (lambda: nr.MultiLayerNet(6, [6, 6, 6], 6), {}),
+    "LeNet5": (lambda: nr.LeNet5((1, 12, 12), 3, activation="sigmoid"), {"activation": "sigmoid"}),
 }
 
 
@@ -103,9 +104,8 @@ def assert_predicts(example: str, name: str) -> None:
     """example prints the class that the reference predicts for zeros."""
     network, printed = NETWORKS[name][0](), io.StringIO()
     network.set_params(weights(name))
-    shape = (
-        (2, 11, 11) if name == "SimpleConvNet" else (1, 4, 4) if name == "DeepConvNet" else (len(weights(name)["W1"]),)
-    )
+    images = {"SimpleConvNet": (2, 11, 11), "DeepConvNet": (1, 4, 4), "LeNet5": (1, 12, 12)}
+    shape = images.get(name, (len(weights(name)["W1"]),))
     assert example.count("\n") == 2
     with contextlib.redirect_stdout(printed):
         exec(example, {})

@@ -175,7 +175,7 @@ def test_the_architecture_has_every_layer_and_parameter(network: nr.Network) -> 
     boxes = subjects.boxes(subject)
     assert [box.name for box in boxes] == ["input", *(name.lower() for name in network.layers), "softmax"]
     assert boxes[-1].shape == (10,)
-    assert boxes[0].shape == subject.input_shape
+    assert boxes[0].shape == subject.architecture.input_shape
     figure = figures.architecture(boxes, "title")
     total = sum(value.size for value in network.params.values())
     assert figure.get_suptitle() == f"title: {total:,} parameters"

@@ -12,13 +12,17 @@ import torch
 from torch import nn
 
 import numpy_ref as nr
+from numpy_ref import alexnet, lenet
 from numpy_ref.checks import Array, check_int, check_mapping
 from numpy_ref.deep import DEFAULT_CONV_PARAMS, deep_convnet_sizes
-from numpy_ref.dense import ACTIVATIONS
+from numpy_ref.dense import ACTIVATIONS as DENSE_ACTIVATIONS
 from numpy_ref.networks import Network, check_same_layout
 from torchport.networks import SimpleConvNet
 from torchport.twins import from_reference
 from torchport.weights import architecture, shared_dtype
+
+# Of any network: what recognise may be told.
+ACTIVATIONS = tuple(dict.fromkeys((*DENSE_ACTIVATIONS, *lenet.ACTIVATIONS)))
 
 NETWORKS: dict[str, Callable[..., Network]] = {
     "SimpleConvNet": nr.SimpleConvNet,
@@ -26,10 +30,20 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "TwoLayerNet": nr.TwoLayerNet,
     "ThreeLayerNet": nr.ThreeLayerNet,
     "MultiLayerNet": nr.MultiLayerNet,
+    "LeNet5": nr.LeNet5,
+    "AlexNet": nr.AlexNet,
 }
 
-# The weights' axes, in order: 4 for a convolution, 2 for Affine.
-CONVOLUTIONAL = {"SimpleConvNet": (4, 2, 2), "DeepConvNet": (4, 4, 4, 4, 4, 4, 2, 2)}
+AVERAGING = "LeNet5 with average subsampling"
+
+# The weights' axes, in order: 4 for a convolution, 1 for a trained subsampling, 2 for Affine.
+CONVOLUTIONAL = {
+    "SimpleConvNet": (4, 2, 2),
+    "DeepConvNet": (4, 4, 4, 4, 4, 4, 2, 2),
+    "LeNet5": (4, 1, 4, 1, 2, 2, 2),
+    AVERAGING: (4, 4, 2, 2, 2),
+    "AlexNet": (4, 4, 4, 4, 4, 2, 2, 2),
+}
 
 CHAPTER_3 = [784, 50, 100, 10]  # the sizes of the trained parameters that come with it
 
@@ -87,8 +101,8 @@ def recognise(
 
     Three things leave no trace there. stride and pad of a SimpleConvNet's convolution: others mean another image size.
     Those of a DeepConvNet are taken to be the book's. activation of a fully connected network, "relu" or "sigmoid":
-    None is chapter 3's sigmoid for its sizes, 784-50-100-10, and relu for all others. And whether a square weight is
-    transposed.
+    None is chapter 3's sigmoid for its sizes, 784-50-100-10, and relu for all others; of a LeNet5, "tanh" or "sigmoid",
+    for which None is tanh. And whether a square weight is transposed.
 
     ValueError for anything else, which lists the arrays and says what the nearest network has otherwise, and for an
     argument that such a network does not have; TypeError for dtypes other than float16, float32, float64, or several.
@@ -105,10 +119,18 @@ def recognise(
     if differences[nearest]:
         raise _unknown(params, nearest, differences[nearest])
     if nearest == dense:
+        _refuse_option("activation", activation, [None, *DENSE_ACTIVATIONS], nearest)
         _refuse_option("stride and pad", (stride, pad), [(1, 0)], nearest)
         outputs = [params[f"W{number}"].shape[1] for number in range(1, len(weights) + 1)]
         return _fully_connected([len(params["W1"]), *outputs], activation)
+    if nearest in ("LeNet5", AVERAGING):
+        _refuse_option("stride and pad", (stride, pad), [(1, 0)], nearest)
+        _refuse_option("activation", activation, [None, *lenet.ACTIVATIONS], nearest)
+        return _lenet5(params, activation)
     _refuse_option("activation", activation, [None, "relu"], nearest)
+    if nearest == "AlexNet":
+        _refuse_option("stride and pad", (stride, pad), [(1, 0)], nearest)
+        return _alexnet(params)
     if nearest == "DeepConvNet":
         _refuse_option("stride and pad", (stride, pad), [(1, 0)], nearest)
         return _deep_convnet(params)
@@ -164,6 +186,33 @@ def _deep_convnet(params: Mapping[str, Array]) -> Architecture:
     )
 
 
+def _lenet5(params: Mapping[str, Array], activation: str | None) -> Architecture:
+    trainable = params["W2"].ndim == 1
+    rows = params["W5" if trainable else "W3"].shape[0]
+    # Back through two poolings and convolutions, of which the first has a pad.
+    side = 2 * (2 * math.isqrt(rows // lenet.FILTERS[1]) + 4) + 4 - 2 * lenet.PAD
+    sizes: dict[str, Any] = {
+        "input_dim": (params["W1"].shape[1], side, side),
+        "output_size": params["b7" if trainable else "b5"].size,
+        "subsampling": "trainable" if trainable else "average",
+    }
+    check_same_layout(params, lenet.lenet5_sizes(**sizes))
+    note = "" if activation else f"tanh is taken, it may be sigmoid: {NO_TRACE}"
+    return Architecture("LeNet5", {**sizes, "activation": activation or "tanh"}, note)
+
+
+def _alexnet(params: Mapping[str, Array]) -> Architecture:
+    side = math.isqrt(params["W6"].shape[0] // len(params["W5"]))
+    sizes: dict[str, Any] = {
+        # Back through three poolings and the first convolution: the others leave the size as it is.
+        "input_dim": (params["W1"].shape[1], *(2 * [(2 * (2 * (2 * side + 1) + 1) + 1 - 1) * 4 + 11])),
+        "output_size": params["b8"].size,
+        "width": params["b6"].size / alexnet.HIDDEN,
+    }
+    check_same_layout(params, alexnet.alexnet_sizes(**sizes))
+    return Architecture("AlexNet", sizes, "the paper's strides and pads are taken: they leave no trace")
+
+
 def _differences(params: Mapping[str, Array], axes: Sequence[int]) -> list[str]:
     """What keeps params from being those of convolutions and Affine layers in this order."""
     expected = [f"{kind}{number}" for number in range(1, len(axes) + 1) for kind in "Wb"]
@@ -176,7 +225,7 @@ def _differences(params: Mapping[str, Array], axes: Sequence[int]) -> list[str]:
             found += [] if weight is None else [f"W{number} {weight.shape} should have {ndim} axes, none of them empty"]
             before = None
             continue
-        outputs, inputs = weight.shape[:2] if ndim == 4 else weight.shape[::-1]
+        outputs, inputs = weight.shape[:2] if ndim == 4 else weight.shape[::-1] if ndim == 2 else 2 * weight.shape
         if ndim == 2 and bias is not None and bias.shape == (inputs,) != (outputs,):
             found.append(f"W{number} {weight.shape} is transposed: Affine's are (inputs, outputs)")
             outputs, inputs = inputs, outputs
@@ -198,7 +247,7 @@ def _other_kinds(params: Mapping[str, Array], axes: Sequence[int]) -> int:
 
 def _fits(inputs: int, ndim: int, ndim_before: int, outputs: int) -> bool:
     """Whether a layer takes that many inputs after one with so many outputs: an Affine takes a convolution's pixels."""
-    if ndim_before == ndim:
+    if ndim_before == ndim or ndim != 2:
         return inputs == outputs
     return inputs >= outputs and outputs * math.isqrt(inputs // outputs) ** 2 == inputs
 

@@ -17,8 +17,8 @@ from torchport.weights import MODULE_ATTRIBUTES, in_torch_terms, shared_dtype, t
 # What BatchNormalization keeps besides its parameters, under one name on both sides: buffers of the module.
 STATISTICS = ("running_mean", "running_var")
 
-# The parameters of the book's networks, which have convolutions first, then Affine layers.
-_BOOK_KEY = re.compile(r"(conv|affine)([1-9]\d{0,3})\.(weight|bias)")
+# The parameters of the book's networks: convolutions first, perhaps each with a trained subsampling, then Affine.
+_BOOK_KEY = re.compile(r"(conv|subsample|affine)([1-9]\d{0,3})\.(weight|bias)")
 
 
 def layer_parameters(layer: Layer) -> dict[str, Array]:
@@ -71,9 +71,11 @@ def to_book_terms(arrays: Mapping[str, Array]) -> dict[str, Array]:
             f"affine1.weight, affine1.bias and so on"
         )
     parts = {key: match.groups() for key, match in found.items() if match}
-    convolutions = max((int(number) for kind, number, _ in parts.values() if kind == "conv"), default=0)
+    last = {kind: max((int(n) for k, n, _ in parts.values() if k == kind), default=0) for kind in ("conv", "subsample")}
+    step = 2 if last["subsample"] else 1  # conv1, subsample1, conv2, subsample2
+    starts = {"conv": 1 - step, "subsample": 0, "affine": sum(last.values())}
     places = {
-        key: (int(number) + convolutions * (kind == "affine"), "Wb"[own == "bias"])
+        key: (starts[kind] + int(number) * (1 if kind == "affine" else step), "Wb"[own == "bias"])
         for key, (kind, number, own) in parts.items()
     }
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +34,6 @@ class Subject:
         """A NumPy network with copies of the weights."""
         return self.architecture.reference(self.params)
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Of one sample: (C, H, W), or (features,)."""
-        arguments = {**_defaults(self.architecture.name), **self.architecture.arguments}
-        return tuple(arguments["input_dim"]) if "input_dim" in arguments else (arguments["input_size"],)
-
 
 def load_subject(path: str | Path, stride: int = 1, pad: int = 0) -> Subject:
     """The network whose weights are in path: a params.pkl, a .pt file or a run's folder.
@@ -56,7 +49,8 @@ def seeded_subject(seed: int = 0, like: Architecture | None = None) -> Subject:
     like = Architecture(DEFAULT) if like is None else like
     rng = np.random.RandomState(check_int("seed", seed, 0))
     params = NETWORKS[like.name](**like.arguments, rng=rng).params
-    return Subject(like, params, f"start of seed {seed}, nothing learned")
+    found = like if like.arguments else recognise(params)
+    return Subject(found, params, f"start of seed {seed}, nothing learned")
 
 
 def start_of(path: str | Path, learned: Subject, seed: int | None = None) -> Subject:
@@ -122,7 +116,7 @@ def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, 
 
 def boxes(subject: Subject) -> list[Box]:
     """The input, each layer and the softmax, with shapes and numbers of parameters."""
-    shape = subject.input_shape
+    shape = subject.architecture.input_shape
     network = subject.network
     found = outputs(network, np.zeros((1, *shape)))
     sizes = dict.fromkeys(network.layers, 0)
@@ -150,14 +144,12 @@ DESCRIPTIONS: dict[type, Callable[[Any], str]] = {
     ),
     nr.Pooling: lambda layer: f"max of {_window(layer)}",
     nr.AveragePooling: lambda layer: f"mean of {_window(layer)}",
+    nr.Subsampling: lambda layer: f"sum of {_window(layer)}, scaled",
+    nr.LocalResponseNormalization: lambda layer: f"over {layer.size} channels",
     nr.Affine: lambda layer: f"{layer.W.shape[0]} to {layer.W.shape[1]}",
     nr.Relu: lambda layer: "max(0, x)",
     nr.Dropout: lambda layer: f"ratio {layer.dropout_ratio}, in training",
 }
-
-
-def _defaults(name: str) -> dict[str, Any]:
-    return {key: value.default for key, value in inspect.signature(NETWORKS[name]).parameters.items()}
 
 
 def _listed(names: Mapping[str, object] | Sequence[str]) -> str:

@@ -388,7 +388,8 @@ def _quartered(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 
 def _maximum(module: Any, inputs: tuple[Tensor], _: Tensor) -> Tensor:
-    return F.max_pool2d(inputs[0], 2) * module.weight[:, None, None] + module.bias[:, None, None]
+    found: Tensor = F.max_pool2d(inputs[0], 2) * module.weight[:, None, None] + module.bias[:, None, None]
+    return found
 
 
 class _Computing(nn.Module):
