@@ -108,6 +108,13 @@ def test_report_says_no_parity_with_status_1(run: Run, monkeypatch: pytest.Monke
     assert "parity: conv2d in float64 on cpu" in done.stdout
 
 
+def test_report_on_another_network(run: Run) -> None:
+    done = run("parity_report", "--network", "LeNet5", "--batch-size", "2", "--dtype", "float64")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"local +subsample2 +grad_weight .* ok", done.stdout)
+    assert done.stdout.endswith("\nPARITY\n")
+
+
 def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
     done = run_alone("parity_report", "--params", book_params, "--data-dir", data_dir)
     assert (done.returncode, done.stderr) == (0, "")
@@ -362,6 +369,9 @@ def assert_refused(done: Done, says: str) -> None:
         (["gradient_check", "--seed", "4294967296"], "between 0 and 2**32 - 1"),
         (["port_params", "missing.pkl", "model.pt"], "missing.pkl"),
         (["port_params", __file__, "model.pt"], "not a pickle"),
+        (["parity_report", "--width", "0.5"], "--width is AlexNet's: leave it out"),
+        (["parity_report", "--network", "AlexNet", "--width", "0"], "width must be above 0, got 0"),
+        (["parity_report", "--network", "LeNet5", "--params", "PARAMS"], "leave out one of --network and --params"),
         (["port_params", "PARAMS", "PARAMS"], "another file than the input"),
         (["port_params", "PARAMS", "PARAMS/model.pt"], "params.pkl"),
         (["port_params", "PARAMS", "/dev/null/model.pt"], "/dev/null"),

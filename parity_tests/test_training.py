@@ -26,6 +26,7 @@ from torch import nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, softmax_with_loss, to_params
+from torchport.formats import load_weights
 from torchport.training import (
     Config,
     Diverged,
@@ -257,6 +258,37 @@ def test_convolving_and_pooling_at_once_is_one_after_the_other(
 
 def whole_numbers(rng: np.random.Generator, largest: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.tensor(rng.integers(-largest, largest, shape, endpoint=True), dtype=dtype)
+
+
+# --- Another network
+
+
+@pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
+def test_lenet_trains_as_the_reference_and_goes_on_after_a_stop(model: str, samples: Samples, tmp_path: Path) -> None:
+    wider = [np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1))) for images in (samples.x_train, samples.x_test)]
+    larger = samples._replace(x_train=wider[0], x_test=wider[1])
+    config = replace(FLOAT64, network="LeNet5", model=model)
+    rng = np.random.RandomState(config.seed)
+    trainer = nr.Trainer(
+        nr.LeNet5((1, 12, 12), 2, rng=rng),
+        *(pixels(larger.x_train), larger.t_train, pixels(larger.x_test), larger.t_test),
+        epochs=config.epochs,
+        mini_batch_size=config.batch_size,
+        optimizer="adam",
+        optimizer_param={"lr": 0.001},
+        rng=rng,
+    )
+    trainer.train()
+    with pytest.raises(Stopped):
+        train(config, samples=larger, out=tmp_path, watch=stopped_at(4))
+    result = resume(tmp_path, samples=larger)
+    assert_same(result, train(config, samples=larger))
+    np.testing.assert_allclose(result.losses, trainer.train_loss_list, rtol=0, atol=1e-12)
+    for name, value in trainer.network.params.items():
+        np.testing.assert_allclose(result.params[name], value, rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(load_weights(tmp_path)[name], result.params[name])
+    with pytest.raises(ValueError, match=r"is a LeNet5, which --network SimpleConvNet cannot start from"):
+        train(Config(init=str(tmp_path / "params.pkl"), epochs=1, device="cpu"), samples=larger)
 
 
 # --- A run's folder

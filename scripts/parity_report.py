@@ -1,5 +1,7 @@
 """Compare the NumPy reference with both PyTorch ports: python scripts/parity_report.py
 
+Of other networks too; AlexNet of the full size takes minutes and gigabytes, for which a batch of two is enough:
+    python scripts/parity_report.py --network AlexNet --batch-size 2
 Exit status: 0 parity, 1 no parity, 2 bad input.
 """
 
@@ -14,6 +16,7 @@ from pathlib import Path
 import torch
 
 from torchport import cli
+from torchport.architectures import NETWORKS, recognise
 from torchport.data import mnist
 from torchport.evaluation import evaluate_ports
 from torchport.formats import load_weights
@@ -22,6 +25,8 @@ from torchport.parity.cases import check_ports, seeded_batch, seeded_params
 from torchport.parity.page import all_agree, save
 
 F64, F32 = torch.float64, torch.float32
+SEEDED = ("SimpleConvNet", "DeepConvNet", "LeNet5", "AlexNet")
+
 # --dtype to parameters and mode.
 DTYPES = {
     "float64": [(F64, "ieee")],
@@ -40,6 +45,8 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE",
         help="weights of any of the book's networks, from any file that port_params.py reads; default: seeded",
     )
+    parser.add_argument("--network", choices=SEEDED, help="with seeded weights (default: SimpleConvNet)")
+    parser.add_argument("--width", type=cli.number, help="of AlexNet's layers, 1 for the paper's (default: 1)")
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="MNIST for --params (default: $TORCHPORT_DATA or data/)"
     )
@@ -55,6 +62,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html and report.json there")
     cli.add_geometry(parser)
     args = parser.parse_args()
+    if args.params is not None and args.network is not None:
+        parser.error("--network is for seeded weights: leave out one of --network and --params")
+    args.network = args.network or "SimpleConvNet"
+    if args.width is not None and args.network != "AlexNet":
+        parser.error("--width is AlexNet's: leave it out, or give --network AlexNet")
     if args.data_dir is not None and args.params is None:
         parser.error("--data-dir goes with --params: seeded weights are not evaluated on MNIST")
     return args
@@ -65,8 +77,10 @@ def main() -> int:
     geometry = {"stride": args.stride, "pad": args.pad, "activation": args.activation}
     images = labels = None
     if args.params is None:
-        params = seeded_params(args.seed)
-        x, t = seeded_batch(args.seed, args.batch_size)
+        network = NETWORKS[args.network](**({} if args.width is None else {"width": args.width}))
+        found = recognise(network.params)
+        params = seeded_params(args.seed, network.params)
+        x, t = seeded_batch(args.seed, args.batch_size, found.input_shape, found.classes)
     else:
         params = load_weights(args.params)
         images, labels = mnist(train=False, data_dir=args.data_dir)
@@ -79,9 +93,9 @@ def main() -> int:
         print(f"{report.port}, {report.dtype}, {report.device}\n{report.to_text()}\n")
     evaluation = None
     if images is not None and labels is not None:
-        found = evaluate_ports(params, images, labels, device=args.device, **geometry)
-        print(f"{found.to_text()}\n")
-        evaluation = asdict(found)
+        judged = evaluate_ports(params, images, labels, device=args.device, **geometry)
+        print(f"{judged.to_text()}\n")
+        evaluation = asdict(judged)
     if args.out is not None:
         command = shlex.join(["python", "scripts/parity_report.py", *sys.argv[1:]])
         for path in save(args.out, reports, command=command, evaluation=evaluation):

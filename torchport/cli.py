@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import Field
@@ -31,7 +32,12 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[], int]) -> int:
     """main's exit status; on bad input one line on standard error and status 2, on Ctrl-C status 130."""
     try:
-        return main()
+        status = main()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever reads has seen enough, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python flushes what is left
+        return INTERRUPTED
     except (ValueError, TypeError, OSError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT

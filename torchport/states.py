@@ -84,6 +84,15 @@ def to_book_terms(arrays: Mapping[str, Array]) -> dict[str, Array]:
     }
 
 
+def book_params(state_dict: Mapping[str, Tensor]) -> dict[str, Array]:
+    """Copies of a state_dict of one of the book's networks, from any device, under the book's names and in its layout.
+
+    ValueError as to_book_terms; TypeError for dtypes other than float16, float32 or float64.
+    """
+    arrays = {key: to_array(key, value) for key, value in check_mapping("state_dict", state_dict).items()}
+    return {name: np.array(value, order="C") for name, value in to_book_terms(arrays).items()}
+
+
 def update_reference(network: Network, state_dict: Mapping[str, Tensor]) -> None:
     """Give network copies of what its twin's state_dict holds, from any device: the inverse of state_dict_of.
 

@@ -19,7 +19,7 @@ from numpy_ref.params import write_params
 from torchport.figures import Curve, curves, save_figure
 from torchport.formats import CHECKPOINT, CONFIG, MODEL
 from torchport.training.config import Config
-from torchport.weights import save_state_dict, to_state_dict
+from torchport.weights import save_state_dict
 
 METRICS, PARAMS, CURVES = "metrics.jsonl", "params.pkl", "curves.png"
 FILES = (CONFIG, METRICS, CHECKPOINT, MODEL, PARAMS, CURVES)
@@ -127,10 +127,10 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def finish(self, params: Mapping[str, Array], curve: Curve) -> None:
-        """The trained weights, as torch and as the book's code read them, and how they were learned."""
+    def finish(self, params: Mapping[str, Array], state_dict: Mapping[str, torch.Tensor], curve: Curve) -> None:
+        """The trained weights, as the book's code and as torch reads them, and how they were learned."""
         with self._guarded(self.path / MODEL):
-            save_state_dict(to_state_dict(params), self.path / MODEL)
+            save_state_dict(state_dict, self.path / MODEL)
         with self._guarded(self.path / PARAMS):
             write_params(params, self.path / PARAMS)
         with self._guarded(self.path / CURVES):

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from numpy_ref.checks import Array
+from torchport.architectures import recognise
 from torchport.loss import unchecked_loss
-from torchport.networks import SimpleConvNet
 from torchport.optimizers import make_optimizer, torch_options
 from torchport.parity.setting import Setting
+from torchport.states import book_params
 from torchport.training.config import AFTER, BOOK, DTYPES, PRECISIONS, Config
 from torchport.training.graph import captured
-from torchport.training.pooled import PoolFirst, pools_at_once
+from torchport.training.pooled import arranged
 from torchport.training.ranks import Ranks
 from torchport.training.samples import Samples
 from torchport.training.state import copied, put_back
-from torchport.weights import to_params
 
 TEST, TRAIN = "test", "train"
 
@@ -70,10 +70,8 @@ class TorchLearner:
             TRAIN: [_on(device, part) for part in (samples.x_train, samples.t_train)],
             TEST: [_on(device, part) for part in (samples.x_test, samples.t_test)],
         }
-        self._net = SimpleConvNet.from_params(params, config.model, device=device)
-        if not pools_at_once(self._net):  # oneDNN and cuDNN are faster so; the layout changes, no value does
-            nn.Module.to(self._net, memory_format=torch.channels_last)
-        network = PoolFirst(self._net)
+        self._net = recognise(params).port(params, config.model, device)
+        network = arranged(self._net)
         self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
         self._parallel = _parallel(self._network, device) if ranks.size > 1 else self._network
         graph = uses_graphs(device, ranks)
@@ -144,7 +142,7 @@ class TorchLearner:
                 value.copy_(self._totals[key] / len(self._losses))
 
     def params(self) -> dict[str, Array]:
-        return to_params(self._net.state_dict())
+        return book_params(self._net.state_dict())
 
     def state(self) -> dict[str, Any]:
         own: dict[str, Any] = copied(self._own_state())

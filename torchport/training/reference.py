@@ -10,12 +10,13 @@ import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.optimizers import OPTIMIZERS
-from torchport.parity.cases import reference_of
+from torchport.architectures import recognise
+from torchport.states import state_dict_keys
 from torchport.training.config import AFTER, Config
 from torchport.training.learners import TEST, TRAIN
 from torchport.training.samples import Samples
 from torchport.training.state import copied, put_back
-from torchport.weights import STATE_DICT_KEYS, to_torch_layout
+from torchport.weights import to_torch_layout
 
 
 class NumpyLearner:
@@ -24,7 +25,7 @@ class NumpyLearner:
     def __init__(self, config: Config, params: Mapping[str, Array], samples: Samples) -> None:
         self._config = config
         self._parts = {TRAIN: (samples.x_train, samples.t_train), TEST: (samples.x_test, samples.t_test)}
-        self._network = reference_of(params)
+        self._network = recognise(params).reference(params)
         self._rule = OPTIMIZERS[config.optimizer](**config.rule_options)
         # The rules allocate what they keep in their first step: one along zeros moves nothing.
         self._rule.update(self._network.params, {k: np.zeros_like(v) for k, v in self._network.params.items()})
@@ -80,13 +81,13 @@ class NumpyLearner:
         kept = {key: value for key, value in vars(self._rule).items() if isinstance(value, dict)}
         shared = {key: {name: torch.from_numpy(value) for name, value in kept[key].items()} for key in kept}
         optimizer = {**shared, "steps": torch.tensor(self._rule.iter)}
-        return {"model": _shared(self._network.params), "totals": _shared(self._totals), "optimizer": optimizer}
+        model, totals = self._shared(self._network.params), self._shared(self._totals)
+        return {"model": model, "totals": totals, "optimizer": optimizer}
 
-
-def _shared(params: Mapping[str, Array]) -> dict[str, torch.Tensor]:
-    """A state_dict of the very memory of params; empty for none."""
-    keys = STATE_DICT_KEYS.items() if params else ()
-    return {key: torch.from_numpy(to_torch_layout(params[name])) for name, key in keys}
+    def _shared(self, params: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+        """A state_dict of the very memory of params; empty for none."""
+        keys = state_dict_keys(self._network).items() if params else ()
+        return {key: torch.from_numpy(to_torch_layout(params[name])) for name, key in keys}
 
 
 def _pixels(images: Array) -> Array:

@@ -9,10 +9,11 @@ from itertools import islice
 import numpy as np
 import torch
 
-import numpy_ref as nr
 from numpy_ref.checks import Array
+from torchport.architectures import NETWORKS, recognise
 from torchport.figures import Curve
 from torchport.formats import load_weights
+from torchport.states import book_params, state_dict_of
 from torchport.training.config import DTYPES, Config
 from torchport.training.folder import Checkpoint, Record, RunFolder
 from torchport.training.interrupts import StopRequest
@@ -33,7 +34,7 @@ from torchport.training.result import (
 )
 from torchport.training.samples import Samples, orders
 from torchport.training.state import all_finite
-from torchport.weights import architecture, cast_params, to_params
+from torchport.weights import cast_params
 
 # As the book's Trainer: the accuracy on training images is that of the first ones.
 TRAIN_EVALUATED = 1000
@@ -62,7 +63,8 @@ class Run:
         self._watch, self._clock, self._stop = watch if ranks.first else None, clock, stop
         self._rng = np.random.RandomState(config.seed)
         # Drawn even where other weights are used: the batches come from the same stream, after them.
-        self._start = nr.SimpleConvNet(samples.x_train.shape[1:], output_size=samples.classes, rng=self._rng).params
+        make = NETWORKS[config.network]
+        self._network = make(samples.x_train.shape[1:], output_size=samples.classes, rng=self._rng)
         self._per_epoch = -(-len(samples.x_train) // config.batch_size)
         self._steps = config.epochs * self._per_epoch
         # A GPU runs ahead of Python for a whole epoch; ranks agree on stopping only now and then.
@@ -75,7 +77,7 @@ class Run:
     def start(self, overwrite: bool) -> None:
         """From the first step."""
         with self._clock.on(SETUP):
-            params = self._start if self._config.init is None else self._init_params(self._config.init)
+            params = self._network.params if self._config.init is None else self._init_params(self._config.init)
             self._learner = self._make_learner(cast_params(params, DTYPES[self._config.dtype]))
         if self._folder is not None:
             with self._clock.on(SAVING):
@@ -86,7 +88,7 @@ class Run:
         with self._clock.on(SETUP):
             if checkpoint.step > self._steps:
                 raise ValueError(f"epochs must be at least the {checkpoint.step // self._per_epoch} that the run has")
-            self._learner = self._make_learner(to_params(checkpoint.state["model"]))
+            self._learner = self._make_learner(book_params(checkpoint.state["model"]))
             self._learner.load(checkpoint.state)
             self._step, self._losses = checkpoint.step, [checkpoint.losses.numpy()]
             self._records = list(checkpoint.records)
@@ -161,7 +163,8 @@ class Run:
         params, losses = self._learner.params(), np.concatenate(self._losses)
         if self._folder is not None:
             with self._clock.on(SAVING):
-                self._folder.finish(params, self._curve())
+                self._network.set_params(params)
+                self._folder.finish(params, state_dict_of(self._network), self._curve())
         return Result(
             config=self._config,
             params=params,
@@ -184,11 +187,13 @@ class Run:
 
     def _init_params(self, path: str) -> Mapping[str, Array]:
         params = load_weights(path)
-        found = architecture(params)
+        found = recognise(params)
+        if found.name != self._config.network:
+            raise ValueError(f"{path} is a {found.name}, which --network {self._config.network} cannot start from")
         expected = self._samples.x_train.shape[1:], self._samples.classes
-        if (found["input_dim"], found["output_size"]) != expected:
+        if (found.input_shape, found.classes) != expected:
             raise ValueError(
-                f"{path} is for images {found['input_dim']} in {found['output_size']} classes, the data has "
+                f"{path} is for images {found.input_shape} in {found.classes} classes, the data has "
                 f"images {expected[0]} in {expected[1]}"
             )
         return params
