@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], int]) -> int:
-    """main's exit status; on bad input one line on standard error and status 2, on Ctrl-C status 130."""
+    """main's exit status; on bad input one line on standard error and status 2, on Ctrl-C or a closed pipe 130."""
     try:
         status = main()
         sys.stdout.flush()
