@@ -10,22 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_reader import arrays
 
 from numpy_ref import ParamsError, SimpleConvNet, read_params, write_params
-from numpy_ref.checks import Array
 from numpy_ref.params import _whole
-
-
-def arrays() -> dict[str, Array]:
-    rng = np.random.default_rng(0)
-    return {
-        "W1": rng.standard_normal((3, 1, 2, 2)),
-        "b1": rng.standard_normal(3).astype(np.float32),
-        "big-endian": rng.standard_normal((2, 3)).astype(">f8"),
-        "fortran": np.asfortranarray(rng.standard_normal((4, 5)).astype(np.float32)),
-        "half": rng.standard_normal(5).astype(np.float16),
-        "strided": rng.standard_normal((4, 6))[:, ::2],
-    }
 
 
 def pickled(value: object, protocol: int = 4) -> bytes:
