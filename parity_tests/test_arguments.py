@@ -620,6 +620,7 @@ CALLS: dict[str, Call] = {
     "torchport.parity.compare.check_predictions": lambda a: check_predictions(
         a.give(network()), a.array(3, 1, 4, 4), a.array(3, 4), torch.float32
     ),
+    "torchport.states.book_params": lambda a: states.book_params(a.give(port().state_dict())),
     "torchport.states.to_book_terms": lambda a: np.negative(
         states.to_book_terms(a.give({"affine1.weight": a.array(2, 3)}))["W1"]
     ),
@@ -778,7 +779,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.add_field",
         "torchport.optimizers.BookAdam.add_param_group",
     ),
-    "wraps its argument": ("torchport.training.pooled.PoolFirst",),
+    "wraps its argument": ("torchport.training.pooled.PoolFirst", "torchport.training.pooled.arranged"),
     "draws on its argument": (
         "torchport.figures.style.*",
         "torchport.figures.tiles.draw_tiles",

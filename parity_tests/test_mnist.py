@@ -86,9 +86,11 @@ def test_the_books_weights_agree_layer_by_layer(book_params: Path, data_dir: Pat
 
 
 def test_all_three_evaluate_the_books_weights_alike(book_params: Path, data_dir: Path, device: str) -> None:
-    evaluation = evaluate_ports(nr.read_params(book_params), *mnist(train=False, data_dir=data_dir), device=device)
-    assert evaluation.accuracy == {"numpy": 0.96, "conv2d": 0.96, "unfold": 0.96}
-    assert evaluation.agreeing == evaluation.samples == 10_000
+    """A part of the test set, since the report (test_scripts) is on all of it, but on the CPU only."""
+    images, labels = mnist(train=False, data_dir=data_dir)
+    evaluation = evaluate_ports(nr.read_params(book_params), images[:1000], labels[:1000], device=device)
+    assert evaluation.accuracy == {"numpy": 0.961, "conv2d": 0.961, "unfold": 0.961}
+    assert evaluation.agreeing == evaluation.samples == 1000
 
 
 @pytest.mark.parametrize("normalize", [True, False])

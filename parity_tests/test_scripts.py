@@ -116,7 +116,7 @@ def test_report_on_another_network(run: Run) -> None:
 
 
 def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
-    done = run_alone("parity_report", "--params", book_params, "--data-dir", data_dir)
+    done = run_alone("parity_report", "--params", book_params, "--data-dir", data_dir, "--dtype", "float64")
     assert (done.returncode, done.stderr) == (0, "")
     for name in ("numpy", "conv2d", "unfold"):
         assert f"{name}: accuracy 0.9600 on 10000 test images" in done.stdout
