@@ -110,7 +110,7 @@ def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, 
         raise ValueError(f"layers must be of {_listed(maps)}, got {_listed(unknown)}")
     if names:
         return {name.lower(): maps[name.lower()] for name in names}
-    pooled = [number for number, name in enumerate(maps, 1) if name.startswith("pool")]
+    pooled = [number for number, name in enumerate(maps, 1) if name.startswith(("pool", "subsample"))]
     return dict(list(maps.items())[: pooled[0] if pooled else None])
 
 
