@@ -39,6 +39,9 @@ from numpy_ref.params import read_params, write_params
 # Attributes of a layer that are trained, in the order in which the book names them.
 PARAMETERS = ("W", "b", "gamma", "beta")
 
+# What a BatchNormalization keeps besides, and predicts with.
+STATISTICS = ("running_mean", "running_var")
+
 # Samples that predict takes at a time: the im2col matrix of a whole test set would take gigabytes.
 PREDICT_CHUNK = 100
 
@@ -110,15 +113,34 @@ class Network:
         }
 
     def save_params(self, file_name: str | Path = "params.pkl") -> None:
-        """Write params as a pickle that the book's code reads; the file is replaced whole or not at all."""
-        write_params(self.params, file_name)
+        """Write params as a pickle that the book's code reads; the file is replaced whole or not at all.
+
+        Running statistics, which the original loses, go along as running_mean1, running_var1 and so on.
+        """
+        write_params({**self.params, **self.statistics}, file_name)
 
     def load_params(self, file_name: str | Path = "params.pkl") -> None:
-        """Take over the arrays of file_name, all or nothing. ParamsError, ValueError.
+        """Take over the arrays of file_name, running statistics too, all or nothing. ParamsError, ValueError.
 
         The file is read without unpickling; the original unpickles, so runs, whatever it is given.
         """
-        self.set_params(read_params(file_name))
+        found, statistics = read_params(file_name), self.statistics
+        check_same_layout(found, {name: value.shape for name, value in {**self.params, **statistics}.items()})
+        kept = {name: check_floating(f"statistic {name}", found[name]) for name in statistics}
+        self.set_params({name: found[name] for name in self.params})
+        for number, layer in enumerate(self._normalising, 1):
+            for attribute in STATISTICS:
+                setattr(layer, attribute, np.array(kept[f"{attribute}{number}"]))
+
+    @property
+    def statistics(self) -> dict[str, Array]:
+        """Copies of running_mean1, running_var1 of the first BatchNormalization and so on; none without one."""
+        layers = enumerate(self._normalising, 1)
+        return {f"{name}{number}": value for number, layer in layers for name, value in layer_statistics(layer).items()}
+
+    @property
+    def _normalising(self) -> list[Layer]:
+        return [layer for layer in self.layers.values() if isinstance(layer, BatchNormalization)]
 
     def set_params(self, params: Mapping[str, Array]) -> None:
         """Take over copies of params, float arrays of this network's names and shapes. ValueError, TypeError."""
@@ -144,6 +166,19 @@ def _number_parameters(layers: Mapping[str, Layer]) -> dict[str, tuple[str, str]
                 number = 1 + sum(attr == attribute for _, attr in owners.values())
                 owners[f"{attribute}{number}"] = (layer_name, attribute)
     return owners
+
+
+def layer_statistics(layer: Layer) -> dict[str, Array]:
+    """running_mean and running_var (D,) of a BatchNormalization, zeros before its first batch; of others, nothing."""
+    if not isinstance(layer, BatchNormalization):
+        return {}
+    gamma = np.asarray(layer.gamma)
+    found = {name: getattr(layer, name) for name in STATISTICS}
+    # In the parameters' dtype, as torch has it: after a batch of another one, the reference's have that.
+    return {
+        name: np.array(np.broadcast_to(0 if value is None else value, gamma.shape), gamma.dtype)
+        for name, value in found.items()
+    }
 
 
 def check_same_layout(params: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -578,10 +578,10 @@ CALLS: dict[str, Call] = {
     ],
     "torchport.architectures.Architecture.port": lambda a: recognised(a).port(a.params()),
     "torchport.states.layer_parameters": lambda a: states.layer_parameters(a.give(convolution(a))),
-    "torchport.states.layer_statistics": lambda a: [
+    "numpy_ref.networks.layer_statistics": lambda a: [
         np.negative(value, out=value)
         for layer in varied(a)[0].layers.values()
-        for value in states.layer_statistics(layer).values()
+        for value in networks.layer_statistics(layer).values()
     ],
     "torchport.states.state_dict_keys": lambda a: states.state_dict_keys(varied(a)[0]),
     "torchport.states.state_dict_of": lambda a: [
@@ -676,6 +676,7 @@ PARTS_OF_TRAINING = (
     "torchport.training.run.Run*",
     "torchport.training.loop.resume",
     "torchport.training.ranks.*",
+    "torchport.training.masks.Masks*",
     "torchport.training.reference.NumpyLearner*",
     "torchport.training.samples.orders",
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +17,7 @@ from torchport import BatchNormalization
 from torchport.networks import from_reference
 from torchport.parity import check_parity
 from torchport.parity.calibration import run_clean, settings
-from torchport.parity.catalogue import BUGS
+from torchport.parity.catalogue import BUGS, _norm, _subsampled
 from torchport.parity.planted import Bug, find, in_layer
 from torchport.twins import load_layer
 
@@ -75,6 +78,13 @@ def test_limits_that_say_nothing_stay_finite() -> None:
     report.raise_if_failed()
     assert all(np.isfinite(row.worst.limit) for row in report.rows)
     assert any(row.hardly_judged for row in report.rows)
+
+
+@pytest.mark.parametrize("make", [_subsampled(lambda module: None), _norm(BatchNormalization)])
+def test_an_unspoiled_layer_of_the_catalogue_is_right(make: Callable[..., Any]) -> None:
+    """Or a bug planted in it would be caught for another reason."""
+    for dtype in (torch.float64, torch.float32):
+        assert in_layer("no bug", make).find(dtype) is None
 
 
 def test_a_bug_that_survives_is_told() -> None:

@@ -41,6 +41,7 @@ from torchport.training import (
 )
 from torchport.training.folder import FILES, METRICS, RunFolder
 from torchport.training.pooled import PoolFirst, convolve_and_pool
+from torchport.training.ranks import Ranks
 from torchport.training.samples import orders
 
 FLOAT64 = Config(dtype="float64", device="cpu", epochs=2, batch_size=20, log_loss="after")
@@ -289,6 +290,38 @@ def test_lenet_trains_as_the_reference_and_goes_on_after_a_stop(model: str, samp
         np.testing.assert_array_equal(load_weights(tmp_path)[name], result.params[name])
     with pytest.raises(ValueError, match=r"is a LeNet5, which --network SimpleConvNet cannot start from"):
         train(Config(init=str(tmp_path / "params.pkl"), epochs=1, device="cpu"), samples=larger)
+
+
+@pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
+def test_dropouts_masks_are_the_references_and_go_on_after_a_stop(
+    model: str, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the reference trains by hand, whose masks are a stream of their own; predictions are without dropout."""
+    smaller = samples._replace(x_train=samples.x_train[..., 3:7, 3:7], x_test=samples.x_test[..., 3:7, 3:7])
+    config = replace(FLOAT64, network="DeepConvNet", model=model)
+    rng, masks = np.random.RandomState(config.seed), np.random.RandomState([config.seed, 1])
+    network, rule, losses = nr.DeepConvNet((1, 4, 4), output_size=2, rng=rng), nr.Adam(), []
+    for layer in network.layers.values():
+        if isinstance(layer, nr.Dropout):
+            layer.rng = masks
+    for _ in range(12):
+        batch = rng.choice(110, 20)
+        x, t = pixels(smaller.x_train[batch]), smaller.t_train[batch]
+        rule.update(network.params, network.gradient(x, t))
+        losses.append(network.loss(x, t, train_flg=False))
+    with pytest.raises(Stopped):
+        train(config, samples=smaller, out=tmp_path, watch=stopped_at(4))
+    result = resume(tmp_path, samples=smaller)
+    assert_same(result, train(config, samples=smaller))
+    np.testing.assert_allclose(result.losses, losses, rtol=0, atol=1e-12)
+    for name, value in network.params.items():
+        np.testing.assert_allclose(result.params[name], value, rtol=0, atol=1e-12)
+    predicted = network.predict(pixels(smaller.x_test)).argmax(axis=1)
+    np.testing.assert_array_equal(result.predictions, predicted)
+    if model != "numpy":
+        monkeypatch.setattr("torchport.training.loop.join", lambda device: Ranks(0, 2))
+        with pytest.raises(ValueError, match=r"masks of Dropout1, Dropout2 for whole batches: .* one process, got 2"):
+            train(config, samples=smaller)
 
 
 # --- A run's folder

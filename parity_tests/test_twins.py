@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -268,3 +269,17 @@ def test_a_trained_twin_takes_the_reference_along() -> None:
     torch.optim.SGD(twin.parameters(), lr=0.1).step()
     update_reference(network, twin.state_dict())
     np.testing.assert_allclose(network.predict(x), twin.eval()(torch.from_numpy(x)).detach().numpy(), rtol=1e-12)
+
+
+def test_running_statistics_are_saved_with_the_parameters(tmp_path: Path) -> None:
+    """Without them a network that was loaded would predict something else."""
+    network, other, x = normalised(), normalised(), np.random.default_rng(1).random((6, 4))
+    network.predict(x, train_flg=True)
+    network.save_params(tmp_path / "params.pkl")
+    other.load_params(tmp_path / "params.pkl")
+    assert same_bits(other.predict(x), network.predict(x))
+    assert not same_bits(normalised().predict(x), network.predict(x))
+    nr.write_params(network.params, tmp_path / "params.pkl")
+    with pytest.raises(ValueError, match=r"missing \['running_mean1', 'running_var1'\]"):
+        other.load_params(tmp_path / "params.pkl")
+    assert same_bits(other.predict(x), network.predict(x))

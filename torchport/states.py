@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from numpy_ref.checks import Array, check_mapping
-from numpy_ref.layers import BatchNormalization, Layer
+from numpy_ref.layers import Layer
 from numpy_ref.networks import Network, check_same_layout
+from numpy_ref.networks import layer_statistics as layer_statistics
 from torchport.weights import MODULE_ATTRIBUTES, in_torch_terms, shared_dtype, to_array, to_torch_layout
-
-# What BatchNormalization keeps besides its parameters, under one name on both sides: buffers of the module.
-STATISTICS = ("running_mean", "running_var")
 
 # The parameters of the book's networks: convolutions first, perhaps each with a trained subsampling, then Affine.
 _BOOK_KEY = re.compile(r"(conv|subsample|affine)([1-9]\d{0,3})\.(weight|bias)")
@@ -24,19 +22,6 @@ _BOOK_KEY = re.compile(r"(conv|subsample|affine)([1-9]\d{0,3})\.(weight|bias)")
 def layer_parameters(layer: Layer) -> dict[str, Array]:
     """The trained arrays of a reference layer, by its module's names and in its layout: weight, bias."""
     return in_torch_terms({name: getattr(layer, name) for name in MODULE_ATTRIBUTES if hasattr(layer, name)})
-
-
-def layer_statistics(layer: Layer) -> dict[str, Array]:
-    """running_mean and running_var (D,) of a BatchNormalization, zeros before its first batch; of others, nothing."""
-    if not isinstance(layer, BatchNormalization):
-        return {}
-    gamma = np.asarray(layer.gamma)
-    found = {name: getattr(layer, name) for name in STATISTICS}
-    # In the parameters' dtype, as torch has it: after a batch of another one, the reference's have that.
-    return {
-        name: np.array(np.broadcast_to(0 if value is None else value, gamma.shape), gamma.dtype)
-        for name, value in found.items()
-    }
 
 
 def state_dict_keys(network: Network) -> dict[str, str]:

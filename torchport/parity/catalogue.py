@@ -376,9 +376,10 @@ def _subsampled(change: Callable[[nn.Module], object]) -> Callable[[np.random.Ge
     """LeNet's subsampling, whose module change spoils."""
 
     def make(rng: np.random.Generator) -> tuple[Any, nn.Module, Array]:
-        module = Subsampling(3)
+        layer, module = nr.Subsampling(*rng.standard_normal((2, 3))), Subsampling(3).double()
+        load_layer(module, layer)
         change(module)
-        return nr.Subsampling(*rng.standard_normal((2, 3))), module, rng.standard_normal((2, 3, 6, 6))
+        return layer, module, rng.standard_normal((2, 3, 6, 6))
 
     return make
 

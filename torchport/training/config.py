@@ -16,7 +16,7 @@ from torchport.data import DATA_SETS
 from torchport.networks import CONVOLUTIONS
 from torchport.parity.setting import BFLOAT16, IEEE, TF32
 
-NETWORKS = ("SimpleConvNet", "LeNet5")
+NETWORKS = ("SimpleConvNet", "DeepConvNet", "LeNet5")
 
 NUMPY = "numpy"
 MODELS = (*CONVOLUTIONS, NUMPY)
@@ -47,7 +47,9 @@ class Config:
     data: str = _option("mnist", "data set; drawn is made here and needs no network", DATA_SETS)
     data_dir: str | None = _option(None, "folder of the data, a torchvision root (default: $TORCHPORT_DATA or data/)")
     train_size: int | None = _option(None, "train on the first so many images only (default: all)", minimum=1)
-    network: str = _option("SimpleConvNet", "the book's, or LeNet-5 with trained subsampling and tanh", NETWORKS)
+    network: str = _option(
+        "SimpleConvNet", "the book's of chapter 7 or 8, or LeNet-5 with trained subsampling and tanh", NETWORKS
+    )
     model: str = _option("conv2d", "nn.Conv2d, the im2col port, or the NumPy reference itself", MODELS)
     init: str | None = _option(None, "start from the weights in this params.pkl or .pt (default: the book's start)")
     epochs: int = _option(20, "passes over the data", minimum=1)

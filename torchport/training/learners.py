@@ -19,6 +19,7 @@ from torchport.parity.setting import Setting
 from torchport.states import book_params
 from torchport.training.config import AFTER, BOOK, DTYPES, PRECISIONS, Config
 from torchport.training.graph import captured
+from torchport.training.masks import Masks
 from torchport.training.pooled import arranged
 from torchport.training.ranks import Ranks
 from torchport.training.samples import Samples
@@ -59,6 +60,8 @@ class TorchLearner:
     """A port and its update rule on one device, with all data there; on CUDA a step is one graph.
 
     Across several ranks each takes its share of every batch, and DistributedDataParallel averages the gradients.
+    Dropout masks are those of NumpyLearner, drawn on the host, so that no graph is made of such a network. The loss
+    after an update is without dropout.
     """
 
     def __init__(
@@ -71,10 +74,12 @@ class TorchLearner:
             TEST: [_on(device, part) for part in (samples.x_test, samples.t_test)],
         }
         self._net = recognise(params).port(params, config.model, device)
+        self._masks = Masks(config.seed)
+        self._draws = self._masks.feed(self._net.modules())
         network = arranged(self._net)
         self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
         self._parallel = _parallel(self._network, device) if ranks.size > 1 else self._network
-        graph = uses_graphs(device, ranks)
+        graph = uses_graphs(device, ranks) and not self._draws
         self._optimizer = make_optimizer(
             config.optimizer, self._net.parameters(), capturable=graph, **torch_options(config.rule_options)
         )
@@ -150,14 +155,21 @@ class TorchLearner:
 
     def load(self, state: Mapping[str, Any]) -> None:
         with torch.no_grad():
-            put_back(self._own_state(), state)
+            own = self._own_state()
+            put_back(own, state)
+        if self._draws:
+            self._masks.load(own["masks"])
 
     def _own_state(self) -> dict[str, Any]:
-        """The very tensors that a step changes; numbers of the rule that no step changes are the configuration's."""
+        """The very tensors that a step changes, and a copy of the state of the masks' stream.
+
+        Numbers of the rule that no step changes are the configuration's.
+        """
         rule = self._optimizer.state_dict()
         steps = {i: group["step"] for i, group in enumerate(rule["param_groups"]) if "step" in group}
         optimizer = {"state": rule["state"], "steps": steps}
-        return {"model": self._net.state_dict(), "totals": self._totals, "optimizer": optimizer}
+        masks = {"masks": self._masks.state()} if self._draws else {}
+        return {"model": self._net.state_dict(), "totals": self._totals, "optimizer": optimizer, **masks}
 
     def _take(self, n: int) -> None:
         """One step on the next n indices of the order."""
@@ -166,6 +178,7 @@ class TorchLearner:
         index = self._order.index_select(0, self._step * self._config.batch_size + self._rows[n])
         images, labels = (part.index_select(0, index) for part in self._parts[TRAIN])
         self._optimizer.zero_grad()
+        self._net.train()
         with self._setting.computing():
             loss = self._loss(self._parallel, images, labels, n)
             loss.backward()
@@ -173,6 +186,7 @@ class TorchLearner:
         if self._totals:
             torch._foreach_add_(list(self._totals.values()), list(self._net.state_dict().values()))
         if self._config.log_loss == AFTER:
+            self._net.eval()
             with torch.no_grad(), self._setting.computing():
                 loss = self._loss(self._network, images, labels, n)
         # Not an assignment by index, which would be read on the host.
@@ -193,6 +207,7 @@ class TorchLearner:
         return (images.float() / self._white).to(self._setting.dtype)
 
     def _predict_chunk(self) -> None:
+        self._net.eval()
         with torch.no_grad(), self._setting.computing():
             self._classes.copy_(self._network(self._pixels(self._chunk)).argmax(dim=1))
 

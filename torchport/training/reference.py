@@ -14,6 +14,7 @@ from torchport.architectures import recognise
 from torchport.states import state_dict_keys
 from torchport.training.config import AFTER, Config
 from torchport.training.learners import TEST, TRAIN
+from torchport.training.masks import Masks
 from torchport.training.samples import Samples
 from torchport.training.state import copied, put_back
 from torchport.weights import to_torch_layout
@@ -25,7 +26,8 @@ class NumpyLearner:
     def __init__(self, config: Config, params: Mapping[str, Array], samples: Samples) -> None:
         self._config = config
         self._parts = {TRAIN: (samples.x_train, samples.t_train), TEST: (samples.x_test, samples.t_test)}
-        self._network = recognise(params).reference(params)
+        self._network, self._masks = recognise(params).reference(params), Masks(config.seed)
+        self._draws = self._masks.feed(self._network.layers.values())
         self._rule = OPTIMIZERS[config.optimizer](**config.rule_options)
         # The rules allocate what they keep in their first step: one along zeros moves nothing.
         self._rule.update(self._network.params, {k: np.zeros_like(v) for k, v in self._network.params.items()})
@@ -51,7 +53,7 @@ class NumpyLearner:
         for name, total in self._totals.items():
             total += self._network.params[name]
         if self._config.log_loss == AFTER:
-            return float(self._network.loss(x, t))
+            return float(self._network.loss(x, t, train_flg=False))
         loss = self._network.last_layer.loss  # which gradient has left there
         return float("nan") if loss is None else float(loss)
 
@@ -75,14 +77,17 @@ class NumpyLearner:
         own = self._own_state()
         put_back(own, state)
         self._rule.iter = int(own["optimizer"]["steps"])
+        if self._draws:
+            self._masks.load(own["masks"])
 
     def _own_state(self) -> dict[str, Any]:
-        """Tensors that share the arrays' memory, and a copy of the count of steps."""
+        """Tensors that share the arrays' memory, and copies of the count of steps and of the masks' stream."""
         kept = {key: value for key, value in vars(self._rule).items() if isinstance(value, dict)}
         shared = {key: {name: torch.from_numpy(value) for name, value in kept[key].items()} for key in kept}
         optimizer = {**shared, "steps": torch.tensor(self._rule.iter)}
         model, totals = self._shared(self._network.params), self._shared(self._totals)
-        return {"model": model, "totals": totals, "optimizer": optimizer}
+        masks = {"masks": self._masks.state()} if self._draws else {}
+        return {"model": model, "totals": totals, "optimizer": optimizer, **masks}
 
     def _shared(self, params: Mapping[str, Array]) -> dict[str, torch.Tensor]:
         """A state_dict of the very memory of params; empty for none."""

@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 import torch
 
+import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.architectures import NETWORKS, recognise
 from torchport.figures import Curve
@@ -65,6 +66,7 @@ class Run:
         # Drawn even where other weights are used: the batches come from the same stream, after them.
         make = NETWORKS[config.network]
         self._network = make(samples.x_train.shape[1:], output_size=samples.classes, rng=self._rng)
+        self._check_ranks()
         self._per_epoch = -(-len(samples.x_train) // config.batch_size)
         self._steps = config.epochs * self._per_epoch
         # A GPU runs ahead of Python for a whole epoch; ranks agree on stopping only now and then.
@@ -184,6 +186,14 @@ class Run:
         if self._config.on_numpy:
             return NumpyLearner(self._config, params, self._samples)
         return TorchLearner(self._config, params, self._samples, self._device, self._ranks)
+
+    def _check_ranks(self) -> None:
+        drawing = [name for name, layer in self._network.layers.items() if isinstance(layer, nr.Dropout)]
+        if drawing and self._ranks.size > 1:
+            raise ValueError(
+                f"{self._config.network} draws the masks of {', '.join(drawing)} for whole batches: train it in one "
+                f"process, got {self._ranks.size}"
+            )
 
     def _init_params(self, path: str) -> Mapping[str, Array]:
         params = load_weights(path)
