@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,14 @@ def test_growth_is_drawn_with_its_floor() -> None:
         figures.growth({})
 
 
-def test_a_process_of_its_own_tells_its_memory() -> None:
+def test_a_process_of_its_own_tells_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = memory._alone("predict", "unfold", 20)
     assert usage.seconds > 0
     assert usage.peak is None or usage.peak > 2**20
-    with pytest.raises(RuntimeError, match=r"predict nonsense 20 ended with status 1: .*nonsense"):
-        memory._alone("predict", "nonsense", 20)
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback (most recent call last):\nMemoryError: too much\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(RuntimeError, match=r"predict unfold 20 ended with status 1: MemoryError: too much$"):
+        memory._alone("predict", "unfold", 20)
 
 
 def test_operations_and_rates_of_this_device() -> None:
