@@ -124,6 +124,15 @@ def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
     assert_less_than_a_gigabyte(done.stdout)
 
 
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, str(SCRIPTS / "gradient_check.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 130)
+
+
 def test_gradient_check_without_arguments(run: Run) -> None:
     done = run("gradient_check")
     assert (done.returncode, done.stderr) == (0, "")

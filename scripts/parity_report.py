@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from torchport import cli
-from torchport.architectures import NETWORKS, recognise
+from torchport.architectures import NETWORKS, OF_IMAGES, recognise
 from torchport.data import mnist
 from torchport.evaluation import evaluate_ports
 from torchport.formats import load_weights
@@ -25,8 +25,6 @@ from torchport.parity.cases import check_ports, seeded_batch, seeded_params
 from torchport.parity.page import all_agree, save
 
 F64, F32 = torch.float64, torch.float32
-SEEDED = ("SimpleConvNet", "DeepConvNet", "LeNet5", "AlexNet")
-
 # --dtype to parameters and mode.
 DTYPES = {
     "float64": [(F64, "ieee")],
@@ -45,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE",
         help="weights of any of the book's networks, from any file that port_params.py reads; default: seeded",
     )
-    parser.add_argument("--network", choices=SEEDED, help="with seeded weights (default: SimpleConvNet)")
+    parser.add_argument("--network", choices=OF_IMAGES, help="with seeded weights (default: SimpleConvNet)")
     parser.add_argument("--width", type=cli.number, help="of AlexNet's layers, 1 for the paper's (default: 1)")
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="MNIST for --params (default: $TORCHPORT_DATA or data/)"

@@ -21,7 +21,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.functions import softmax
 from torchport import cli, figures, subjects
-from torchport.architectures import CONVOLUTIONAL, NETWORKS, Architecture
+from torchport.architectures import OF_IMAGES, Architecture
 from torchport.data import DATA_SETS, load
 from torchport.evaluation import classify
 from torchport.images import read_image, sample
@@ -65,7 +65,7 @@ def weights_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--network",
-        choices=[name for name in NETWORKS if name in CONVOLUTIONAL],
+        choices=OF_IMAGES,
         help="the network where no weights are given (default: SimpleConvNet)",
     )
     parser.add_argument("--seed", type=cli.count(0), help="of the start before learning (default: the run's own, or 0)")

@@ -45,6 +45,9 @@ CONVOLUTIONAL = {
     "AlexNet": (4, 4, 4, 4, 4, 2, 2, 2),
 }
 
+# Of images, for which a network can be made with its own sizes.
+OF_IMAGES = tuple(name for name in NETWORKS if name in CONVOLUTIONAL)
+
 CHAPTER_3 = [784, 50, 100, 10]  # the sizes of the trained parameters that come with it
 
 NO_TRACE = "it leaves no trace in the parameters"

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from numpy_ref import dense, lenet
+from torchport.architectures import ACTIVATIONS
 from torchport.checks import check_device
 from torchport.data import DataError
 
@@ -105,6 +105,6 @@ def add_geometry(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--activation",
-        choices=tuple(dict.fromkeys((*dense.ACTIVATIONS, *lenet.ACTIVATIONS))),
+        choices=ACTIVATIONS,
         help="between fully connected layers (default: relu, of chapter 3's 784-50-100-10 sigmoid, of LeNet5 tanh)",
     )
