@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from numpy_ref.checks import Array
 from torchport import cli
 from torchport.architectures import NETWORKS, OF_IMAGES, recognise
 from torchport.data import mnist
@@ -75,10 +76,7 @@ def main() -> int:
     geometry = {"stride": args.stride, "pad": args.pad, "activation": args.activation}
     images = labels = None
     if args.params is None:
-        network = NETWORKS[args.network](**({} if args.width is None else {"width": args.width}))
-        found = recognise(network.params)
-        params = seeded_params(args.seed, network.params)
-        x, t = seeded_batch(args.seed, args.batch_size, found.input_shape, found.classes)
+        params, x, t = seeded(args)
     else:
         params = load_weights(args.params)
         images, labels = mnist(train=False, data_dir=args.data_dir)
@@ -103,6 +101,14 @@ def main() -> int:
     ok = all_agree(reports, evaluation)
     print("PARITY" if ok else "NO PARITY")
     return 0 if ok else 1
+
+
+def seeded(args: argparse.Namespace) -> tuple[dict[str, Array], Array, Array]:
+    """Weights of the network that args names, and images and labels for it."""
+    network = NETWORKS[args.network](**({} if args.width is None else {"width": args.width}))
+    found = recognise(network.params)
+    batch = seeded_batch(args.seed, args.batch_size, found.input_shape, found.classes)
+    return seeded_params(args.seed, network.params), *batch
 
 
 if __name__ == "__main__":
