@@ -263,7 +263,10 @@ class Convolution:
         out_w = conv_output_size(w, fw, self.stride, self.pad)
         self.x_shape = (n, c, h, w)
         self.col = im2col(x, fh, fw, self.stride, self.pad)
-        out = self.col @ self.W.reshape(fn, -1).T + self.b  # (N*OH*OW, FN)
+        out = self.col @ self.W.reshape(fn, -1).T  # (N*OH*OW, FN)
+        # In place where the dtype allows it: a second array of this size costs more than the addition.
+        fits = np.result_type(out, self.b) == out.dtype
+        out = np.add(out, self.b, out=out if fits else None)
         return np.asarray(out.reshape(n, out_h, out_w, fn).transpose(0, 3, 1, 2))
 
     def backward(self, dout: Array) -> Array:
@@ -274,7 +277,7 @@ class Convolution:
         check_shape("dout", dout, (x_shape[0], fn, out_h, out_w))
         rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)  # (N*OH*OW, FN)
         self.db = np.sum(rows, axis=0)
-        self.dW = (col.T @ rows).T.reshape(self.W.shape)
+        self.dW = (rows.T @ col).reshape(self.W.shape)
         return col2im(rows @ self.W.reshape(fn, -1), x_shape, fh, fw, self.stride, self.pad)
 
 
