@@ -262,7 +262,8 @@ class Convolution:
         out_h = conv_output_size(h, fh, self.stride, self.pad)
         out_w = conv_output_size(w, fw, self.stride, self.pad)
         self.x_shape = (n, c, h, w)
-        self.col = im2col(x, fh, fw, self.stride, self.pad)
+        # In the dtype of the products now, while there is one number a pixel, and not one a filter's pixel.
+        self.col = im2col(x.astype(np.result_type(x, self.W), copy=False), fh, fw, self.stride, self.pad)
         out = self.col @ self.W.reshape(fn, -1).T  # (N*OH*OW, FN)
         # In place where the dtype allows it: a second array of this size costs more than the addition.
         fits = np.result_type(out, self.b) == out.dtype

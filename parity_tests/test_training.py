@@ -40,7 +40,7 @@ from torchport.training import (
     train,
 )
 from torchport.training.folder import FILES, METRICS, RunFolder
-from torchport.training.pooled import PoolFirst, convolve_and_pool
+from torchport.training.pooled import PoolFirst, conv_pool_relu
 from torchport.training.ranks import Ranks
 from torchport.training.samples import orders
 
@@ -239,7 +239,7 @@ def test_relu_after_pooling_is_relu_before_to_the_bit(
     [((4, 1, 10, 10), 6, 5, 0), ((2, 3, 7, 8), 5, (2, 3), (1, 2)), ((1, 2, 3, 4), 1, 1, 0), ((0, 1, 6, 6), 2, 3, 0)],
 )
 @pytest.mark.parametrize("largest", [1, 100], ids=["with ties", "without"])
-def test_convolving_and_pooling_at_once_is_one_after_the_other(
+def test_conv_pool_and_relu_at_once_are_one_after_the_other(
     shape: tuple[int, ...], filters: int, kernel: Any, padding: Any, largest: int, rng: np.random.Generator
 ) -> None:
     """In small whole numbers, whose sums are exact in any order: so to the bit, ties and where gradients go too."""
@@ -250,11 +250,12 @@ def test_convolving_and_pooling_at_once_is_one_after_the_other(
             for parameter in conv.parameters():
                 parameter.copy_(whole(parameter.shape))
         x = whole(shape).requires_grad_()
-        one, other = F.max_pool2d(conv(x), 2), convolve_and_pool(x, conv)
+        one, other = F.max_pool2d(conv(x), 2).relu(), conv_pool_relu(x, conv)
         assert torch.equal(one, other)
-        dout = whole(one.shape)
-        gradients = (torch.autograd.grad(pooled, [x, *conv.parameters()], dout) for pooled in (one, other))
-        assert all(map(torch.equal, *gradients))
+        douts, leaves = [whole(one.shape) for _ in range(2)], [x, *conv.parameters()]
+        for dout in douts:  # the second time in memory that the first has used
+            gradients = (torch.autograd.grad(y, leaves, dout, retain_graph=True) for y in (one, other))
+            assert all(map(torch.equal, *gradients))
 
 
 def whole_numbers(rng: np.random.Generator, largest: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:

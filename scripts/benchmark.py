@@ -62,7 +62,7 @@ def main() -> int:
 
 def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
     steps = benchmark.contenders(benchmark.Case(device=args.device))
-    counts = {name: 1 if name == REFERENCE else 5 if args.device == "cpu" else 100 for name in steps}
+    counts = {name: 1 if name == REFERENCE else 10 if args.device == "cpu" else 100 for name in steps}
     rounds = 5 if args.quick else 30
     times = benchmark.interleave(steps, rounds, counts, device=args.device, progress=True)
     print(f"\nOne training step of 100 images, milliseconds: median and quartiles of {rounds} rounds")

@@ -47,9 +47,8 @@ class _SoftmaxWithLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         y, labels = ctx.saved_tensors
-        # Not scatter_add, which on CUDA is not deterministic.
-        one_hot = torch.arange(y.shape[1], device=y.device) == labels  # (N, C)
-        return (y - one_hot.to(y.dtype)) * grad_output / len(y), None
+        of_label = y.gather(1, labels) - 1
+        return y.scatter(1, labels, of_label) * (grad_output / len(y)), None
 
 
 def _labels(input: Tensor, target: Tensor) -> Tensor:

@@ -34,8 +34,9 @@ def interleave(
 ) -> dict[str, Array]:
     """Seconds a step of each, float64 (rounds,): every round takes counts[name] steps of one after the other.
 
-    A step before them is not timed, so that each finds the caches as its own last step left them. On CUDA the clock
-    stops when the device has done. progress shows a bar on a terminal. ValueError, TypeError for counts below 1.
+    As many before them are not timed, so that each finds the caches as its own last step left them, and a processor
+    that has woken up. On CUDA the clock stops when the device has done.
+    progress shows a bar on a terminal. ValueError, TypeError for counts below 1.
     """
     check_mapping("steps", steps)
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -47,7 +48,7 @@ def interleave(
                 count = check_int(f"counts[{name!r}]", counts[name], 1)
                 bar.set_description(name)
                 time.sleep(SETTLE)
-                take(1)
+                take(count)
                 _wait(device)
                 start = time.perf_counter()
                 take(count)

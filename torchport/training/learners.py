@@ -80,12 +80,14 @@ class TorchLearner:
         self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
         self._parallel = _parallel(self._network, device) if ranks.size > 1 else self._network
         graph = uses_graphs(device, ranks) and not self._draws
+        self._parameters = list(self._net.parameters())
         self._optimizer = make_optimizer(
-            config.optimizer, self._net.parameters(), capturable=graph, **torch_options(config.rule_options)
+            config.optimizer, self._parameters, capturable=graph, **torch_options(config.rule_options)
         )
         _make_state(self._optimizer)
-        # By the parameters' keys: what they add up to in the epoch.
-        self._totals = {k: torch.zeros_like(v) for k, v in self._net.state_dict().items() if config.keeps_mean}
+        self._weights = self._net.state_dict()
+        # By their keys: what they add up to in the epoch.
+        self._totals = {k: torch.zeros_like(v) for k, v in self._weights.items() if config.keeps_mean}
         self._make_buffers(samples)
         self._start = self.state()
         if config.compile:
@@ -143,11 +145,11 @@ class TorchLearner:
 
     def average(self) -> None:
         with torch.no_grad():
-            for key, value in self._net.state_dict().items():
+            for key, value in self._weights.items():
                 value.copy_(self._totals[key] / len(self._losses))
 
     def params(self) -> dict[str, Array]:
-        return book_params(self._net.state_dict())
+        return book_params(self._weights)
 
     def state(self) -> dict[str, Any]:
         own: dict[str, Any] = copied(self._own_state())
@@ -169,7 +171,7 @@ class TorchLearner:
         steps = {i: group["step"] for i, group in enumerate(rule["param_groups"]) if "step" in group}
         optimizer = {"state": rule["state"], "steps": steps}
         masks = {"masks": self._masks.state()} if self._draws else {}
-        return {"model": self._net.state_dict(), "totals": self._totals, "optimizer": optimizer, **masks}
+        return {"model": self._weights, "totals": self._totals, "optimizer": optimizer, **masks}
 
     def _take(self, n: int) -> None:
         """One step on the next n indices of the order."""
@@ -177,14 +179,16 @@ class TorchLearner:
             self._rows[n] = torch.tensor(list(self._ranks.share(n)), dtype=torch.int64, device=self._device)
         index = self._order.index_select(0, self._step * self._config.batch_size + self._rows[n])
         images, labels = (part.index_select(0, index) for part in self._parts[TRAIN])
-        self._optimizer.zero_grad()
-        self._net.train()
+        for parameter in self._parameters:
+            parameter.grad = None
+        if not self._net.training:
+            self._net.train()
         with self._setting.computing():
             loss = self._loss(self._parallel, images, labels, n)
             loss.backward()
         self._optimizer.step()
         if self._totals:
-            torch._foreach_add_(list(self._totals.values()), list(self._net.state_dict().values()))
+            torch._foreach_add_(list(self._totals.values()), list(self._weights.values()))
         if self._config.log_loss == AFTER:
             self._net.eval()
             with torch.no_grad(), self._setting.computing():
