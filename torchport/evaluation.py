@@ -129,15 +129,18 @@ def classify(
     """
     check_images("images", check_batch("images", images))
     check_int("batch_size", batch_size, 1)
-    found = []
+    outputs = None  # (N, classes), in one piece: pieces between a network's large arrays would split up the heap
     with tqdm(total=len(images), desc="test images", unit="image", disable=None if progress else True) as bar:
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size].astype(np.float32) / np.float32(255)
-            found.append(predict(network, batch).astype(np.float64))
-            if not np.isfinite(found[-1]).all():
+            found = predict(network, batch)
+            if not np.isfinite(found).all():
                 raise ValueError(f"the network's outputs for images {start} to {start + len(batch) - 1} are not finite")
+            if outputs is None:
+                outputs = np.empty((len(images), found.shape[1]))
+            outputs[start : start + len(batch)] = found
             bar.update(len(batch))
-    outputs = np.concatenate(found)  # (N, classes)
+    assert outputs is not None  # as there are images
     truth = class_labels(labels, outputs.shape).astype(np.int64)
     return Classification(truth, outputs.argmax(axis=1), softmax(outputs).max(axis=1), outputs.shape[1])
 

@@ -25,7 +25,9 @@ class Masks:
         found = [layer for layer in layers if isinstance(layer, nr.Dropout | Dropout)]
         for layer in found:
             if isinstance(layer, Dropout):
-                layer.draw = self._draw
+                # Not for torch.compile, which would make constants of the numbers. Not as a decorator: it would import
+                # the compiler, half a second and 150 MB, for whoever imports this module.
+                layer.draw = torch.compiler.disable(self._draw)
             else:
                 layer.rng = self._rng
         return bool(found)
@@ -41,7 +43,5 @@ class Masks:
         own: dict[str, Any] = {**self._rng.get_state(legacy=False)}
         self._rng.set_state({**own, "state": {"key": np.array(keys, np.uint32), "pos": position}})
 
-    # Not for torch.compile, which would make constants of the numbers.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _draw(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.from_numpy(self._rng.rand(*shape)).to(device)

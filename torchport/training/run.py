@@ -72,7 +72,8 @@ class Run:
         # A GPU runs ahead of Python for a whole epoch; ranks agree on stopping only now and then.
         self._chunk = self._per_epoch if device.type == "cuda" else 1 if ranks.size == 1 else RANKS_CHUNK
         self._step = 0
-        self._losses: list[Array] = []
+        # In one piece from the start: small arrays that stay, between large ones that come and go, split up the heap.
+        self._all_losses = np.zeros(self._steps)
         self._records: list[Record] = []
         self._saved_at = time.monotonic()
 
@@ -92,7 +93,8 @@ class Run:
                 raise ValueError(f"epochs must be at least the {checkpoint.step // self._per_epoch} that the run has")
             self._learner = self._make_learner(book_params(checkpoint.state["model"]))
             self._learner.load(checkpoint.state)
-            self._step, self._losses = checkpoint.step, [checkpoint.losses.numpy()]
+            self._step = checkpoint.step
+            self._losses[:] = checkpoint.losses.numpy()
             self._records = list(checkpoint.records)
         if self._folder is not None:
             with self._clock.on(SAVING):
@@ -110,6 +112,11 @@ class Run:
             at = 0
         return self._finish()
 
+    @property
+    def _losses(self) -> Array:
+        """Those of all steps so far, float64 (step,), a view."""
+        return self._all_losses[: self._step]
+
     def _train_epoch(self, at: int) -> None:
         while at < self._per_epoch:
             steps = min(self._chunk, self._per_epoch - at)
@@ -117,7 +124,7 @@ class Run:
                 losses = self._learner.advance(steps)
             at, self._step = at + steps, self._step + steps
             self._check_finite(losses)
-            self._losses.append(losses)
+            self._losses[-steps:] = losses
             self._tell(None)
             if at < self._per_epoch:  # else after the evaluation, without which the checkpoint had a gap
                 self._save_or_stop()
@@ -130,7 +137,7 @@ class Run:
             Record(
                 epoch=self._step // self._per_epoch,
                 step=self._step,
-                loss=float(np.concatenate(self._losses)[-self._per_epoch :].mean()),
+                loss=float(self._losses[-self._per_epoch :].mean()),
                 train_accuracy=float(np.mean(shown == self._samples.t_train[: len(shown)])),
                 test_accuracy=float(np.mean(predictions == self._samples.t_test)),
             )
@@ -162,7 +169,7 @@ class Run:
             if self._config.keeps_mean:
                 self._learner.average()
             predictions = self._learner.predict(TEST)
-        params, losses = self._learner.params(), np.concatenate(self._losses)
+        params = self._learner.params()
         if self._folder is not None:
             with self._clock.on(SAVING):
                 self._network.set_params(params)
@@ -170,7 +177,7 @@ class Run:
         return Result(
             config=self._config,
             params=params,
-            losses=losses,
+            losses=self._losses,
             records=tuple(self._records),
             predictions=predictions,
             test_accuracy=float(np.mean(predictions == self._samples.t_test)),
@@ -180,7 +187,7 @@ class Run:
 
     def _curve(self) -> Curve:
         columns = np.array([(r.epoch, r.train_accuracy, r.test_accuracy) for r in self._records]).T
-        return Curve(self._per_epoch, np.concatenate(self._losses), *columns)
+        return Curve(self._per_epoch, self._losses, *columns)
 
     def _make_learner(self, params: Mapping[str, Array]) -> Learner:
         if self._config.on_numpy:
@@ -209,8 +216,7 @@ class Run:
         return params
 
     def _checkpoint(self) -> Checkpoint:
-        losses = np.concatenate([np.zeros(0), *self._losses])
-        return Checkpoint(self._step, torch.from_numpy(losses), list(self._records), self._learner.state())
+        return Checkpoint(self._step, torch.tensor(self._losses), list(self._records), self._learner.state())
 
     def _check_finite(self, losses: Array) -> None:
         wrong = np.flatnonzero(~np.isfinite(losses))
@@ -224,4 +230,4 @@ class Run:
 
     def _tell(self, record: Record | None) -> None:
         if self._watch is not None:
-            self._watch(Progress(self._step, self._steps, float(self._losses[-1][-1]), record))
+            self._watch(Progress(self._step, self._steps, float(self._losses[-1]), record))
