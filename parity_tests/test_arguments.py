@@ -41,6 +41,7 @@ from torchport import (
     weights,
 )
 from torchport.formats import pt, safe
+from torchport.images import check_images
 from torchport.networks import from_reference
 from torchport.parity import (
     Report,
@@ -406,9 +407,7 @@ CALLS: dict[str, Call] = {
     "numpy_ref.layers.SoftmaxWithLoss.forward": lose,
     "numpy_ref.layers.SoftmaxWithLoss.backward": lose,
     "torchport.checks.check_tensor": lambda a: torchport.checks.check_tensor("x", a.tensor(2, 3), 2),
-    "torchport.checks.check_images": lambda a: torchport.checks.check_images(
-        "x", a.give(np.ones((3, 1, 4, 4), np.uint8))
-    ),
+    "torchport.images.check_images": lambda a: check_images("x", a.give(np.ones((3, 1, 4, 4), np.uint8))),
     "torchport.checks.check_floating": lambda a: torchport.checks.check_floating("x", a.tensor(2, 3)),
     "torchport.checks.check_goes_with": lambda a: torchport.checks.check_goes_with("x", a.tensor(2), a.tensor(3)),
     "numpy_ref.checks.check_array": lambda a: checks.check_array("x", a.array(2, 3), 2),
@@ -512,8 +511,8 @@ CALLS: dict[str, Call] = {
     "torchport.images.sample": lambda a: images.sample(a.give(np.ones((2, 1, 3, 3), np.uint8)), 1),
     **dict.fromkeys(("torchport.subjects.boxes", "torchport.subjects.seeded_subject"), look_at),
     **{f"torchport.subjects.{name}": look_into for name in ("convolution", "outputs", "maps_of", "describe")},
-    "torchport.im2col.im2col": lambda a: differentiate(torchport.im2col, a.leaf(2, 1, 4, 4), 2),
-    "torchport.im2col.col2im": lambda a: differentiate(torchport.col2im, a.leaf(18, 4), (2, 1, 4, 4), 2),
+    "torchport.columns.im2col": lambda a: differentiate(torchport.im2col, a.leaf(2, 1, 4, 4), 2),
+    "torchport.columns.col2im": lambda a: differentiate(torchport.col2im, a.leaf(18, 4), (2, 1, 4, 4), 2),
     "torchport.drawn.draw": draw,
     "torchport.glyphs.distances": lambda a: glyphs.distances(a.give(np.eye(5, dtype=bool))),
     "torchport.layers.UnfoldConv2d.forward": lambda a: differentiate(
@@ -739,8 +738,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.data.load_mnist",
         "torchport.drawn.drawn",
         "torchport.drawn.make",
-        "torchport.im2col.pair",
-        "torchport.im2col.output_size",
+        "torchport.columns.pair",
+        "torchport.columns.output_size",
         "torchport.layers.Dropout",
         "torchport.layers.BatchNormalization",
         "torchport.layers.Subsampling",
@@ -780,6 +779,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.add_field",
         "torchport.optimizers.BookAdam.add_param_group",
     ),
+    "only reads names, before there is anything else": ("torchport.on_demand.on_demand",),
     "wraps its argument": ("torchport.training.pooled.PoolFirst", "torchport.training.pooled.arranged"),
     "draws on its argument": (
         "torchport.figures.style.*",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
-from torchport.im2col import im2col, output_size
+from torchport.columns import im2col, output_size
 from torchport.networks import CONVOLUTIONS
 from torchport.parity import Row, Setting, check_parity
 from torchport.parity.cases import check_twin, seeded_batch, seeded_params

@@ -15,15 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torchport as tp
 from numpy_ref.checks import Array
 from numpy_ref.files import check_target, replace_file
-from torchport import benchmark, cli, figures
-from torchport.benchmark.contenders import CONV2D, FLOOR, PLAIN, REFERENCE, TRAINING, UNFOLD
-from torchport.benchmark.device import limit, operations, throughput
-from torchport.benchmark.growth import GROWTH
-
-# What is divided by what, and the target where there is one.
-RATIOS = ((REFERENCE, TRAINING), (PLAIN, TRAINING), (TRAINING, FLOOR), (UNFOLD, CONV2D), (REFERENCE, PLAIN))
+from torchport import cli, figures
 
 QUICK = {"batch_size": (10, 100), "filters": (10, 30), "side": (12, 28)}
 SCALE = (100, 1000, 10_000, 65_536)  # batch sizes for CUDA
@@ -44,7 +39,7 @@ def main() -> int:
     for path in (args.json, args.png):
         if path is not None:
             check_target(path)  # now, not after minutes
-    found: dict[str, Any] = {"machine": benchmark.describe_machine(args.device)}
+    found: dict[str, Any] = {"machine": tp.benchmark.describe_machine(args.device)}
     print("\n".join(f"{name}: {value}" for name, value in found["machine"].items()))
     found["step"] = measure_steps(args)
     if args.device != "cpu":
@@ -52,7 +47,7 @@ def main() -> int:
     found["growth"] = measure_growth(args)
     found["memory"] = measure_memory(args)
     if args.png is not None:
-        figures.save_figure(figures.growth(found["growth"], FLOOR), args.png)
+        figures.save_figure(figures.growth(found["growth"], tp.benchmark.FLOOR), args.png)
         print(f"wrote {args.png}")
     if args.json is not None:
         replace_file(args.json, (json.dumps(found, indent=2) + "\n").encode())
@@ -61,30 +56,30 @@ def main() -> int:
 
 
 def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
-    steps = benchmark.contenders(benchmark.Case(device=args.device))
-    counts = {name: 1 if name == REFERENCE else 10 if args.device == "cpu" else 100 for name in steps}
+    steps = tp.benchmark.contenders(tp.benchmark.Case(device=args.device))
+    counts = {name: 1 if name == tp.benchmark.REFERENCE else 10 if args.device == "cpu" else 100 for name in steps}
     rounds = 5 if args.quick else 30
-    times = benchmark.interleave(steps, rounds, counts, device=args.device, progress=True)
+    times = tp.benchmark.interleave(steps, rounds, counts, device=args.device, progress=True)
     print(f"\nOne training step of 100 images, milliseconds: median and quartiles of {rounds} rounds")
     for name, values in times.items():
-        print(f"  {name:16} {benchmark.spread(values * 1e3)}")
+        print(f"  {name:16} {tp.benchmark.spread(values * 1e3)}")
     print("Ratios, round by round")
-    ratios = {f"{of} / {to}": benchmark.ratio(times[of], times[to]) for of, to in RATIOS}
+    ratios = {f"{of} / {to}": tp.benchmark.ratio(times[of], times[to]) for of, to in tp.benchmark.RATIOS}
     for name, value in ratios.items():
         print(f"  {name:30} {value}")
     return {"seconds": as_lists(times), "ratios": ratios}
 
 
 def measure_device(args: argparse.Namespace) -> dict[str, Any]:
-    listed = operations(args.device)
+    listed = tp.benchmark.operations(args.device)
     print(f"\nKernels of a training step: {sum(kernel.calls for kernel in listed):.0f}, microseconds a step")
     for kernel in listed[:LONGEST]:
         print(f"  {kernel.microseconds:8.1f}  {kernel.calls:4.0f} x {kernel.name[:90]}")
     print("Images a second in training, by batch size; and if all arithmetic went as fast as a large product")
     scale: dict[str, Any] = {}
     for precision in ("full", "tf32", "bf16"):
-        rates = throughput(SCALE, precision, device=args.device, progress=True)
-        scale[precision] = {"rates": rates, "limit": limit(precision, device=args.device)}
+        rates = tp.benchmark.throughput(SCALE, precision, device=args.device, progress=True)
+        scale[precision] = {"rates": rates, "limit": tp.benchmark.limit(precision, device=args.device)}
         shown = "  ".join(f"{size}: {rate.median:,.0f}" for size, rate in rates.items())
         print(f"  {precision:5} {shown}  limit: {scale[precision]['limit']:,.0f}")
     return {"kernels": listed, "throughput": scale}
@@ -92,9 +87,9 @@ def measure_device(args: argparse.Namespace) -> dict[str, Any]:
 
 def measure_growth(args: argparse.Namespace) -> dict[str, Any]:
     found = {}
-    for what, values in (QUICK if args.quick else GROWTH).items():
+    for what, values in (QUICK if args.quick else tp.benchmark.GROWTH).items():
         rounds = 1 if args.quick else 3
-        found[what] = benchmark.grow(what, values, rounds=rounds, device=args.device, progress=True)
+        found[what] = tp.benchmark.grow(what, values, rounds=rounds, device=args.device, progress=True)
         print(f"\nMilliseconds a step by {what}")
         print(" " * 18 + "".join(f"{value:>10}" for value in values))
         for name, line in found[what].items():
@@ -104,12 +99,12 @@ def measure_growth(args: argparse.Namespace) -> dict[str, Any]:
 
 def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     images = 1_000 if args.quick else 10_000
-    predicting = benchmark.prediction(images)
+    predicting = tp.benchmark.prediction(images)
     print(f"\nPrediction of {images:,} images on the CPU, in a process of its own: seconds, peak memory in MiB")
     for name, usage in predicting.items():
         print(f"  {name:16} {usage.seconds:8.2f} {mebibytes(usage.peak)}")
     sizes = (1_000, 2_000) if args.quick else (10_000, 60_000)
-    training = benchmark.training_memory(sizes)
+    training = tp.benchmark.training_memory(sizes)
     print("An epoch of training: peak memory in MiB by images, which are 0.75 KiB each")
     print("  " + ", ".join(f"{n:,}: {mebibytes(usage.peak).strip()}" for n, usage in training.items()))
     return {"prediction": predicting, "training": training}

@@ -12,20 +12,22 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import nn
+import numpy as np
 
+import torchport as tp
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
 from numpy_ref.networks import Network
 from torchport import cli
-from torchport.architectures import recognise
+from torchport.choices import DTYPES
 from torchport.data import DATA_SETS, load
-from torchport.evaluation import Classification, check_fits, classify, memory_text, peak_memory
 from torchport.figures import confusion_matrix, mistakes, save_figure
-from torchport.formats import load_weights
-from torchport.training.config import DTYPES, MODELS, NUMPY
-from torchport.weights import cast_params
+from torchport.training.config import MODELS, NUMPY
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -47,14 +49,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def load_params(path: Path, args: argparse.Namespace) -> Mapping[str, Array]:
-    params = load_weights(path)
+    params = tp.formats.load_weights(path)
     if args.dtype:
-        return cast_params(params, DTYPES[args.dtype])
+        return tp.weights.cast_params(params, tp.weights.DTYPES[np.dtype(args.dtype)])
     return params
 
 
 def make_network(params: Mapping[str, Array], args: argparse.Namespace) -> Network | nn.Module:
-    architecture = recognise(params, args.stride, args.pad, args.activation)
+    architecture = tp.architectures.recognise(params, args.stride, args.pad, args.activation)
     if args.model == NUMPY:
         return architecture.reference(params)
     return architecture.port(params, args.model, args.device)
@@ -66,24 +68,24 @@ def main() -> int:
     other = load_params(args.against, args) if args.against else None
     images, labels = load(args.data, False, args.data_dir, progress=True)
     for each in (params, other or params):
-        check_fits(each, images, labels, args.stride, args.pad, args.activation)
+        tp.evaluation.check_fits(each, images, labels, args.stride, args.pad, args.activation)
     network = make_network(params, args)
-    found = classify(network, images, labels, batch_size=args.batch_size)
+    found = tp.evaluation.classify(network, images, labels, batch_size=args.batch_size)
     print(found.to_text())
     if other is not None:
-        predictions = classify(make_network(other, args), images, labels, batch_size=args.batch_size).predictions
-        equal = int((predictions == found.predictions).sum())
+        others = tp.evaluation.classify(make_network(other, args), images, labels, batch_size=args.batch_size)
+        equal = int((others.predictions == found.predictions).sum())
         print(f"{equal} of {len(images)} predictions equal to those of {args.against}")
     if args.out is not None:
         about = {name: str(getattr(args, name)) for name in ("weights", "data", "model", "device")}
         save(args.out, found, images, {**about, "dtype": str(params["W1"].dtype)})
-    print(memory_text(peak_memory()))
+    print(tp.evaluation.memory_text(tp.evaluation.peak_memory()))
     if args.out is None:
         print("--out DIR draws the confusion matrix and the mistakes")
     return 0
 
 
-def save(folder: Path, found: Classification, images: Array, about: dict[str, str]) -> None:
+def save(folder: Path, found: tp.evaluation.Classification, images: Array, about: dict[str, str]) -> None:
     """confusion.png, mistakes.png and evaluation.json in folder, made if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     wrong = found.mistakes

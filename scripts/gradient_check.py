@@ -12,11 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+import torchport as tp
 from torchport import cli
-from torchport.networks import CONVOLUTIONS, SimpleConvNet
-from torchport.parity.cases import book_gradient_case
-from torchport.parity.differences import central_differences
-from torchport.parity.independent import gradient_table, gradient_verdict, judge_gradients, port_gradients
+from torchport.choices import CONVOLUTIONS
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -29,16 +27,16 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_arguments()
-    reference, x, t = book_gradient_case(args.seed, args.batch_size)
-    differences = central_differences(reference, x, t)
+    reference, x, t = tp.parity.cases.book_gradient_case(args.seed, args.batch_size)
+    differences = tp.parity.differences.central_differences(reference, x, t)
     gradients = {"numpy": reference.gradient(x, t)}
     for conv in CONVOLUTIONS:
-        port = SimpleConvNet.from_params(reference.params, conv, device=args.device)
-        gradients[conv] = port_gradients(port, x, t)
-    checks = {name: judge_gradients(differences, found) for name, found in gradients.items()}
+        port = tp.SimpleConvNet.from_params(reference.params, conv, device=args.device)
+        gradients[conv] = tp.parity.independent.port_gradients(port, x, t)
+    checks = {name: tp.parity.independent.judge_gradients(differences, found) for name, found in gradients.items()}
     for name, rows in checks.items():
-        print(f"{name}\n{gradient_table(rows)}\n")
-    print(gradient_verdict(checks))
+        print(f"{name}\n{tp.parity.independent.gradient_table(rows)}\n")
+    print(tp.parity.independent.gradient_verdict(checks))
     return 0 if all(row.ok for rows in checks.values() for row in rows) else 1
 
 

@@ -13,26 +13,21 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
+import numpy as np
 
+import torchport as tp
 from numpy_ref.checks import Array
 from torchport import cli
-from torchport.architectures import NETWORKS, OF_IMAGES, recognise
+from torchport.choices import BFLOAT16, IEEE, OF_IMAGES, TF32
 from torchport.data import mnist
-from torchport.evaluation import evaluate_ports
-from torchport.formats import load_weights
-from torchport.parity import Setting
-from torchport.parity.cases import check_ports, seeded_batch, seeded_params
-from torchport.parity.page import all_agree, save
 
-F64, F32 = torch.float64, torch.float32
-# --dtype to parameters and mode.
+# --dtype to that of the parameters, and how products are computed.
 DTYPES = {
-    "float64": [(F64, "ieee")],
-    "float32": [(F32, "ieee")],
-    "both": [(F64, "ieee"), (F32, "ieee")],
-    "tf32": [(F32, "tf32")],
-    "bfloat16": [(F32, "bfloat16")],
+    "float64": [("float64", IEEE)],
+    "float32": [("float32", IEEE)],
+    "both": [("float64", IEEE), ("float32", IEEE)],
+    "tf32": [("float32", TF32)],
+    "bfloat16": [("float32", BFLOAT16)],
 }
 
 
@@ -78,37 +73,38 @@ def main() -> int:
     if args.params is None:
         params, x, t = seeded(args)
     else:
-        params = load_weights(args.params)
+        params = tp.formats.load_weights(args.params)
         images, labels = mnist(train=False, data_dir=args.data_dir)
         x, t = images[: args.batch_size] / 255, labels[: args.batch_size]
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    settings = [Setting(dtype, args.device, mode) for dtype, mode in DTYPES[args.dtype]]
-    reports = check_ports(params, x, t, settings, seed=args.seed, **geometry)
+    dtypes = tp.weights.DTYPES
+    settings = [tp.parity.Setting(dtypes[np.dtype(name)], args.device, mode) for name, mode in DTYPES[args.dtype]]
+    reports = tp.parity.cases.check_ports(params, x, t, settings, seed=args.seed, **geometry)
     for report in reports:
         print(f"{report.port}, {report.dtype}, {report.device}\n{report.to_text()}\n")
     evaluation = None
     if images is not None and labels is not None:
-        judged = evaluate_ports(params, images, labels, device=args.device, **geometry)
+        judged = tp.evaluation.evaluate_ports(params, images, labels, device=args.device, **geometry)
         print(f"{judged.to_text()}\n")
         evaluation = asdict(judged)
     if args.out is not None:
         command = shlex.join(["python", "scripts/parity_report.py", *sys.argv[1:]])
-        for path in save(args.out, reports, command=command, evaluation=evaluation):
+        for path in tp.parity.page.save(args.out, reports, command=command, evaluation=evaluation):
             print(f"wrote {path}")
     for report in reports:
         print(report.verdict)
-    ok = all_agree(reports, evaluation)
+    ok = tp.parity.page.all_agree(reports, evaluation)
     print("PARITY" if ok else "NO PARITY")
     return 0 if ok else 1
 
 
 def seeded(args: argparse.Namespace) -> tuple[dict[str, Array], Array, Array]:
     """Weights of the network that args names, and images and labels for it."""
-    network = NETWORKS[args.network](**({} if args.width is None else {"width": args.width}))
-    found = recognise(network.params)
-    batch = seeded_batch(args.seed, args.batch_size, found.input_shape, found.classes)
-    return seeded_params(args.seed, network.params), *batch
+    network = tp.architectures.NETWORKS[args.network](**({} if args.width is None else {"width": args.width}))
+    found = tp.architectures.recognise(network.params)
+    batch = tp.parity.cases.seeded_batch(args.seed, args.batch_size, found.input_shape, found.classes)
+    return tp.parity.cases.seeded_params(args.seed, network.params), *batch
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ import sys
 
 from tqdm import tqdm
 
+import torchport as tp
 from torchport import cli
-from torchport.parity.calibration import run_clean
-from torchport.parity.catalogue import BUGS
-from torchport.parity.planted import find
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,7 +32,8 @@ def main() -> int:
     args = parse_arguments()
     if args.clean is not None:
         return report_clean(args)
-    findings = [find(bug) for bug in tqdm(BUGS, desc="planted bugs", unit="bug", disable=None)]
+    bugs = tqdm(tp.parity.catalogue.BUGS, desc="planted bugs", unit="bug", disable=None)
+    findings = [tp.parity.planted.find(bug) for bug in bugs]
     print("| bug | blamed | caught by | error/limit, float64 | float32 |\n|---|---|---|---|---|")
     for finding in findings:
         print(finding.to_markdown())
@@ -45,7 +44,7 @@ def main() -> int:
 
 def report_clean(args: argparse.Namespace) -> int:
     device = args.device or "cpu"
-    result = run_clean(args.clean, device, args.seed or 0)
+    result = tp.parity.calibration.run_clean(args.clean, device, args.seed or 0)
     print("| view | rule | arithmetic | largest error/limit |\n|---|---|---|---|")
     for (view, rule, arithmetic), ratio in sorted(result.largest.items()):
         print(f"| {view} | {rule} | {arithmetic} | {ratio:.2g} |")

@@ -20,15 +20,13 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
+import numpy as np
 
+import torchport as tp
 from numpy_ref.params import check_arrays
 from torchport import cli
-from torchport.architectures import recognise
-from torchport.formats import read_stored
-from torchport.porting import NoParity, port
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16}
+DTYPES = ("float64", "float32", "float16")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,15 +51,15 @@ def main() -> int:
     args = parse_arguments()
     geometry = {"stride": args.stride, "pad": args.pad, "activation": args.activation}
     if args.inspect:
-        stored = read_stored(args.source, allow_nonfinite=True)
+        stored = tp.formats.read_stored(args.source, allow_nonfinite=True)
         print(stored.to_text())
         check_arrays(stored.arrays)
-        print(recognise(stored.params(), **geometry))
+        print(tp.architectures.recognise(stored.params(), **geometry))
         return 0
-    dtype = DTYPES[args.dtype] if args.dtype else None
+    dtype = tp.weights.DTYPES[np.dtype(args.dtype)] if args.dtype else None
     try:
-        done = port(args.source, args.target, dtype=dtype, force=args.force, **geometry)
-    except NoParity as error:
+        done = tp.porting.port(args.source, args.target, dtype=dtype, force=args.force, **geometry)
+    except tp.porting.NoParity as error:
         print("\n".join(report.verdict for report in error.reports))
         print(f"not written: {error}", file=sys.stderr)
         return 1

@@ -17,9 +17,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+import torchport as tp
 from torchport import cli
-from torchport.training import Config, Diverged, Progress, Result, Stopped, resume, train
-from torchport.training.ranks import is_first
+from torchport.training.config import Config
 
 RUNS = Path("runs")
 RESUMABLE = ("epochs", "device")  # what may be given beside --resume
@@ -55,9 +55,9 @@ class Screen:
     """A bar of steps on a terminal, and a line per epoch everywhere."""
 
     def __init__(self) -> None:
-        self._bar = tqdm(unit="step", dynamic_ncols=True, disable=None if is_first() else True)
+        self._bar = tqdm(unit="step", dynamic_ncols=True, disable=None if tp.training.ranks.is_first() else True)
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: tp.training.Progress) -> None:
         self._bar.total = progress.steps
         self._bar.update(progress.step - self._bar.n)
         found = progress.record
@@ -81,24 +81,24 @@ def main() -> int:
     screen = Screen()
     try:
         if args.resume:
-            result = resume(out, epochs=given.get("epochs"), device=given.get("device"), watch=screen.show)
+            result = tp.training.resume(out, epochs=given.get("epochs"), device=given.get("device"), watch=screen.show)
         else:
-            result = train(Config(**given), out=out, overwrite=args.overwrite, watch=screen.show)
-    except Diverged as error:
+            result = tp.training.train(Config(**given), out=out, overwrite=args.overwrite, watch=screen.show)
+    except tp.training.Diverged as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except Stopped as stopped:
-        if is_first():
+    except tp.training.Stopped as stopped:
+        if tp.training.ranks.is_first():
             print(f"{stopped}: go on with python scripts/train.py --out {out} --resume", file=sys.stderr)
         return cli.INTERRUPTED
     finally:
         screen.close()
-    if is_first():
+    if tp.training.ranks.is_first():
         print_result(result, out)
     return 0
 
 
-def print_result(result: Result, out: Path) -> None:
+def print_result(result: tp.training.Result, out: Path) -> None:
     loss = "after each update, as in the book" if result.config.log_loss == "after" else "of the step itself"
     times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.seconds.items())
     last = f", {result.records[-1].test_accuracy:.4f} with those of the last step"

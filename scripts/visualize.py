@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import numpy_ref as nr
+import torchport as tp
 from numpy_ref.checks import Array
 from numpy_ref.functions import softmax
-from torchport import cli, figures, subjects
-from torchport.architectures import OF_IMAGES, Architecture
+from torchport import cli, figures
+from torchport.choices import OF_IMAGES
 from torchport.data import DATA_SETS, load
-from torchport.evaluation import classify
 from torchport.images import read_image, sample
-from torchport.training.history import read_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,10 +122,11 @@ def runs_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="folders of training runs")
 
 
-def subject_of(args: argparse.Namespace) -> subjects.Subject:
+def subject_of(args: argparse.Namespace) -> tp.subjects.Subject:
     if args.weights is None:
-        return subjects.seeded_subject(args.seed or 0, Architecture(args.network or subjects.DEFAULT))
-    return subjects.load_subject(args.weights, args.stride, args.pad)
+        network = tp.architectures.Architecture(args.network or tp.subjects.DEFAULT)
+        return tp.subjects.seeded_subject(args.seed or 0, network)
+    return tp.subjects.load_subject(args.weights, args.stride, args.pad)
 
 
 def image_of(args: argparse.Namespace) -> tuple[Array, str]:
@@ -134,7 +134,7 @@ def image_of(args: argparse.Namespace) -> tuple[Array, str]:
     if args.image is not None:
         image, size = read_image(args.image, args.largest)
         shrunk = "" if image.shape[1:] == size else f", shrunk from {size[0]} x {size[1]}"
-        return image, f"{subjects.short_name(args.image)}{shrunk}"
+        return image, f"{tp.subjects.short_name(args.image)}{shrunk}"
     images, labels = load(args.data, False, args.data_dir, progress=True)
     return sample(images, args.sample), f"{args.data} test image {args.sample}, a {labels[args.sample]}"
 
@@ -145,14 +145,14 @@ def filters(args: argparse.Namespace) -> Figure:
     Example: python scripts/visualize.py filters params.pkl --layer conv1
     """
     after = subject_of(args)
-    name, layer = subjects.convolution(after.network, args.layer)
+    name, layer = tp.subjects.convolution(after.network, args.layer)
     if args.before is not None:
-        before = subjects.load_subject(args.before, args.stride, args.pad)
+        before = tp.subjects.load_subject(args.before, args.stride, args.pad)
     elif args.weights is not None:
-        before = subjects.start_of(args.weights, after, args.seed)
+        before = tp.subjects.start_of(args.weights, after, args.seed)
     else:
         return figures.filters({after.name: layer.W}, name, args.channels)
-    start = subjects.convolution(before.network, name)[1]
+    start = tp.subjects.convolution(before.network, name)[1]
     panels = {f"before: {before.name}": start.W, f"after: {after.name}": layer.W}
     return figures.filters(panels, name, args.channels)
 
@@ -163,7 +163,7 @@ def apply_filter(args: argparse.Namespace) -> Figure:
     Example: python scripts/visualize.py apply-filter params.pkl --image photo.jpg
     """
     subject = subject_of(args)
-    name, layer = subjects.convolution(subject.network, args.layer)
+    name, layer = tp.subjects.convolution(subject.network, args.layer)
     image, about = image_of(args)
     maps = nr.Convolution(layer.W, 0.0, layer.stride, layer.pad).forward(image[np.newaxis])[0]
     return figures.responses(image, layer.W, maps, f"{name} of {subject.name}, on {about}")
@@ -177,8 +177,8 @@ def layers(args: argparse.Namespace) -> Figure:
     subject = subject_of(args)
     images, labels = load(args.data, False, args.data_dir, progress=True)
     image = sample(images, args.sample)
-    outputs = subjects.outputs(subject.network, image[np.newaxis])
-    maps = {name: value[0] for name, value in subjects.maps_of(outputs, args.layers).items()}
+    outputs = tp.subjects.outputs(subject.network, image[np.newaxis])
+    maps = {name: value[0] for name, value in tp.subjects.maps_of(outputs, args.layers).items()}
     probabilities = softmax(list(outputs.values())[-1])[0]
     title = f"{subject.name}, on {args.data} test image {args.sample}"
     return figures.feature_maps(image, maps, probabilities, int(labels[args.sample]), title)
@@ -201,7 +201,7 @@ def mistakes(args: argparse.Namespace) -> Figure:
     """
     subject = subject_of(args)
     images, labels = load(args.data, False, args.data_dir, progress=True)
-    found = classify(subject.architecture.port(subject.params).eval(), images, labels)
+    found = tp.evaluation.classify(subject.architecture.port(subject.params).eval(), images, labels)
     wrong = found.mistakes
     shown = images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong]
     return figures.mistakes(*shown, most=args.most, name=subject.name)
@@ -212,7 +212,7 @@ def curves(args: argparse.Namespace) -> Figure:
 
     Example: python scripts/visualize.py curves runs/1 runs/2 --out compared.png
     """
-    return figures.curves(read_curves(args.runs))
+    return figures.curves(tp.training.history.read_curves(args.runs))
 
 
 def architecture(args: argparse.Namespace) -> Figure:
@@ -221,7 +221,7 @@ def architecture(args: argparse.Namespace) -> Figure:
     Example: python scripts/visualize.py architecture --network DeepConvNet
     """
     subject = subject_of(args)
-    return figures.architecture(subjects.boxes(subject), f"{subject.architecture.name}, {subject.name}")
+    return figures.architecture(tp.subjects.boxes(subject), f"{subject.architecture.name}, {subject.name}")
 
 
 # What draws it, and what adds its options.

@@ -17,12 +17,10 @@ from numpy_ref.checks import Array, check_int, check_mapping
 from numpy_ref.deep import DEFAULT_CONV_PARAMS, deep_convnet_sizes
 from numpy_ref.dense import ACTIVATIONS as DENSE_ACTIVATIONS
 from numpy_ref.networks import Network, check_same_layout
+from torchport.choices import ACTIVATIONS
 from torchport.networks import SimpleConvNet
 from torchport.twins import from_reference
 from torchport.weights import architecture, shared_dtype
-
-# Of any network: what recognise may be told.
-ACTIVATIONS = tuple(dict.fromkeys((*DENSE_ACTIVATIONS, *lenet.ACTIVATIONS)))
 
 NETWORKS: dict[str, Callable[..., Network]] = {
     "SimpleConvNet": nr.SimpleConvNet,
@@ -44,9 +42,6 @@ CONVOLUTIONAL = {
     AVERAGING: (4, 4, 2, 2, 2),
     "AlexNet": (4, 4, 4, 4, 4, 2, 2, 2),
 }
-
-# Of images, for which a network can be made with its own sizes.
-OF_IMAGES = tuple(name for name in NETWORKS if name in CONVOLUTIONAL)
 
 CHAPTER_3 = [784, 50, 100, 10]  # the sizes of the trained parameters that come with it
 

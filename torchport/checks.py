@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from numpy_ref.checks import Array, check_array
 
 
 def check_tensor(name: str, value: object, ndim: int | None = None) -> Tensor:
@@ -49,11 +46,3 @@ def check_floating_dtype(name: str, value: torch.dtype | None) -> torch.dtype | 
     if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):
         raise TypeError(f"{name} must be a floating-point torch dtype, got {value!r}")
     return value
-
-
-def check_images(name: str, value: object) -> Array:
-    """Return value, images uint8 (N, C, H, W), N = 0 included. TypeError, ValueError."""
-    images = check_array(name, value, ndim=4)
-    if images.dtype != np.uint8:
-        raise TypeError(f"{name} must be uint8, 0 to 255, got dtype {images.dtype}")
-    return images

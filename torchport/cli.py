@@ -9,10 +9,7 @@ from collections.abc import Callable
 from dataclasses import Field
 from typing import Any, NoReturn
 
-import torch
-
-from torchport.architectures import ACTIVATIONS
-from torchport.checks import check_device
+from torchport.choices import ACTIVATIONS
 from torchport.data import DataError
 
 BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses
@@ -41,7 +38,7 @@ def run(main: Callable[[], int]) -> int:
     except (ValueError, TypeError, OSError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except _out_of_memory() as error:
         print(f"error: not enough memory for these sizes ({error})", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -49,8 +46,15 @@ def run(main: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
+def _out_of_memory() -> tuple[type[Exception], ...]:
+    """What is raised where memory runs out; torch's own only where somebody has imported torch."""
+    return (MemoryError, sys.modules["torch"].OutOfMemoryError) if "torch" in sys.modules else (MemoryError,)
+
+
 def device(name: str) -> str:
     """argparse type: a torch device that this machine has."""
+    from torchport.checks import check_device
+
     try:
         check_device("device", name)
     except ValueError as error:

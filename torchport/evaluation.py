@@ -19,7 +19,7 @@ from numpy_ref.checks import Array, check_batch, check_int
 from numpy_ref.functions import class_labels, softmax
 from numpy_ref.networks import Network
 from torchport.architectures import Architecture, recognise
-from torchport.checks import check_images
+from torchport.images import check_images
 from torchport.networks import CONVOLUTIONS
 from torchport.weights import cast_params
 

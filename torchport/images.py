@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_batch, check_int
+from numpy_ref.checks import Array, check_array, check_batch, check_int
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,3 +72,11 @@ def _grey(image: Image) -> Image:
         ground = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(ground, image.convert("RGBA"))
     return Image.fromarray(np.asarray(image.convert("L"), np.float32) / np.float32(255))
+
+
+def check_images(name: str, value: object) -> Array:
+    """Return value, images uint8 (N, C, H, W), N = 0 included. TypeError, ValueError."""
+    images = check_array(name, value, ndim=4)
+    if images.dtype != np.uint8:
+        raise TypeError(f"{name} must be uint8, 0 to 255, got dtype {images.dtype}")
+    return images

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from numpy_ref.checks import check_int, check_number
 from numpy_ref.layers import BatchNormalization as ReferenceBatchNormalization
 from torchport.checks import check_floating, check_goes_with, check_tensor
-from torchport.im2col import im2col, output_size, pair
+from torchport.columns import im2col, output_size, pair
 
 
 class UnfoldConv2d(nn.Conv2d):

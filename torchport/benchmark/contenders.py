@@ -35,6 +35,9 @@ REFERENCE, UNFOLD, CONV2D, TRAINING, PLAIN, FLOOR = (
     "products alone",
 )
 
+# What is divided by what.
+RATIOS = ((REFERENCE, TRAINING), (PLAIN, TRAINING), (TRAINING, FLOOR), (UNFOLD, CONV2D), (REFERENCE, PLAIN))
+
 
 @dataclass(frozen=True)
 class Case:

@@ -9,11 +9,12 @@ import torch
 from tqdm import tqdm
 
 from numpy_ref.checks import check_int
+from torchport.choices import BFLOAT16, IEEE, TF32
 from torchport.networks import CONVOLUTIONS, from_reference
 from torchport.parity.cases import random_case
 from torchport.parity.compare import check_parity
 from torchport.parity.report import Report
-from torchport.parity.setting import BFLOAT16, IEEE, TF32, Setting
+from torchport.parity.setting import Setting
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from numpy_ref.checks import Array, recorded
 from numpy_ref.optimizers import EPS
-from torchport.im2col import im2col
+from torchport.columns import im2col
 from torchport.layers import BatchNormalization, Dropout, Subsampling
 from torchport.loss import softmax_with_loss
 from torchport.optimizers import BookAdam, make_optimizer

@@ -13,11 +13,12 @@ from numpy_ref.checks import Array, check_array, check_batch, check_shape
 from numpy_ref.functions import class_labels
 from numpy_ref.layers import BatchNormalization, Layer, SoftmaxWithLoss
 from numpy_ref.networks import Network
+from torchport.choices import IEEE
 from torchport.loss import softmax_with_loss
 from torchport.parity.bounds import EXACT, EXP, NORMALISE, SUM, Near, loss_limits, rule_of, running_limits
 from torchport.parity.prediction import predict, prediction_rule
 from torchport.parity.report import END_TO_END, LOCAL, Difference, Report, Row
-from torchport.parity.setting import IEEE, Setting, arithmetic_of, rounded
+from torchport.parity.setting import Setting, arithmetic_of, rounded
 from torchport.parity.trace import (
     NetworkTrace,
     Run,

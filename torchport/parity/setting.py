@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from numpy_ref.checks import Array
 from torchport.checks import check_device
+from torchport.choices import BFLOAT16, IEEE, TF32
 
 DTYPES = (torch.float64, torch.float32)
 
 # Modes: the dtype's own arithmetic; CUDA's TensorFloat-32 products; autocast to bfloat16.
-IEEE, TF32, BFLOAT16 = "ieee", "tf32", "bfloat16"
 MODES = (IEEE, TF32, BFLOAT16)
 
 

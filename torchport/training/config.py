@@ -8,19 +8,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import torch
+import numpy as np
 
 from numpy_ref.checks import check_int, check_number
 from numpy_ref.optimizers import OPTIMIZERS
+from torchport.choices import BFLOAT16, CONVOLUTIONS, DTYPES, IEEE, TF32
 from torchport.data import DATA_SETS
-from torchport.networks import CONVOLUTIONS
-from torchport.parity.setting import BFLOAT16, IEEE, TF32
 
 NETWORKS = ("SimpleConvNet", "DeepConvNet", "LeNet5")
 
 NUMPY = "numpy"
 MODELS = (*CONVOLUTIONS, NUMPY)
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 PRECISIONS = {"full": IEEE, "tf32": TF32, "bf16": BFLOAT16}
 BOOK, EPOCH = "book", "epoch"
 BEFORE, AFTER = "step", "after"
@@ -126,7 +124,7 @@ class Config:
                 raise ValueError(f"{self.optimizer} has the options {', '.join(known)}, got {name}={value}")
             check_number(name, value, 0)
         rule(**self.rule_options)  # which checks their ranges
-        if self.lr is not None and self.lr > torch.finfo(DTYPES[self.dtype]).max:
+        if self.lr is not None and self.lr > np.finfo(self.dtype).max:
             raise ValueError(f"lr must be a number that {self.dtype} can hold, got {self.lr}")
         if self.optimizer == "nesterov" and self.momentum == 0:
             raise ValueError("momentum must be above 0 for nesterov, got 0: that is sgd")

@@ -17,13 +17,14 @@ from torchport.loss import unchecked_loss
 from torchport.optimizers import make_optimizer, torch_options
 from torchport.parity.setting import Setting
 from torchport.states import book_params
-from torchport.training.config import AFTER, BOOK, DTYPES, PRECISIONS, Config
+from torchport.training.config import AFTER, BOOK, PRECISIONS, Config
 from torchport.training.graph import captured
 from torchport.training.masks import Masks
 from torchport.training.pooled import arranged
 from torchport.training.ranks import Ranks
 from torchport.training.samples import Samples
 from torchport.training.state import copied, put_back
+from torchport.weights import DTYPES
 
 TEST, TRAIN = "test", "train"
 
@@ -68,7 +69,7 @@ class TorchLearner:
         self, config: Config, params: Mapping[str, Array], samples: Samples, device: torch.device, ranks: Ranks
     ) -> None:
         self._config, self._device, self._ranks = config, device, ranks
-        self._setting = Setting(DTYPES[config.dtype], str(device), PRECISIONS[config.precision])
+        self._setting = Setting(DTYPES[np.dtype(config.dtype)], str(device), PRECISIONS[config.precision])
         self._parts = {
             TRAIN: [_on(device, part) for part in (samples.x_train, samples.t_train)],
             TEST: [_on(device, part) for part in (samples.x_test, samples.t_test)],

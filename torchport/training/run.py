@@ -15,7 +15,7 @@ from torchport.architectures import NETWORKS, recognise
 from torchport.figures import Curve
 from torchport.formats import load_weights
 from torchport.states import book_params, state_dict_of
-from torchport.training.config import DTYPES, Config
+from torchport.training.config import Config
 from torchport.training.folder import Checkpoint, Record, RunFolder
 from torchport.training.interrupts import StopRequest
 from torchport.training.learners import TEST, TRAIN, Learner, TorchLearner
@@ -35,7 +35,7 @@ from torchport.training.result import (
 )
 from torchport.training.samples import Samples, orders
 from torchport.training.state import all_finite
-from torchport.weights import cast_params
+from torchport.weights import DTYPES, cast_params
 
 # As the book's Trainer: the accuracy on training images is that of the first ones.
 TRAIN_EVALUATED = 1000
@@ -81,7 +81,7 @@ class Run:
         """From the first step."""
         with self._clock.on(SETUP):
             params = self._network.params if self._config.init is None else self._init_params(self._config.init)
-            self._learner = self._make_learner(cast_params(params, DTYPES[self._config.dtype]))
+            self._learner = self._make_learner(cast_params(params, DTYPES[np.dtype(self._config.dtype)]))
         if self._folder is not None:
             with self._clock.on(SAVING):
                 self._folder.create(self._config, self._checkpoint(), overwrite)

@@ -1,0 +1,92 @@
+"""What is imported, and when: torch takes a second, so nothing waits for it that can do without."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import torchport
+from torchport import choices
+from torchport.architectures import CONVOLUTIONAL, NETWORKS
+from torchport.twins import CONVOLUTIONS
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+PACKAGES = ("torchport", "torchport.parity", "torchport.training")
+
+# In a process without torch: which of the scripts after its name have imported it when they have shown their help.
+SHOW_HELP = """
+import contextlib, io, json, runpy, sys
+slow = []
+for path in sys.argv[1:]:
+    sys.argv = [path, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        runpy.run_path(path, run_name="__main__")
+    if "torch" in sys.modules:
+        slow.append(path)
+        break  # of those after it nobody can tell
+print(json.dumps(slow))
+"""
+
+# torch.compile, which takes as long again as torch itself, and what draws.
+WEIGHTY = ("torch._dynamo", "matplotlib", "onnx", "torchvision")
+
+
+def printed_by(code: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_no_script_needs_torch_to_show_its_help() -> None:
+    scripts = sorted(map(str, SCRIPTS.glob("*.py")))
+    assert scripts
+    assert json.loads(printed_by(SHOW_HELP, *scripts)) == []
+
+
+def test_what_everybody_imports_is_light() -> None:
+    """Even with all the public names, of which each imports the module that it is in."""
+    code = f"import sys, torch\nbefore = set(sys.modules)\nfrom torchport import {', '.join(names_of('torchport'))}\n"
+    code += "print(*sorted(set(sys.modules) - before))"
+    found = printed_by(code).split()
+    assert "torchport.networks" in found
+    assert [name for name in found if name in WEIGHTY] == []
+
+
+def exports_of(package: str) -> dict[str, str]:
+    """Name to module, as type checkers see them in the package's source."""
+    module = import_module(package)
+    assert module.__file__ is not None
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    froms = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: node.module or "" for node in froms for alias in node.names}
+
+
+def names_of(package: str) -> list[str]:
+    return [name for name, home in exports_of(package).items() if home != package]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_type_checkers_see_in_a_package_is_there(package: str) -> None:
+    module = import_module(package)
+    exports = exports_of(package)
+    assert exports
+    for name, home in exports.items():
+        inside = import_module(f"{package}.{name}") if home == package else getattr(import_module(home), name)
+        assert getattr(module, name) is inside
+        assert name in dir(module)
+
+
+def test_a_name_that_is_not_there_is_said() -> None:
+    with pytest.raises(AttributeError, match="module 'torchport' has no attribute 'SimpleConvnet'"):
+        _ = torchport.SimpleConvnet  # type: ignore[attr-defined]
+
+
+def test_choices_are_what_they_stand_for() -> None:
+    assert tuple(CONVOLUTIONS) == choices.CONVOLUTIONS
+    assert tuple(name for name in NETWORKS if name in CONVOLUTIONAL) == choices.OF_IMAGES

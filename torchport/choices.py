@@ -1,0 +1,15 @@
+"""Names that options go by, apart from what they stand for: to list them in a script's --help takes no torch."""
+
+from numpy_ref import dense, lenet
+
+CONVOLUTIONS = ("conv2d", "unfold")
+
+DTYPES = ("float32", "float64")  # in which a network is trained and evaluated
+
+IEEE, TF32, BFLOAT16 = "ieee", "tf32", "bfloat16"  # how products are computed
+
+# Of any network: what recognise may be told.
+ACTIVATIONS = tuple(dict.fromkeys((*dense.ACTIVATIONS, *lenet.ACTIVATIONS)))
+
+# Networks of images, which can be made with their own sizes.
+OF_IMAGES = ("SimpleConvNet", "DeepConvNet", "LeNet5", "AlexNet")
