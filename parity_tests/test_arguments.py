@@ -792,7 +792,10 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "needs packages that may be missing": ("torchport.onnx_files.write_onnx",),
     "is part of training.train": PARTS_OF_TRAINING,
     "measures what it makes itself": (
-        *(f"torchport.benchmark.{module}.*" for module in ("contenders", "device", "growth", "machine", "memory")),
+        *(
+            f"torchport.benchmark.{module}.*"
+            for module in ("contenders", "device", "growth", "machine", "memory", "startup")
+        ),
         "torchport.benchmark.rounds.interleave",
     ),
     "an interface, without code": (

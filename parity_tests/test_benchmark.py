@@ -108,6 +108,13 @@ def test_a_process_of_its_own_tells_its_memory(monkeypatch: pytest.MonkeyPatch) 
         memory._alone("predict", "unfold", 20)
 
 
+def test_a_command_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess([], 1, "", "ImportError: no torch\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(RuntimeError, match=r"^-c import torch ended with status 1: ImportError: no torch$"):
+        benchmark.start_times(Path("scripts"))
+
+
 def test_operations_and_rates_of_this_device() -> None:
     found = device.operations(steps=2)
     assert next(o.calls for o in found if o.name == "aten::_fused_adam_") == 1
@@ -128,13 +135,16 @@ def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, mo
     )
     monkeypatch.setattr(benchmark, "prediction", lambda images: {REFERENCE: usage})
     monkeypatch.setattr(benchmark, "training_memory", lambda sizes: dict.fromkeys(sizes, usage))
+    monkeypatch.setattr(benchmark, "start_times", lambda _, rounds, **__: {"import torch": np.full(rounds, 1.25)})
     done = run("benchmark", "--quick", "--json", tmp_path / "b.json", "--png", tmp_path / "b.png")
     assert (done.returncode, done.stderr) == (0, "")
     assert "  numpy_ref / training           24.00 (24.00 to 24.00)\n" in done.stdout
     assert "  training / products alone      1.25 (1.25 to 1.25)\n" in done.stdout
     assert "1,000: 512, 2,000: 512" in done.stdout
     found = json.loads((tmp_path / "b.json").read_text())
-    assert found.keys() == {"machine", "step", "growth", "memory"}
+    assert found.keys() == {"machine", "step", "growth", "memory", "start"}
+    assert found["start"]["seconds"] == {"import torch": [1.25]}
+    assert "  import torch             1.25 (1.25 to 1.25)\n" in done.stdout
     assert found["memory"]["prediction"] == {REFERENCE: [1.5, 512 * 2**20]}
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
 

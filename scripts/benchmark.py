@@ -46,6 +46,7 @@ def main() -> int:
         found["device"] = measure_device(args)
     found["growth"] = measure_growth(args)
     found["memory"] = measure_memory(args)
+    found["start"] = measure_start(args)
     if args.png is not None:
         figures.save_figure(figures.growth(found["growth"], tp.benchmark.FLOOR), args.png)
         print(f"wrote {args.png}")
@@ -108,6 +109,15 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     print("An epoch of training: peak memory in MiB by images, which are 0.75 KiB each")
     print("  " + ", ".join(f"{n:,}: {mebibytes(usage.peak).strip()}" for n, usage in training.items()))
     return {"prediction": predicting, "training": training}
+
+
+def measure_start(args: argparse.Namespace) -> dict[str, Any]:
+    rounds = 1 if args.quick else 5
+    times = tp.benchmark.start_times(Path(__file__).parent, rounds, progress=True)
+    print(f"\nSeconds until a process has done it: median and quartiles of {rounds} rounds")
+    for name, values in times.items():
+        print(f"  {name:24} {tp.benchmark.spread(values)}")
+    return {"seconds": as_lists(times)}
 
 
 def mebibytes(memory: int | None) -> str:

@@ -17,3 +17,4 @@ from torchport.benchmark.rounds import Spread as Spread
 from torchport.benchmark.rounds import interleave as interleave
 from torchport.benchmark.rounds import ratio as ratio
 from torchport.benchmark.rounds import spread as spread
+from torchport.benchmark.startup import start_times as start_times
