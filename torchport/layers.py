@@ -32,9 +32,13 @@ class UnfoldConv2d(nn.Conv2d):
         n, _, h, w = input.shape
         kernel = (self.kernel_size[0], self.kernel_size[1])
         out_h, out_w = output_size(h, w, kernel, stride, padding)
-        col = im2col(input, kernel, stride, padding)  # (N*OH*OW, C*KH*KW)
-        out = F.linear(col, self.weight.flatten(1), self.bias)  # (N*OH*OW, out_channels)
-        return out.reshape(n, out_h, out_w, self.out_channels).permute(0, 3, 1, 2)
+        col = im2col(input, kernel, stride, padding).unflatten(0, (n, out_h * out_w))  # (N, OH*OW, C*KH*KW)
+        filters = self.weight.flatten(1).expand(n, -1, -1)  # (N, out_channels, C*KH*KW)
+        # A product for each image, since its result lies in memory as the layers behind expect it.
+        columns = col.transpose(1, 2)
+        bias = None if self.bias is None else self.bias[:, None].expand(n, -1, -1)  # (N, out_channels, 1)
+        out: Tensor = torch.bmm(filters, columns) if bias is None else torch.baddbmm(bias, filters, columns)
+        return out.view(n, self.out_channels, out_h, out_w)
 
     def _stride_and_padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
         plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"

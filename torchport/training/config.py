@@ -124,7 +124,7 @@ class Config:
                 raise ValueError(f"{self.optimizer} has the options {', '.join(known)}, got {name}={value}")
             check_number(name, value, 0)
         rule(**self.rule_options)  # which checks their ranges
-        if self.lr is not None and self.lr > np.finfo(self.dtype).max:
+        if self.lr is not None and self.lr > float(np.finfo(self.dtype).max):
             raise ValueError(f"lr must be a number that {self.dtype} can hold, got {self.lr}")
         if self.optimizer == "nesterov" and self.momentum == 0:
             raise ValueError("momentum must be above 0 for nesterov, got 0: that is sgd")
