@@ -77,8 +77,8 @@ def test_help_says_how_to_run_it(script: str, run: Run) -> None:
     assert f"python scripts/{script}.py" in done.stdout
 
 
-def test_report_without_arguments(tmp_path: Path) -> None:
-    done = run_alone("parity_report", "--out", tmp_path / "new" / "folder")
+def test_report_without_arguments(tmp_path: Path, run: Run) -> None:
+    done = run("parity_report", "--out", tmp_path / "new" / "folder")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[-1] == "PARITY"
@@ -125,7 +125,7 @@ def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
 
 
 def test_a_reader_who_has_seen_enough_is_no_error() -> None:
-    command = [sys.executable, str(SCRIPTS / "gradient_check.py")]
+    command = [sys.executable, str(SCRIPTS / "fuzz_reader.py"), "--cases", "1", "--workers", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
