@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ from tqdm import tqdm
 
 from numpy_ref.checks import Array, check_int, check_mapping, check_pair
 
-# So long after a product NumPy's threads still wait for the next one, at the cost of whatever runs meanwhile.
+# So long after a product NumPy's threads still wait for the next one, at the cost of whatever runs meanwhile; and a
+# processor that has been idle takes as long to be as fast as it can be.
 SETTLE = 0.1  # seconds
 
 Steps = Callable[[int], object]  # takes so many steps
@@ -34,9 +36,9 @@ def interleave(
 ) -> dict[str, Array]:
     """Seconds a step of each, float64 (rounds,): every round takes counts[name] steps of one after the other.
 
-    As many before them are not timed, so that each finds the caches as its own last step left them, and a processor
-    that has woken up. On CUDA the clock stops when the device has done.
-    progress shows a bar on a terminal. ValueError, TypeError for counts below 1.
+    As many before them, and for SETTLE seconds, are not timed: each finds caches and processor as its own steps left
+    them. On CUDA the clock stops when the device has done. progress shows a bar on a terminal. ValueError, TypeError
+    for counts below 1.
     """
     check_mapping("steps", steps)
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -47,8 +49,7 @@ def interleave(
             for name, take in steps.items():
                 count = check_int(f"counts[{name!r}]", counts[name], 1)
                 bar.set_description(name)
-                time.sleep(SETTLE)
-                take(count)
+                _settle(partial(take, count))
                 _wait(device)
                 start = time.perf_counter()
                 take(count)
@@ -68,6 +69,13 @@ def ratio(values: Array, to: Array) -> Spread:
     """Of two things' times (rounds,), round by round: what slowed a round slowed both. ValueError."""
     check_pair("values", values, "to", to)
     return spread(values / to)
+
+
+def _settle(take: Callable[[], object]) -> None:
+    start = time.perf_counter()
+    take()
+    while time.perf_counter() - start < SETTLE:
+        take()
 
 
 def _wait(device: str) -> None:
