@@ -14,6 +14,7 @@ from numpy_ref.checks import Array
 from torchport import SimpleConvNet, make_optimizer, softmax_with_loss
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
+from torchport.training.pooled import arranged
 from torchport.weights import cast_params
 
 CONVS = ["conv2d", "unfold"]
@@ -35,6 +36,15 @@ def test_compiled(conv: str, device: str) -> None:
     reference, port, x, t = build(conv, Setting(torch.float32, device))
     compiled = torch.compile(port, fullgraph=True)
     check_parity(reference, port, x, t, run=compiled, name=f"{conv}, compiled").raise_if_failed()
+
+
+@pytest.mark.parametrize("conv", CONVS)
+def test_what_training_runs(conv: str, setting: Setting) -> None:
+    """Its layers in their order, end to end."""
+    reference, port, x, t = build(conv, setting)
+    run = arranged(port)
+    assert run is not port
+    check_parity(reference, port, x, t, run=run, name=f"{conv} in training").raise_if_failed()
 
 
 @pytest.mark.parametrize("conv", CONVS)
