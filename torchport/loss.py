@@ -48,7 +48,7 @@ class _SoftmaxWithLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         y, labels = ctx.saved_tensors
         of_label = y.gather(1, labels) - 1
-        return y.scatter(1, labels, of_label) * (grad_output / len(y)), None
+        return y.scatter(1, labels, of_label) * grad_output / len(y), None
 
 
 def _labels(input: Tensor, target: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def conv_pool_relu(input: Tensor, conv: nn.Conv2d) -> Tensor:
 
     The 2 x 2 outputs of a window of pooling see (FH + 1) x (FW + 1) pixels. Filters in four copies, each shifted to
     one of these outputs, times those pixels give all four: one product of less skinny matrices, with 36 pixels a window
-    to gather for the book's filters instead of 4 * 25. Gradients of input only by way of the four outputs.
+    to gather for the book's filters instead of 4 * 25.
     """
     filter_h, filter_w = conv.weight.shape[2:]
     pad_h, pad_w = int(conv.padding[0]), int(conv.padding[1])
