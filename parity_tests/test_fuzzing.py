@@ -83,13 +83,13 @@ def test_a_process_that_ends_is_counted_and_replaced(
 ) -> None:
     (tmp_path / "broken_readers.py").write_text(ENDS)
     monkeypatch.syspath_prepend(tmp_path)
-    campaign = run_campaign(60, reader=f"broken_readers:{fault}", cpu_seconds=0.2, wall_seconds=1.0)
+    campaign = run_campaign(40, reader=f"broken_readers:{fault}", cpu_seconds=0.2, wall_seconds=1.0)
     assert {finding.kind for finding in campaign.findings} == {kind}, campaign.to_text()
-    odd = [number for number in range(60) if len(make_case(0, number, corpus()).data) % 50 == 7]
+    odd = [number for number in range(40) if len(make_case(0, number, corpus()).data) % 50 == 7]
     assert [finding.number for finding in campaign.findings] == odd
     assert odd
     assert not campaign.ok
-    assert campaign.accepted + campaign.refused + len(odd) == campaign.cases == 60
+    assert campaign.accepted + campaign.refused + len(odd) == campaign.cases == 40
 
 
 Read = Callable[..., Any]

@@ -47,7 +47,7 @@ def judge(seed: int, batch_size: int, implementation: str = "numpy", device: str
 # --- Central differences
 
 
-@pytest.mark.parametrize(("seed", "batch_size"), [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (0, 3)])
+@pytest.mark.parametrize(("seed", "batch_size"), [(0, 1), (1, 1), (2, 1), (0, 3)])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_gradients_are_those_of_the_books_network(implementation: str, seed: int, batch_size: int, device: str) -> None:
     rows = judge(seed, batch_size, implementation, device)
