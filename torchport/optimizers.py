@@ -62,18 +62,12 @@ class BookAdam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params = [param for param in group["params"] if param.grad is not None]
-            if params:
-                self._update(params, group)
+            moved = [(param, param.grad, *self._moments(param)) for param in group["params"] if param.grad is not None]
+            if moved:
+                params, grads, m, v = map(list, zip(*moved, strict=True))
+                at_once = not group["capturable"] and all(param.is_cpu for param in params)
+                (self._update_at_once if at_once else self._update_by_parts)(params, grads, m, v, group)
         return loss
-
-    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        grads = [param.grad for param in params if param.grad is not None]
-        m, v = self._moments(params, "exp_avg"), self._moments(params, "exp_avg_sq")
-        if group["capturable"] or any(param.device.type != "cpu" for param in params):
-            self._update_by_parts(params, grads, m, v, group)
-        else:
-            self._update_at_once(params, grads, m, v, group)
 
     def _update_at_once(
         self, params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], group: dict[str, Any]
@@ -99,11 +93,11 @@ class BookAdam(Optimizer):
         torch._foreach_mul_(change, self._rate(group, params[0]))
         torch._foreach_sub_(params, change)
 
-    def _moments(self, params: list[Tensor], name: str) -> list[Tensor]:
-        for param in params:
-            if name not in self.state[param]:
-                self.state[param][name] = torch.zeros_like(param)
-        return [self.state[param][name] for param in params]
+    def _moments(self, param: Tensor) -> tuple[Tensor, Tensor]:
+        state = self.state[param]
+        if not state:
+            state.update(exp_avg=torch.zeros_like(param), exp_avg_sq=torch.zeros_like(param))
+        return state["exp_avg"], state["exp_avg_sq"]
 
     def _denominators(self, v: list[Tensor]) -> list[Tensor]:
         roots = torch._foreach_sqrt(v)
