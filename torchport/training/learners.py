@@ -89,6 +89,7 @@ class TorchLearner:
         self._weights = self._net.state_dict()
         # By their keys: what they add up to in the epoch.
         self._totals = {k: torch.zeros_like(v) for k, v in self._weights.items() if config.keeps_mean}
+        self._sums, self._summands = list(self._totals.values()), list(self._weights.values())
         self._make_buffers(samples)
         self._start = self.state()
         if config.compile:
@@ -103,8 +104,7 @@ class TorchLearner:
         self._order = torch.zeros(steps * size, dtype=torch.int64, device=self._device)
         self._left = 0  # indices of the order that no step has taken
         self._step = torch.zeros((), dtype=torch.int64, device=self._device)  # within the epoch
-        self._slots = torch.arange(steps, device=self._device)
-        self._losses = torch.zeros(steps, dtype=torch.float64, device=self._device)
+        self._losses = torch.zeros(steps, dtype=self._setting.dtype, device=self._device)  # of this rank
         self._rows: dict[int, Tensor] = {}  # by size of the batch, this rank's positions in it
         chunk = EVALUATED.get(self._device.type, EVALUATED["cpu"])
         self._chunk = torch.zeros(chunk, *samples.x_train.shape[1:], dtype=torch.uint8, device=self._device)
@@ -131,7 +131,8 @@ class TorchLearner:
                 self._take(self._left)
             self._left -= self._config.batch_size
         done = int(self._step.item())
-        return np.asarray(self._ranks.sum(self._losses[done - steps : done].clone()).cpu().numpy())
+        parts = self._losses[done - steps : done].double() / self._ranks.size
+        return np.asarray(self._ranks.sum(parts).cpu().numpy())
 
     def predict(self, part: str, n: int | None = None) -> Array:
         images = self._parts[part][0][:n]
@@ -188,15 +189,14 @@ class TorchLearner:
             loss = self._loss(self._parallel, images, labels, n)
             loss.backward()
         self._optimizer.step()
-        if self._totals:
-            torch._foreach_add_(list(self._totals.values()), list(self._weights.values()))
+        if self._sums:
+            torch._foreach_add_(self._sums, self._summands)
         if self._config.log_loss == AFTER:
             self._net.eval()
             with torch.no_grad(), self._setting.computing():
                 loss = self._loss(self._network, images, labels, n)
         # Not an assignment by index, which would be read on the host.
-        loss = loss.detach().double() / self._ranks.size
-        torch.where(self._slots == self._step, loss, self._losses, out=self._losses)
+        self._losses.index_copy_(0, self._step.view(1), loss.detach().to(self._losses.dtype).view(1))
         self._step += 1
 
     def _loss(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, n: int) -> Tensor:
