@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +41,7 @@ class PoolFirst(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Logits (N, classes) of input (N, C, H, W)."""
         net = self.net
-        at_once = pools_at_once(net)
+        at_once = pools_at_once(net) and not torch.compiler.is_compiling()  # which fuses by itself
         pooled = conv_pool_relu(input, net.conv1) if at_once else net.relu1(net.pool1(net.conv1(input)))
         output: Tensor = net.affine2(net.relu2(net.affine1(net.flatten(pooled))))
         return output
@@ -53,65 +56,82 @@ def pools_at_once(net: SimpleConvNet) -> bool:
 def conv_pool_relu(input: Tensor, conv: nn.Conv2d) -> Tensor:
     """F.max_pool2d(conv(input), 2).relu() for a conv of stride 1 with bias: (N, FN, OH // 2, OW // 2).
 
-    The 2 x 2 outputs of a window of pooling see (FH + 1) x (FW + 1) pixels. Filters in four copies, each shifted to
-    one of these outputs, times those pixels give all four: one product of less skinny matrices, with 36 pixels a window
-    to gather for the book's filters instead of 4 * 25.
+    The 2 x 2 outputs of a window of pooling see (FH + 1) x (FW + 1) pixels. Filters in four copies, each shifted to one
+    of these outputs, times those pixels and a 1 for the bias give all four: one product of less skinny matrices, with
+    36 pixels a window to gather for the book's filters instead of 4 * 25. Images lie side by side, so that a pixel of
+    all of them is one run of memory.
     """
-    filter_h, filter_w = conv.weight.shape[2:]
+    if not len(input):  # which max_pool2d refuses where its channels are
+        return F.max_pool2d(conv(input), 2).relu()
     pad_h, pad_w = int(conv.padding[0]), int(conv.padding[1])
     padded = F.pad(input, (pad_w, pad_w, pad_h, pad_h)) if pad_h or pad_w else input
-    windows = padded.unfold(2, filter_h + 1, 2).unfold(3, filter_w + 1, 2)  # (N, C, PH, PW, FH + 1, FW + 1)
-    output: Tensor = _LargestOfFour.apply(windows, conv.weight, conv.bias)
+    places = _places(*padded.shape[1:], *conv.weight.shape[2:])
+    pixels = torch.cat((padded.flatten(1).t(), padded.new_ones(1, len(padded))))  # (C * H * W + 1, N)
+    seen = pixels.index_select(0, places.seen)  # (K * PH * PW, N) with K = C * (FH + 1) * (FW + 1) + 1
+    output: Tensor = _LargestOfFour.apply(seen, conv.weight, conv.bias, places)
     return output
 
 
+class _Places(NamedTuple):
+    """What conv_pool_relu gathers."""
+
+    seen: Tensor  # of C * H * W pixels and a 1: (K * PH * PW,)
+    shifted: Tensor  # of a filter's C * FH * FW weights, its bias and a 0: (4 * K,)
+    pooled: tuple[int, int]  # PH, PW
+
+
+@lru_cache
+@torch.inference_mode(False)  # else what a first call there has made could not be used in training
+def _places(channels: int, height: int, width: int, filter_h: int, filter_w: int) -> _Places:
+    one, bias = channels * height * width, channels * filter_h * filter_w
+    seen = torch.arange(one).view(channels, height, width).unfold(1, filter_h + 1, 2).unfold(2, filter_w + 1, 2)
+    pooled = (seen.shape[1], seen.shape[2])
+    seen = seen.permute(0, 3, 4, 1, 2).flatten()
+    shifted = torch.full((4, channels, filter_h + 1, filter_w + 1), bias + 1)
+    for copy, (y, x) in zip(shifted, itertools.product((0, 1), repeat=2), strict=True):
+        copy[:, y : y + filter_h, x : x + filter_w] = torch.arange(bias).view(channels, filter_h, filter_w)
+    return _Places(
+        torch.cat((seen, torch.full((math.prod(pooled),), one))),
+        torch.cat((shifted.flatten(1), torch.full((4, 1), bias)), dim=1).flatten(),
+        pooled,
+    )
+
+
 class _LargestOfFour(torch.autograd.Function):
-    """The largest of four products a window, plus a bias, where it is above 0.
+    """The largest of a filter's four products with each window, where it is above 0.
 
     As torch's operators one by one, but for what they would allocate anew: fresh memory costs more than the arithmetic.
     """
 
     @staticmethod
-    def forward(ctx: Any, windows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        n, _, out_h, out_w = windows.shape[:4]
-        filters = len(bias)
-        shifted = weight.new_zeros(4, *weight.shape[:2], *windows.shape[4:])  # (4, FN, C, FH + 1, FW + 1)
-        for copy in _shifts(shifted):
-            copy.copy_(weight)
-        wide = shifted.view(4 * filters, -1)  # (4 * FN, K) with K = C * (FH + 1) * (FW + 1)
-        rows = windows.permute(0, 2, 3, 1, 4, 5).reshape(n, out_h * out_w, wide.shape[1])  # (N, P, K)
-        four = torch.bmm(wide.expand(n, -1, -1), rows.transpose(1, 2))  # (N, 4 * FN, P)
-        # The four as pixels of an image whose channels are all the rest, side by side in memory as max_pool2d likes it.
-        pixels = four.view(n, 4, 1, filters * out_h * out_w).permute(0, 3, 1, 2)
+    def forward(ctx: Any, seen: Tensor, weight: Tensor, bias: Tensor, places: _Places) -> Tensor:
+        filters = len(weight)
+        weights = torch.cat((weight.flatten(1), bias[:, None], bias.new_zeros(filters, 1)), dim=1)
+        wide = weights.index_select(1, places.shifted).view(filters * 4, -1)  # (4 * FN, K)
+        columns = seen.view(wide.shape[1], -1)  # (K, PH * PW * N)
+        # As pixels of images whose channels are the rest of a row, side by side in memory as max_pool2d likes it.
+        pixels = torch.mm(wide, columns).view(filters, 4, 1, -1).permute(0, 3, 1, 2)
         largest, where = torch.ops.aten.max_pool2d_with_indices(pixels, *POOLING)
-        output: Tensor = largest.permute(0, 2, 3, 1).view(n, filters, out_h, out_w)
-        output.add_(bias[:, None, None]).relu_()
-        ctx.save_for_backward(wide, rows, where, output)
-        ctx.pixels, ctx.window = pixels, shifted.shape[2:]
+        output: Tensor = largest.view(filters, *places.pooled, -1).permute(3, 0, 1, 2)
+        output.relu_()
+        ctx.save_for_backward(wide, columns, where, output)
+        ctx.pixels, ctx.places, ctx.weight_shape = pixels, places, weight.shape
         return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        wide, rows, where, output = ctx.saved_tensors
-        n, filters = output.shape[:2]
-        passed = torch.ops.aten.threshold_backward(grad_output, output, 0)
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        wide, columns, where, output = ctx.saved_tensors
         pixels: Tensor = ctx.pixels
-        upstream = passed.reshape(n, 1, 1, pixels.shape[1]).permute(0, 3, 1, 2)
-        # Into the memory of the four products, of which only the shape is needed.
+        filters = len(pixels)
+        passed = torch.ops.aten.threshold_backward(grad_output, output, 0)
+        upstream = passed.permute(1, 2, 3, 0).reshape(filters, 1, 1, -1).permute(0, 3, 1, 2)
+        # Into the memory of the product, of which only the shape is needed.
         torch.ops.aten.max_pool2d_with_indices_backward.grad_input(upstream, pixels, *POOLING, where, grad_input=pixels)
-        four = pixels.permute(0, 2, 3, 1).view(n, 4 * filters, rows.shape[1])
-        first, *others = _shifts(torch.bmm(four, rows).sum(dim=0).view(4, filters, *ctx.window))
-        grad_weight = sum(others, first)
-        grad_windows = None
-        if ctx.needs_input_grad[0]:
-            grad_rows = torch.matmul(four.transpose(1, 2), wide)  # (N, P, K)
-            grad_windows = grad_rows.view(n, *output.shape[2:], *ctx.window).permute(0, 3, 1, 2, 4, 5)
-        return grad_windows, grad_weight, passed.sum(dim=(0, 2, 3))
-
-
-def _shifts(shifted: Tensor) -> list[Tensor]:
-    """Of (4, FN, C, FH + 1, FW + 1), where the filter lies in each of the four: views (FN, C, FH, FW)."""
-    height, width = shifted.shape[3] - 1, shifted.shape[4] - 1
-    places = ((y, x) for y in (0, 1) for x in (0, 1))
-    return [shifted[i, :, :, y : y + height, x : x + width] for i, (y, x) in enumerate(places)]
+        grad = pixels.permute(0, 2, 3, 1).view(filters * 4, -1)
+        # The transposed product costs less: its longer side is shared among threads.
+        grad_wide = torch.mm(columns, grad.t()).t().reshape(filters, -1)
+        grad_weights = wide.new_zeros(filters, math.prod(ctx.weight_shape[1:]) + 2)
+        grad_weights.index_add_(1, ctx.places.shifted, grad_wide)
+        grad_seen = torch.mm(wide.t(), grad).view(-1, len(output)) if ctx.needs_input_grad[0] else None
+        return grad_seen, grad_weights[:, :-2].view(ctx.weight_shape), grad_weights[:, -2], None
