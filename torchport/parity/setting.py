@@ -99,11 +99,10 @@ class Setting:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """The mode, for the length of a with statement; TF32 is off in all others, which is not CUDA's default."""
-        kind = torch.device(self.device).type
         autocast: AbstractContextManager[Any] = nullcontext()
         if self.mode == BFLOAT16:
-            autocast = torch.autocast(kind, torch.bfloat16)
-        with _tf32(self.mode == TF32) if kind == "cuda" else nullcontext(), autocast:
+            autocast = torch.autocast(torch.device(self.device).type, torch.bfloat16)
+        with _tf32(self.mode == TF32), autocast:
             yield
 
 
