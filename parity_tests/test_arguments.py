@@ -794,7 +794,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "measures what it makes itself": (
         *(
             f"torchport.benchmark.{module}.*"
-            for module in ("contenders", "device", "growth", "machine", "memory", "startup")
+            for module in ("ageing", "contenders", "device", "growth", "machine", "memory", "startup")
         ),
         "torchport.benchmark.rounds.interleave",
     ),

@@ -16,7 +16,7 @@ from test_scripts import run as run
 
 from numpy_ref.checks import Array
 from torchport import benchmark, figures
-from torchport.benchmark import Case, Spread, contenders, device, memory, rounds
+from torchport.benchmark import Case, Spread, ageing, contenders, device, memory, rounds
 from torchport.benchmark.contenders import FLOOR, PLAIN, REFERENCE, TRAINING, training
 from torchport.training.learners import TorchLearner
 
@@ -64,6 +64,19 @@ def test_the_floor_is_the_books_arithmetic(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("name", contenders(SMALL))
 def test_every_contender_takes_more_steps_than_there_are_batches(name: str) -> None:
     contenders(SMALL, only=[name])[name](5)
+
+
+def test_updates_of_a_weight_without_gradient_are_those_of_a_long_run() -> None:
+    """torch's rule remembers subnormal numbers, which cost time; the one of torchport does not."""
+    tiny = torch.finfo(torch.float32).tiny
+    for name, rule in ageing.RULES.items():
+        weight = torch.nn.Parameter(torch.zeros(6, 2))
+        optimizer = rule([weight])
+        ageing.age(weight, optimizer, slice(0, 2), ageing.AGE)
+        moments = optimizer.state[weight]["exp_avg"]
+        assert (moments[2:] > tiny).all()
+        assert bool(((moments[:2] > 0) & (moments[:2] < tiny)).all()) == (name != "BookAdam")
+    assert len(benchmark.updates()) == 2 * len(ageing.RULES)
 
 
 def test_the_training_loop_is_timed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +156,7 @@ def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, mo
     assert "  training / products alone      1.25 (1.25 to 1.25)\n" in done.stdout
     assert "1,000: 512, 2,000: 512" in done.stdout
     found = json.loads((tmp_path / "b.json").read_text())
-    assert found.keys() == {"machine", "step", "growth", "memory", "start"}
+    assert found.keys() == {"machine", "step", "updates", "growth", "memory", "start"}
     assert found["start"]["seconds"] == {"import torch": [1.25]}
     assert "  import torch             1.25 (1.25 to 1.25)\n" in done.stdout
     assert found["memory"]["prediction"] == {REFERENCE: [1.5, 512 * 2**20]}

@@ -44,6 +44,7 @@ def main() -> int:
     found["step"] = measure_steps(args)
     if args.device != "cpu":
         found["device"] = measure_device(args)
+    found["updates"] = measure_updates(args)
     found["growth"] = measure_growth(args)
     found["memory"] = measure_memory(args)
     found["start"] = measure_start(args)
@@ -69,6 +70,15 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
     for name, value in ratios.items():
         print(f"  {name:30} {value}")
     return {"seconds": as_lists(times), "ratios": ratios}
+
+
+def measure_updates(args: argparse.Namespace) -> dict[str, Any]:
+    steps = tp.benchmark.updates()
+    times = tp.benchmark.interleave(steps, 3 if args.quick else 15, dict.fromkeys(steps, 10), progress=True)
+    print("\nAn update of the largest weight on the CPU, milliseconds: all alive, or a third without gradient for long")
+    for name, values in times.items():
+        print(f"  {name:34} {tp.benchmark.spread(values * 1e3)}")
+    return {"seconds": as_lists(times)}
 
 
 def measure_device(args: argparse.Namespace) -> dict[str, Any]:

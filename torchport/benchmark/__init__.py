@@ -1,5 +1,6 @@
 """Speed and memory of the three implementations, side by side."""
 
+from torchport.benchmark.ageing import updates as updates
 from torchport.benchmark.contenders import FLOOR as FLOOR
 from torchport.benchmark.contenders import RATIOS as RATIOS
 from torchport.benchmark.contenders import REFERENCE as REFERENCE
