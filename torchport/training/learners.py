@@ -104,6 +104,7 @@ class TorchLearner:
         self._order = torch.zeros(steps * size, dtype=torch.int64, device=self._device)
         self._left = 0  # indices of the order that no step has taken
         self._step = torch.zeros((), dtype=torch.int64, device=self._device)  # within the epoch
+        self._slots = torch.arange(steps, device=self._device)
         self._losses = torch.zeros(steps, dtype=self._setting.dtype, device=self._device)  # of this rank
         self._rows: dict[int, Tensor] = {}  # by size of the batch, this rank's positions in it
         chunk = EVALUATED.get(self._device.type, EVALUATED["cpu"])
@@ -196,7 +197,7 @@ class TorchLearner:
             with torch.no_grad(), self._setting.computing():
                 loss = self._loss(self._network, images, labels, n)
         # Not an assignment by index, which would be read on the host.
-        self._losses.index_copy_(0, self._step.view(1), loss.detach().to(self._losses.dtype).view(1))
+        torch.where(self._slots == self._step, loss.detach().to(self._losses.dtype), self._losses, out=self._losses)
         self._step += 1
 
     def _loss(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, n: int) -> Tensor:
