@@ -780,6 +780,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.optimizers.BookAdam.add_param_group",
     ),
     "only reads names, before there is anything else": ("torchport.on_demand.on_demand",),
+    "puts its argument before what an error says": ("torchport.formats.loading.naming",),
     "wraps its argument": ("torchport.training.pooled.PoolFirst", "torchport.training.pooled.arranged"),
     "draws on its argument": (
         "torchport.figures.style.*",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,14 @@ CONVOLUTIONAL = {
     "LeNet5": (4, 1, 4, 1, 2, 2, 2),
     AVERAGING: (4, 4, 2, 2, 2),
     "AlexNet": (4, 4, 4, 4, 4, 2, 2, 2),
+}
+
+DENSE = ("TwoLayerNet", "MultiLayerNet")  # with two weights, and with another number
+
+# What may follow the layers, where it is not relu alone.
+ACTIVATIONS_OF: dict[str, Collection[str]] = {
+    **dict.fromkeys(("LeNet5", AVERAGING), lenet.ACTIVATIONS),
+    **dict.fromkeys(DENSE, DENSE_ACTIVATIONS),
 }
 
 CHAPTER_3 = [784, 50, 100, 10]  # the sizes of the trained parameters that come with it
@@ -107,33 +115,34 @@ def recognise(
     """
     shared_dtype(check_mapping("params", params))
     _check_options(stride, pad, activation)
+    name = _name(params)
+    _refuse_option("activation", activation, [None, *ACTIVATIONS_OF.get(name, ["relu"])], name)
+    if name != "SimpleConvNet":
+        _refuse_option("stride and pad", (stride, pad), [(1, 0)], name)
+    if name in ("LeNet5", AVERAGING):
+        return _lenet5(params, activation)
+    if name == "AlexNet":
+        return _alexnet(params)
+    if name == "DeepConvNet":
+        return _deep_convnet(params)
+    if name in DENSE:
+        return _fully_connected(params, activation)
+    note = "" if (stride, pad) != (1, 0) else "stride 1 and pad 0 are taken: others would mean another image size"
+    return Architecture(name, architecture(params, stride, pad), note)
+
+
+def _name(params: Mapping[str, Array]) -> str:
+    """Of the network whose parameters these are. ValueError where there is none, which says what the nearest has."""
     weights = [name for name in params if str(name).startswith("W")]
     if not weights:
         raise ValueError(f"the book's networks have parameters W1, b1, W2, b2 and so on, got {_listed(params)}")
-    dense = "TwoLayerNet" if len(weights) == 2 else "MultiLayerNet"
+    dense = DENSE[0] if len(weights) == 2 else DENSE[1]
     candidates = {**CONVOLUTIONAL, dense: (2,) * len(weights)}
     differences = {name: _differences(params, axes) for name, axes in candidates.items()}
     nearest = min(candidates, key=lambda name: (len(differences[name]), _other_kinds(params, candidates[name])))
     if differences[nearest]:
         raise _unknown(params, nearest, differences[nearest])
-    if nearest == dense:
-        _refuse_option("activation", activation, [None, *DENSE_ACTIVATIONS], nearest)
-        _refuse_option("stride and pad", (stride, pad), [(1, 0)], nearest)
-        outputs = [params[f"W{number}"].shape[1] for number in range(1, len(weights) + 1)]
-        return _fully_connected([len(params["W1"]), *outputs], activation)
-    if nearest in ("LeNet5", AVERAGING):
-        _refuse_option("stride and pad", (stride, pad), [(1, 0)], nearest)
-        _refuse_option("activation", activation, [None, *lenet.ACTIVATIONS], nearest)
-        return _lenet5(params, activation)
-    _refuse_option("activation", activation, [None, "relu"], nearest)
-    if nearest == "AlexNet":
-        _refuse_option("stride and pad", (stride, pad), [(1, 0)], nearest)
-        return _alexnet(params)
-    if nearest == "DeepConvNet":
-        _refuse_option("stride and pad", (stride, pad), [(1, 0)], nearest)
-        return _deep_convnet(params)
-    note = "" if (stride, pad) != (1, 0) else "stride 1 and pad 0 are taken: others would mean another image size"
-    return Architecture(nearest, architecture(params, stride, pad), note)
+    return nearest
 
 
 def _check_options(stride: int, pad: int, activation: str | None) -> None:
@@ -148,7 +157,9 @@ def _refuse_option(name: str, value: object, possible: Sequence[object], network
         raise ValueError(f"{name} {value!r} cannot be {network}'s: leave it out")
 
 
-def _fully_connected(sizes: list[int], activation: str | None) -> Architecture:
+def _fully_connected(params: Mapping[str, Array], activation: str | None) -> Architecture:
+    weights = [params[f"W{number}"] for number in range(1, len(params) // 2 + 1)]
+    sizes = [len(weights[0]), *(weight.shape[1] for weight in weights)]
     first, *hidden, last = sizes
     ends: dict[str, Any] = {"input_size": first, "output_size": last}
     if sizes == CHAPTER_3 and activation != "relu":
@@ -156,7 +167,7 @@ def _fully_connected(sizes: list[int], activation: str | None) -> Architecture:
         return Architecture("ThreeLayerNet", {**ends, "hidden_size_list": hidden}, note)
     note = "" if activation or not hidden else f"relu is taken, it may be sigmoid: {NO_TRACE}"
     inside: dict[str, Any] = {"hidden_size": hidden[0]} if len(hidden) == 1 else {"hidden_size_list": hidden}
-    name = "TwoLayerNet" if len(hidden) == 1 else "MultiLayerNet"
+    name = DENSE[0] if len(hidden) == 1 else DENSE[1]
     return Architecture(name, {**ends, **inside, "activation": activation or "relu"}, note)
 
 

@@ -13,7 +13,7 @@ from numpy_ref.checks import Array
 from numpy_ref.files import check_target
 from numpy_ref.params import in_c_order, write_arrays
 from torchport.architectures import Architecture, recognise
-from torchport.formats import FORMATS, Format, file_of, read_stored
+from torchport.formats import FORMATS, Format, file_of, naming, read_stored
 from torchport.onnx_files import INPUT, SUFFIX, check_packages, write_onnx
 from torchport.parity import Report, Setting
 from torchport.parity.cases import check_ports, seeded_batch
@@ -75,14 +75,12 @@ def port(
     if check_target(target, file_of(source)).exists() and not force:
         raise FileExistsError(f"{target} exists: give another name, or have it replaced with --force (force=True)")
     stored = read_stored(source)
-    try:
+    with naming(source):
         original = stored.params()
         if kind is None:
             dtype = _dtype_for_onnx(original, dtype)
         params = original if dtype is None else cast_params(original, dtype)
         found = recognise(params, stride, pad, activation)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{source}: {error}") from error
     if kind is None:
         verdicts = _write_onnx(found, params, target, options)
     else:

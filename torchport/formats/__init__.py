@@ -10,4 +10,5 @@ from torchport.formats.loading import Stored as Stored
 from torchport.formats.loading import file_of as file_of
 from torchport.formats.loading import load_network as load_network
 from torchport.formats.loading import load_weights as load_weights
+from torchport.formats.loading import naming as naming
 from torchport.formats.loading import read_stored as read_stored

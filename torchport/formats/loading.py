@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,20 +59,16 @@ def read_stored(path: str | Path, *, allow_nonfinite: bool = False) -> Stored:
     if data[:1] == b"\x08" and data[2:3] == b"\x12":
         raise ValueError(f"{file}: this is an ONNX file, which is only written: name the weights that it was made of")
     kind = format_of(data)
-    try:
+    with naming(file):
         arrays = check_arrays(kind.decode(data), allow_nonfinite)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{file}: {error}") from error
     return Stored(arrays, kind, hashlib.sha256(data).hexdigest())
 
 
 def load_weights(path: str | Path) -> dict[str, Array]:
     """The book's params (W1, b1, W2 ...) in path, of whichever network: as read_stored. Errors alike."""
     stored = read_stored(path)
-    try:
+    with naming(path):
         return stored.params()
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def load_network(
@@ -87,11 +85,18 @@ def load_network(
     load_weights and recognise; ValueError for another conv or device.
     """
     params = load_weights(path)
-    try:
+    with naming(path):
         architecture = recognise(params, stride, pad, activation)
+    return architecture.port(params, conv, device).eval()
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Have a ValueError or TypeError of what is inside begin with path."""
+    try:
+        yield
     except (ValueError, TypeError) as error:
         raise type(error)(f"{path}: {error}") from error
-    return architecture.port(params, conv, device).eval()
 
 
 def _order(array: Array) -> str:
