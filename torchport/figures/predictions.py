@@ -73,15 +73,18 @@ def mistakes(
     for axes in grid.flat[len(shown) :]:
         axes.set_axis_off()
     for axes, i in zip(grid.flat, shown, strict=False):
-        axes.imshow(picture(images[i]), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(color=PALE, linewidth=0.5)
-        sure = f"{truth[i]}, seen as {predicted[i]}\n{_percent(confidence[i])} sure"
-        axes.set_title(sure, fontsize=8.5, color=INK, pad=3)
+        _draw_mistake(axes, images[i], f"{truth[i]}, seen as {predicted[i]}\n{_percent(confidence[i])} sure")
     count = f"{len(shown)} of {len(images)}" if len(shown) < len(images) else str(len(images))
     title = "1 mistake" if len(images) == 1 else f"{count} mistakes, the surest first"
     figure.suptitle(start + title, fontsize=12, color=INK)
     return figure
+
+
+def _draw_mistake(axes: Axes, image: Array, says: str) -> None:
+    axes.imshow(picture(image), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color=PALE, linewidth=0.5)
+    axes.set_title(says, fontsize=8.5, color=INK, pad=3)
 
 
 def _check_counts(counts: Array) -> None:
