@@ -13,7 +13,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.optimizers import OPTIMIZERS
 from torchport import SimpleConvNet, make_optimizer, softmax_with_loss, to_params
-from torchport.optimizers import FLUSHED_EVERY, NEAR, RULES, BookAdam, torch_options
+from torchport.optimizers import FLUSHED_EVERY, NEGLIGIBLE, RULES, BookAdam, torch_options
 from torchport.parity import Setting, check_optimizer
 
 SMALL: dict[str, Any] = {
@@ -116,23 +116,44 @@ def test_adam_keeps_its_state_through_a_state_dict(rng: np.random.Generator) -> 
     assert torch.equal(whole, second)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_adams_moments_do_not_become_subnormal(dtype: torch.dtype) -> None:
-    tiny = torch.finfo(dtype).tiny
-    weights = torch.nn.Parameter(torch.linspace(-1, 1, 50, dtype=dtype))
-    optimizer = BookAdam([weights])
-    moments = torch.full_like(weights, 1.5 * NEAR * tiny)
-    state = {0: {"exp_avg": moments.clone(), "exp_avg_sq": moments.clone()}}
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_adams_moments_become_0_before_they_are_subnormal(dtype: torch.dtype) -> None:
+    """So is a parameter's that has no gradient in the step that does it; what is not so small stays."""
+    silent, absent = (torch.nn.Parameter(torch.zeros(4, dtype=dtype)) for _ in range(2))
+    optimizer = BookAdam([silent, absent], betas=(0.9, 0.9))
+    moments = torch.tensor([[-1.5, -1, 1, 1.5], [-1.5, -0.5, 0.5, 1.5]], dtype=dtype) * NEGLIGIBLE[dtype]
+    state = {i: {"exp_avg": moments[i].clone(), "exp_avg_sq": moments[i].abs()} for i in range(2)}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    weights.grad = torch.zeros_like(weights)
-    before = weights.detach().clone()
-    found = optimizer.state[weights]
-    for _ in range(2 * FLUSHED_EVERY):
+    silent.grad = torch.zeros_like(silent)
+    for _ in range(FLUSHED_EVERY - 1):
         optimizer.step()
-        assert ((found["exp_avg"] == 0) | (found["exp_avg"] >= tiny)).all()
-    assert torch.equal(found["exp_avg"], torch.zeros_like(weights))
-    torch.testing.assert_close(found["exp_avg_sq"], moments * 0.999 ** (2 * FLUSHED_EVERY), rtol=1e-4, atol=0)
-    assert torch.equal(weights, before)
+        for moment in optimizer.state[silent].values():
+            assert (moment.abs().double() * 1e-5 > torch.finfo(dtype).tiny).all()
+    optimizer.step()
+    assert [moment.any().item() for moment in optimizer.state[silent].values()] == [False, False]
+    kept = moments[1] * (moments[1].abs() > NEGLIGIBLE[dtype])
+    assert torch.equal(optimizer.state[absent]["exp_avg"], kept)
+    assert torch.equal(optimizer.state[absent]["exp_avg_sq"], kept.abs())
+
+
+def test_adam_forgets_nothing_of_float16() -> None:
+    """Whose smallest normal number, 6e-5, is not small."""
+    weights = torch.nn.Parameter(torch.ones(1, dtype=torch.float16))
+    optimizer = BookAdam([weights])
+    for _ in range(2 * FLUSHED_EVERY):
+        weights.grad = torch.full_like(weights, 1e-2)
+        optimizer.step()
+    expected = 1 - 0.9 ** (2 * FLUSHED_EVERY)
+    assert optimizer.state[weights]["exp_avg"].item() / 1e-2 == pytest.approx(expected, rel=1e-2)
+
+
+def test_adam_makes_what_a_loaded_state_lacks() -> None:
+    weights = torch.nn.Parameter(torch.zeros(2))
+    optimizer = BookAdam([weights])
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: {"exp_avg": torch.ones(2)}}})
+    weights.grad = torch.ones(2)
+    optimizer.step()
+    assert optimizer.state[weights]["exp_avg_sq"].shape == (2,)
 
 
 def test_adam_as_a_cuda_graph_takes_it(setting: Setting, rng: np.random.Generator) -> None:

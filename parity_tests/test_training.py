@@ -40,7 +40,7 @@ from torchport.training import (
     train,
 )
 from torchport.training.folder import FILES, METRICS, RunFolder
-from torchport.training.pooled import PoolFirst, conv_pool_relu
+from torchport.training.pooled import PoolFirst, conv_pool_relu, gathered
 from torchport.training.ranks import Ranks
 from torchport.training.samples import orders
 
@@ -250,7 +250,7 @@ def test_conv_pool_and_relu_at_once_are_one_after_the_other(
             for parameter in conv.parameters():
                 parameter.copy_(whole(parameter.shape))
         x = whole(shape).requires_grad_()
-        one, other = F.max_pool2d(conv(x), 2).relu(), conv_pool_relu(x, conv)
+        one, other = F.max_pool2d(conv(x), 2).relu(), conv_pool_relu(x, conv, gathered(conv, shape[1:]))
         assert torch.equal(one, other)
         douts, leaves = [whole(one.shape) for _ in range(2)], [x, *conv.parameters()]
         for dout in douts:  # the second time in memory that the first has used

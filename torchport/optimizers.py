@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 from numpy_ref.checks import check_number
 from numpy_ref.optimizers import EPS
 
-# So often, in steps, moments below so many times the smallest normal number are set to 0. At the book's 0.9 a step none
-# gets below that number in between, nor does its product with a learning rate.
-FLUSHED_EVERY, NEAR = 20, 1e6
+# So often, in steps, and below so much, moments are set to 0. At the book's 0.9 a step none becomes subnormal in
+# between, nor does its product with a learning rate of 1e-5 or more. float16 is computed in float32, at full speed.
+FLUSHED_EVERY = 20
+NEGLIGIBLE = {torch.float32: 1e-32, torch.bfloat16: 1e-32, torch.float64: 1e-301}
 
 
 class BookAdam(Optimizer):
@@ -24,8 +25,9 @@ class BookAdam(Optimizer):
     torch.optim.Adam adds its eps after the bias correction of v, so it equals this rule at no constant eps
     (arXiv:1412.6980 names both forms in section 2). As in the book, a group of parameters has one count of steps t.
 
-    Moments of parameters without gradient decay towards the subnormal numbers, on which a processor computes ten times
-    slower. On the CPU they become 0 before that: they are 1e-32 then, or 1e-302 in float64.
+    Moments of parameters without gradient decay towards the subnormal numbers, on which a processor computes several
+    times slower. On the CPU, unless capturable, they are set to 0 before: below 1e-32, or 1e-301 in float64.
+
     capturable keeps t on the parameters' device, so that a CUDA graph can hold the step.
     ValueError, TypeError for a negative lr or betas outside [0, 1).
     """
@@ -80,8 +82,7 @@ class BookAdam(Optimizer):
         # Not by way of torch.optim.adam.adam, whose sorting of tensors by device takes longer than this.
         torch._fused_adam_(params, grads, m, v, [], steps, amsgrad=False, weight_decay=0, maximize=False, **scales)
         if t % FLUSHED_EVERY == 0:
-            for moment in (*m, *v):
-                torch.ops.aten.hardshrink.out(moment, NEAR * torch.finfo(moment.dtype).tiny, out=moment)
+            self._flush(group)
 
     def _update_by_parts(
         self, params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], group: dict[str, Any]
@@ -95,9 +96,17 @@ class BookAdam(Optimizer):
 
     def _moments(self, param: Tensor) -> tuple[Tensor, Tensor]:
         state = self.state[param]
-        if not state:
-            state.update(exp_avg=torch.zeros_like(param), exp_avg_sq=torch.zeros_like(param))
+        for name in ("exp_avg", "exp_avg_sq"):
+            if name not in state:
+                state[name] = torch.zeros_like(param)
         return state["exp_avg"], state["exp_avg_sq"]
+
+    def _flush(self, group: dict[str, Any]) -> None:
+        """Also where a parameter has no gradient in this very step."""
+        for param in group["params"]:
+            for moment in self.state.get(param, {}).values():
+                if moment.dtype in NEGLIGIBLE:
+                    torch.ops.aten.hardshrink.out(moment, NEGLIGIBLE[moment.dtype], out=moment)
 
     def _denominators(self, v: list[Tensor]) -> list[Tensor]:
         roots = torch._foreach_sqrt(v)

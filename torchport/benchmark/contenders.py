@@ -26,9 +26,8 @@ from torchport.weights import cast_params
 
 HIDDEN, CLASSES, FILTER = 100, 10, 5  # the book's
 
-# No weight moves, so that a step costs what the one before it did. With the book's, the network soon knows the images
-# by heart: what Adam remembers of weights without gradient becomes subnormal, which makes torch's own rule, not the one
-# of torchport, several times slower.
+# No weight moves, so that a step costs what the one before it did. With the book's rate the network soon knows the
+# images by heart, and rules slow down that keep subnormal numbers (ageing.py).
 LR = 0.0
 
 REFERENCE, UNFOLD, CONV2D, TRAINING, PLAIN, FLOOR = (
@@ -46,7 +45,7 @@ RATIOS = ((REFERENCE, TRAINING), (PLAIN, TRAINING), (TRAINING, FLOOR), (UNFOLD, 
 
 @dataclass(frozen=True)
 class Case:
-    """A batch of random images for the book's network, of any size. Timings do not depend on what is in the images."""
+    """Batches of random images for the book's network, of any size. What is in the images is no matter of time."""
 
     batch_size: int = 100
     filters: int = 30

@@ -89,7 +89,7 @@ class TorchLearner:
         self._weights = self._net.state_dict()
         # By their keys: what they add up to in the epoch.
         self._totals = {k: torch.zeros_like(v) for k, v in self._weights.items() if config.keeps_mean}
-        self._sums, self._summands = list(self._totals.values()), list(self._weights.values())
+        self._sums, self._summands = list(self._totals.values()), [self._weights[k] for k in self._totals]
         self._make_buffers(samples)
         self._start = self.state()
         if config.compile:

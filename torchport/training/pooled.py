@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -31,18 +31,18 @@ class PoolFirst(nn.Module):
 
     Equal to the bit, in outputs and gradients: relu is monotonic, so it keeps the maximum and its place; where a
     window holds nothing above 0, neither order passes a gradient. On the CPU an nn.Conv2d is convolved and pooled at
-    once, equal but for the order of its sums.
+    once, equal but for the order of its sums. net stays on the device where it is.
     """
 
     def __init__(self, net: SimpleConvNet) -> None:
         super().__init__()
         self.net = net
+        self.gathered = gathered(net.conv1, net.input_dim) if pools_at_once(net) else None
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (N, classes) of input (N, C, H, W)."""
-        net = self.net
-        at_once = pools_at_once(net) and not torch.compiler.is_compiling()  # which fuses by itself
-        pooled = conv_pool_relu(input, net.conv1) if at_once else net.relu1(net.pool1(net.conv1(input)))
+        net, gathered = self.net, self.gathered
+        pooled = conv_pool_relu(input, net.conv1, gathered) if gathered else net.relu1(net.pool1(net.conv1(input)))
         output: Tensor = net.affine2(net.relu2(net.affine1(net.flatten(pooled))))
         return output
 
@@ -53,48 +53,49 @@ def pools_at_once(net: SimpleConvNet) -> bool:
     return type(conv) is nn.Conv2d and conv.stride == (1, 1) and conv.weight.device.type == "cpu"
 
 
-def conv_pool_relu(input: Tensor, conv: nn.Conv2d) -> Tensor:
-    """F.max_pool2d(conv(input), 2).relu() for a conv of stride 1 with bias: (N, FN, OH // 2, OW // 2).
+class Gathered(NamedTuple):
+    """What conv_pool_relu gathers of images of one size."""
+
+    seen: Tensor  # of C * H * W padded pixels and a 1: (K * PH * PW,), with K = C * (FH + 1) * (FW + 1) + 1
+    shifted: Tensor  # of a filter's C * FH * FW weights, its bias and a 0: (4 * K,)
+    pooled: tuple[int, int]  # PH, PW
+
+
+def gathered(conv: nn.Conv2d, input_dim: Sequence[int]) -> Gathered:
+    """For images of input_dim (C, H, W)."""
+    device, (filter_h, filter_w) = conv.weight.device, conv.weight.shape[2:]
+    channels, height, width = (size + 2 * int(pad) for size, pad in zip(input_dim, (0, *conv.padding), strict=True))
+    one, bias = channels * height * width, channels * filter_h * filter_w
+    pixels = torch.arange(one, device=device).view(channels, height, width)
+    seen = pixels.unfold(1, filter_h + 1, 2).unfold(2, filter_w + 1, 2)  # (C, PH, PW, FH + 1, FW + 1)
+    pooled = (seen.shape[1], seen.shape[2])
+    weights = torch.arange(bias, device=device).view(channels, filter_h, filter_w)
+    shifted = weights.new_full((4, channels, filter_h + 1, filter_w + 1), bias + 1)
+    for copy, (y, x) in zip(shifted, itertools.product((0, 1), repeat=2), strict=True):
+        copy[:, y : y + filter_h, x : x + filter_w] = weights
+    return Gathered(
+        torch.cat((seen.permute(0, 3, 4, 1, 2).flatten(), pixels.new_full((math.prod(pooled),), one))),
+        torch.cat((shifted.flatten(1), weights.new_full((4, 1), bias)), dim=1).flatten(),
+        pooled,
+    )
+
+
+def conv_pool_relu(input: Tensor, conv: nn.Conv2d, gathered: Gathered) -> Tensor:
+    """F.max_pool2d(conv(input), 2).relu() for a conv of stride 1 with bias: (N, FN, PH, PW).
 
     The 2 x 2 outputs of a window of pooling see (FH + 1) x (FW + 1) pixels. Filters in four copies, each shifted to one
     of these outputs, times those pixels and a 1 for the bias give all four: one product of less skinny matrices, with
     36 pixels a window to gather for the book's filters instead of 4 * 25. Images lie side by side, so that a pixel of
     all of them is one run of memory.
     """
-    if not len(input):  # which max_pool2d refuses where its channels are
+    if not len(input):  # side by side they are max_pool2d's channels, of which it wants at least one
         return F.max_pool2d(conv(input), 2).relu()
     pad_h, pad_w = int(conv.padding[0]), int(conv.padding[1])
     padded = F.pad(input, (pad_w, pad_w, pad_h, pad_h)) if pad_h or pad_w else input
-    places = _places(*padded.shape[1:], *conv.weight.shape[2:])
     pixels = torch.cat((padded.flatten(1).t(), padded.new_ones(1, len(padded))))  # (C * H * W + 1, N)
-    seen = pixels.index_select(0, places.seen)  # (K * PH * PW, N) with K = C * (FH + 1) * (FW + 1) + 1
-    output: Tensor = _LargestOfFour.apply(seen, conv.weight, conv.bias, places)
+    seen = pixels.index_select(0, gathered.seen)  # (K * PH * PW, N)
+    output: Tensor = _LargestOfFour.apply(seen, conv.weight, conv.bias, gathered.shifted, gathered.pooled)
     return output
-
-
-class _Places(NamedTuple):
-    """What conv_pool_relu gathers."""
-
-    seen: Tensor  # of C * H * W pixels and a 1: (K * PH * PW,)
-    shifted: Tensor  # of a filter's C * FH * FW weights, its bias and a 0: (4 * K,)
-    pooled: tuple[int, int]  # PH, PW
-
-
-@lru_cache
-@torch.inference_mode(False)  # else what a first call there has made could not be used in training
-def _places(channels: int, height: int, width: int, filter_h: int, filter_w: int) -> _Places:
-    one, bias = channels * height * width, channels * filter_h * filter_w
-    seen = torch.arange(one).view(channels, height, width).unfold(1, filter_h + 1, 2).unfold(2, filter_w + 1, 2)
-    pooled = (seen.shape[1], seen.shape[2])
-    seen = seen.permute(0, 3, 4, 1, 2).flatten()
-    shifted = torch.full((4, channels, filter_h + 1, filter_w + 1), bias + 1)
-    for copy, (y, x) in zip(shifted, itertools.product((0, 1), repeat=2), strict=True):
-        copy[:, y : y + filter_h, x : x + filter_w] = torch.arange(bias).view(channels, filter_h, filter_w)
-    return _Places(
-        torch.cat((seen, torch.full((math.prod(pooled),), one))),
-        torch.cat((shifted.flatten(1), torch.full((4, 1), bias)), dim=1).flatten(),
-        pooled,
-    )
 
 
 class _LargestOfFour(torch.autograd.Function):
@@ -104,24 +105,26 @@ class _LargestOfFour(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, seen: Tensor, weight: Tensor, bias: Tensor, places: _Places) -> Tensor:
+    def forward(
+        ctx: Any, seen: Tensor, weight: Tensor, bias: Tensor, shifted: Tensor, pooled: tuple[int, int]
+    ) -> Tensor:
         filters = len(weight)
         weights = torch.cat((weight.flatten(1), bias[:, None], bias.new_zeros(filters, 1)), dim=1)
-        wide = weights.index_select(1, places.shifted).view(filters * 4, -1)  # (4 * FN, K)
+        wide = weights.index_select(1, shifted).view(filters * 4, -1)  # (4 * FN, K)
         columns = seen.view(wide.shape[1], -1)  # (K, PH * PW * N)
         # As pixels of images whose channels are the rest of a row, side by side in memory as max_pool2d likes it.
         pixels = torch.mm(wide, columns).view(filters, 4, 1, -1).permute(0, 3, 1, 2)
         largest, where = torch.ops.aten.max_pool2d_with_indices(pixels, *POOLING)
-        output: Tensor = largest.view(filters, *places.pooled, -1).permute(3, 0, 1, 2)
+        output: Tensor = largest.view(filters, *pooled, -1).permute(3, 0, 1, 2)
         output.relu_()
-        ctx.save_for_backward(wide, columns, where, output)
-        ctx.pixels, ctx.places, ctx.weight_shape = pixels, places, weight.shape
+        ctx.save_for_backward(wide, columns, where, output, shifted)
+        ctx.pixels, ctx.weight_shape = pixels, weight.shape
         return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
-        wide, columns, where, output = ctx.saved_tensors
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+        wide, columns, where, output, shifted = ctx.saved_tensors
         pixels: Tensor = ctx.pixels
         filters = len(pixels)
         passed = torch.ops.aten.threshold_backward(grad_output, output, 0)
@@ -131,7 +134,7 @@ class _LargestOfFour(torch.autograd.Function):
         grad = pixels.permute(0, 2, 3, 1).view(filters * 4, -1)
         # The transposed product costs less: its longer side is shared among threads.
         grad_wide = torch.mm(columns, grad.t()).t().reshape(filters, -1)
-        grad_weights = wide.new_zeros(filters, math.prod(ctx.weight_shape[1:]) + 2)
-        grad_weights.index_add_(1, ctx.places.shifted, grad_wide)
+        grad_weights = grad_wide.new_zeros(filters, math.prod(ctx.weight_shape[1:]) + 2)
+        grad_weights.index_add_(1, shifted, grad_wide)
         grad_seen = torch.mm(wide.t(), grad).view(-1, len(output)) if ctx.needs_input_grad[0] else None
-        return grad_seen, grad_weights[:, :-2].view(ctx.weight_shape), grad_weights[:, -2], None
+        return grad_seen, grad_weights[:, :-2].view(ctx.weight_shape), grad_weights[:, -2], None, None
