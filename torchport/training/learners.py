@@ -77,7 +77,7 @@ class TorchLearner:
         self._net = recognise(params).port(params, config.model, device)
         self._masks = Masks(config.seed)
         self._draws = self._masks.feed(self._net.modules())
-        network = arranged(self._net)
+        network = arranged(self._net, config.compile)
         self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
         self._parallel = _parallel(self._network, device) if ranks.size > 1 else self._network
         graph = uses_graphs(device, ranks) and not self._draws

@@ -17,12 +17,17 @@ from torchport.networks import SimpleConvNet
 POOLING = ((4, 1), (4, 1), (0, 0), (1, 1), False)  # kernel, stride, padding, dilation, ceil_mode
 
 
-def arranged(net: nn.Module) -> nn.Module:
-    """net itself, or what computes the same from its parameters in less time: a PoolFirst of a SimpleConvNet."""
+def arranged(net: nn.Module, compiled: bool = False) -> nn.Module:
+    """net itself, or what computes the same from its parameters in less time: a PoolFirst of a SimpleConvNet.
+
+    compiled is for what torch.compile is going to compile.
+    """
     if not isinstance(net, SimpleConvNet):
         return net
-    if not pools_at_once(net):  # oneDNN and cuDNN are faster so; the layout changes, no value does
-        nn.Module.to(net, memory_format=torch.channels_last)
+    if pools_at_once(net):
+        # What the compiler makes of the one operation is slower than what it makes of the three.
+        return PoolFirst(net, None if compiled else gathered(net.conv1, net.input_dim))
+    nn.Module.to(net, memory_format=torch.channels_last)  # oneDNN and cuDNN are faster so; no value changes
     return PoolFirst(net)
 
 
@@ -30,19 +35,22 @@ class PoolFirst(nn.Module):
     """A SimpleConvNet's outputs with relu after pooling, where it has a quarter of the work.
 
     Equal to the bit, in outputs and gradients: relu is monotonic, so it keeps the maximum and its place; where a
-    window holds nothing above 0, neither order passes a gradient. On the CPU an nn.Conv2d is convolved and pooled at
-    once, equal but for the order of its sums. net stays on the device where it is.
+    window holds nothing above 0, neither order passes a gradient. With what is to be gathered, convolution, pooling and
+    relu are one operation, equal but for the order of its sums.
     """
 
-    def __init__(self, net: SimpleConvNet) -> None:
+    def __init__(self, net: SimpleConvNet, gathered: Gathered | None = None) -> None:
         super().__init__()
         self.net = net
-        self.gathered = gathered(net.conv1, net.input_dim) if pools_at_once(net) else None
+        self.gathered = gathered
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (N, classes) of input (N, C, H, W)."""
-        net, gathered = self.net, self.gathered
-        pooled = conv_pool_relu(input, net.conv1, gathered) if gathered else net.relu1(net.pool1(net.conv1(input)))
+        net = self.net
+        if self.gathered is None:
+            pooled = net.relu1(net.pool1(net.conv1(input)))
+        else:
+            pooled = conv_pool_relu(input, net.conv1, self.gathered)
         output: Tensor = net.affine2(net.relu2(net.affine1(net.flatten(pooled))))
         return output
 
