@@ -250,7 +250,9 @@ def test_conv_pool_and_relu_at_once_are_one_after_the_other(
             for parameter in conv.parameters():
                 parameter.copy_(whole(parameter.shape))
         x = whole(shape).requires_grad_()
-        one, other = F.max_pool2d(conv(x), 2).relu(), conv_pool_relu(x, conv, gathered(conv, shape[1:]))
+        places, scratch = gathered(conv, shape[1:]), torch.empty(0, dtype=dtype)
+        one, other = F.max_pool2d(conv(x), 2).relu(), conv_pool_relu(x, conv, places, scratch)
+        conv_pool_relu(whole((9, *shape[1:])), conv, places, scratch)  # in the same memory
         assert torch.equal(one, other)
         douts, leaves = [whole(one.shape) for _ in range(2)], [x, *conv.parameters()]
         for dout in douts:  # the second time in memory that the first has used

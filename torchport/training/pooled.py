@@ -43,6 +43,7 @@ class PoolFirst(nn.Module):
         super().__init__()
         self.net = net
         self.gathered = gathered
+        self.scratch = net.conv1.weight.new_empty(0)
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (N, classes) of input (N, C, H, W)."""
@@ -50,7 +51,7 @@ class PoolFirst(nn.Module):
         if self.gathered is None:
             pooled = net.relu1(net.pool1(net.conv1(input)))
         else:
-            pooled = conv_pool_relu(input, net.conv1, self.gathered)
+            pooled = conv_pool_relu(input, net.conv1, self.gathered, self.scratch)
         output: Tensor = net.affine2(net.relu2(net.affine1(net.flatten(pooled))))
         return output
 
@@ -88,21 +89,25 @@ def gathered(conv: nn.Conv2d, input_dim: Sequence[int]) -> Gathered:
     )
 
 
-def conv_pool_relu(input: Tensor, conv: nn.Conv2d, gathered: Gathered) -> Tensor:
+def conv_pool_relu(input: Tensor, conv: nn.Conv2d, gathered: Gathered, scratch: Tensor | None = None) -> Tensor:
     """F.max_pool2d(conv(input), 2).relu() for a conv of stride 1 with bias: (N, FN, PH, PW).
 
     The 2 x 2 outputs of a window of pooling see (FH + 1) x (FW + 1) pixels. Filters in four copies, each shifted to one
     of these outputs, times those pixels and a 1 for the bias give all four: one product of less skinny matrices, with
     36 pixels a window to gather for the book's filters instead of 4 * 25. Images lie side by side, so that a pixel of
     all of them is one run of memory.
+
+    scratch is the memory for that product, in conv's dtype, resized as needed: given back, it costs time to get again.
+    Any number of calls may share it, one at a time.
     """
-    if not len(input):  # side by side they are max_pool2d's channels, of which it wants at least one
+    # Side by side they are max_pool2d's channels, of which it wants at least one; and autocast knows no given memory.
+    if not len(input) or torch.is_autocast_enabled(input.device.type):
         return F.max_pool2d(conv(input), 2).relu()
     pad_h, pad_w = int(conv.padding[0]), int(conv.padding[1])
     padded = F.pad(input, (pad_w, pad_w, pad_h, pad_h)) if pad_h or pad_w else input
     pixels = torch.cat((padded.flatten(1).t(), padded.new_ones(1, len(padded))))  # (C * H * W + 1, N)
     seen = pixels.index_select(0, gathered.seen)  # (K * PH * PW, N)
-    output: Tensor = _LargestOfFour.apply(seen, conv.weight, conv.bias, gathered.shifted, gathered.pooled)
+    output: Tensor = _LargestOfFour.apply(seen, conv.weight, conv.bias, gathered, scratch)
     return output
 
 
@@ -114,18 +119,20 @@ class _LargestOfFour(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, seen: Tensor, weight: Tensor, bias: Tensor, shifted: Tensor, pooled: tuple[int, int]
+        ctx: Any, seen: Tensor, weight: Tensor, bias: Tensor, gathered: Gathered, scratch: Tensor | None
     ) -> Tensor:
         filters = len(weight)
         weights = torch.cat((weight.flatten(1), bias[:, None], bias.new_zeros(filters, 1)), dim=1)
-        wide = weights.index_select(1, shifted).view(filters * 4, -1)  # (4 * FN, K)
+        wide = weights.index_select(1, gathered.shifted).view(filters * 4, -1)  # (4 * FN, K)
         columns = seen.view(wide.shape[1], -1)  # (K, PH * PW * N)
         # As pixels of images whose channels are the rest of a row, side by side in memory as max_pool2d likes it.
-        pixels = torch.mm(wide, columns).view(filters, 4, 1, -1).permute(0, 3, 1, 2)
+        memory = None if scratch is None else scratch.resize_(len(wide), columns.shape[1])
+        product = torch.mm(wide, columns, out=memory)
+        pixels = product.view(filters, 4, 1, -1).permute(0, 3, 1, 2)
         largest, where = torch.ops.aten.max_pool2d_with_indices(pixels, *POOLING)
-        output: Tensor = largest.view(filters, *pooled, -1).permute(3, 0, 1, 2)
+        output: Tensor = largest.view(filters, *gathered.pooled, -1).permute(3, 0, 1, 2)
         output.relu_()
-        ctx.save_for_backward(wide, columns, where, output, shifted)
+        ctx.save_for_backward(wide, columns, where, output, gathered.shifted)
         ctx.pixels, ctx.weight_shape = pixels, weight.shape
         return output
 
@@ -137,7 +144,7 @@ class _LargestOfFour(torch.autograd.Function):
         filters = len(pixels)
         passed = torch.ops.aten.threshold_backward(grad_output, output, 0)
         upstream = passed.permute(1, 2, 3, 0).reshape(filters, 1, 1, -1).permute(0, 3, 1, 2)
-        # Into the memory of the product, of which only the shape is needed.
+        # Into the memory of the product, of which only the shape is needed, whatever it holds by now.
         torch.ops.aten.max_pool2d_with_indices_backward.grad_input(upstream, pixels, *POOLING, where, grad_input=pixels)
         grad = pixels.permute(0, 2, 3, 1).view(filters * 4, -1)
         # The transposed product costs less: its longer side is shared among threads.
