@@ -59,7 +59,7 @@ from torchport.parity import (
 from torchport.parity import compare as compare_arrays
 from torchport.parity.bounds import Near
 from torchport.parity.compare import check_layer, check_loss, check_parity, check_predictions
-from torchport.training.pooled import PoolFirst, conv_pool_relu, gathered, pools_at_once
+from torchport.training.pooled import Gathered, PoolFirst, conv_pool_relu, pools_at_once
 from torchport.training.samples import cut_and_checked
 from torchport.training.state import all_finite, copied, put_back
 from torchport.twins import load_layer
@@ -538,12 +538,12 @@ CALLS: dict[str, Call] = {
     ),
     "torchport.optimizers.torch_options": lambda a: torchport.optimizers.torch_options(a.give({"beta1": 0.5})),
     "torchport.training.pooled.pools_at_once": lambda a: pools_at_once(a.give(port())),
-    "torchport.training.pooled.gathered": lambda a: gathered(a.give(torch.nn.Conv2d(1, 2, 3)), a.give([1, 4, 4])),
+    "torchport.training.pooled.Gathered.of": lambda a: Gathered.of(a.give(torch.nn.Conv2d(1, 2, 3)), a.give([1, 4, 4])),
     "torchport.training.pooled.conv_pool_relu": lambda a: differentiate(
         conv_pool_relu,
         a.leaf(2, 1, 4, 4),
         conv := torch.nn.Conv2d(1, 2, 3, dtype=torch.float64),
-        a.give(gathered(conv, (1, 4, 4))),
+        a.give(Gathered.of(conv, (1, 4, 4))),
     ),
     "torchport.training.pooled.PoolFirst.forward": lambda a: differentiate(PoolFirst(port()), a.leaf(2, 1, 4, 4)),
     "torchport.training.loop.train": train_and_resume,

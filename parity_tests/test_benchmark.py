@@ -154,8 +154,8 @@ def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, mo
     assert (done.returncode, done.stderr) == (0, "")
     assert "  numpy_ref / training           24.00 (24.00 to 24.00)\n" in done.stdout
     assert "  training / products alone      1.25 (1.25 to 1.25)\n" in done.stdout
-    assert "  optim.Adam, fused, all alive       12.00 (12.00 to 12.00)\n" in done.stdout
-    assert "  BookAdam, a third silent           4.00 (4.00 to 4.00)\n" in done.stdout
+    assert "  optim.Adam, fused, all alive               12.00 (12.00 to 12.00)\n" in done.stdout
+    assert "  BookAdam, a third silent for 750 steps     4.00 (4.00 to 4.00)\n" in done.stdout
     assert "1,000: 512, 2,000: 512" in done.stdout
     found = json.loads((tmp_path / "b.json").read_text())
     assert found.keys() == {"machine", "step", "updates", "growth", "memory", "start"}

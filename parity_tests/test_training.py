@@ -40,7 +40,7 @@ from torchport.training import (
     train,
 )
 from torchport.training.folder import FILES, METRICS, RunFolder
-from torchport.training.pooled import PoolFirst, conv_pool_relu, gathered
+from torchport.training.pooled import Gathered, PoolFirst, conv_pool_relu
 from torchport.training.ranks import Ranks
 from torchport.training.samples import orders
 
@@ -250,7 +250,7 @@ def test_conv_pool_and_relu_at_once_are_one_after_the_other(
             for parameter in conv.parameters():
                 parameter.copy_(whole(parameter.shape))
         x = whole(shape).requires_grad_()
-        places, scratch = gathered(conv, shape[1:]), torch.empty(0, dtype=dtype)
+        places, scratch = Gathered.of(conv, shape[1:]), torch.empty(0, dtype=dtype)
         one, other = F.max_pool2d(conv(x), 2).relu(), conv_pool_relu(x, conv, places, scratch)
         conv_pool_relu(whole((9, *shape[1:])), conv, places, scratch)  # in the same memory
         assert torch.equal(one, other)

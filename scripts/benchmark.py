@@ -75,9 +75,9 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
 def measure_updates(args: argparse.Namespace) -> dict[str, Any]:
     steps = tp.benchmark.updates()
     times = tp.benchmark.interleave(steps, 3 if args.quick else 15, dict.fromkeys(steps, 10), progress=True)
-    print("\nAn update of the largest weight on the CPU, milliseconds: all alive, or a third without gradient for long")
+    print("\nAn update of the largest weight on the CPU, milliseconds: all alive, or a third without gradient")
     for name, values in times.items():
-        print(f"  {name:34} {tp.benchmark.spread(values * 1e3)}")
+        print(f"  {name:42} {tp.benchmark.spread(values * 1e3)}")
     return {"seconds": as_lists(times)}
 
 

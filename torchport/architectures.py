@@ -126,7 +126,7 @@ def recognise(
     if name == "DeepConvNet":
         return _deep_convnet(params)
     if name in DENSE:
-        return _fully_connected(params, activation)
+        return _fully_connected(name, params, activation)
     note = "" if (stride, pad) != (1, 0) else "stride 1 and pad 0 are taken: others would mean another image size"
     return Architecture(name, architecture(params, stride, pad), note)
 
@@ -157,7 +157,7 @@ def _refuse_option(name: str, value: object, possible: Sequence[object], network
         raise ValueError(f"{name} {value!r} cannot be {network}'s: leave it out")
 
 
-def _fully_connected(params: Mapping[str, Array], activation: str | None) -> Architecture:
+def _fully_connected(name: str, params: Mapping[str, Array], activation: str | None) -> Architecture:
     weights = [params[f"W{number}"] for number in range(1, len(params) // 2 + 1)]
     sizes = [len(weights[0]), *(weight.shape[1] for weight in weights)]
     first, *hidden, last = sizes
@@ -167,7 +167,6 @@ def _fully_connected(params: Mapping[str, Array], activation: str | None) -> Arc
         return Architecture("ThreeLayerNet", {**ends, "hidden_size_list": hidden}, note)
     note = "" if activation or not hidden else f"relu is taken, it may be sigmoid: {NO_TRACE}"
     inside: dict[str, Any] = {"hidden_size": hidden[0]} if len(hidden) == 1 else {"hidden_size_list": hidden}
-    name = DENSE[0] if len(hidden) == 1 else DENSE[1]
     return Architecture(name, {**ends, **inside, "activation": activation or "relu"}, note)
 
 

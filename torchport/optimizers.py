@@ -16,6 +16,7 @@ from numpy_ref.optimizers import EPS
 # So often, in steps, and below so much, moments are set to 0. At the book's 0.9 a step none becomes subnormal in
 # between, nor does its product with a learning rate of 1e-5 or more. float16 is computed in float32, at full speed.
 FLUSHED_EVERY = 20
+MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names
 NEGLIGIBLE = {torch.float32: 1e-32, torch.bfloat16: 1e-32, torch.float64: 1e-301}
 
 
@@ -96,15 +97,17 @@ class BookAdam(Optimizer):
 
     def _moments(self, param: Tensor) -> tuple[Tensor, Tensor]:
         state = self.state[param]
-        for name in ("exp_avg", "exp_avg_sq"):
+        for name in MOMENTS:
             if name not in state:
                 state[name] = torch.zeros_like(param)
-        return state["exp_avg"], state["exp_avg_sq"]
+        m, v = (state[name] for name in MOMENTS)
+        return m, v
 
     def _flush(self, group: dict[str, Any]) -> None:
         """Also where a parameter has no gradient in this very step."""
         for param in group["params"]:
-            for moment in self.state.get(param, {}).values():
+            state = self.state.get(param, {})
+            for moment in (state[name] for name in MOMENTS if name in state):
                 if moment.dtype in NEGLIGIBLE:
                     torch.ops.aten.hardshrink.out(moment, NEGLIGIBLE[moment.dtype], out=moment)
 

@@ -27,7 +27,9 @@ def updates() -> dict[str, Steps]:
     Those steps come before the first update.
     """
     alive = {f"{name}, all alive": _updates(rule, 0, 0) for name, rule in ADAMS.items()}
-    return alive | {f"{name}, a third silent": _updates(rule, SILENT, AGE) for name, rule in ADAMS.items()}
+    return alive | {
+        f"{name}, a third silent for {AGE} steps": _updates(rule, SILENT, AGE) for name, rule in ADAMS.items()
+    }
 
 
 def _updates(rule: MakeRule, silent: int, steps: int) -> Steps:

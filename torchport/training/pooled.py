@@ -26,7 +26,7 @@ def arranged(net: nn.Module, compiled: bool = False) -> nn.Module:
         return net
     if pools_at_once(net):
         # What the compiler makes of the one operation is slower than what it makes of the three.
-        return PoolFirst(net, None if compiled else gathered(net.conv1, net.input_dim))
+        return PoolFirst(net, None if compiled else Gathered.of(net.conv1, net.input_dim))
     nn.Module.to(net, memory_format=torch.channels_last)  # oneDNN and cuDNN are faster so; no value changes
     return PoolFirst(net)
 
@@ -69,24 +69,24 @@ class Gathered(NamedTuple):
     shifted: Tensor  # of a filter's C * FH * FW weights, its bias and a 0: (4 * K,)
     pooled: tuple[int, int]  # PH, PW
 
-
-def gathered(conv: nn.Conv2d, input_dim: Sequence[int]) -> Gathered:
-    """For images of input_dim (C, H, W)."""
-    device, (filter_h, filter_w) = conv.weight.device, conv.weight.shape[2:]
-    channels, height, width = (size + 2 * int(pad) for size, pad in zip(input_dim, (0, *conv.padding), strict=True))
-    one, bias = channels * height * width, channels * filter_h * filter_w
-    pixels = torch.arange(one, device=device).view(channels, height, width)
-    seen = pixels.unfold(1, filter_h + 1, 2).unfold(2, filter_w + 1, 2)  # (C, PH, PW, FH + 1, FW + 1)
-    pooled = (seen.shape[1], seen.shape[2])
-    weights = torch.arange(bias, device=device).view(channels, filter_h, filter_w)
-    shifted = weights.new_full((4, channels, filter_h + 1, filter_w + 1), bias + 1)
-    for copy, (y, x) in zip(shifted, itertools.product((0, 1), repeat=2), strict=True):
-        copy[:, y : y + filter_h, x : x + filter_w] = weights
-    return Gathered(
-        torch.cat((seen.permute(0, 3, 4, 1, 2).flatten(), pixels.new_full((math.prod(pooled),), one))),
-        torch.cat((shifted.flatten(1), weights.new_full((4, 1), bias)), dim=1).flatten(),
-        pooled,
-    )
+    @classmethod
+    def of(cls, conv: nn.Conv2d, input_dim: Sequence[int]) -> Gathered:
+        """For images of input_dim (C, H, W)."""
+        device, (filter_h, filter_w) = conv.weight.device, conv.weight.shape[2:]
+        channels, height, width = (size + 2 * int(pad) for size, pad in zip(input_dim, (0, *conv.padding), strict=True))
+        one, bias = channels * height * width, channels * filter_h * filter_w
+        pixels = torch.arange(one, device=device).view(channels, height, width)
+        seen = pixels.unfold(1, filter_h + 1, 2).unfold(2, filter_w + 1, 2)  # (C, PH, PW, FH + 1, FW + 1)
+        pooled = (seen.shape[1], seen.shape[2])
+        weights = torch.arange(bias, device=device).view(channels, filter_h, filter_w)
+        shifted = weights.new_full((4, channels, filter_h + 1, filter_w + 1), bias + 1)
+        for copy, (y, x) in zip(shifted, itertools.product((0, 1), repeat=2), strict=True):
+            copy[:, y : y + filter_h, x : x + filter_w] = weights
+        return cls(
+            torch.cat((seen.permute(0, 3, 4, 1, 2).flatten(), pixels.new_full((math.prod(pooled),), one))),
+            torch.cat((shifted.flatten(1), weights.new_full((4, 1), bias)), dim=1).flatten(),
+            pooled,
+        )
 
 
 def conv_pool_relu(input: Tensor, conv: nn.Conv2d, gathered: Gathered, scratch: Tensor | None = None) -> Tensor:
