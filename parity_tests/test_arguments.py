@@ -799,7 +799,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "measures what it makes itself": (
         *(
             f"torchport.benchmark.{module}.*"
-            for module in ("ageing", "contenders", "device", "growth", "machine", "memory", "startup")
+            for module in ("ageing", "contenders", "device", "floors", "growth", "machine", "memory", "startup")
         ),
         "torchport.benchmark.rounds.interleave",
     ),

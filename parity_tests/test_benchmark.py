@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from test_scripts import run as run
 
 from numpy_ref.checks import Array
 from torchport import benchmark, figures
-from torchport.benchmark import Case, Spread, ageing, contenders, device, memory, rounds
+from torchport.benchmark import Case, Spread, ageing, contenders, device, floors, memory, rounds
 from torchport.benchmark.contenders import FLOOR, PLAIN, REFERENCE, TRAINING, training
 from torchport.training.learners import TorchLearner
 
@@ -128,13 +130,56 @@ def test_a_command_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         benchmark.start_times(Path("scripts"))
 
 
-def test_operations_and_rates_of_this_device() -> None:
-    found = device.operations(steps=2)
+def test_kernels_and_rates_of_this_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(device.SQUARE, "cpu", 64)
+    found = device.kernels(steps=2)
     assert next(o.calls for o in found if o.name == "aten::_fused_adam_") == 1
     assert [o.microseconds for o in found] == sorted((o.microseconds for o in found), reverse=True)
     assert device.throughput([4], rounds=1)[4].median > 0
     assert device.throughput([4], "bf16", rounds=1)[4].median > 0
-    assert device.limit(side=64) > 0
+    assert device.limit() > 0
+
+
+def test_operations_are_those_of_the_step_with_their_work(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted and named by their shapes, with the longer of two floors."""
+    monkeypatch.setattr(floors, "product_speed", lambda device: 2e6)  # 2 operations a microsecond
+    monkeypatch.setattr(floors, "_copies", lambda sizes, _: {size: size / 1e3 for size in sizes})
+    found = {operation.name: operation for operation in benchmark.operations(replace(SMALL, device=device), 4)}
+    totals = [operation.calls * operation.microseconds for operation in found.values()]
+    assert totals == sorted(totals, reverse=True)
+    assert min(totals) > 0
+    product = next(operation for name, operation in found.items() if name == "addmm (10,) (3, 100) (100, 10)")
+    assert (product.calls, product.floor) == (1, 3 * 100 * 10)
+    assert found["index_select (6,) (3,)"].calls == 2  # the batch's places, and its labels
+    assert found["relu (3, 100)"].floor == pytest.approx(2 * 3 * 100 * 4 / 1e3)
+    assert not {name.split()[0] for name in found} & {"view", "t", "detach", "permute", "empty", "resize_"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        (lambda a, b: a @ b, floors.Work(2 * 4 * 3 * 5, 4 * (12 + 15 + 20))),
+        (lambda a, b: torch.mm(a, b, out=torch.ones(4, 5)), floors.Work(2 * 4 * 3 * 5, 4 * (12 + 15 + 20))),
+        (lambda a, _: a + a, floors.Work(0, 4 * (12 + 12))),
+        (lambda a, _: a.mul_(2), floors.Work(0, 4 * (12 + 12))),
+        (lambda a, _: a.zero_(), floors.Work(0, 4 * 12)),
+        (lambda a, _: a[0].copy_(a[1]), floors.Work(0, 4 * (3 + 3))),
+        (lambda a, _: a.index_select(0, torch.tensor([1])), floors.Work(0, 4 * (3 + 3) + 8)),
+        (lambda a, _: torch._foreach_add_([a, a[0]], [a.clone(), a[1]]), floors.Work(0, 4 * 3 * (12 + 3))),
+    ],
+)
+def test_work_is_what_is_computed_read_and_written(expression: Any, expected: floors.Work) -> None:
+    a, b = torch.ones(4, 3), torch.ones(3, 5)
+    with floors._Noting(lambda _: contextlib.nullcontext()) as noted:
+        expression(a, b)
+    assert list(noted.work.values())[-1] == expected
+
+
+def test_a_copy_moves_as_many_bytes_as_it_is_for() -> None:
+    with floors._Noting(lambda _: contextlib.nullcontext()) as noted:
+        copies = floors._copies({800}, "cpu")
+    assert copies[800] > 0
+    assert noted.work["copy_ (100,) (100,)"] == floors.Work(0, 800)
 
 
 def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +192,8 @@ def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, mo
     monkeypatch.setattr(
         benchmark, "grow", lambda what, values, **_: {FLOOR: dict.fromkeys(values, Spread(0.1, 0.1, 0.2))}
     )
+    listed = [floors.Operation("mm (2, 3) (3, 4)", 2, 30, 10), floors.Operation("relu (2, 4)", 1, 5, 4)]
+    monkeypatch.setattr(benchmark, "operations", lambda case, steps: listed)
     monkeypatch.setattr(benchmark, "prediction", lambda images: {REFERENCE: usage})
     monkeypatch.setattr(benchmark, "training_memory", lambda sizes: dict.fromkeys(sizes, usage))
     monkeypatch.setattr(benchmark, "start_times", lambda _, rounds, **__: {"import torch": np.full(rounds, 1.25)})
@@ -154,11 +201,14 @@ def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, mo
     assert (done.returncode, done.stderr) == (0, "")
     assert "  numpy_ref / training           24.00 (24.00 to 24.00)\n" in done.stdout
     assert "  training / products alone      1.25 (1.25 to 1.25)\n" in done.stdout
+    assert "step, 65 microseconds in all, their floors 24; the longest:\n" in done.stdout
+    assert "      30.0    10.0    3.0    2.0  mm (2, 3) (3, 4)\n" in done.stdout
     assert "  optim.Adam, fused, all alive               12.00 (12.00 to 12.00)\n" in done.stdout
     assert "  BookAdam, a third silent for 750 steps     4.00 (4.00 to 4.00)\n" in done.stdout
     assert "1,000: 512, 2,000: 512" in done.stdout
     found = json.loads((tmp_path / "b.json").read_text())
-    assert found.keys() == {"machine", "step", "updates", "growth", "memory", "start"}
+    assert found.keys() == {"machine", "step", "operations", "updates", "growth", "memory", "start"}
+    assert found["operations"]["listed"][1] == {"name": "relu (2, 4)", "calls": 1, "microseconds": 5, "floor": 4}
     assert found["start"]["seconds"] == {"import torch": [1.25]}
     assert "  import torch             1.25 (1.25 to 1.25)\n" in done.stdout
     assert found["memory"]["prediction"] == {REFERENCE: [1.5, 512 * 2**20]}

@@ -42,6 +42,7 @@ def main() -> int:
     found: dict[str, Any] = {"machine": tp.benchmark.describe_machine(args.device)}
     print("\n".join(f"{name}: {value}" for name, value in found["machine"].items()))
     found["step"] = measure_steps(args)
+    found["operations"] = measure_operations(args)
     if args.device != "cpu":
         found["device"] = measure_device(args)
     found["updates"] = measure_updates(args)
@@ -81,11 +82,21 @@ def measure_updates(args: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": as_lists(times)}
 
 
+def measure_operations(args: argparse.Namespace) -> dict[str, Any]:
+    listed = tp.benchmark.operations(tp.benchmark.Case(device=args.device), 10 if args.quick else 100)
+    took = sum(operation.calls * operation.microseconds for operation in listed)
+    floor = sum(operation.calls * operation.floor for operation in listed)
+    print(f"\nOperations of a training step, {took:.0f} microseconds in all, their floors {floor:.0f}; the longest:")
+    print("        us   floor  ratio  calls")
+    for name, calls, microseconds, least in listed[:LONGEST]:
+        print(f"  {microseconds:8.1f}{least:8.1f}{microseconds / least:7.1f}{calls:7.1f}  {name[:80]}")
+    return {"listed": [operation._asdict() for operation in listed]}
+
+
 def measure_device(args: argparse.Namespace) -> dict[str, Any]:
-    listed = tp.benchmark.operations(args.device)
-    print(f"\nKernels of a training step: {sum(kernel.calls for kernel in listed):.0f}, microseconds a step")
-    for kernel in listed[:LONGEST]:
-        print(f"  {kernel.microseconds:8.1f}  {kernel.calls:4.0f} x {kernel.name[:90]}")
+    listed = tp.benchmark.kernels(args.device)
+    count, took = sum(kernel.calls for kernel in listed), sum(kernel.microseconds for kernel in listed)
+    print(f"\nKernels of a training step, as a graph: {count:.0f}, {took:.0f} microseconds")
     print("Images a second in training, by batch size; and if all arithmetic went as fast as a large product")
     scale: dict[str, Any] = {}
     for precision in ("full", "tf32", "bf16"):
@@ -93,7 +104,7 @@ def measure_device(args: argparse.Namespace) -> dict[str, Any]:
         scale[precision] = {"rates": rates, "limit": tp.benchmark.limit(precision, device=args.device)}
         shown = "  ".join(f"{size}: {rate.median:,.0f}" for size, rate in rates.items())
         print(f"  {precision:5} {shown}  limit: {scale[precision]['limit']:,.0f}")
-    return {"kernels": listed, "throughput": scale}
+    return {"kernels": [kernel._asdict() for kernel in listed], "throughput": scale}
 
 
 def measure_growth(args: argparse.Namespace) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from torchport.benchmark.contenders import RATIOS as RATIOS
 from torchport.benchmark.contenders import REFERENCE as REFERENCE
 from torchport.benchmark.contenders import Case as Case
 from torchport.benchmark.contenders import contenders as contenders
+from torchport.benchmark.device import kernels as kernels
 from torchport.benchmark.device import limit as limit
-from torchport.benchmark.device import operations as operations
 from torchport.benchmark.device import throughput as throughput
+from torchport.benchmark.floors import operations as operations
 from torchport.benchmark.growth import GROWTH as GROWTH
 from torchport.benchmark.growth import grow as grow
 from torchport.benchmark.machine import describe_machine as describe_machine

@@ -113,12 +113,16 @@ def _twin(case: Case, conv: str) -> Steps:
     return _repeated(step)
 
 
+def make_learner(case: Case, precision: str = "full") -> TorchLearner:
+    """What learns in a run of torchport.training, with the book's start and random images."""
+    config = Config(lr=LR, batch_size=case.batch_size, precision=precision, device=case.device)
+    return TorchLearner(config, _start(case), case.samples(), torch.device(case.device), Ranks())
+
+
 def training(case: Case, precision: str = "full") -> Steps:
     """The steps of torchport.training, with the products in that precision (full, tf32, bf16)."""
-    samples = case.samples()
-    config = Config(lr=LR, batch_size=case.batch_size, precision=precision, device=case.device)
-    learner = TorchLearner(config, _start(case), samples, torch.device(case.device), Ranks())
-    order = np.arange(len(samples.x_train))
+    learner = make_learner(case, precision)
+    order = np.arange(case.batches * case.batch_size)
     left = 0
 
     def take(count: int) -> None:

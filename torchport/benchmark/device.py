@@ -1,4 +1,4 @@
-"""What a device spends a training step on, and how near it comes to what it can do."""
+"""How many kernels a training step is, and how near training comes to what a device can do."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from torchport.training.config import PRECISIONS
 FLOP = 4.33e6  # of a training step, an image: the book's network's products in both directions
 
 
-class Operation(NamedTuple):
-    """A kernel on CUDA, an operator on the CPU."""
+SQUARE = {"cuda": 4096, "cpu": 1024}  # rows of a product as fast as any
+
+
+class Kernel(NamedTuple):
+    """On the CPU, an operator."""
 
     name: str
     calls: float  # a step
     microseconds: float  # a step
 
 
-def operations(device: str = "cpu", steps: int = 10) -> list[Operation]:
-    """What a training step of 100 consists of, the longest first."""
+def kernels(device: str = "cpu", steps: int = 10) -> list[Kernel]:
+    """What a training step of 100 launches, on CUDA as one graph, the longest first."""
     take = contenders(Case(device=device), only=(TRAINING,))[TRAINING]
     take(steps)
     cuda = torch.device(device).type == "cuda"
@@ -34,8 +37,8 @@ def operations(device: str = "cpu", steps: int = 10) -> list[Operation]:
         take(steps)
     events = [e for e in found.key_averages() if e.device_type.name == ("CUDA" if cuda else "CPU")]
     times = [(event.self_device_time_total if cuda else event.self_cpu_time_total) / steps for event in events]
-    listed = [Operation(e.key, e.count / steps, time) for e, time in zip(events, times, strict=True)]
-    return sorted(listed, key=lambda operation: -operation.microseconds)
+    listed = [Kernel(e.key, e.count / steps, time) for e, time in zip(events, times, strict=True)]
+    return sorted(listed, key=lambda kernel: -kernel.microseconds)
 
 
 def throughput(
@@ -47,8 +50,14 @@ def throughput(
     return {size: spread(size / times[str(size)]) for size in sizes}
 
 
-def limit(precision: str = "full", *, device: str = "cpu", side: int = 4096) -> float:
+def limit(precision: str = "full", *, device: str = "cpu") -> float:
     """Images a second in training if all its arithmetic went as fast as a product of square matrices does here."""
+    return product_speed(precision, device=device) / FLOP
+
+
+def product_speed(precision: str = "full", *, device: str = "cpu") -> float:
+    """Floating-point operations a second in a product of large square matrices of float32."""
+    side = SQUARE.get(torch.device(device).type, SQUARE["cpu"])
     a, b = torch.rand(2, side, side, device=device)
     setting = Setting(torch.float32, device, PRECISIONS[precision])
 
@@ -58,4 +67,4 @@ def limit(precision: str = "full", *, device: str = "cpu", side: int = 4096) -> 
                 torch.mm(a, b)
 
     seconds: Array = interleave({"product": multiply}, 5, {"product": 5}, device=device)["product"]
-    return 2 * side**3 / float(spread(seconds).median) / FLOP
+    return 2 * side**3 / float(spread(seconds).median)

@@ -113,7 +113,7 @@ class TorchLearner:
         # A tensor, since CUDA divides by a Python number as it multiplies by its reciprocal: not quite the book's x.
         self._white = torch.tensor(255.0, device=self._device)
         # Replaced by graphs on CUDA.
-        self._take_full: Callable[[], None] = partial(self._take, size)
+        self._take_full: Callable[[], None] = partial(self.take, size)
         self._predict_full: Callable[[], None] = self._predict_chunk
 
     def begin(self, order: Array, step: int) -> None:
@@ -129,7 +129,7 @@ class TorchLearner:
             if self._left >= self._config.batch_size:
                 self._take_full()
             else:
-                self._take(self._left)
+                self.take(self._left)
             self._left -= self._config.batch_size
         done = int(self._step.item())
         parts = self._losses[done - steps : done].double() / self._ranks.size
@@ -176,8 +176,8 @@ class TorchLearner:
         masks = {"masks": self._masks.state()} if self._draws else {}
         return {"model": self._weights, "totals": self._totals, "optimizer": optimizer, **masks}
 
-    def _take(self, n: int) -> None:
-        """One step on the next n indices of the order."""
+    def take(self, n: int) -> None:
+        """One step on the next n indices of the order, its operations one by one."""
         if n not in self._rows:
             self._rows[n] = torch.tensor(list(self._ranks.share(n)), dtype=torch.int64, device=self._device)
         index = self._order.index_select(0, self._step * self._config.batch_size + self._rows[n])
@@ -221,7 +221,7 @@ class TorchLearner:
         """Have torch.compile do its work now, and not in the first step. ValueError where it cannot."""
         try:
             self._predict_chunk()
-            self._take(min(self._config.batch_size, len(self._order)))
+            self.take(min(self._config.batch_size, len(self._order)))
         except Exception as error:  # the compiler's, of many kinds and lengths
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"torch.compile cannot compile the network here ({reason}): leave compile out") from error
