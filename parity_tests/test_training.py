@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import multiprocessing
+import multiprocessing.forkserver
 import os
 import random
 import signal
@@ -45,6 +45,7 @@ from torchport.training.ranks import Ranks
 from torchport.training.samples import orders
 
 FLOAT64 = Config(dtype="float64", device="cpu", epochs=2, batch_size=20, log_loss="after")
+FORKS = multiprocessing.get_context("forkserver")
 RULES = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
 
 
@@ -520,6 +521,16 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(samples: Samples, tmp_p
 # --- Killed
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fork_server() -> None:
+    """That has imported torch, and what torch.optim imports late, but used none of it, and forks in no time.
+
+    It starts while the first tests run, since it takes seconds.
+    """
+    FORKS.set_forkserver_preload(["test_training", "matplotlib.backends.backend_agg", "torch._dynamo"])
+    multiprocessing.forkserver.ensure_running()
+
+
 def continue_or_start(out: Path, samples: Samples) -> None:
     """In a process of its own: a run of 36 steps that keeps every one of them."""
     run.CHECKPOINT_SECONDS = 0
@@ -546,12 +557,8 @@ def kill_after_a_step(process: multiprocessing.process.BaseProcess, folder: Path
 
 
 def test_a_run_that_is_killed_again_and_again_ends_the_same(samples: Samples, tmp_path: Path) -> None:
-    # A server that has imported torch, and what torch.optim imports late, but used none of it, forks in no time.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["test_training", "matplotlib.backends.backend_agg", "torch._dynamo"])
-
     def start(out: Path) -> multiprocessing.process.BaseProcess:
-        process = processes.Process(target=continue_or_start, args=(out, samples))
+        process = FORKS.Process(target=continue_or_start, args=(out, samples))
         process.start()
         return process
 
