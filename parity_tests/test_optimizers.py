@@ -13,7 +13,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.optimizers import OPTIMIZERS
 from torchport import SimpleConvNet, make_optimizer, softmax_with_loss, to_params
-from torchport.optimizers import FLUSHED_EVERY, NEGLIGIBLE, RULES, BookAdam, torch_options
+from torchport.optimizers import FLUSHED_EVERY, MOMENTS, NEGLIGIBLE, RULES, BookAdam, torch_options
 from torchport.parity import Setting, check_optimizer
 
 SMALL: dict[str, Any] = {
@@ -95,6 +95,41 @@ def test_float32_stays_float32(rng: np.random.Generator) -> None:
         optimizer.update(params, {"p": np.ones(3, np.float32)})
         states = [v for k, v in vars(optimizer).items() if isinstance(v, dict)]
         assert {state["p"].dtype for state in states} <= {np.dtype(np.float32)}
+
+
+def turned(value: torch.Tensor) -> torch.Tensor:
+    """The same values with the last two axes swapped in memory."""
+    return value.mT.contiguous().mT
+
+
+@pytest.mark.parametrize(
+    ("of_param", "of_grad", "of_moments"),
+    [
+        (turned, torch.clone, torch.clone),
+        (torch.clone, turned, torch.clone),
+        (torch.clone, torch.clone, turned),
+        (turned, turned, turned),
+        (torch.clone, lambda value: value[..., :1].expand(value.shape), torch.clone),
+        (lambda value: torch.cat((value, value), dim=-1)[..., : value.shape[-1]], torch.clone, torch.clone),
+        (lambda value: value.contiguous(memory_format=torch.channels_last), torch.clone, turned),
+        *[(lambda value: value.contiguous(memory_format=torch.channels_last),) * 3],
+    ],
+)
+def test_adam_does_not_care_how_tensors_lie_in_memory(
+    of_param: Any, of_grad: Any, of_moments: Any, rng: np.random.Generator
+) -> None:
+    start, grads = (torch.from_numpy(rng.standard_normal((*n, 4, 3, 5, 2))) for n in ((), (4,)))
+    reached = []
+    for lies in ((torch.Tensor.contiguous,) * 3, (of_param, of_grad, of_moments)):
+        param = lies[0](start.clone()).requires_grad_()
+        optimizer = BookAdam([param])
+        for name in MOMENTS:
+            optimizer.state[param][name] = lies[2](torch.zeros_like(start))
+        for grad in grads:
+            param.grad = lies[1](of_grad(grad))
+            optimizer.step()
+        reached.append(param.detach())
+    torch.testing.assert_close(*reached, rtol=0, atol=1e-15)
 
 
 def test_adam_keeps_its_state_through_a_state_dict(rng: np.random.Generator) -> None:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from numpy_ref.checks import check_number
 from numpy_ref.optimizers import EPS
 
-# So often, in steps, and below so much, moments are set to 0. At the book's 0.9 a step none becomes subnormal in
+# Every FLUSHED_EVERY steps, moments below NEGLIGIBLE are set to 0. At the book's 0.9 a step none becomes subnormal in
 # between, nor does its product with a learning rate of 1e-5 or more. float16 is computed in float32, at full speed.
 FLUSHED_EVERY = 20
 MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names
@@ -67,15 +67,19 @@ class BookAdam(Optimizer):
         for group in self.param_groups:
             moved = [(param, param.grad, *self._moments(param)) for param in group["params"] if param.grad is not None]
             if moved:
-                params, grads, m, v = map(list, zip(*moved, strict=True))
-                at_once = not group["capturable"] and all(param.is_cpu for param in params)
+                columns = [list(column) for column in zip(*moved, strict=True)]
+                params, grads, m, v = columns
+                at_once = not group["capturable"] and all(map(_at_one_place, *columns))
                 (self._update_at_once if at_once else self._update_by_parts)(params, grads, m, v, group)
         return loss
 
     def _update_at_once(
         self, params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], group: dict[str, Any]
     ) -> None:
-        """By torch's Adam, in one pass over memory: with this step's eps / sqrt(1 - beta2^t) it is the book's rule."""
+        """By torch's Adam, in one pass over memory: with this step's eps / sqrt(1 - beta2^t) it is the book's rule.
+
+        torch's kernel goes through the memory of each tensor as it lies, whatever the strides.
+        """
         beta1, beta2 = group["betas"]
         t = group["step"].add_(1).item()
         scales = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": EPS / math.sqrt(1 - beta2**t)}
@@ -127,6 +131,14 @@ class BookAdam(Optimizer):
         t += 1
         rate = group["lr"] * (1 - beta2**t).sqrt() / (1 - beta1**t)
         return rate.to(param.dtype)
+
+
+def _at_one_place(param: Tensor, *others: Tensor) -> bool:
+    """Whether what belongs together lies at the same place of each tensor's memory, on the CPU and without gaps."""
+    strides = param.stride()
+    if not param.is_cpu or any(other.stride() != strides for other in others):
+        return False
+    return param.is_contiguous() or (param.ndim == 4 and param.is_contiguous(memory_format=torch.channels_last))
 
 
 class Rule(NamedTuple):
