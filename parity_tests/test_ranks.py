@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 from test_training import make_samples, stopped_at
 
 from torchport.training import Config, Result, Stopped, resume, train
@@ -31,6 +32,14 @@ def test_shares_cover_a_batch_in_order(n: int, size: int) -> None:
     shares = [Ranks(rank, size).share(n) for rank in range(size)]
     assert [i for share in shares for i in share] == list(range(n))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_the_others_follow_where_the_first_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = []
+    monkeypatch.setattr(dist, "barrier", lambda: met.append("barrier"))
+    with pytest.raises(ValueError, match="no data"), Ranks(0, 2).one_after_another():
+        raise ValueError("no data")
+    assert met == ["barrier"]
 
 
 def on_each_rank(folder: Path) -> None:

@@ -15,7 +15,9 @@ from test_scripts import SCRIPTS, Run
 from test_scripts import run as run
 
 from numpy_ref import SimpleConvNet, read_params
+from torchport.training import Config, Samples
 from torchport.training.folder import FILES
+from torchport.training.samples import load_samples
 
 SMALL = ("--epochs", "2", "--batch-size", "20", "--device", "cpu")
 
@@ -62,6 +64,27 @@ def test_runs_are_numbered_where_no_folder_is_named(
     assert (tmp_path / "runs/1/params.pkl").read_bytes() == (tmp_path / "runs/2/params.pkl").read_bytes()
 
 
+def test_runs_started_together_get_folders_of_their_own(
+    mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one starts while the first one reads its data; a third, which never begins, leaves no folder."""
+    monkeypatch.chdir(tmp_path)
+    started = False
+
+    def load_while_another_starts(config: Config, progress: bool) -> Samples:
+        nonlocal started
+        if not started:
+            started = True
+            assert "saved in runs/2" in run("train", *SMALL, "--data-dir", mnist_dir).stdout
+        return load_samples(config, progress)
+
+    monkeypatch.setattr("torchport.training.loop.load_samples", load_while_another_starts)
+    assert "saved in runs/1" in run("train", *SMALL, "--data-dir", mnist_dir, "--seed", "1").stdout
+    assert run("train", *SMALL, "--init", "missing.pkl", "--data-dir", mnist_dir).returncode == 2
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["1", "2"]
+    assert json.loads((tmp_path / "runs/1/config.json").read_text())["seed"] == 1
+
+
 def test_the_books_run_says_which_losses_and_weights_it_tells(mnist_dir: Path, tmp_path: Path, run: Run) -> None:
     done = run(
         *("train", *SMALL, "--data-dir", mnist_dir, "--out", tmp_path / "run"),
@@ -76,6 +99,7 @@ def test_the_books_run_says_which_losses_and_weights_it_tells(mnist_dir: Path, t
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--overwrite"], "--overwrite goes with --out DIR"),
         (["--epochs", "0"], "must be a whole number of at least 1, got '0'"),
         (["--batch-size", "many"], "must be a whole number of at least 1, got 'many'"),
         (["--lr", "high"], "must be a number, got 'high'"),

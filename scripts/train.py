@@ -10,6 +10,8 @@ Exit status: 0 trained, 1 diverged, 2 bad input, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -38,6 +40,8 @@ def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
     folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     args = parser.parse_args()
     given = {option.name: getattr(args, option.name) for option in fields(Config) if hasattr(args, option.name)}
+    if args.overwrite and args.out is None:
+        parser.error("--overwrite goes with --out DIR, the folder of the run to replace")
     if args.resume:
         if args.out is None or args.overwrite:
             parser.error("--resume goes with --out DIR, the run's folder, and without --overwrite")
@@ -47,8 +51,13 @@ def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
     return given, args
 
 
-def next_free_folder() -> Path:
-    return next(path for number in range(1, 10**9) if not (path := RUNS / str(number)).exists())
+def make_free_folder() -> Path:
+    """The first of runs/1, runs/2, ... that is not there, made at once: of runs started together each gets its own."""
+    for number in itertools.count(1):
+        with contextlib.suppress(FileExistsError):
+            (path := RUNS / str(number)).mkdir(parents=True)
+            break
+    return path
 
 
 class Screen:
@@ -77,11 +86,12 @@ class Screen:
 
 def main() -> int:
     given, args = parse_arguments()
-    out = args.out or next_free_folder()
+    made = make_free_folder() if args.out is None and tp.training.ranks.is_first() else None
+    out = args.out or made
     screen = Screen()
     try:
         if args.resume:
-            result = tp.training.resume(out, epochs=given.get("epochs"), device=given.get("device"), watch=screen.show)
+            result = tp.training.resume(args.out, **given, watch=screen.show)
         else:
             result = tp.training.train(Config(**given), out=out, overwrite=args.overwrite, watch=screen.show)
     except tp.training.Diverged as error:
@@ -93,12 +103,16 @@ def main() -> int:
         return cli.INTERRUPTED
     finally:
         screen.close()
+        if made is not None:
+            with contextlib.suppress(OSError):  # not empty, unless the run never began
+                made.rmdir()
+                RUNS.rmdir()
     if tp.training.ranks.is_first():
         print_result(result, out)
     return 0
 
 
-def print_result(result: tp.training.Result, out: Path) -> None:
+def print_result(result: tp.training.Result, out: Path | None) -> None:
     loss = "after each update, as in the book" if result.config.log_loss == "after" else "of the step itself"
     times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.seconds.items())
     last = f", {result.records[-1].test_accuracy:.4f} with those of the last step"

@@ -34,12 +34,14 @@ class Ranks:
 
     @contextmanager
     def one_after_another(self) -> Iterator[None]:
-        """The first rank before all others."""
+        """The first rank before all others, which follow also where it fails: then each says by itself why."""
         if not self.first:
             dist.barrier()
-        yield
-        if self.first and self.size > 1:
-            dist.barrier()
+        try:
+            yield
+        finally:
+            if self.first and self.size > 1:
+                dist.barrier()
 
     def sum(self, tensor: Tensor) -> Tensor:
         """tensor, in place the sum of all ranks' tensors of its shape."""
