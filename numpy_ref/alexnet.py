@@ -37,7 +37,9 @@ def alexnet_sizes(
         channels = weight[0]
         if number in POOLED:
             if (side - 3) % 2:
-                raise ValueError(f"an image of {input_dim[1]} pixels does not fit: 67 + 32 k do, as 227 of the paper")
+                raise ValueError(
+                    f"an image of {input_dim[1]} pixels does not fit: sizes are 67 + 32 k, such as the paper's 227"
+                )
             side = conv_output_size(side, 3, 2, 0)
     hidden = scaled(HIDDEN, width)
     weights += [(channels * side**2, hidden), (hidden, hidden), (hidden, output_size)]

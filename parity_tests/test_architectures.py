@@ -204,7 +204,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "LeNet's subsampling": (lambda: nr.LeNet5(subsampling="max"), ValueError, "one of trainable, average, got 'max'"),
     "LeNet's activation": (lambda: nr.LeNet5(activation="relu"), ValueError, "one of tanh, sigmoid, got 'relu'"),
     "LeNet's image": (lambda: nr.LeNet5((1, 29, 29)), ValueError, "must be even for 2x2 pooling, got 29x29"),
-    "AlexNet's image": (lambda: nr.AlexNet((3, 71, 71)), ValueError, "71 pixels does not fit: 67 [+] 32 k do"),
+    "AlexNet's image": (lambda: nr.AlexNet((3, 71, 71)), ValueError, "71 pixels does not fit: sizes are 67 [+] 32 k"),
     "AlexNet's stride": (lambda: nr.AlexNet((3, 224, 224)), ValueError, "leaves 1 image rows unseen"),
     "AlexNet's width": (lambda: nr.AlexNet(width=0), ValueError, "width must be above 0, got 0"),
     "LRN's size": (lambda: nr.LocalResponseNormalization(4), ValueError, "size must be odd, .* got 4"),
@@ -321,6 +321,16 @@ KNOWN: dict[str, tuple[Callable[[], nr.Network], dict[str, Any], str, str]] = {
         "",
     ),
 }
+
+
+@pytest.mark.parametrize("width", [0.0001, 0.0043, 0.037, 0.043, 0.056, 0.069, 1 / 8, 0.3, 1 / 2, 1.0, 1.3])
+def test_alexnets_width_is_found_in_the_counts_of_all_layers(width: float) -> None:
+    sizes = alexnet_sizes((3, 67, 67), 7, width)
+    params = {name: np.broadcast_to(np.float32(0), shape) for name, shape in sizes.items()}
+    found = recognise(params).arguments["width"]
+    assert alexnet_sizes((3, 67, 67), 7, found) == sizes
+    if width in (1 / 8, 1 / 2, 1.0):
+        assert found == width
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -779,6 +779,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "reads files of its own making": ("numpy_ref.fuzzing.*",),
     "returns its argument": ("numpy_ref.checks.recorded",),
     "adds to its argument, which is what it is for": (
+        "torchport.cli.add_windows",
         "torchport.cli.add_geometry",
         "torchport.cli.add_field",
         "torchport.optimizers.BookAdam.add_param_group",

@@ -384,6 +384,8 @@ def test_curves_of_two_runs(visualize: Visualize, runs: Path, files: dict[str, s
 def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, str]) -> None:
     figure = drawn_by(visualize, "architecture DENSE", files)
     assert figure.get_suptitle() == f"TwoLayerNet, dense.pkl: {64 * 5 + 5 + 5 * 4 + 4} parameters"
+    figure = drawn_by(visualize, "architecture DENSE --activation sigmoid", files)
+    assert [text.get_text() for text in figure.axes[0].texts if "sigmoid1" in text.get_text()]
 
 
 @pytest.mark.parametrize(
@@ -394,7 +396,10 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("filters PARAMS --before NONE", "none"),
         ("filters DENSE", "no convolution layer, only affine1, relu1, affine2"),
         ("filters PHOTO", "photo.webp: "),
-        ("filters --stride 2", "--stride and --pad are of given weights"),
+        ("filters --stride 2", "--stride, --pad and --activation are of given weights"),
+        ("architecture --activation tanh", "--stride, --pad and --activation are of given weights"),
+        ("filters PARAMS --activation tanh", "activation 'tanh' cannot be SimpleConvNet's"),
+        ("im2col --activation tanh", "unrecognized arguments: --activation tanh"),
         ("filters PARAMS --network DeepConvNet", "--network is for no weights"),
         ("architecture PARAMS --seed 1", "--seed draws a start"),
         ("filters --seed 4294967296", "between 0 and 2**32 - 1"),

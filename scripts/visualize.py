@@ -50,8 +50,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_goes_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Exit with status 2 for an option that would be ignored."""
-    if args.weights is None and (args.stride, args.pad) != (1, 0):
-        parser.error("--stride and --pad are of given weights: name a file, or leave them out")
+    if args.weights is None and (args.stride, args.pad, args.activation) != (1, 0, None):
+        parser.error("--stride, --pad and --activation are of given weights: name a file, or leave them out")
     if args.weights is not None and args.network:
         parser.error("--network is for no weights: leave out one of the two")
     if args.seed is not None and (getattr(args, "before", None) or (args.weights and args.draw is not filters)):
@@ -111,7 +111,7 @@ def image_options(largest: int) -> Callable[[argparse.ArgumentParser], None]:
 def window_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--filter-size", type=cli.count(1), default=5, help="pixels a side (default: 5)")
     parser.add_argument("--row", type=cli.count(0), help="which row to show (default: the one of most contrast)")
-    cli.add_geometry(parser)
+    cli.add_windows(parser)
 
 
 def gallery_option(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +126,7 @@ def subject_of(args: argparse.Namespace) -> tp.subjects.Subject:
     if args.weights is None:
         network = tp.architectures.Architecture(args.network or tp.subjects.DEFAULT)
         return tp.subjects.seeded_subject(args.seed or 0, network)
-    return tp.subjects.load_subject(args.weights, args.stride, args.pad)
+    return tp.subjects.load_subject(args.weights, args.stride, args.pad, args.activation)
 
 
 def image_of(args: argparse.Namespace) -> tuple[Array, str]:
@@ -147,7 +147,7 @@ def filters(args: argparse.Namespace) -> Figure:
     after = subject_of(args)
     name, layer = tp.subjects.convolution(after.network, args.layer)
     if args.before is not None:
-        before = tp.subjects.load_subject(args.before, args.stride, args.pad)
+        before = tp.subjects.load_subject(args.before, args.stride, args.pad, args.activation)
     elif args.weights is not None:
         before = tp.subjects.start_of(args.weights, after, args.seed)
     else:

@@ -215,10 +215,21 @@ def _alexnet(params: Mapping[str, Array]) -> Architecture:
         # Back through three poolings and the first convolution: the others leave the size as it is.
         "input_dim": (params["W1"].shape[1], *(2 * [(2 * (2 * (2 * side + 1) + 1) + 1 - 1) * 4 + 11])),
         "output_size": params["b8"].size,
-        "width": params["b6"].size / alexnet.HIDDEN,
+        "width": _alexnets_width(params),
     }
     check_same_layout(params, alexnet.alexnet_sizes(**sizes))
     return Architecture("AlexNet", sizes, "the paper's strides and pads are taken: they leave no trace")
+
+
+def _alexnets_width(params: Mapping[str, Array]) -> float:
+    """Of the widths at which each layer has as many filters or units as these, the plainest; any, where none has."""
+    low, high = 0.0, math.inf
+    for number, count in enumerate([*(row[0] for row in alexnet.CONVOLUTIONS), alexnet.HIDDEN], 1):
+        found = params[f"b{number}"].size
+        low = max(low, (found - 0.5) / count if found > 1 else 0)  # at least one, however narrow
+        high = min(high, (found + 0.5) / count)
+    plain = params["b6"].size / alexnet.HIDDEN
+    return plain if low <= plain <= high else (low + high) / 2
 
 
 def _differences(params: Mapping[str, Array], axes: Sequence[int]) -> list[str]:

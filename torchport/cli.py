@@ -99,14 +99,15 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
 
 
+def add_windows(parser: argparse.ArgumentParser, whose: str = "") -> None:
+    """--stride and --pad."""
+    parser.add_argument("--stride", type=count(1), default=1, help=f"{whose}in pixels (default: 1)")
+    parser.add_argument("--pad", type=count(0), default=0, help=f"{whose}in pixels (default: 0)")
+
+
 def add_geometry(parser: argparse.ArgumentParser) -> None:
     """--stride, --pad and --activation, which leave no trace in the parameters."""
-    parser.add_argument(
-        "--stride", type=count(1), default=1, help="of SimpleConvNet's convolution, in pixels (default: 1)"
-    )
-    parser.add_argument(
-        "--pad", type=count(0), default=0, help="of SimpleConvNet's convolution, in pixels (default: 0)"
-    )
+    add_windows(parser, "of SimpleConvNet's convolution, ")
     parser.add_argument(
         "--activation",
         choices=ACTIVATIONS,

@@ -35,13 +35,13 @@ class Subject:
         return self.architecture.reference(self.params)
 
 
-def load_subject(path: str | Path, stride: int = 1, pad: int = 0) -> Subject:
+def load_subject(path: str | Path, stride: int = 1, pad: int = 0, activation: str | None = None) -> Subject:
     """The network whose weights are in path: a params.pkl, a .pt file or a run's folder.
 
     Errors as load_weights and recognise.
     """
     params = load_weights(path)
-    return Subject(recognise(params, stride, pad), params, short_name(path))
+    return Subject(recognise(params, stride, pad, activation), params, short_name(path))
 
 
 def seeded_subject(seed: int = 0, like: Architecture | None = None) -> Subject:
