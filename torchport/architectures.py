@@ -229,7 +229,7 @@ def _alexnets_width(params: Mapping[str, Array]) -> float:
         low = max(low, (found - 0.5) / count if found > 1 else 0)  # at least one, however narrow
         high = min(high, (found + 0.5) / count)
     plain = params["b6"].size / alexnet.HIDDEN
-    return plain if low <= plain <= high else (low + high) / 2
+    return plain if low < plain < high else (low + high) / 2
 
 
 def _differences(params: Mapping[str, Array], axes: Sequence[int]) -> list[str]:
