@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from numpy_ref.refusals import ParamsError
+from numpy_ref.refusals import ParamsError, over_limit
 
 
 def read_file(path: str | Path, max_bytes: int) -> bytes:
@@ -22,9 +22,7 @@ def read_file(path: str | Path, max_bytes: int) -> bytes:
         raise ParamsError(f"{path}: {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
     with os.fdopen(descriptor, "rb") as file:
         if status.st_size > max_bytes:
-            raise ParamsError(
-                f"{path}: {status.st_size} bytes, over the limit of {max_bytes}: raise max_bytes if you trust it"
-            )
+            raise over_limit(f"{path}: {status.st_size} bytes", max_bytes)
         # Never max_bytes: read sets aside what it is asked for.
         data = file.read(status.st_size + 1)
     if len(data) > status.st_size:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy_ref.checks import Array
 from numpy_ref.params import MAX_BYTES
 from numpy_ref.pickled_arrays import filled
-from numpy_ref.refusals import ParamsError
+from numpy_ref.refusals import ParamsError, over_limit
 
 MAX_FILES = 10_000  # in one zip
 ENTRY = b"PK\x01\x02"  # how each file's entry in the zip's directory starts
@@ -73,7 +73,7 @@ def open_zip(data: bytes, max_bytes: int) -> zipfile.ZipFile:
     members = archive.infolist()
     size = sum(member.file_size for member in members)
     if size > max_bytes:
-        raise ParamsError(f"{size} bytes unpacked, over the limit of {max_bytes}: raise max_bytes if you trust it")
+        raise over_limit(f"{size} bytes unpacked", max_bytes)
     if odd := _oddly_packed(members):
         raise ParamsError(f"the file {odd!r:.80} in it is encrypted, or packed in a way that NumPy does not")
     return archive

@@ -127,8 +127,8 @@ def check_arrays(value: object, allow_nonfinite: bool = False) -> dict[str, Arra
             raise ParamsError(f"{name!r:.80} has {array.ndim} axes, over the {MAX_AXES} that NumPy 1 can read")
         if not allow_nonfinite and not _is_finite(array):
             raise ParamsError(
-                f"{name!r:.80} holds NaN or infinity: take weights from before the training went astray, or pass "
-                f"allow_nonfinite=True if that is meant"
+                f"{name!r:.80} holds NaN or infinity: take weights from before the training went astray, or read them "
+                f"from Python with allow_nonfinite=True"
             )
     return value
 

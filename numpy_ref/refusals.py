@@ -1,10 +1,16 @@
-"""What a file is that is no dict of float arrays, in one line: the cause and, where there is one, the way out."""
+"""One-line refusals of files that are not a dict of float arrays: the cause and, where there is one, the way out."""
 
 from __future__ import annotations
 
 
 class ParamsError(ValueError):
     """A file that is not a pickled dict of float arrays, or arrays that such a file cannot hold."""
+
+
+def over_limit(what: str, max_bytes: int) -> ParamsError:
+    """That what is larger than max_bytes."""
+    way_out = "read it from Python with a larger max_bytes if you trust it"
+    return ParamsError(f"{what}, over the limit of {max_bytes}: {way_out}")
 
 
 _STARTS = {

@@ -192,6 +192,19 @@ def test_limits_can_be_set() -> None:
         decode_pt(pt({"W": torch.ones(30)}, _use_new_zipfile_serialization=False), max_bytes=100)
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_what_an_error_offers_can_be_had(suffix: str, tmp_path: Path) -> None:
+    names = ("conv1.weight", "affine1.bias") if FORMATS[suffix].torch_terms else ("W1", "b2")
+    path, spoilt = tmp_path / "weights", {names[0]: np.ones((2, 1, 3, 3)), names[1]: np.array([np.nan, 1, 2])}
+    path.write_bytes(FORMATS[suffix].encode(spoilt, {}))
+    for read in (read_stored, load_weights):
+        with pytest.raises(ParamsError, match="allow_nonfinite=True"):
+            read(path)
+        with pytest.raises(ParamsError, match="over the limit of 150.* with a larger max_bytes"):
+            read(path, max_bytes=150, allow_nonfinite=True)
+        read(path, max_bytes=10_000, allow_nonfinite=True)
+
+
 def test_what_numpy_compresses_orders_and_swaps_is_read() -> None:
     buffer = io.BytesIO()
     odd: dict[str, Any] = {

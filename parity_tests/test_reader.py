@@ -424,7 +424,7 @@ ARRAYS: Rows = {
     },
     "NaN": (
         lambda: pickled({"W": np.array([1, np.nan])}),
-        "'W' holds NaN or infinity: take weights .*, or pass allow_nonfinite=True",
+        "'W' holds NaN or infinity: take weights .*, or read them from Python with allow_nonfinite=True",
     ),
     "infinity": (lambda: pickled({"W": np.array([1, -np.inf])}), "'W' holds NaN or infinity"),
     "NaN at the end of many": (lambda: pickled({"W": np.append(np.zeros(2**18), np.nan)}), "'W' holds NaN"),
@@ -546,7 +546,9 @@ def test_the_size_cap_is_checked(file: Path, limit: Any, error: type[Exception])
 def test_a_file_over_the_cap_is_refused_unread(file: Path) -> None:
     with file.open("wb") as sparse:
         sparse.truncate(2**30 + 1)
-    with pytest.raises(ParamsError, match=f"{2**30 + 1} bytes, over the limit of {2**30}: raise max_bytes if you tr"):
+    with pytest.raises(
+        ParamsError, match=f"{2**30 + 1} bytes, over the limit of {2**30}: read it from Python with a larger max_bytes"
+    ):
         read_params(file)
     with pytest.raises(ParamsError, match="over the limit of 100"):
         read_params(write(file, pickled(arrays())), max_bytes=100)

@@ -223,13 +223,14 @@ def _alexnet(params: Mapping[str, Array]) -> Architecture:
 
 def _alexnets_width(params: Mapping[str, Array]) -> float:
     """Of the widths at which each layer has as many filters or units as these, the plainest; any, where none has."""
-    low, high = 0.0, math.inf
-    for number, count in enumerate([*(row[0] for row in alexnet.CONVOLUTIONS), alexnet.HIDDEN], 1):
-        found = params[f"b{number}"].size
-        low = max(low, (found - 0.5) / count if found > 1 else 0)  # at least one, however narrow
-        high = min(high, (found + 0.5) / count)
-    plain = params["b6"].size / alexnet.HIDDEN
-    return plain if low < plain < high else (low + high) / 2
+    counts = [*(row[0] for row in alexnet.CONVOLUTIONS), alexnet.HIDDEN]
+    found = [params[f"b{number}"].size for number in range(1, len(counts) + 1)]
+    plain = found[-1] / alexnet.HIDDEN
+    if [alexnet.scaled(count, plain) for count in counts] == found:
+        return plain
+    low = max((n - 0.5) / count if n > 1 else 0 for n, count in zip(found, counts, strict=True))  # 1 at the least
+    high = min((n + 0.5) / count for n, count in zip(found, counts, strict=True))
+    return (low + high) / 2
 
 
 def _differences(params: Mapping[str, Array], axes: Sequence[int]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from numpy_ref.checks import Array
 from numpy_ref.npz import decode_npz, encode_npz
-from numpy_ref.params import decode_params, encode_params
+from numpy_ref.params import MAX_BYTES, decode_params, encode_params
 from torchport.formats.pt import SIGNATURES as PT_SIGNATURES
 from torchport.formats.pt import decode_pt, encode_pt
 from torchport.formats.safe import decode_safetensors, encode_safetensors, is_safetensors
@@ -15,12 +15,15 @@ from torchport.formats.safe import decode_safetensors, encode_safetensors, is_sa
 
 @dataclass(frozen=True)
 class Format:
-    """One format; decode takes a file's bytes, encode arrays and what is to be told about them (if it can be)."""
+    """One format; encode takes arrays, and what is to be told about them (if it can be).
+
+    decode takes a file's bytes, and max_bytes, beyond which it does not unpack them.
+    """
 
     suffix: str
     torch_terms: bool  # conv1.weight in torch's layout; else W1 in the book's
     starts: Callable[[bytes], bool]
-    decode: Callable[[bytes], object]
+    decode: Callable[..., object]
     encode: Callable[[Mapping[str, Array], Mapping[str, str]], bytes]
 
 
@@ -30,14 +33,19 @@ def _starts_as_npz(data: bytes) -> bool:
     return data.startswith(b"PK\x05\x06") or (data.startswith(b"PK\x03\x04") and name.endswith(b".npy"))
 
 
-PKL = Format(".pkl", False, lambda _: False, decode_params, lambda arrays, _: encode_params(arrays))
+def _packed(decode: Callable[[bytes], object]) -> Callable[..., object]:
+    """decode, for a format whose arrays take no more than the file does."""
+    return lambda data, max_bytes=MAX_BYTES: decode(data)
+
+
+PKL = Format(".pkl", False, lambda _: False, _packed(decode_params), lambda arrays, _: encode_params(arrays))
 FORMATS = {
     kind.suffix: kind
     for kind in (
         PKL,
         Format(".npz", False, _starts_as_npz, decode_npz, encode_npz),
         Format(".pt", True, lambda data: data.startswith(PT_SIGNATURES), decode_pt, encode_pt),
-        Format(".safetensors", True, is_safetensors, decode_safetensors, encode_safetensors),
+        Format(".safetensors", True, is_safetensors, _packed(decode_safetensors), encode_safetensors),
     )
 }
 

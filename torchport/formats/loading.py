@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from numpy_ref.checks import Array
+from numpy_ref.checks import Array, check_int
 from numpy_ref.files import read_file
 from numpy_ref.params import MAX_BYTES, check_arrays, in_c_order
 from torchport.architectures import recognise
@@ -48,25 +48,25 @@ class Stored:
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def read_stored(path: str | Path, *, allow_nonfinite: bool = False) -> Stored:
+def read_stored(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite: bool = False) -> Stored:
     """The arrays in path: a params.pkl, .npz, .pt or .safetensors file, or a training run's folder.
 
-    What a file is, its first bytes tell and not its name; nothing in it is run. ValueError (ParamsError), TypeError or
-    OSError say what is wrong with it: NaN or infinity too, unless allowed.
+    Its first bytes tell what a file is, not its name; nothing in it is run. ValueError (ParamsError), TypeError or
+    OSError say what is wrong with it: more than max_bytes, packed or unpacked, and NaN or infinity too, unless allowed.
     """
     file = file_of(path)
-    data = read_file(file, MAX_BYTES)
+    data = read_file(file, check_int("max_bytes", max_bytes, 1))
     if data[:1] == b"\x08" and data[2:3] == b"\x12":
         raise ValueError(f"{file}: this is an ONNX file, which is only written: name the weights that it was made of")
     kind = format_of(data)
     with naming(file):
-        arrays = check_arrays(kind.decode(data), allow_nonfinite)
+        arrays = check_arrays(kind.decode(data, max_bytes), allow_nonfinite)
     return Stored(arrays, kind, hashlib.sha256(data).hexdigest())
 
 
-def load_weights(path: str | Path) -> dict[str, Array]:
+def load_weights(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite: bool = False) -> dict[str, Array]:
     """The book's params (W1, b1, W2 ...) in path, of whichever network: as read_stored. Errors alike."""
-    stored = read_stored(path)
+    stored = read_stored(path, max_bytes=max_bytes, allow_nonfinite=allow_nonfinite)
     with naming(path):
         return stored.params()
 

@@ -12,7 +12,7 @@ import torch
 from numpy_ref.checks import Array, check_mapping
 from numpy_ref.npz import open_zip
 from numpy_ref.params import MAX_BYTES
-from numpy_ref.refusals import ParamsError
+from numpy_ref.refusals import ParamsError, over_limit
 from torchport.weights import state_dict_bytes, to_array
 
 ZIP = b"PK\x03\x04"
@@ -35,7 +35,7 @@ def decode_pt(data: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
     }
     # A tensor may repeat a single number without end.
     if (size := sum(array.nbytes for array in arrays.values())) > max_bytes:
-        raise ParamsError(f"{size} bytes of tensors, over the limit of {max_bytes}: raise max_bytes if you trust it")
+        raise over_limit(f"{size} bytes of tensors", max_bytes)
     return arrays
 
 
