@@ -42,7 +42,7 @@ def replace_file(path: str | Path, data: bytes, verify: Callable[[Path], None] |
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         with _naming(path):
-            _write(temporary, data)
+            _write(temporary, data, target.stat().st_mode if target.exists() else None)
         if verify is not None:
             verify(temporary)
         elif temporary.read_bytes() != data:
@@ -77,9 +77,11 @@ def check_target(path: str | Path, source: str | Path | None = None) -> Path:
     return target
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, mode: int | None) -> None:
     # "x" creates with the user's umask, and never follows a planted link.
     with path.open("xb") as file:
+        if mode is not None:
+            path.chmod(stat.S_IMODE(mode))  # of the file it replaces, which others may not be meant to read
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -95,10 +97,12 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself must reach the disk; Windows cannot open folders and does not need it.
+    # The rename itself must reach the disk. Windows cannot open folders and does not need it; nor can some network file
+    # systems do it, on which the file is nevertheless replaced.
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -121,6 +121,10 @@ def test_a_process_of_its_own_tells_its_memory(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(RuntimeError, match=r"predict unfold 20 ended with status 1: MemoryError: too much$"):
         memory._alone("predict", "unfold", 20)
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(RuntimeError, match=r"ended with status -9: it said nothing$"):
+        memory._alone("predict", "unfold", 20)
 
 
 def test_a_command_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, to_state_dict
-from torchport.evaluation import Classification, check_fits, classify
+from torchport.evaluation import Classification, check_fits, classify, peak_memory
 from torchport.formats import load_weights
 
 CONV = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
@@ -114,6 +114,15 @@ def test_a_module_predicts_as_in_evaluation_and_stays_as_it_was(rng: np.random.G
     classify(net, images, labels)
     assert [module.training for module in net.modules()] == [True, True, False, True, True]
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_memory_that_the_system_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (peak_memory() or 2**30) > 2**20
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    monkeypatch.setattr(Path, "read_text", lambda path: "Name:\tpython\nVmHWM:\t    1234 kB\nVmRSS:\t 99 kB\n")
+    assert peak_memory() == 1234 * 1024
+    monkeypatch.setattr(Path, "read_text", lambda path: "Name:\tpython\n")
+    assert peak_memory() is None
 
 
 def test_outputs_that_are_not_finite_are_refused() -> None:

@@ -117,8 +117,8 @@ def test_a_disk_that_lies_is_found_out(each: Path, monkeypatch: pytest.MonkeyPat
     """What was written reads back as something else, down to one bit."""
     right = files._write
 
-    def flip(path: Path, data: bytes) -> None:
-        right(path, data[:-1000] + bytes([data[-1000] ^ 1]) + data[-999:])
+    def flip(path: Path, data: bytes, mode: int | None) -> None:
+        right(path, data[:-1000] + bytes([data[-1000] ^ 1]) + data[-999:], mode)
 
     monkeypatch.setattr(files, "_write", flip)
     with pytest.raises(OSError, match="what was written does not read back"):
@@ -275,3 +275,22 @@ def test_the_file_and_its_folder_reach_the_disk(file: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
     write_params(NEW, file)
     assert synced == [False, True]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some network file systems; the file has been replaced by then."""
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_params(NEW, file)
+    assert same(read(file), NEW)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_who_may_read_a_file_stays(each: Path, mode: int) -> None:
+    each.chmod(mode)
+    write(NEW, each)
+    assert stat.S_IMODE(each.stat().st_mode) == mode

@@ -200,7 +200,7 @@ def test_what_an_error_offers_can_be_had(suffix: str, tmp_path: Path) -> None:
     for read in (read_stored, load_weights):
         with pytest.raises(ParamsError, match="allow_nonfinite=True"):
             read(path)
-        with pytest.raises(ParamsError, match="over the limit of 150.* with a larger max_bytes"):
+        with pytest.raises(ParamsError, match=r"over the limit of 150.* with a larger max_bytes"):
             read(path, max_bytes=150, allow_nonfinite=True)
         read(path, max_bytes=10_000, allow_nonfinite=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from torchport.parity import Difference, Report, Row
-from torchport.parity.page import all_agree, save, to_html
+from torchport.parity.page import all_agree, environment, save, to_html
 from torchport.parity.picture import Scale
 
 VOID = {"meta", "br"}
@@ -233,6 +233,15 @@ def test_a_report_alone_makes_a_page() -> None:
     page = Page(FAILING.to_html())
     assert page.texts("h1") == ["NO PARITY"]
     assert page.texts("code")[0] == "check_parity(reference, port, x, t, seed=7, name='unfold')"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "says", "tf32"), [("tf32", "mode='tf32', ", "on"), ("bfloat16", "mode='bfloat16', ", "off")]
+)
+def test_a_mode_is_told(dtype: str, says: str, tf32: str) -> None:
+    page = Page(replace(FAILING, dtype=dtype).to_html())
+    assert page.texts("code")[0] == f"check_parity(reference, port, x, t, {says}seed=7, name='unfold')"
+    assert environment([PASSING, replace(FAILING, dtype=dtype)])["TF32"].split()[0] == tf32
 
 
 def test_no_report_is_no_parity() -> None:

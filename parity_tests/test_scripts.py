@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import torch
 
 from numpy_ref import SimpleConvNet, TwoLayerNet, read_params, write_params
 from numpy_ref.checks import Array
-from torchport import UnfoldConv2d, to_params
+from torchport import UnfoldConv2d, cli, to_params
 from torchport.parity.cases import seeded_params
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -410,5 +411,27 @@ def test_bad_arguments_are_one_line(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def allocated(how: str) -> int:
+    if how == "torch":
+        torch.empty(2**60)
+    raise MemoryError("Unable to allocate 7 EiB") if how == "numpy" else torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(("how", "says"), [("torch", "can't allocate"), ("numpy", "7 EiB"), ("cuda", "CUDA out of")])
+def test_too_little_memory_is_one_line(how: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(partial(allocated, how)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: not enough memory for these sizes (")
+    assert says in line
+
+
+def test_an_error_of_ours_shows_where_it_is() -> None:
+    def broken() -> int:
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        cli.run(broken)
+
+
 def test_a_device_that_is_not_there_is_named(run: Run) -> None:
     assert_refused(run("parity_report", "--device", "cuda"), "'cuda' cannot be used here")

@@ -394,6 +394,15 @@ def test_a_finished_run_can_be_resumed_for_more_epochs(samples: Samples, tmp_pat
     assert_same(resume(tmp_path, samples=samples), more)  # the folder knows how many epochs it has now
     with pytest.raises(ValueError, match="at least the 3"):
         resume(tmp_path, epochs=2, samples=samples)
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        resume(tmp_path, epochs=0, samples=samples)
+
+
+def test_a_run_cannot_end_before_where_it_is(samples: Samples, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(Config(epochs=3, batch_size=20, device="cpu"), samples=samples, out=tmp_path, watch=stopped_at(7))
+    with pytest.raises(ValueError, match="epochs must be at least the 2 that the run has"):  # of 6 steps each
+        resume(tmp_path, epochs=1, samples=samples)
 
 
 def test_what_a_folder_holds(samples: Samples, tmp_path: Path) -> None:
@@ -510,6 +519,17 @@ def test_a_full_disk_keeps_the_last_checkpoint(
             resume(tmp_path, samples=samples)
     assert not list(tmp_path.glob(".*"))
     assert_same(resume(tmp_path, samples=samples), whole)
+
+
+def test_an_error_without_a_number_has_none(samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lie(*_: object) -> None:
+        raise OSError("what was written does not read back")
+
+    monkeypatch.setattr("torchport.training.folder.write_params", lie)
+    with pytest.raises(
+        OSError, match=r"^\S*params.pkl cannot be written \(what was written does not read back\): step"
+    ):
+        train(Config(epochs=1, batch_size=20, device="cpu"), samples=samples, out=tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(samples: Samples, tmp_path: Path) -> None:

@@ -38,17 +38,20 @@ def run(main: Callable[[], int]) -> int:
     except (ValueError, TypeError, OSError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except _out_of_memory() as error:
-        print(f"error: not enough memory for these sizes ({error})", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(f"error: not enough memory for these sizes ({str(error).splitlines()[0]})", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
-def _out_of_memory() -> tuple[type[Exception], ...]:
-    """What is raised where memory runs out; torch's own only where somebody has imported torch."""
-    return (MemoryError, sys.modules["torch"].OutOfMemoryError) if "torch" in sys.modules else (MemoryError,)
+def _out_of_memory(error: Exception) -> bool:
+    """Also torch's own: on CUDA a class of errors, which only those know who have imported torch; on the CPU a text."""
+    known = (MemoryError, sys.modules["torch"].OutOfMemoryError) if "torch" in sys.modules else MemoryError
+    return isinstance(error, known) or "can't allocate memory" in str(error)
 
 
 def device(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -228,8 +229,8 @@ def peak_memory() -> int | None:
     """Largest resident memory of this process so far, in bytes; None where the system does not tell (Windows)."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux, whose getrusage counts what the parent process held when it started this one
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(fields["VmHWM"].split()[0]) * 1024
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else None
     try:
         import resource
     except ImportError:

@@ -21,7 +21,7 @@ from numpy_ref.fuzzing.worker import BOARD, Finding, Task, memory_folder
 READER = "numpy_ref.params:read_params"
 MAX_FINDINGS = 100  # then the campaign stops: the reader is broken
 START_SECONDS = 120.0  # for a process to begin
-HANG = -signal.SIGPROF if hasattr(signal, "SIGPROF") else None
+HANG = -signal.SIGPROF
 
 
 @dataclass(frozen=True)

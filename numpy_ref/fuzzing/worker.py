@@ -101,7 +101,7 @@ def memory_folder() -> Iterator[Path]:
 
 
 def _address_space() -> int:
-    """Bytes that this process has mapped; 0 where the system does not say."""
+    """Bytes that this process has mapped; where the system does not say, more than any process has."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:

@@ -47,9 +47,8 @@ def _alone(work: str, model: str, images: int) -> Usage:
     code = f"from torchport.benchmark.memory import work_alone; work_alone({work!r}, {model!r}, {images})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(
-            f"{work} {model} {images} ended with status {done.returncode}: {done.stderr.splitlines()[-1]}"
-        )
+        said = (done.stderr.splitlines() or ["it said nothing"])[-1]
+        raise RuntimeError(f"{work} {model} {images} ended with status {done.returncode}: {said}")
     return Usage(*json.loads(done.stdout))
 
 

@@ -48,7 +48,7 @@ def architecture(boxes: Sequence[Box], title: str = "") -> Figure:
     axes.set_xlim(-0.03, WIDTH)
     axes.set_ylim(len(boxes) * STEP, -0.4)  # downwards
     axes.set_axis_off()
-    figure.suptitle(f"{title}: {total:,} parameters", fontsize=12, color=INK)
+    figure.suptitle(f"{title}: {total:,} parameters" if title else f"{total:,} parameters", fontsize=12, color=INK)
     return figure
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from numpy_ref.files import replace_file
+from torchport.choices import TF32
 from torchport.parity.picture import draw, size_of, title_of
 from torchport.parity.report import LOCAL, Report, Row
 
@@ -40,7 +42,7 @@ def environment(reports: Sequence[Report]) -> dict[str, str]:
         "CPU": f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "device": ", ".join(dict.fromkeys(_device(report.device) for report in reports)),
         "threads": str(torch.get_num_threads()),
-        "TF32": "off while judging",
+        "TF32": "on" if any(report.dtype == TF32 for report in reports) else "off while judging",
         "deterministic algorithms": "required" if deterministic else "not required",
         "cuDNN benchmark": "on" if torch.backends.cudnn.benchmark else "off",
         "seed": ", ".join(dict.fromkeys(str(report.seed) for report in reports)),
@@ -82,12 +84,12 @@ def to_html(reports: Sequence[Report], *, command: str, evaluation: Mapping[str,
 def save(
     folder: Path, reports: Sequence[Report], *, command: str, evaluation: Mapping[str, Any] | None = None
 ) -> tuple[Path, Path]:
-    """Write report.json and report.html into folder and return their paths. ValueError, OSError."""
+    """Write report.json and report.html into folder, each whole or not at all; their paths. ValueError, OSError."""
     record = json.dumps(to_dict(reports, command=command, evaluation=evaluation), indent=1)
     page = to_html(reports, command=command, evaluation=evaluation)
     paths = folder / "report.json", folder / "report.html"
     for path, text in zip(paths, (record, page), strict=True):
-        path.write_text(text, encoding="utf-8")
+        replace_file(path, text.encode())
     return paths
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torchport.choices import BFLOAT16, TF32
+
 LOCAL = "local"
 END_TO_END = "end-to-end"
 
@@ -143,7 +145,8 @@ class Report:
         """A page by itself; command is what repeats the comparison (None: the call of check_parity)."""
         from torchport.parity import page  # which knows this module
 
-        call = f"check_parity(reference, port, x, t, seed={self.seed}, name={self.port!r})"
+        mode = f"mode={self.dtype!r}, " if self.dtype in (TF32, BFLOAT16) else ""
+        call = f"check_parity(reference, port, x, t, {mode}seed={self.seed}, name={self.port!r})"
         return page.to_html([self], command=call if command is None else command)
 
     def to_text(self) -> str:

@@ -80,7 +80,6 @@ class Config:
     def __post_init__(self) -> None:
         for option in fields(self):
             _check_kind(option.name, getattr(self, option.name), option.type, option.metadata)
-        check_int("seed", self.seed, 0)
         if self.seed > LARGEST_SEED:
             raise ValueError(f"seed must be at most {LARGEST_SEED}, got {self.seed}")
         self._check_rule()

@@ -157,9 +157,8 @@ class RunFolder:
         except OSError as error:
             kept = "no step is lost, as none is done" if not self._saved_step else f"step {self._saved_step} is kept"
             reason = os.strerror(error.errno) if error.errno else str(error)
-            raise OSError(
-                error.errno, f"{path} cannot be written ({reason}): {kept}; make room or mend the folder, then resume"
-            ) from error
+            says = f"{path} cannot be written ({reason}): {kept}; make room or mend the folder, then resume"
+            raise OSError(*([error.errno, says] if error.errno else [says])) from error
 
 
 def _line(record: Record) -> str:

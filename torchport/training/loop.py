@@ -61,7 +61,7 @@ def resume(
     """
     folder = RunFolder(out)
     config = folder.read_config()
-    config = replace(config, epochs=epochs or config.epochs, device=device or config.device)
+    config = replace(config, epochs=config.epochs if epochs is None else epochs, device=device or config.device)
     checkpoint = folder.read_checkpoint()
     with _run(config, samples, folder, watch) as run:
         run.go_on_from(checkpoint)

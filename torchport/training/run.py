@@ -90,7 +90,9 @@ class Run:
         """From where checkpoint was written. ValueError where it is not of this run."""
         with self._clock.on(SETUP):
             if checkpoint.step > self._steps:
-                raise ValueError(f"epochs must be at least the {checkpoint.step // self._per_epoch} that the run has")
+                raise ValueError(
+                    f"epochs must be at least the {-(-checkpoint.step // self._per_epoch)} that the run has"
+                )
             self._learner = self._make_learner(book_params(checkpoint.state["model"]))
             self._learner.load(checkpoint.state)
             self._step = checkpoint.step
