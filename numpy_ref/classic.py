@@ -1,4 +1,4 @@
-"""Layers of the networks that the book tells of in section 7.6: LeNet (1998) and AlexNet (2012)."""
+"""Layers of the networks that the book describes in section 7.6: LeNet (1998) and AlexNet (2012)."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def decode_npz(data: bytes, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
 
 
 def encode_npz(arrays: Mapping[str, Array], _: Mapping[str, str] | None = None) -> bytes:
-    """arrays as np.savez writes them, but that equal arrays make equal bytes: no file in it bears a date."""
+    """arrays as np.savez writes them, except that no entry carries a date, so equal arrays make equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
@@ -89,7 +89,7 @@ def _decode_npy(name: str, content: bytes) -> Array:
     begin = start + int.from_bytes(content[8:start], "little")
     header = _HEADER.fullmatch(content[start:begin])
     if not content.startswith(_MAGIC) or content[6:7] not in b"\x01\x02\x03" or header is None:
-        raise ParamsError(f"{name!r:.80} does not start as NumPy has its arrays start")
+        raise ParamsError(f"{name!r:.80} does not begin with a NumPy array's header")
     written = header["dtype"].decode("latin1")
     kind = _DTYPE.fullmatch(written)
     if kind is None:

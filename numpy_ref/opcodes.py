@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 from numpy_ref.refusals import damaged
 
-MAX_NAME = (
-    256  # bytes: shorter text is decoded and shorter bytes are copied; longer ones can only be an array's content
-)
+# Bytes: shorter text is decoded and shorter bytes are copied; longer ones can only be an array's content.
+MAX_NAME = 256
 MAX_LINE = 1024  # bytes of a line that holds a number or a global's name
 PIECE = 2**16  # bytes of text that are decoded at a time
 

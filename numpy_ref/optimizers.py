@@ -18,7 +18,7 @@ class Optimizer:
     """One step for every parameter; a rule fills in `_step` and names the state it keeps.
 
     ValueError for a missing or extra gradient or one of another shape; TypeError for a gradient that is no array, or a
-    parameter that is not a floating-point array, which no update in place would reach, or only a truncated one.
+    parameter that is not a floating-point array: an update in place would miss it, or be truncated.
     """
 
     def __init__(self, lr: float) -> None:

@@ -20,10 +20,9 @@ class Trainer:
     Each logged loss is that of the batch after its update; accuracies are taken after the first step of each epoch, on
     the first evaluate_sample_num_per_epoch samples of either set (None: on all). An epoch is a whole number of steps,
     rounded up: the original tests a float iter_per_epoch with %, so that it misses evaluations where the batch size
-    does not divide the data. With verbose, progress goes to the logger
-    "numpy_ref.trainer" at level INFO: logging.basicConfig(level=logging.INFO) shows it.
-    network is a Network or anything with its params, gradient, loss and accuracy.
-    ValueError, TypeError for empty or unequal data sets, sizes below 1 and unknown optimizers.
+    does not divide the data. With verbose, progress goes to the logger "numpy_ref.trainer" at level INFO:
+    logging.basicConfig(level=logging.INFO) shows it. network is a Network or anything with its params, gradient, loss
+    and accuracy. ValueError, TypeError for empty or unequal data sets, sizes below 1 and unknown optimizers.
     """
 
     def __init__(

@@ -9,7 +9,7 @@
     python scripts/port_params.py params.pkl model.pt --force           in place of an old model.pt
     python scripts/port_params.py --inspect params.pkl                  what is in a file, writing nothing
 
-SOURCE may come from a stranger: nothing in it is run. What it is, its first bytes say; what TARGET is to be, its name.
+Nothing in SOURCE is run, so it may come from a stranger. Its first bytes tell its format; TARGET's is its suffix.
 TARGET is written whole or not at all, once it reads back bit for bit and all three networks agree on it.
 Exit status: 0 ported, 1 no parity, 2 bad input.
 """

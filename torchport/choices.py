@@ -1,4 +1,4 @@
-"""Names that options go by, apart from what they stand for: to list them in a script's --help takes no torch."""
+"""The names of command-line choices, apart from what they stand for, so that --help need not import torch."""
 
 from numpy_ref import dense, lenet
 

@@ -32,7 +32,6 @@ class Evaluation:
     samples: int
     accuracy: dict[str, float]  # by network, 0 to 1
     agreeing: int  # samples on which all predictions are equal
-
     memory: int | None  # peak of the process, in bytes; None where the system does not tell
 
     @property

@@ -14,6 +14,8 @@ from numpy_ref.checks import Array, check_array, check_batch, check_int
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of Exif
+
 
 def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
     """The image in path as grey, float64 (1, H, W) of 0 to 1, and its own height and width in pixels.
@@ -53,9 +55,6 @@ def _decode(data: bytes, largest: int) -> tuple[Image, tuple[int, int]]:
             grey = _grey(ImageOps.exif_transpose(image))
     grey.thumbnail((largest, largest), Image.Resampling.BOX, reducing_gap=None)
     return grey, (width, height) if turned else (height, width)
-
-
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of Exif
 
 
 def _grey(image: Image) -> Image:

@@ -1,6 +1,6 @@
 """A process that reads one case after another: python -m numpy_ref.fuzzing.worker, started by campaign.
 
-Before each case it writes the case's number where the campaign sees it, should the process not live to tell.
+It notes each case's number before reading it, so that the campaign knows which case ended the process.
 """
 
 from __future__ import annotations

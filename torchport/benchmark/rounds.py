@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from numpy_ref.checks import Array, check_int, check_mapping, check_pair
 
-# So long after a product NumPy's threads still wait for the next one, at the cost of whatever runs meanwhile; and a
-# processor that has been idle takes as long to be as fast as it can be.
+# For so long after a product NumPy's threads keep spinning, which slows whatever runs next; and an idle processor needs
+# about as long to reach its full speed.
 SETTLE = 0.1  # seconds
 
 Steps = Callable[[int], object]  # takes so many steps

@@ -51,7 +51,7 @@ def mistakes(
 ) -> Figure:
     """A gallery of n mistakes, images uint8 (n, C, H, W): class, prediction and confidence (n,), 0 to 1, of each.
 
-    The surest first, and most of them at most; of n = 0 a picture that says so. name, of the network, goes into the
+    The surest first, at most `most` of them; of n = 0 a picture that says so. name, of the network, goes into the
     title. ValueError for unequal lengths or other than 1, 3 or 4 channels; TypeError.
     """
     check_int("most", most, 1)

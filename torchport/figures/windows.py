@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 WRITTEN = 9  # pixels a side: the values of larger windows are not written into them
 NEAREST = 600  # rows: more would be skipped where there is not a pixel for each
 
+# The two that the book's readers compare, by what is written over them.
+WAYS = {"im2col": im2col, "im2col_by_window": im2col_by_window}
+
 
 def columns(
     image: Array, filter_size: int, stride: int = 1, pad: int = 0, row: int | None = None, title: str = ""
@@ -44,10 +47,6 @@ def columns(
     _show_matrices(what, made, row)
     _show_row(lower.subplots(), made["im2col"][row], row)
     return figure
-
-
-# The two that the book's readers compare, by what is written over them.
-WAYS = {"im2col": im2col, "im2col_by_window": im2col_by_window}
 
 
 def _show_window(

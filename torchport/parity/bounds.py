@@ -9,8 +9,8 @@ sum: c(K) u S, c(K) = min(K + 1, 8 + sqrt(K)), with K the length of the sum and 
 exact: 0. Data is moved or selected; where pooling windows overlap, the sum rule.
 exp: EXP_ULPS u for each exp or log: those of NumPy, of torch on CPUs and of CUDA (Programming Guide, mathematical
     functions) are within 2 units in the last place, 4 u. SIGMOID_ULPS u for 1 / (1 + exp(-x)): a sum and a quotient
-    more.
-    TANH_ULPS u for tanh: within 2 units in the last place by the same sources. POWER_ULPS u for a power: within 4.
+    more. TANH_ULPS u for tanh: within 2 units in the last place by the same sources. POWER_ULPS u for a power: within
+    4.
 normalise: two sums, and NORMALISE_ROUNDINGS elementwise operations on their results.
 
 u is the port's unit roundoff plus the float64 reference's; products in TensorFloat-32 have a larger one (setting.py).

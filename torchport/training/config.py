@@ -37,7 +37,7 @@ def _option(default: Any, help: str, choices: Any = None, minimum: int | None = 
 
 @dataclass(frozen=True)
 class Config:
-    """A training run, but for the folder it is saved in. ValueError, TypeError for values that make none.
+    """Everything about a training run except its folder. ValueError, TypeError for values that make no valid run.
 
     None stands for a default that depends on something else: the rule's own lr, all training images, CUDA where it is.
     """

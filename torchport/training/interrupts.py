@@ -25,7 +25,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Ctrl-C and SIGTERM become a StopRequest for the length of a with statement; as ever in threads but the main."""
+    """Ctrl-C and SIGTERM become a StopRequest inside a with statement; in threads but the main one, nothing changes."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

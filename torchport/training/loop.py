@@ -33,10 +33,9 @@ def train(
     """Train as config says, on samples (None: the data set that config names), and keep the run in the folder out.
 
     watch is told of the progress, on the first rank; without it nothing is shown, else data that has to be drawn shows
-    a bar on a terminal. ValueError, TypeError for values that do not
-    fit each other or this machine, or an out that holds another run, unless overwrite; DataError for data that is not
-    there; Diverged for a loss or weight that is no longer a number, and Stopped after Ctrl-C: both keep the last
-    checkpoint; OSError where out cannot be written.
+    a bar on a terminal. ValueError, TypeError for values that do not fit each other or this machine, or an out that
+    holds another run, unless overwrite; DataError for data that is not there; Diverged for a loss or weight that is no
+    longer a number, and Stopped after Ctrl-C: both keep the last checkpoint; OSError where out cannot be written.
     """
     folder = None if out is None else RunFolder(out)
     if folder is not None:
@@ -100,7 +99,7 @@ def _device_of(config: Config) -> torch.device:
 
 @contextmanager
 def _algorithms(deterministic: bool) -> Iterator[None]:
-    """Only deterministic algorithms, if so asked, and as it was afterwards."""
+    """Only deterministic algorithms, if so asked, and as it was afterwards, but for the variable that cuBLAS reads."""
     if not deterministic:
         yield
         return

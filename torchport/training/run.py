@@ -128,7 +128,7 @@ class Run:
             self._check_finite(losses)
             self._losses[-steps:] = losses
             self._tell(None)
-            if at < self._per_epoch:  # else after the evaluation, without which the checkpoint had a gap
+            if at < self._per_epoch:  # else after the evaluation: before, a checkpoint would lack its record
                 self._save_or_stop()
 
     def _evaluate(self) -> None:
