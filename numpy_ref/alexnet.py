@@ -8,7 +8,7 @@ from numpy_ref.checks import check_int, check_number, random_stream
 from numpy_ref.classic import LocalResponseNormalization
 from numpy_ref.im2col import conv_output_size
 from numpy_ref.layers import Affine, Convolution, Dropout, Layer, Pooling, Relu
-from numpy_ref.networks import Network, check_image, convolution_sizes
+from numpy_ref.networks import Network, check_image, convolution_sizes, normal_weights, numbered_shapes
 
 # filter_num, filter_size, stride, pad; which are followed by a normalisation and which by a pooling.
 CONVOLUTIONS = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1))
@@ -43,10 +43,7 @@ def alexnet_sizes(
             side = conv_output_size(side, 3, 2, 0)
     hidden = scaled(HIDDEN, width)
     weights += [(channels * side**2, hidden), (hidden, hidden), (hidden, output_size)]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for number, shape in enumerate(weights, 1):
-        shapes |= {f"W{number}": shape, f"b{number}": shape[:1] if len(shape) == 4 else shape[1:]}
-    return shapes
+    return numbered_shapes(weights)
 
 
 def scaled(count: int, width: float) -> int:
@@ -76,11 +73,7 @@ class AlexNet(Network):
         rng: np.random.RandomState | None = None,
     ) -> None:
         shapes, std = alexnet_sizes(input_dim, output_size, width), check_number("weight_init_std", weight_init_std, 0)
-        stream = random_stream(rng)
-        values = {
-            name: std * stream.randn(*shape) if name.startswith("W") else np.full(shape, float(name in ONES))
-            for name, shape in shapes.items()
-        }
+        values = normal_weights(shapes, std, random_stream(rng), ONES)
         layers: dict[str, Layer] = {}
         for number, (_, _, stride, pad) in enumerate(CONVOLUTIONS, 1):
             layers[f"Conv{number}"] = Convolution(values[f"W{number}"], values[f"b{number}"], stride, pad)

@@ -9,7 +9,7 @@ import numpy as np
 
 from numpy_ref.checks import Array, check_int, random_stream
 from numpy_ref.layers import Affine, Convolution, Dropout, Layer, Pooling, Relu
-from numpy_ref.networks import Network, check_image, convolution_sizes, pooled_size
+from numpy_ref.networks import Network, check_image, convolution_sizes, numbered_shapes, pooled_size
 
 DROPOUT_RATIO = 0.5
 
@@ -40,10 +40,7 @@ def deep_convnet_sizes(
         if number % 2 == 0:
             image_size = pooled_size(image_size)
     weights += [(channels * image_size**2, hidden_size), (hidden_size, output_size)]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for number, shape in enumerate(weights, 1):
-        shapes |= {f"W{number}": shape, f"b{number}": shape[:1] if len(shape) == 4 else shape[1:]}
-    return shapes
+    return numbered_shapes(weights)
 
 
 class DeepConvNet(Network):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy_ref.checks import Array, check_int, random_stream
 from numpy_ref.classic import Subsampling, Tanh
 from numpy_ref.layers import Affine, AveragePooling, Convolution, Layer, Sigmoid
-from numpy_ref.networks import Network, check_image, convolution_sizes, pooled_size
+from numpy_ref.networks import Network, check_image, convolution_sizes, numbered_shapes, pooled_size
 
 ACTIVATIONS: dict[str, type[Tanh] | type[Sigmoid]] = {"tanh": Tanh, "sigmoid": Sigmoid}
 SUBSAMPLING = ("trainable", "average")
@@ -38,10 +38,7 @@ def lenet5_sizes(
         weights += [weight, (filters,)] if subsampling == "trainable" else [weight]
     inputs = channels * side**2, *HIDDEN
     weights += zip(inputs, (*HIDDEN, output_size), strict=True)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for number, shape in enumerate(weights, 1):
-        shapes |= {f"W{number}": shape, f"b{number}": shape[1:] if len(shape) == 2 else shape[:1]}
-    return shapes
+    return numbered_shapes(weights)
 
 
 class LeNet5(Network):

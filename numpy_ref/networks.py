@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -256,6 +256,24 @@ def pooled_size(conv_out: int) -> int:
     return conv_out // 2
 
 
+def numbered_shapes(weights: Sequence[tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of W1 b1, W2 b2 and so on: an Affine has a bias for each column, others for each entry of axis 0."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, shape in enumerate(weights, 1):
+        shapes |= {f"W{number}": shape, f"b{number}": shape[1:] if len(shape) == 2 else shape[:1]}
+    return shapes
+
+
+def normal_weights(
+    shapes: Mapping[str, tuple[int, ...]], std: float, stream: np.random.RandomState, ones: Sequence[str] = ()
+) -> dict[str, Array]:
+    """W1, W2 and so on, drawn in order from a normal distribution; biases of 0, of 1 those in ones."""
+    return {
+        name: std * stream.randn(*shape) if name.startswith("W") else np.full(shape, float(name in ones))
+        for name, shape in shapes.items()
+    }
+
+
 class SimpleConvNet(Network):
     """conv - relu - pool - affine - relu - affine - softmax, on square images (N, C, H, W).
 
@@ -275,11 +293,7 @@ class SimpleConvNet(Network):
         conv_param = DEFAULT_CONV_PARAM if conv_param is None else conv_param
         shapes = simple_convnet_sizes(input_dim, conv_param, hidden_size, output_size)
         std = check_number("weight_init_std", weight_init_std, 0)
-        stream = random_stream(rng)
-        values = {
-            name: std * stream.randn(*shape) if name.startswith("W") else np.zeros(shape)
-            for name, shape in shapes.items()
-        }
+        values = normal_weights(shapes, std, random_stream(rng))
         super().__init__(
             {
                 "Conv1": Convolution(values["W1"], values["b1"], conv_param["stride"], conv_param["pad"]),

@@ -462,6 +462,10 @@ CALLS: dict[str, Call] = {
     "numpy_ref.alexnet.alexnet_sizes": lambda a: alexnet.alexnet_sizes(a.give((1, 67, 67))),
     "numpy_ref.dense.MultiLayerNet": lambda a: nr.MultiLayerNet(4, a.give([3]), 2),
     "numpy_ref.dense.ThreeLayerNet": lambda a: nr.ThreeLayerNet(4, a.give([3, 2]), 2),
+    "numpy_ref.networks.numbered_shapes": lambda a: networks.numbered_shapes(a.give([(2, 1, 3, 3), (8, 4)])),
+    "numpy_ref.networks.normal_weights": lambda a: networks.normal_weights(
+        a.give({"W1": (2, 3), "b1": (3,)}), 0.1, np.random.RandomState(0), a.give(["b1"])
+    ),
     "numpy_ref.networks.SimpleConvNet": lambda a: nr.SimpleConvNet(**a.give(SIZES)),
     "numpy_ref.networks.check_same_layout": lambda a: networks.check_same_layout(
         a.give({"W": a.array(2)}), a.give({"W": (2,)})
@@ -596,7 +600,6 @@ CALLS: dict[str, Call] = {
     "torchport.parity.prediction.prediction_rule": predictions,
     "torchport.parity.trace.predicting": predictions,
     "torchport.parity.cases.seeded_params": lambda a: cases.seeded_params(0, a.params()),
-    "torchport.parity.cases.reference_of": lambda a: cases.reference_of(a.params()).params["W1"].fill(0),
     "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
     "torchport.parity.cases.check_twin": lambda a: cases.check_twin(
         a.give(nr.Affine(a.array(3, 2), a.array(2))), nn.Linear(3, 2), a.array(4, 3), np.random.default_rng(0), FLOAT64
@@ -667,7 +670,6 @@ CALLS: dict[str, Call] = {
     "torchport.weights.cast_params": lambda a: weights.cast_params(a.params(), torch.float32),
     "torchport.weights.rounding_loss": lambda a: weights.rounding_loss(a.params(), a.params()),
     "torchport.weights.state_dict_bytes": lambda a: weights.state_dict_bytes(a.state_dict()),
-    "torchport.weights.save_state_dict": lambda a: weights.save_state_dict(a.state_dict(), a.folder / "model.pt"),
 }
 
 # Reason, and the names; * at the end stands for all of a module.

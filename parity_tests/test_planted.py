@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy_ref.layers import Layer
 from torchport import BatchNormalization
 from torchport.networks import from_reference
 from torchport.parity import check_parity
-from torchport.parity.calibration import run_clean, settings
+from torchport.parity.calibration import Calibration, run_clean, settings
 from torchport.parity.catalogue import BUGS, _norm, _subsampled
 from torchport.parity.planted import Bug, find, in_layer
 from torchport.twins import load_layer
@@ -39,16 +40,21 @@ def test_the_catalogue_is_complete() -> None:
     assert len({bug.name for bug in BUGS}) == len(BUGS)
 
 
+@cache
+def clean(device: str) -> Calibration:
+    return run_clean(CLEAN_CASES, device)
+
+
 def test_no_false_alarms(device: str) -> None:
     """A few; python scripts/planted_bugs.py --clean 1000 runs the thousand."""
-    result = run_clean(CLEAN_CASES, device)
+    result = clean(device)
     assert [report.verdict for report in result.alarms] == []
     assert {arithmetic for _, _, arithmetic in result.largest} == {setting.name for setting in settings(device)}
 
 
 def test_limits_are_not_idle() -> None:
     """Correct ports come so near to their limits that none of them could be twenty times smaller."""
-    largest = run_clean(CLEAN_CASES).largest
+    largest = clean("cpu").largest
     for rule in ("sum", "exp", "normalise"):
         assert max(ratio for (_, found, _), ratio in largest.items() if found == rule) > 0.05
 

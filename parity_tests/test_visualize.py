@@ -30,7 +30,7 @@ from torchport.training import Config, train
 from torchport.training.folder import Checkpoint, RunFolder
 from torchport.training.history import read_curve, read_curves
 from torchport.training.samples import Samples
-from torchport.weights import save_state_dict, to_state_dict
+from torchport.weights import to_state_dict
 
 GOLDEN = Path(__file__).parent / "golden" / "filters.png"
 COLOURED = "cividis"  # the colours of signed numbers
@@ -293,7 +293,7 @@ def visualize(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 def files(tmp_path: Path) -> dict[str, str]:
     """What the arguments below name in capitals."""
     nr.write_params(small().params, tmp_path / "params.pkl")
-    save_state_dict(to_state_dict(small().params), tmp_path / "model.pt")
+    torch.save(to_state_dict(small().params), tmp_path / "model.pt")
     nr.write_params(nr.TwoLayerNet(64, 5, 4).params, tmp_path / "dense.pkl")
     Image.new("RGB", (90, 30), "red").save(tmp_path / "photo.webp")
     names = {"PARAMS": "params.pkl", "MODEL": "model.pt", "DENSE": "dense.pkl", "PHOTO": "photo.webp", "NONE": "none"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, to_params, to_state_dict
 from torchport.parity.cases import seeded_params
-from torchport.weights import architecture, cast_params, rounding_loss, save_state_dict
+from torchport.weights import architecture, cast_params, rounding_loss
 
 Params = dict[str, Any]
 
@@ -132,22 +131,3 @@ def test_values_that_float32_cannot_hold_are_refused(params: Params) -> None:
         cast_params(params, torch.float32)
     with pytest.raises(TypeError, match="bfloat16"):
         cast_params(params, torch.bfloat16)
-
-
-def test_saved_file_is_read_by_weights_only_loading(params: Params, tmp_path: Path) -> None:
-    state_dict = to_state_dict(params)
-    save_state_dict(state_dict, tmp_path / "model.pt")
-    back = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert list(back) == list(state_dict)
-    assert all(torch.equal(back[key], value) for key, value in state_dict.items())
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
-
-
-def test_a_failing_write_leaves_the_old_file(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "model.pt"
-    target.write_bytes(b"old")
-    monkeypatch.setattr(torch, "load", lambda *_, **__: {})
-    with pytest.raises(OSError, match="does not read back"):
-        save_state_dict(to_state_dict(params), target)
-    assert target.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]

@@ -70,10 +70,12 @@ def main() -> int:
     for each in (params, other or params):
         tp.evaluation.check_fits(each, images, labels, args.stride, args.pad, args.activation)
     network = make_network(params, args)
-    found = tp.evaluation.classify(network, images, labels, batch_size=args.batch_size)
+    found = tp.evaluation.classify(network, images, labels, batch_size=args.batch_size, progress=True)
     print(found.to_text())
     if other is not None:
-        others = tp.evaluation.classify(make_network(other, args), images, labels, batch_size=args.batch_size)
+        others = tp.evaluation.classify(
+            make_network(other, args), images, labels, batch_size=args.batch_size, progress=True
+        )
         equal = int((others.predictions == found.predictions).sum())
         print(f"{equal} of {len(images)} predictions equal to those of {args.against}")
     if args.out is not None:

@@ -85,7 +85,7 @@ def main() -> int:
         print(f"{report.port}, {report.dtype}, {report.device}\n{report.to_text()}\n")
     evaluation = None
     if images is not None and labels is not None:
-        judged = tp.evaluation.evaluate_ports(params, images, labels, device=args.device, **geometry)
+        judged = tp.evaluation.evaluate_ports(params, images, labels, device=args.device, progress=True, **geometry)
         print(f"{judged.to_text()}\n")
         evaluation = asdict(judged)
     if args.out is not None:

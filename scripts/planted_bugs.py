@@ -44,7 +44,7 @@ def main() -> int:
 
 def report_clean(args: argparse.Namespace) -> int:
     device = args.device or "cpu"
-    result = tp.parity.calibration.run_clean(args.clean, device, args.seed or 0)
+    result = tp.parity.calibration.run_clean(args.clean, device, args.seed or 0, progress=True)
     print("| view | rule | arithmetic | largest error/limit |\n|---|---|---|---|")
     for (view, rule, arithmetic), ratio in sorted(result.largest.items()):
         print(f"| {view} | {rule} | {arithmetic} | {ratio:.2g} |")

@@ -201,7 +201,7 @@ def mistakes(args: argparse.Namespace) -> Figure:
     """
     subject = subject_of(args)
     images, labels = load(args.data, False, args.data_dir, progress=True)
-    found = tp.evaluation.classify(subject.architecture.port(subject.params).eval(), images, labels)
+    found = tp.evaluation.classify(subject.architecture.port(subject.params).eval(), images, labels, progress=True)
     wrong = found.mistakes
     shown = images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong]
     return figures.mistakes(*shown, most=args.most, name=subject.name)

@@ -120,12 +120,12 @@ class Classification:
 
 
 def classify(
-    network: Network | nn.Module, images: Array, labels: Array, *, batch_size: int = 100, progress: bool = True
+    network: Network | nn.Module, images: Array, labels: Array, *, batch_size: int = 100, progress: bool = False
 ) -> Classification:
     """What network makes of images uint8 (N, C, H, W) and labels (N,), batch_size at a time.
 
-    Shows a progress bar on a terminal, unless told not to. ValueError where images, labels and network do not fit each
-    other, and for outputs that are not finite; TypeError.
+    progress shows a bar on a terminal. ValueError where images, labels and network do not fit each other, and for
+    outputs that are not finite; TypeError.
     """
     check_images("images", check_batch("images", images))
     check_int("batch_size", batch_size, 1)
@@ -202,17 +202,21 @@ def evaluate_ports(
     pad: int = 0,
     activation: str | None = None,
     batch_size: int = 100,
+    progress: bool = False,
 ) -> Evaluation:
     """The reference and both ports with the same params, in float64, on images uint8 (N, C, H, W) and labels (N,).
 
-    Shows a progress bar on a terminal. ValueError where images, labels and network do not fit each other; TypeError.
+    progress shows a bar on a terminal. ValueError where images, labels and network do not fit each other; TypeError.
     """
     architecture = check_fits(params, images, labels, stride, pad, activation)
     params = cast_params(params, torch.float64)  # in less, each would round in its own way
     networks: dict[str, Network | nn.Module] = {"numpy": architecture.reference(params)}
     for conv in CONVOLUTIONS:
         networks[conv] = architecture.port(params, conv, device)
-    found = {name: classify(network, images, labels, batch_size=batch_size) for name, network in networks.items()}
+    found = {
+        name: classify(network, images, labels, batch_size=batch_size, progress=progress)
+        for name, network in networks.items()
+    }
     first, *others = (one.predictions for one in found.values())
     agree = np.logical_and.reduce([other == first for other in others])
     accuracy = {name: one.accuracy for name, one in found.items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ import torch
 from torch import Tensor
 
 from numpy_ref.checks import Array, check_mapping
-from numpy_ref.files import replace_file
 from numpy_ref.networks import check_same_layout, simple_convnet_sizes
 
 # SimpleConvNet's parameters: the book's name and the key in a state_dict.
@@ -141,22 +139,6 @@ def state_dict_bytes(state_dict: Mapping[str, Tensor]) -> bytes:
     buffer = io.BytesIO()
     torch.save(dict(state_dict), buffer)
     return buffer.getvalue()
-
-
-def save_state_dict(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write a .pt file that torch.load(weights_only=True) reads; it is replaced whole or not at all. OSError."""
-
-    def verify(written: Path) -> None:
-        back = torch.load(written, weights_only=True)
-        if back.keys() != state_dict.keys() or any(not _same_bits(back[key], state_dict[key]) for key in back):
-            raise OSError(f"{path}: what was written does not read back as it was")
-
-    replace_file(path, state_dict_bytes(state_dict), verify)
-
-
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    same_kind = a.dtype == b.dtype and a.shape == b.shape
-    return same_kind and torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
 def shared_dtype(params: Mapping[str, Array]) -> torch.dtype | None:

@@ -30,7 +30,7 @@ HIDDEN, CLASSES, FILTER = 100, 10, 5  # the book's
 # images by heart, and rules slow down that keep subnormal numbers (ageing.py).
 LR = 0.0
 
-REFERENCE, UNFOLD, CONV2D, TRAINING, PLAIN, FLOOR = (
+CONTENDERS = REFERENCE, UNFOLD, CONV2D, TRAINING, PLAIN, FLOOR = (
     "numpy_ref",
     "unfold twin",
     "conv2d twin",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchport.benchmark.contenders import PLAIN, REFERENCE, Case, contenders
+from torchport.benchmark.contenders import CONTENDERS, PLAIN, REFERENCE, Case, contenders
 from torchport.benchmark.rounds import Spread, interleave, spread
 
 # What grows, and through which values; the book's own are among them.
@@ -25,10 +25,10 @@ def grow(
     if what not in GROWTH:
         raise ValueError(f"what grows must be one of {', '.join(GROWTH)}, got {what!r}")
     found: dict[str, dict[int, Spread]] = {}
+    growing = [name for name in CONTENDERS if name != PLAIN]
     for value in values:
         sizes: dict[str, int] = {what: value}
-        steps = contenders(Case(**sizes, batches=2, device=device))
-        del steps[PLAIN]
+        steps = contenders(Case(**sizes, batches=2, device=device), only=growing)
         counts = {name: 1 if name == REFERENCE else 4 for name in steps}
         for name, times in interleave(steps, rounds, counts, device=device, progress=progress).items():
             found.setdefault(name, {})[value] = spread(times)

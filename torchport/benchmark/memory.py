@@ -56,7 +56,7 @@ def _predict(model: str, images: int) -> None:
     case = Case(batch_size=images, batches=1)
     samples, network = case.samples(), case.reference()
     twin = network if model == "numpy" else SimpleConvNet.from_params(network.params, model)
-    classify(twin, samples.x_train, samples.t_train, progress=False)
+    classify(twin, samples.x_train, samples.t_train)
 
 
 def _train(_: str, images: int) -> None:

@@ -188,9 +188,13 @@ def _average_forward(layer: nr.AveragePooling, x: Near, a: Arithmetic) -> Array:
 def _average_backward(layer: nr.AveragePooling, x: Near, dout: Near, a: Arithmetic) -> Limits:
     twin = copy.copy(layer)
     twin.forward(x.value)
-    # As many terms as windows overlap in an entry, and the division.
-    terms = -(-layer.pool_h // layer.stride) * -(-layer.pool_w // layer.stride) + 1
+    terms = _overlapping(layer) + 1  # and the division
     return Limits(twin.backward(dout.limit) + a.of_sum(terms, twin.backward(dout.size)), SUM)
+
+
+def _overlapping(layer: nr.AveragePooling | nr.Subsampling) -> int:
+    """In how many windows an entry is at most."""
+    return -(-layer.pool_h // layer.stride) * -(-layer.pool_w // layer.stride)
 
 
 # --- Dropout and batch normalisation
@@ -314,8 +318,7 @@ def _subsampling_backward(layer: nr.Subsampling, x: Near, dout: Near, a: Arithme
     sums, twin = _sums(layer, x, a), copy.copy(layer)
     twin.W = np.abs(layer.W)
     twin.forward(x.value)
-    # As many terms as windows overlap in an entry, and the product.
-    terms = -(-layer.pool_h // layer.stride) * -(-layer.pool_w // layer.stride) + 1
+    terms = _overlapping(layer) + 1  # and the product
     n, over = dout.value.size // dout.value.shape[1], (0, 2, 3)
     passed_w = np.sum(dout.limit * sums.size + np.abs(dout.value) * sums.limit, axis=over)
     grads = {

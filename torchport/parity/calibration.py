@@ -32,15 +32,16 @@ def settings(device: str) -> list[Setting]:
     return [Setting(torch.float64, device), *(Setting(torch.float32, device, mode) for mode in modes)]
 
 
-def run_clean(cases: int, device: str = "cpu", first_seed: int = 0) -> Calibration:
-    """Judge that many random networks, in turn with either convolution and in every arithmetic; a bar on a terminal.
+def run_clean(cases: int, device: str = "cpu", first_seed: int = 0, *, progress: bool = False) -> Calibration:
+    """Judge that many random networks, in turn with either convolution and in every arithmetic.
 
-    ValueError for less than one case.
+    progress shows a bar on a terminal. ValueError for less than one case.
     """
     check_int("cases", cases, 1)
     alarms, largest = [], dict[tuple[str, str, str], float]()
     choices = [choice for choice in itertools.product(CONVOLUTIONS, settings(device)) if _is_sound(*choice)]
-    for seed in tqdm(range(first_seed, first_seed + cases), desc="clean cases", unit="case", disable=None):
+    seeds = range(first_seed, first_seed + cases)
+    for seed in tqdm(seeds, desc="clean cases", unit="case", disable=None if progress else True):
         conv, setting = choices[seed % len(choices)]
         reference, x, t = random_case(seed)
         port = from_reference(reference, conv, device).to(setting.dtype)

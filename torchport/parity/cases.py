@@ -18,7 +18,7 @@ from torchport.parity.compare import check_layer, check_parity
 from torchport.parity.report import Report, Row
 from torchport.parity.setting import Setting
 from torchport.twins import load_layer
-from torchport.weights import architecture, cast_params
+from torchport.weights import cast_params
 
 
 def seeded_params(seed: int, like: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -54,13 +54,6 @@ def book_gradient_case(seed: int, batch_size: int = 1) -> tuple[nr.SimpleConvNet
     net = nr.SimpleConvNet((1, 10, 10), conv_param, hidden_size=10, output_size=10, weight_init_std=0.01, rng=rng)
     x = rng.rand(check_int("batch_size", batch_size, 1), 1, 10, 10)
     return net, x, np.arange(1, batch_size + 1) % 10
-
-
-def reference_of(params: Mapping[str, Array], stride: int = 1, pad: int = 0) -> nr.SimpleConvNet:
-    """The reference network with these parameters. ValueError where they belong to none."""
-    net = nr.SimpleConvNet(**architecture(params, stride, pad), rng=np.random.RandomState(0))
-    net.set_params(params)
-    return net
 
 
 def check_twin(layer: Layer, module: nn.Module, x: Array, rng: np.random.Generator, setting: Setting) -> list[Row]:

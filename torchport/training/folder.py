@@ -15,11 +15,12 @@ import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
-from numpy_ref.params import write_params
+from numpy_ref.params import write_arrays, write_params
 from torchport.figures import Curve, curves, save_figure
 from torchport.formats import CHECKPOINT, CONFIG, MODEL
+from torchport.formats.pt import decode_pt
 from torchport.training.config import Config
-from torchport.weights import save_state_dict
+from torchport.weights import state_dict_bytes
 
 METRICS, PARAMS, CURVES = "metrics.jsonl", "params.pkl", "curves.png"
 FILES = (CONFIG, METRICS, CHECKPOINT, MODEL, PARAMS, CURVES)
@@ -130,7 +131,8 @@ class RunFolder:
     def finish(self, params: Mapping[str, Array], state_dict: Mapping[str, torch.Tensor], curve: Curve) -> None:
         """The trained weights, as the book's code and as torch reads them, and how they were learned."""
         with self._guarded(self.path / MODEL):
-            save_state_dict(state_dict, self.path / MODEL)
+            arrays = {key: value.numpy() for key, value in state_dict.items()}
+            write_arrays(self.path / MODEL, arrays, state_dict_bytes(state_dict), decode_pt)
         with self._guarded(self.path / PARAMS):
             write_params(params, self.path / PARAMS)
         with self._guarded(self.path / CURVES):
