@@ -512,6 +512,9 @@ CALLS: dict[str, Call] = {
         a.sizes(1, 4, 4), a.give({"conv1": a.array(2, 3, 3)}), a.sizes(4), 1
     ),
     "torchport.figures.windows.columns": lambda a: figures.columns(a.sizes(1, 4, 4), 3, pad=1),
+    "torchport.images.pixels": lambda a: np.negative(
+        found := images.pixels(a.give(np.ones((2, 1, 3, 3), np.uint8))), out=found
+    ),
     "torchport.images.sample": lambda a: images.sample(a.give(np.ones((2, 1, 3, 3), np.uint8)), 1),
     **dict.fromkeys(("torchport.subjects.boxes", "torchport.subjects.seeded_subject"), look_at),
     **{f"torchport.subjects.{name}": look_into for name in ("convolution", "outputs", "maps_of", "describe")},

@@ -12,6 +12,7 @@ from numpy_ref.checks import Array
 from torchport.drawn import drawn
 from torchport.folders import DATA_VARIABLE as DATA_VARIABLE
 from torchport.folders import default_data_dir as default_data_dir
+from torchport.images import pixels
 
 DATA_SETS = ("mnist", "drawn")
 PARTS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -98,6 +99,6 @@ def load_mnist(
 def _in_book_format(
     images: Array, labels: Array, normalize: bool, flatten: bool, one_hot_label: bool
 ) -> tuple[Array, Array]:
-    x = images.astype(np.float32) / np.float32(255) if normalize else images
+    x = pixels(images) if normalize else images
     t = np.eye(10)[labels] if one_hot_label else labels
     return x.reshape(len(x), -1) if flatten else x, t

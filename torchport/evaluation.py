@@ -20,7 +20,7 @@ from numpy_ref.checks import Array, check_batch, check_int
 from numpy_ref.functions import class_labels, softmax
 from numpy_ref.networks import Network
 from torchport.architectures import Architecture, recognise
-from torchport.images import check_images
+from torchport.images import check_images, pixels
 from torchport.networks import CONVOLUTIONS
 from torchport.weights import cast_params
 
@@ -132,7 +132,7 @@ def classify(
     outputs = None  # (N, classes), in one piece: pieces between a network's large arrays would split up the heap
     with tqdm(total=len(images), desc="test images", unit="image", disable=None if progress else True) as bar:
         for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size].astype(np.float32) / np.float32(255)
+            batch = pixels(images[start : start + batch_size])
             found = predict(network, batch)
             if not np.isfinite(found).all():
                 raise ValueError(f"the network's outputs for images {start} to {start + len(batch) - 1} are not finite")

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of Exif
 
 
+def pixels(images: Array) -> Array:
+    """uint8 images as the book's float32 of 0 to 1: a quotient, as a product with 1 / 255 rounds otherwise."""
+    return np.asarray(images.astype(np.float32) / np.float32(255))
+
+
 def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
     """The image in path as grey, float64 (1, H, W) of 0 to 1, and its own height and width in pixels.
 

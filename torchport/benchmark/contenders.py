@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.benchmark.rounds import Steps
+from torchport.images import pixels
 from torchport.loss import softmax_with_loss
 from torchport.networks import SimpleConvNet
 from torchport.optimizers import make_optimizer
@@ -87,7 +88,7 @@ def contenders(case: Case, only: Collection[str] | None = None) -> dict[str, Ste
 
 def _reference(case: Case) -> Steps:
     network, rule, samples = case.reference(), nr.Adam(LR), case.samples()
-    batches = _batches(case, _pixels(samples.x_train), samples.t_train)
+    batches = _batches(case, pixels(samples.x_train), samples.t_train)
 
     def step() -> None:
         x, t = next(batches)
@@ -101,7 +102,7 @@ def _twin(case: Case, conv: str) -> Steps:
     samples = case.samples()
     net = SimpleConvNet.from_params(_start(case), conv, device=case.device)
     rule = make_optimizer("adam", net.parameters(), lr=LR)
-    images = torch.from_numpy(_pixels(samples.x_train)).to(case.device)
+    images = torch.from_numpy(pixels(samples.x_train)).to(case.device)
     batches = _batches(case, images, torch.from_numpy(samples.t_train).to(case.device))
 
     def step() -> None:
@@ -202,10 +203,6 @@ def _both_ways(
 
 def _start(case: Case) -> dict[str, Array]:
     return cast_params(case.reference().params, torch.float32)
-
-
-def _pixels(images: Array) -> Array:
-    return images.astype(np.float32) / np.float32(255)
 
 
 def _batches(case: Case, images: Any, labels: Any) -> Iterator[tuple[Any, Any]]:

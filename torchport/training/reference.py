@@ -11,6 +11,7 @@ import torch
 from numpy_ref.checks import Array
 from numpy_ref.optimizers import OPTIMIZERS
 from torchport.architectures import recognise
+from torchport.images import pixels
 from torchport.states import state_dict_keys
 from torchport.training.config import AFTER, Config
 from torchport.training.learners import TEST, TRAIN
@@ -48,7 +49,7 @@ class NumpyLearner:
 
     def _take(self) -> float:
         batch, self._order = np.split(self._order, [self._config.batch_size])
-        x, t = _pixels(self._parts[TRAIN][0][batch]), self._parts[TRAIN][1][batch]
+        x, t = pixels(self._parts[TRAIN][0][batch]), self._parts[TRAIN][1][batch]
         self._rule.update(self._network.params, self._network.gradient(x, t))
         for name, total in self._totals.items():
             total += self._network.params[name]
@@ -60,7 +61,7 @@ class NumpyLearner:
     def predict(self, part: str, n: int | None = None) -> Array:
         images = self._parts[part][0][:n]
         size = self._config.batch_size
-        chunks = [self._network.predict(_pixels(images[i : i + size])) for i in range(0, len(images), size)]
+        chunks = [self._network.predict(pixels(images[i : i + size])) for i in range(0, len(images), size)]
         return np.asarray(np.concatenate(chunks).argmax(axis=1))
 
     def average(self) -> None:
@@ -93,8 +94,3 @@ class NumpyLearner:
         """A state_dict of the very memory of params; empty for none."""
         keys = state_dict_keys(self._network).items() if params else ()
         return {key: torch.from_numpy(to_torch_layout(params[name])) for name, key in keys}
-
-
-def _pixels(images: Array) -> Array:
-    """uint8 as the book's float32 in 0..1."""
-    return images.astype(np.float32) / np.float32(255)
