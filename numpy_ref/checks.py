@@ -30,7 +30,7 @@ def check_number(name: str, value: object, low: float, high: float = float("inf"
     if not (np.isfinite(number) and low <= number <= high):
         limits = f"between {low} and {high}"
         if high == float("inf"):
-            limits = "finite" if low == -high else f"at least {low}"
+            limits = f"at least {low}" if np.isfinite(number) else "finite"
         raise ValueError(f"{name} must be {limits}, got {value}")
     return number
 

@@ -487,6 +487,9 @@ CALLS: dict[str, Call] = {
     "torchport.evaluation.check_fits": lambda a: evaluation.check_fits(
         a.params(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
+    "torchport.evaluation.check_takes": lambda a: evaluation.check_takes(
+        architectures.recognise(a.params()), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
+    ),
     "torchport.evaluation.Classification.to_text": lambda a: a.give(
         evaluation.Classification(a.labels(4), a.labels(4), a.sizes(4), 4)
     ).to_text(),
@@ -698,6 +701,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "numpy_ref.alexnet.scaled",
         "numpy_ref.checks.check_number",
         "torchport.checks.check_device",
+        "torchport.checks.check_computing_device",
         "torchport.checks.check_floating_dtype",
         "numpy_ref.files.replace_file",
         "numpy_ref.files.check_target",
@@ -720,6 +724,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.subjects.short_name",
         "torchport.training.history.*",
         "torchport.cli.count",
+        "torchport.cli.path",
         "torchport.cli.number",
         "torchport.cli.Parser*",
         "torchport.evaluation.memory_text",

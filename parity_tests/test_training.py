@@ -454,7 +454,7 @@ def test_metrics_have_neither_gaps_nor_doubles(samples: Samples, tmp_path: Path)
         (lambda folder: (folder / "config.json").write_text('{"data": "mnist"}'), "missing"),
         (lambda folder: (folder / "checkpoint.pt").unlink(), "checkpoint.pt cannot be read"),
         (lambda folder: (folder / "checkpoint.pt").write_bytes(b"PK"), "checkpoint.pt cannot be read"),
-        (lambda folder: torch.save({"version": 2}, folder / "checkpoint.pt"), "not of version 1"),
+        (lambda folder: torch.save({"version": 3}, folder / "checkpoint.pt"), "not of version 2"),
     ],
     ids=["no config", "half a config", "another config", "no checkpoint", "half a checkpoint", "a later version"],
 )

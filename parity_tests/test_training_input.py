@@ -32,7 +32,7 @@ from torchport.training import Config, Samples, train
         ({"seed": 2**32}, "seed must be at most 4294967295, got 4294967296"),
         ({"optimizer": "adamw"}, "optimizer must be one of sgd, .* got 'adamw'"),
         ({"lr": -0.1}, "lr must be at least 0, got -0.1"),
-        ({"lr": float("nan")}, "lr must be at least 0, got nan"),
+        ({"lr": float("nan")}, "lr must be finite, got nan"),
         ({"lr": "high"}, "lr must be a number, got 'high'"),
         ({"lr": 1e39}, "lr must be a number that float32 can hold, got 1e[+]39"),
         ({"momentum": 0.9}, "adam has the options lr, beta1, beta2, got momentum=0.9"),

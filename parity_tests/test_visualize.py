@@ -402,7 +402,7 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("im2col --activation tanh", "unrecognized arguments: --activation tanh"),
         ("filters PARAMS --network DeepConvNet", "--network is for no weights"),
         ("architecture PARAMS --seed 1", "--seed draws a start"),
-        ("filters --seed 4294967296", "between 0 and 2**32 - 1"),
+        ("filters --seed 4294967296", "at most 4294967295, got '4294967296'"),
         ("apply-filter PARAMS --image NONE", "none"),
         ("apply-filter PARAMS --image PARAMS", "params.pkl is no image that can be read"),
         ("apply-filter PARAMS --image PHOTO --largest 2", "does not fit an image of 1 pixels"),
@@ -465,7 +465,7 @@ def test_show_puts_the_figure_into_a_window(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_run_in_its_first_epoch_has_no_curve_yet(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RunFolder, "read_checkpoint", lambda _: Checkpoint(0, torch.zeros(0), [], {}))
+    monkeypatch.setattr(RunFolder, "read_checkpoint", lambda _: Checkpoint(0, torch.zeros(0), [], {}, ""))
     with pytest.raises(ValueError, match="no evaluation yet"):
         read_curve(runs / "a")
 

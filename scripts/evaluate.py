@@ -69,6 +69,8 @@ def main() -> int:
     images, labels = load(args.data, False, args.data_dir, progress=True)
     for each in (params, other or params):
         tp.evaluation.check_fits(each, images, labels, args.stride, args.pad, args.activation)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
     network = make_network(params, args)
     found = tp.evaluation.classify(network, images, labels, batch_size=args.batch_size, progress=True)
     print(found.to_text())
@@ -88,8 +90,7 @@ def main() -> int:
 
 
 def save(folder: Path, found: tp.evaluation.Classification, images: Array, about: dict[str, str]) -> None:
-    """confusion.png, mistakes.png and evaluation.json in folder, made if needed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """confusion.png, mistakes.png and evaluation.json in folder."""
     wrong = found.mistakes
     gallery = mistakes(images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong])
     save_figure(confusion_matrix(found.confusion), folder / "confusion.png")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import shlex
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -34,7 +35,7 @@ def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
         cli.add_field(parser, option)
     folder = parser.add_argument_group("the run's folder")
     folder.add_argument(
-        "--out", type=Path, metavar="DIR", help="(default: runs/1, runs/2, ..., the first that is free)"
+        "--out", type=cli.path, metavar="DIR", help="(default: runs/1, runs/2, ..., the first that is free)"
     )
     folder.add_argument("--resume", action="store_true", help="go on with the run in --out, as it was configured")
     folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
@@ -99,7 +100,9 @@ def main() -> int:
         return 1
     except tp.training.Stopped as stopped:
         if tp.training.ranks.is_first():
-            print(f"{stopped}: go on with python scripts/train.py --out {out} --resume", file=sys.stderr)
+            print(
+                f"{stopped}: go on with python scripts/train.py --out {shlex.quote(str(out))} --resume", file=sys.stderr
+            )
         return cli.INTERRUPTED
     finally:
         screen.close()
@@ -120,7 +123,7 @@ def print_result(result: tp.training.Result, out: Path | None) -> None:
     print(f"test accuracy {result.test_accuracy:.4f} on all {len(result.predictions)} test images with {kept}")
     print(f"losses are {loss}")
     print(f"{result.device}: {times}")
-    print(f"saved in {out}; python scripts/evaluate.py {out} shows the mistakes")
+    print(f"saved in {out}; python scripts/evaluate.py {shlex.quote(str(out))} shows the mistakes")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 import numpy_ref as nr
 import torchport as tp
 from numpy_ref.checks import Array
+from numpy_ref.files import check_target
 from numpy_ref.functions import softmax
 from torchport import cli, figures
 from torchport.choices import OF_IMAGES
@@ -43,6 +44,9 @@ def parse_arguments() -> argparse.Namespace:
         command.add_argument("--show", action="store_true", help="open a window as well, which needs a display")
         command.set_defaults(draw=draw)
     args = parser.parse_args()
+    if args.out.suffix.lower() != ".png":
+        parser.error(f"--out is for a PNG, so its name must end in .png, got {args.out}")
+    check_target(args.out, getattr(args, "image", None))
     if hasattr(args, "weights"):
         check_goes_together(parser, args)
     return args
@@ -201,6 +205,7 @@ def mistakes(args: argparse.Namespace) -> Figure:
     """
     subject = subject_of(args)
     images, labels = load(args.data, False, args.data_dir, progress=True)
+    tp.evaluation.check_takes(subject.architecture, images, labels)
     found = tp.evaluation.classify(subject.architecture.port(subject.params).eval(), images, labels, progress=True)
     wrong = found.mistakes
     shown = images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong]

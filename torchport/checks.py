@@ -41,6 +41,14 @@ def check_device(name: str, value: torch.device | str | None) -> torch.device | 
     return value
 
 
+def check_computing_device(name: str) -> str:
+    """Return name, a device on which this machine can compute. ValueError."""
+    check_device("device", name)
+    if torch.device(name).type == "meta":
+        raise ValueError(f"device {name!r} holds no numbers: try cpu")
+    return name
+
+
 def check_floating_dtype(name: str, value: torch.dtype | None) -> torch.dtype | None:
     """Return value, a real floating-point dtype, or None. TypeError."""
     if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):

@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import Field
+from pathlib import Path
 from typing import Any, NoReturn
 
 from torchport.choices import ACTIVATIONS
 from torchport.data import DataError
 
 BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses
+LARGEST = 2**32 - 1  # NumPy's largest seed, and more than anything that is counted
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +30,9 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[], int]) -> int:
     """main's exit status; on bad input one line on standard error and status 2, on Ctrl-C or a closed pipe 130."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process lives
     try:
         status = main()
         sys.stdout.flush()
@@ -56,15 +61,19 @@ def _out_of_memory(error: Exception) -> bool:
 
 def device(name: str) -> str:
     """argparse type: a torch device that this machine has."""
-    from torchport.checks import check_device
+    from torchport.checks import check_computing_device
 
     try:
-        check_device("device", name)
+        return check_computing_device(name)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    if name == "meta":
-        raise argparse.ArgumentTypeError("device 'meta' holds no numbers: try cpu")
-    return name
+
+
+def path(text: str) -> Path:
+    """argparse type: a path, which a shell's variable that is not set does not give."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a name, got ''")
+    return Path(text)
 
 
 def count(minimum: int) -> Callable[[str], int]:
@@ -73,6 +82,8 @@ def count(minimum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not text.lstrip("-").isdigit() or int(text) < minimum:
             raise argparse.ArgumentTypeError(f"must be a whole number of at least {minimum}, got {text!r}")
+        if int(text) > LARGEST:
+            raise argparse.ArgumentTypeError(f"must be at most {LARGEST}, got {text!r}")
         return int(text)
 
     return parse

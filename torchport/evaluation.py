@@ -180,16 +180,23 @@ def check_fits(
 ) -> Architecture:
     """The network of params (recognise). ValueError, TypeError where it takes other images (N, C, H, W) or classes."""
     architecture = recognise(params, stride, pad, activation)
-    found, expected = check_batch("images", images, ndim=4).shape[1:], architecture.input_shape
-    if len(expected) == 1 and expected != (math.prod(found),):
-        raise ValueError(f"these weights are for images of {expected[0]} values, got {found}: give their data")
-    if len(expected) == 3 and expected != found:
+    expected, found = architecture.input_shape, check_batch("images", images, ndim=4).shape[1:]
+    if architecture.name == "SimpleConvNet" and expected != found:
         raise ValueError(
             f"with stride {stride} and pad {pad} these weights are for images {expected}, got {found}: give "
             f"the stride and pad they were trained with, or their data"
         )
-    class_labels(labels, (len(images), architecture.classes))
+    check_takes(architecture, images, labels)
     return architecture
+
+
+def check_takes(architecture: Architecture, images: Array, labels: Array) -> None:
+    """ValueError, TypeError where architecture takes other images than these (N, C, H, W), or has fewer classes."""
+    found, expected = check_batch("images", images, ndim=4).shape[1:], architecture.input_shape
+    if expected not in (found, (math.prod(found),)):
+        what = expected if len(expected) > 1 else f"of {expected[0]} values"
+        raise ValueError(f"these weights are for images {what}, got {found}: give their data")
+    class_labels(labels, (len(images), architecture.classes))
 
 
 def evaluate_ports(

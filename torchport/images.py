@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numpy_ref.checks import Array, check_array, check_batch, check_int
+from numpy_ref.files import read_file
+from numpy_ref.params import MAX_BYTES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +31,7 @@ def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
     white. ValueError for what Pillow does not read, or takes for a bomb; OSError.
     """
     check_int("largest", largest, 1)
-    data = Path(path).read_bytes()  # outside the try: its errors name the file already
+    data = read_file(path, MAX_BYTES)  # outside the try: its errors name the file already
     try:
         grey, size = _decode(data, largest)
     except MemoryError:
@@ -66,12 +68,16 @@ def _grey(image: Image) -> Image:
     """As floats of 0 (black) to 1 (white), in Pillow's mode F."""
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16 bits, whose conversion to 8 would clip
+    if image.mode.startswith("I;"):  # 16 bits, whose conversion to 8 would clip
         return Image.fromarray(np.asarray(image, np.float32) / np.float32(2**16 - 1))
-    if image.mode == "F":  # of whatever unit
-        values = np.asarray(image)
+    if image.mode in ("F", "I"):  # of whatever unit
+        values = np.asarray(image, np.float64)
+        if image.mode == "I" and values.min() >= 0 and values.max() < 2**16:  # 16 bits again, to older Pillows
+            return Image.fromarray((values / (2**16 - 1)).astype(np.float32))
+        if not np.isfinite(values).all():
+            raise ValueError("it holds NaN or infinity")
         low, high = values.min(), values.max()
-        return Image.fromarray((values - low) / ((high - low) or np.float32(1)))
+        return Image.fromarray(((values - low) / ((high - low) or 1)).astype(np.float32))
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(ground, image.convert("RGBA"))

@@ -79,7 +79,10 @@ class Config:
 
     def __post_init__(self) -> None:
         for option in fields(self):
-            _check_kind(option.name, getattr(self, option.name), option.type, option.metadata)
+            value = getattr(self, option.name)
+            _check_kind(option.name, value, option.type, option.metadata)
+            if isinstance(value, np.generic):  # which JSON does not know
+                object.__setattr__(self, option.name, value.item())
         if self.seed > LARGEST_SEED:
             raise ValueError(f"seed must be at most {LARGEST_SEED}, got {self.seed}")
         self._check_rule()

@@ -23,9 +23,10 @@ from torchport.training.config import Config
 from torchport.weights import state_dict_bytes
 
 METRICS, PARAMS, CURVES = "metrics.jsonl", "params.pkl", "curves.png"
-FILES = (CONFIG, METRICS, CHECKPOINT, MODEL, PARAMS, CURVES)
+RESULTS = (MODEL, PARAMS, CURVES)
+FILES = (CONFIG, METRICS, CHECKPOINT, *RESULTS)
 
-VERSION = 1  # of the checkpoint's layout
+VERSION = 2  # of the checkpoint's layout
 
 
 class Record(NamedTuple):
@@ -46,6 +47,7 @@ class Checkpoint:
     losses: torch.Tensor  # logged, float64 (step,)
     records: Sequence[Record]
     state: Mapping[str, Any]  # Learner.state()
+    data: str  # Samples.digest()
 
 
 class RunFolder:
@@ -65,8 +67,9 @@ class RunFolder:
         return (self.path / CONFIG).exists()
 
     def create(self, config: Config, checkpoint: Checkpoint, overwrite: bool) -> None:
-        """Begin a run. ValueError where the folder holds another, unless overwrite."""
+        """Begin a run. ValueError where the folder is not free, unless overwrite."""
         self.check_free(overwrite)
+        text = config.to_json()  # before anything of the old run goes
         with self._guarded(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             for name in FILES:  # config.json first: what is left of an overwritten run is none
@@ -74,14 +77,19 @@ class RunFolder:
             self._sweep()
         self.save(checkpoint)
         self._write_metrics(checkpoint.records)
-        self._replace(CONFIG, config.to_json().encode())
+        self._replace(CONFIG, text.encode())
 
     def check_free(self, overwrite: bool) -> None:
-        """ValueError where the folder holds another run, unless overwrite."""
-        if self.is_run and not overwrite:
+        """ValueError where the folder holds another run, or files that a run would replace, unless overwrite."""
+        if overwrite:
+            return
+        if self.is_run:
             raise ValueError(
                 f"{self.path} holds another run: name another folder, resume that run, or have it overwritten"
             )
+        for name in RESULTS:  # which no run has before config.json
+            if (self.path / name).exists():
+                raise ValueError(f"{self.path} holds a {name} of no run: name another folder, or have it overwritten")
 
     def read_config(self) -> Config:
         """The run's configuration. ValueError where there is no run, or no longer one."""
@@ -157,9 +165,11 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            kept = "no step is lost, as none is done" if not self._saved_step else f"step {self._saved_step} is kept"
+            kept = "no step is lost, as none is done; make room or name another folder, then start again"
+            if self._saved_step:
+                kept = f"step {self._saved_step} is kept; make room or mend the folder, then resume"
             reason = os.strerror(error.errno) if error.errno else str(error)
-            says = f"{path} cannot be written ({reason}): {kept}; make room or mend the folder, then resume"
+            says = f"{path} cannot be written ({reason}): {kept}"
             raise OSError(*([error.errno, says] if error.errno else [says])) from error
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from torchport.checks import check_device
+from torchport.checks import check_computing_device
 from torchport.training.config import Config
 from torchport.training.folder import RunFolder
 from torchport.training.interrupts import stop_requests
@@ -37,6 +37,8 @@ def train(
     holds another run, unless overwrite; DataError for data that is not there; Diverged for a loss or weight that is no
     longer a number, and Stopped after Ctrl-C: both keep the last checkpoint; OSError where out cannot be written.
     """
+    if not isinstance(config, Config):
+        raise TypeError(f"config must be a Config, got {type(config).__name__}")
     folder = None if out is None else RunFolder(out)
     if folder is not None:
         folder.check_free(overwrite)
@@ -74,12 +76,11 @@ def _run(config: Config, samples: Samples | None, folder: RunFolder | None, watc
     with clock.on(SETUP):
         device = _device_of(config)
         ranks = join(device)
+        if samples is None:  # before Ctrl-C waits for the end of a step, as a download may take long
+            with ranks.one_after_another():  # the first one downloads
+                samples = load_samples(config, progress=ranks.first and watch is not None)
+        samples = cut_and_checked(samples, config.train_size)
     with _algorithms(config.deterministic), stop_requests() as stop:
-        with clock.on(SETUP):
-            if samples is None:
-                with ranks.one_after_another():  # the first one downloads
-                    samples = load_samples(config, progress=ranks.first and watch is not None)
-            samples = cut_and_checked(samples, config.train_size)
         yield Run(config, samples, device, ranks, folder, watch, clock, stop)
 
 
@@ -90,8 +91,7 @@ def _device_of(config: Config) -> torch.device:
             raise ValueError(f"model numpy runs in one process, got {expected_ranks()}")
         return torch.device("cpu")
     name = local_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    check_device("device", name)
-    device = torch.device(name)
+    device = torch.device(check_computing_device(name))
     if config.precision != "full" and device.type != "cuda":
         raise ValueError(f"precision {config.precision} needs a CUDA device, got {name}")
     return device

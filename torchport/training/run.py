@@ -71,6 +71,7 @@ class Run:
         self._steps = config.epochs * self._per_epoch
         # A GPU runs ahead of Python for a whole epoch; ranks agree on stopping only now and then.
         self._chunk = self._per_epoch if device.type == "cuda" else 1 if ranks.size == 1 else RANKS_CHUNK
+        self._data = samples.digest()
         self._step = 0
         # In one piece from the start: small arrays that stay, between large ones that come and go, split up the heap.
         self._all_losses = np.zeros(self._steps)
@@ -90,8 +91,11 @@ class Run:
         """From where checkpoint was written. ValueError where it is not of this run."""
         with self._clock.on(SETUP):
             if checkpoint.step > self._steps:
+                least = -(-checkpoint.step // self._per_epoch)
+                raise ValueError(f"epochs must be at least the {least} that the run has, got {self._config.epochs}")
+            if checkpoint.data != self._data:
                 raise ValueError(
-                    f"epochs must be at least the {-(-checkpoint.step // self._per_epoch)} that the run has"
+                    "the data is not what the run was trained on so far: give it the same, or start another run"
                 )
             self._learner = self._make_learner(book_params(checkpoint.state["model"]))
             self._learner.load(checkpoint.state)
@@ -218,7 +222,8 @@ class Run:
         return params
 
     def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self._step, torch.tensor(self._losses), list(self._records), self._learner.state())
+        losses, records = torch.tensor(self._losses), list(self._records)
+        return Checkpoint(self._step, losses, records, self._learner.state(), self._data)
 
     def _check_finite(self, losses: Array) -> None:
         wrong = np.flatnonzero(~np.isfinite(losses))
