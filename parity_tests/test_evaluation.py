@@ -8,6 +8,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, to_state_dict
-from torchport.evaluation import Classification, check_fits, classify, peak_memory
+from torchport.evaluation import Classification, Evaluation, check_fits, classify, evaluate_ports, peak_memory
 from torchport.formats import load_weights
+from torchport.networks import CONVOLUTIONS
+from torchport.weights import cast_params
 
 CONV = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
 
@@ -103,17 +106,70 @@ def test_a_classification_as_json_is_whole() -> None:
 
 
 def test_a_module_predicts_as_in_evaluation_and_stays_as_it_was(rng: np.random.Generator) -> None:
-    net = nn.Sequential(nn.Flatten(), torchport.BatchNormalization(64), torchport.Dropout(), nn.Linear(64, 4))
+    net = nn.Sequential(nn.Flatten(), torchport.BatchNormalization(64), torchport.Dropout(), nn.Linear(64, 4)).double()
     net[1].eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     images, labels = rng.integers(0, 256, (23, 1, 8, 8), np.uint8), rng.integers(0, 4, 23)
     found, again = classify(net, images, labels, batch_size=7), classify(net.eval(), images, labels)
-    np.testing.assert_allclose(found.confidence, again.confidence, rtol=1e-5)
+    # Logits are sums of 64 terms below 63, as a running variance of 0 divides by 1e-3: each rounds by less than 1e-10.
+    np.testing.assert_allclose(found.confidence, again.confidence, rtol=1e-9)
     net.train()
     net[1].eval()
     classify(net, images, labels)
     assert [module.training for module in net.modules()] == [True, True, False, True, True]
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_an_evaluation_as_text_has_a_line_per_network() -> None:
+    found = Evaluation(10, {"numpy": 0.1, "unfold": 0.9}, 9, 3 * 2**20)
+    assert found.to_text().splitlines() == [
+        "numpy: accuracy 0.1000 on 10 test images",
+        "unfold: accuracy 0.9000 on 10 test images",
+        "9 of 10 predictions equal in all 2",
+        "peak memory of the process: 3 MiB",
+    ]
+
+
+def test_one_prediction_that_differs_is_too_many() -> None:
+    assert Evaluation(10, {}, 10, None).ok
+    assert not Evaluation(10, {}, 9, None).ok
+
+
+def test_ports_of_float32_weights_are_evaluated_in_float64(
+    network: nr.SimpleConvNet, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtypes = []
+
+    def seeing(either: nr.Network | nn.Module, *args: Any, **options: Any) -> Classification:
+        weights = either.params["W1"] if isinstance(either, nr.Network) else next(either.parameters())
+        dtypes.append(str(weights.dtype))
+        return classify(either, *args, **options)
+
+    monkeypatch.setattr("torchport.evaluation.classify", seeing)
+    images, labels = rng.integers(0, 256, (23, 1, 8, 8), np.uint8), rng.integers(0, 4, 23)
+    assert evaluate_ports(cast_params(network.params, torch.float32), images, labels).ok
+    assert dtypes == ["float64", "torch.float64", "torch.float64"]
+
+
+@pytest.mark.parametrize(("conv", "module"), CONVOLUTIONS.items())
+def test_predictions_agree_where_all_networks_do(
+    conv: str,
+    module: type[nn.Conv2d],
+    network: nr.SimpleConvNet,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, labels = rng.integers(0, 256, (23, 1, 8, 8), np.uint8), rng.integers(0, 4, 23)
+    right = classify(network, images, labels)
+    forward = module.forward
+    monkeypatch.setattr(module, "forward", lambda self, input: -forward(self, input))
+    wrong = classify(SimpleConvNet.from_params(network.params, conv=conv), images, labels)
+    found = evaluate_ports(network.params, images, labels)
+    assert found.agreeing == (wrong.predictions == right.predictions).sum() < found.samples == 23
+    assert wrong.accuracy != right.accuracy
+    assert found.accuracy == {
+        name: (wrong if name == conv else right).accuracy for name in ("numpy", "conv2d", "unfold")
+    }
 
 
 def test_memory_that_the_system_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

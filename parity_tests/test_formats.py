@@ -183,6 +183,17 @@ def test_an_npz_is_unpacked_no_further_than_it_declares() -> None:
     assert peak < 2 * MIB
 
 
+def test_as_much_as_the_limits_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encode_npz(arrays())
+    size = sum(member.file_size for member in zipfile.ZipFile(io.BytesIO(content)).infolist())
+    monkeypatch.setattr("numpy_ref.npz.MAX_FILES", 2)
+    assert decode_npz(content, max_bytes=size).keys() == arrays().keys()
+    with pytest.raises(ParamsError, match=f"{size} bytes unpacked, over the limit of {size - 1}:"):
+        decode_npz(content, max_bytes=size - 1)
+    with pytest.raises(ParamsError, match="a zip of 3 files, over the limit of 2"):
+        decode_npz(encode_npz({**arrays(), "b": np.ones(1)}))
+
+
 def test_limits_can_be_set() -> None:
     with pytest.raises(ParamsError, match="over the limit of 10"):
         decode_npz(encode_npz(arrays()), max_bytes=10)
@@ -215,6 +226,15 @@ def test_what_numpy_compresses_orders_and_swaps_is_read() -> None:
     found: Any = decode_npz(buffer.getvalue())
     assert [(array.dtype, array.flags.f_contiguous) for array in found.values()] == [("f4", True), ("f2", True)]
     assert all(np.array_equal(found[name], odd[name]) and found[name].flags.writeable for name in odd)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)], ids=str)
+def test_npy_headers_of_every_version_are_read(version: tuple[int, int]) -> None:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, arrays()["affine1.weight"], version=version)
+    assert buffer.getvalue()[6:8] == bytes(version)
+    found = decode_npz(zipped({"W.npy": buffer.getvalue()}))
+    np.testing.assert_array_equal(found["W"], arrays()["affine1.weight"], strict=True)
 
 
 def test_equal_arrays_make_equal_files() -> None:

@@ -302,6 +302,49 @@ def test_an_epoch_is_a_whole_number_of_steps(train_size: int, batch: int, steps:
     assert trainer.final_test_acc == trainer.network.accuracy(x, t)
 
 
+class Counted:
+    """Stands in for a network: its loss falls by as much as its weight, its accuracy is the share of ones in t."""
+
+    def __init__(self) -> None:
+        self.params = {"W": np.ones(1)}
+
+    def gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        return {"W": np.ones(1)}
+
+    def loss(self, x: Array, t: Array) -> float:
+        return float(self.params["W"][0])
+
+    def accuracy(self, x: Array, t: Array) -> float:
+        return float(np.mean(t))
+
+
+def test_the_log_tells_every_step_and_both_accuracies(caplog: pytest.LogCaptureFixture) -> None:
+    x, t_train, t_test = np.zeros((4, 1)), np.array([1, 0, 0, 0]), np.array([1, 1, 0, 1])
+    network: Any = Counted()
+    sizes: dict[str, Any] = {"epochs": 2, "mini_batch_size": 2, "evaluate_sample_num_per_epoch": 3}
+    trainer = nr.Trainer(network, x, t_train, x, t_test, **sizes)
+    with caplog.at_level(logging.INFO, logger="numpy_ref.trainer"):
+        trainer.train()
+    assert caplog.messages == [
+        "step 1: train loss 0.990000",
+        "epoch 1: train accuracy 0.3333, test accuracy 0.6667",
+        "step 2: train loss 0.980000",
+        "step 3: train loss 0.970000",
+        "epoch 2: train accuracy 0.3333, test accuracy 0.6667",
+        "step 4: train loss 0.960000",
+        "final test accuracy 0.7500",  # of all samples
+    ]
+    assert trainer.final_test_acc == 0.75
+
+
+def test_a_trainer_without_options_has_the_books_learning_rate() -> None:
+    """Which is not Adam's own default."""
+    x, t = np.zeros((2, 1)), np.zeros(2, int)
+    network: Any = Counted()
+    assert nr.Trainer(network, x, t, x, t, optimizer="Adam").optimizer.lr == 0.01
+    assert nr.Trainer(network, x, t, x, t, optimizer="Adam", optimizer_param={}).optimizer.lr == 0.001
+
+
 def test_progress_goes_to_the_log_and_nothing_is_printed(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import re
@@ -14,15 +15,20 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from numpy_ref import SimpleConvNet, TwoLayerNet, read_params, write_params
+from numpy_ref import LeNet5, SimpleConvNet, TwoLayerNet, read_params, write_params
 from numpy_ref.checks import Array
 from torchport import UnfoldConv2d, cli, to_params
-from torchport.parity.cases import seeded_params
+from torchport.data import mnist
+from torchport.evaluation import Evaluation
+from torchport.parity import Report
+from torchport.parity.cases import check_ports, seeded_batch, seeded_params
+from torchport.parity.planted import Bug
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -109,11 +115,49 @@ def test_report_says_no_parity_with_status_1(run: Run, monkeypatch: pytest.Monke
     assert "parity: conv2d in float64 on cpu" in done.stdout
 
 
-def test_report_on_another_network(run: Run) -> None:
-    done = run("parity_report", "--network", "LeNet5", "--batch-size", "2", "--dtype", "float64")
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What each call of check_ports is given, by name."""
+    given = []
+
+    def seeing(*args: Any, **options: Any) -> list[Report]:
+        given.append(inspect.signature(check_ports).bind(*args, **options).arguments)
+        return check_ports(*args, **options)
+
+    monkeypatch.setattr("torchport.parity.cases.check_ports", seeing)
+    return given
+
+
+def test_report_on_another_network_from_another_seed(run: Run, compared: list[dict[str, Any]]) -> None:
+    done = run("parity_report", "--network", "LeNet5", "--batch-size", "2", "--dtype", "float64", "--seed", "1")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"local +subsample2 +grad_weight .* ok", done.stdout)
     assert done.stdout.endswith("\nPARITY\n")
+    (given,) = compared
+    for name, value in seeded_params(1, LeNet5().params).items():
+        np.testing.assert_array_equal(given["params"][name], value)
+    for found, expected in zip((given["x"], given["t"]), seeded_batch(1, 2), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert given["seed"] == 1
+
+
+def test_report_compares_the_first_images_and_fails_for_one_prediction_of_all(
+    small_mnist: Path, run: Run, compared: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(seeded_params(0, TwoLayerNet(784, 5, 10).params), small_mnist)
+    monkeypatch.setattr(
+        "torchport.evaluation.evaluate_ports",
+        lambda params, images, labels, **_: Evaluation(len(images), {"numpy": 0.5}, len(labels) - 1, None),
+    )
+    done = run("parity_report", "--params", small_mnist, "--batch-size", "4", "--dtype", "float64")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "22 of 23 predictions equal in all 1" in done.stdout
+    assert sum(line.startswith("parity: ") for line in done.stdout.splitlines()) == 2
+    assert done.stdout.endswith("\nNO PARITY\n")
+    (given,) = compared
+    images, labels = mnist(train=False)
+    np.testing.assert_array_equal(given["x"], images[:4] / 255)
+    np.testing.assert_array_equal(given["t"], labels[:4])
 
 
 def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
@@ -153,6 +197,26 @@ def test_gradient_check_names_a_wrong_gradient_with_status_1(run: Run, monkeypat
     assert re.match(r"WRONG: \d of 18 gradients fail, first unfold W1: worst at \[", done.stdout.splitlines()[-1])
 
 
+def test_a_false_alarm_is_told_by_its_seed_with_status_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = "planted_bugs", "--clean", "1", "--seed", "12"
+    done = run(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\n\n0 alarms in 1 clean cases on cpu\n")
+    right = UnfoldConv2d.forward
+    monkeypatch.setattr(UnfoldConv2d, "forward", lambda self, input: -right(self, input))
+    done = run(*arguments)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "\nNO PARITY: unfold, case 12 in float64 on cpu, " in done.stdout
+    assert done.stdout.endswith("\n\n1 alarms in 1 clean cases on cpu\n")
+
+
+def test_a_planted_bug_that_survives_is_told_with_status_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchport.parity.catalogue.BUGS", [Bug("no bug at all", "conv1", lambda _: None)])
+    done = run("planted_bugs")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.endswith("\n\n0 of 1 bugs caught at the right layer\n")
+
+
 def test_fuzz_reader_counts(run: Run) -> None:
     done = run("fuzz_reader", "--cases", "200", "--seed", "3", "--workers", "1")
     assert (done.returncode, done.stderr) == (0, "")
@@ -162,13 +226,13 @@ def test_fuzz_reader_counts(run: Run) -> None:
 def test_fuzz_reader_keeps_what_offends_with_status_1(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = "--first", "7", "--cases", "2", "--workers", "1", "--out", tmp_path / "found"
+    arguments = "--seed", "5", "--first", "7", "--cases", "2", "--workers", "1", "--out", tmp_path / "found"
     monkeypatch.setattr("numpy_ref.fuzzing.campaign.READER", "os.path:basename")
     done = run("fuzz_reader", *arguments)
     assert (done.returncode, done.stderr) == (1, "")
     assert "2 cases: 0 accepted, 0 refused, 2 exception" in done.stdout
     assert sorted(path.name for path in (tmp_path / "found").iterdir()) == [
-        f"seed0-case{number}-exception.pkl" for number in (7, 8)
+        f"seed5-case{number}-exception.pkl" for number in (7, 8)
     ]
 
 
@@ -179,7 +243,9 @@ def test_port_params_writes_what_it_read(dtype: str, params_file: Path, tmp_path
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("parity: ") == 2
     assert f"wrote {output}" in done.stdout
-    assert ("0 values changed\n" in done.stdout) == (dtype == "float64")
+    assert re.search(r"^read .*: [\d,]+ values, float64$", done.stdout, re.MULTILINE)
+    lost = {"float64": "0 values changed", "float32": r"\d+ values changed, by up to \d\.\de-0[89] of themselves"}
+    assert re.search(rf"^as {dtype}: {lost[dtype]}$", done.stdout, re.MULTILINE)
     state_dict = torch.load(output, weights_only=True)
     for name, value in to_params(state_dict).items():
         np.testing.assert_array_equal(value, small_params()[name].astype(dtype), strict=True)

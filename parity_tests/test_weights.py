@@ -123,9 +123,12 @@ def test_float32_says_what_it_loses(params: Params) -> None:
     assert changed > 400_000
     assert 1e-8 < largest <= 2**-24
     assert rounding_loss(cast, cast_params(cast, torch.float64)) == (0, 0.0)
+    assert rounding_loss({"W": np.array([4.0, -4, 8])}, {"W": np.array([4.0, -5, 9])}) == (2, 0.25)
 
 
 def test_values_that_float32_cannot_hold_are_refused(params: Params) -> None:
+    params["W3"][0, 0] = -np.finfo(np.float32).max
+    assert cast_params(params, torch.float32)["W3"][0, 0] == -np.finfo(np.float32).max
     params["W3"][0, 0] = -1e39
     with pytest.raises(ValueError, match=r"W3 holds 1e\+39"):
         cast_params(params, torch.float32)
