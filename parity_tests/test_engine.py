@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, softmax_with_loss
-from torchport.parity import Report, Row, Setting, check_layer, check_parity, compare
+from torchport.parity import Difference, Report, Row, Setting, check_layer, check_parity, compare
 from torchport.parity.bounds import Near, loss_limits, rule_of
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.weights import cast_params
@@ -112,6 +112,8 @@ def test_a_spoiled_port_is_caught_where_it_is_spoiled(case: str, dtype: torch.dt
     assert first is not None
     assert (first.layer, first.quantity) == (layer, quantity)
     assert first.view == ("end-to-end" if layer == "network" else "local")
+    after = [row for row in report.rows if row.view == "end-to-end" and not row.ok]
+    assert report.inherited == (() if layer == "network" else tuple(after))
     with pytest.raises(AssertionError, match=f"{first.view} {layer} {quantity}"):
         report.raise_if_failed()
 
@@ -181,6 +183,12 @@ def test_the_text_has_a_line_per_row() -> None:
     assert len(lines) == len(report.rows) + 2
     assert all(line.endswith(("ok", "hardly judged")) for line in lines[1:-1])
     assert lines[-1].startswith("largest error/limit: local exact 0, local sum ")
+
+
+def test_the_largest_error_of_a_rule_is_kept_wherever_it_stands() -> None:
+    ratios = {"conv1": 0.5, "affine1": 0.75, "affine2": 0.25}
+    rows = [Row("local", name, "output", "sum", Difference(ratio=ratio)) for name, ratio in ratios.items()]
+    assert Report(tuple(rows), "port", "float64", "cpu", 0, 0).largest == {("local", "sum"): 0.75}
 
 
 @pytest.mark.parametrize(
@@ -313,10 +321,13 @@ def test_a_loss_that_raises_is_a_finding(loss: Callable[[Tensor, Tensor], Tensor
 
 
 def test_frozen_parameters_and_no_grad_are_no_alarm() -> None:
+    frozen = []
+
     def freeze(port: SimpleConvNet) -> None:
-        port.affine1.weight.requires_grad_(False)
+        frozen.append(port.affine1.weight.requires_grad_(False))
 
     check_with(freeze, torch.float64).raise_if_failed()
+    assert [weight.requires_grad for weight in frozen] == [False]
     with torch.no_grad():
         check_with(lambda _: None, torch.float64).raise_if_failed()
 
@@ -328,6 +339,27 @@ def test_rows_that_say_little_are_marked() -> None:
     assert row.ok
     assert row.hardly_judged
     assert not Row("local", "conv1", "output", "sum", compare(np.ones(4), np.ones(4), 0.1)).hardly_judged
+    lines = Report((row,), "port", "float64", "cpu", 0, 0).to_text().splitlines()
+    assert lines[1].endswith("hardly judged")
+
+
+@pytest.mark.parametrize(("wide", "hardly_judged"), [(2, False), (3, True)])
+def test_a_limit_as_large_as_the_values_says_little_of_them(wide: int, hardly_judged: bool) -> None:
+    """More than half of the entries must have such a limit."""
+    limit = np.where(np.arange(4) < wide, 1.0, np.nextafter(1.0, 0))
+    worst = compare(np.ones(4), np.ones(4), limit)
+    assert worst.loose == wide
+    assert Row("local", "conv1", "output", "sum", worst).hardly_judged == hardly_judged
+
+
+def test_an_error_as_large_as_its_limit_is_within_it() -> None:
+    at, beyond = (Row("local", "conv1", "output", "sum", compare(np.array([x]), np.ones(1), 0.5)) for x in (1.5, 1.75))
+    assert (at.worst.ratio, at.ok) == (1, True)
+    assert (beyond.worst.ratio, beyond.ok) == (1.5, False)
+
+
+def test_zeros_that_must_be_equal_are_judged() -> None:
+    assert compare(np.zeros(4), np.zeros(4), 0).loose == 0
 
 
 def test_names_that_do_not_pair_up_are_listed() -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from numpy_ref.checks import Array
-from torchport.figures import Curve, confusion_matrix, curves, mistakes, save_figure
+from torchport.figures import Curve, confusion_matrix, curves, growth, mistakes, save_figure
 
 THREE = np.zeros((3, 1, 6, 6), np.uint8)  # images
 
@@ -43,14 +44,15 @@ def test_curves_of_a_run_show_its_accuracies_and_losses() -> None:
     assert explained(loss) == ["each step", "mean of 60 steps"]
     assert mean.zorder > raw.zorder
     assert loss.get_yscale() == "log"
+    assert (accuracy.get_xlabel(), loss.get_xlabel()) == ("epoch", "epoch")
 
 
 def test_curves_of_several_runs_tell_them_apart() -> None:
-    runs = {"adam": curve(20, 60), "_sgd, $x_{$": curve(3, 200)}
+    runs = {"adam": curve(20, 120), "_sgd, $x_{$": curve(3, 200)}
     figure = curves(runs)
     accuracy, loss = figure.axes
     assert explained(accuracy) == ["test", "training"]
-    assert explained(loss) == ["each step", "mean of 30 or 60 steps"]
+    assert explained(loss) == ["each step", "mean of 30 or 100 steps"]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["adam (last test accuracy 0.9900)", "_sgd, $x_{$ (last test accuracy 0.9333)"]
     colours = [line.get_color() for line in figure.legends[0].get_lines()]
@@ -107,6 +109,8 @@ def test_the_confusion_matrix_shows_every_count_and_colours_the_mistakes() -> No
     np.testing.assert_array_equal(~coloured, [[False, True, False], [False, False, True], [False] * 3])
     assert axes.images[1].get_clim() == (0, 2)  # the most frequent mistake is the darkest, however many are right
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true", "predicted")
+    for labels in (axes.get_yticklabels(), axes.get_xticklabels()):
+        assert [text.get_text() for text in labels] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -120,19 +124,20 @@ def test_a_confusion_matrix_without_mistakes_says_so(counts: Array, title: str) 
 
 @pytest.mark.parametrize(
     ("n", "title", "columns"),
-    [(1, "1 mistake", 4), (5, "5 mistakes, the surest first", 5), (14, "12 of 14 mistakes, the surest first", 10)],
+    [(1, "1 mistake", 4), (5, "5 mistakes, the surest first", 5), (40, "12 of 40 mistakes, the surest first", 10)],
 )
 def test_the_gallery_shows_the_surest_mistakes_first(
     n: int, title: str, columns: int, rng: np.random.Generator
 ) -> None:
     images = rng.integers(0, 256, (n, 1, 6, 6), np.uint8)
-    truth, predicted, confidence = rng.integers(0, 10, n), rng.integers(0, 10, n), rng.random(n)
+    truth, predicted, confidence = rng.integers(0, 10, n), rng.integers(0, 10, n), rng.random(n).round(1)
     figure = mistakes(images, truth, predicted, confidence, most=12)
     assert figure.get_suptitle() == title
     assert figure.get_figwidth() == columns
     shown = [axes for axes in figure.axes if axes.images]
     for axes, i in zip(shown, sorted(range(n), key=lambda i: -confidence[i])[:12], strict=True):
         np.testing.assert_array_equal(axes.images[0].get_array(), images[i, 0])
+        assert axes.images[0].get_clim() == (0, 255)
         assert axes.get_title() == f"{truth[i]}, seen as {predicted[i]}\n{confidence[i]:.1%} sure"
     assert not any(axes.axison for axes in figure.axes if not axes.images)
     save(figure)
@@ -157,6 +162,8 @@ def test_a_figure_is_saved_whole_and_as_the_same_bytes(tmp_path: Path) -> None:
         save_figure(confusion_matrix(np.eye(2, dtype=int)), tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open(tmp_path / "one.png") as image:
+        assert image.size == (504, 300)  # 4.2 x 2.5 inches, 120 pixels each
     with pytest.raises(IsADirectoryError):
         save_figure(confusion_matrix(np.eye(2, dtype=int)), tmp_path)
 
@@ -170,6 +177,20 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, mon
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
     assert (tmp_path / "one.png").read_bytes() == b"old"
+
+
+def test_growth_shows_medians_and_quartiles_on_logarithmic_scales() -> None:
+    steep, flat = {100: (9.0, 8.0, 9.5), 1: (1.0, 0.5, 2.0)}, {4: (3.0, 2.0, 5.0), 8: (4.0, 3.5, 6.0)}
+    figure = growth({"batch_size": {"port": steep}, "side": {"port": flat}})
+    assert [axes.get_xlabel() for axes in figure.axes] == ["batch size", "side"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["seconds a step", ""]
+    for axes, expected in zip(figure.axes, (steep, flat), strict=True):
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+        (line,), (band,) = axes.lines, axes.collections
+        medians = [[size, expected[size][0]] for size in sorted(expected)]
+        np.testing.assert_array_equal(line.get_xydata(), medians)
+        corners = {tuple(corner) for corner in np.asarray(band.get_paths()[0].vertices).tolist()}
+        assert corners == {(size, quartile) for size, (_, *quartiles) in expected.items() for quartile in quartiles}
 
 
 def gallery(images: Array = THREE, truth: int = 3, predicted: int = 3, confidence: int = 3, most: int = 60) -> Figure:

@@ -169,6 +169,14 @@ def test_a_network_of_ones_own_is_judged_and_not_changed(rng: np.random.Generato
         np.testing.assert_array_equal(value, copy)
 
 
+def test_a_limit_is_three_times_a_truncation_that_drowns_rounding(rng: np.random.Generator) -> None:
+    """D(h) truncates a third of D(2h) - D(h). Large inputs bend the loss so much that rounding adds a thousandth."""
+    net = nr.Network({"Affine": nr.Affine(rng.standard_normal((5, 3)) / 10, np.zeros(3))})
+    x, t = 10 * rng.standard_normal((6, 5)), rng.integers(0, 3, 6)
+    row = gradient_check(net, x, t, net.gradient(x, t))[0]
+    assert row.worst.ratio == pytest.approx(1 / 3, rel=1e-2)
+
+
 def test_an_unlikely_label_is_judged_without_the_offset() -> None:
     """At a probability far below 1e-7 the book's loss is flat, and its gradient is not."""
     net, x, t = book_gradient_case(0)

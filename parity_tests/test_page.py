@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from torchport.parity import Difference, Report, Row
 from torchport.parity.page import all_agree, environment, save, to_html
@@ -127,6 +128,20 @@ def rows_of(page: Page) -> list[tuple[str, list[str], list[str]]]:
     return [row for row in rows if row[0] in ("ok", "fail")]
 
 
+def table_of(page: Page, caption: str) -> list[list[str]]:
+    """The texts of a table's cells, row by row, without its header."""
+    rows: list[list[str]] = []
+    inside = False
+    for tag, _, text in page.elements:
+        if tag == "caption":
+            inside = "".join(text) == caption
+        elif inside and tag == "tr":
+            rows.append([])
+        elif inside and tag in ("th", "td"):
+            rows[-1].append("".join(text))
+    return rows[1:]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_tables_have_every_number_of_the_json(case: str) -> None:
     found = []
@@ -148,6 +163,27 @@ def test_failing_rows_are_marked_and_first() -> None:
     assert [cells[3] for _, cells, _ in rows[:4]] == ["∞", "NaN", "1.8e+02", "∞"]
     assert "the port has none" in rows[3][1]
     assert ["open" in attributes for attributes in page.attributes("details")] == [True, False]
+    assert page.texts("h3") == ["unfold, float64, cpu: 4 of 7 rows FAIL", "conv2d, float64, cpu: all 3 rows ok"]
+
+
+def test_rows_that_say_little_are_marked() -> None:
+    """Where the limits of more than half of the entries are as large as the values."""
+    rows = tuple(Row("local", "conv1", "output", "sum", replace(difference(0.5), loose=loose)) for loose in (4, 3))
+    assert [cells[1] for _, cells, _ in rows_of(page_of([replace(PASSING, rows=rows)]))] == ["hardly judged", "ok"]
+
+
+def test_the_largest_error_is_told_by_rule_dtype_and_device() -> None:
+    ratios = {"output": 0.25, "grad_input": 0.5, "grad_weight": 0.125}
+    equal = Row("end-to-end", "relu1", "output", "exact", difference(0))
+    rows = [Row("local", "conv1", quantity, "sum", difference(ratio)) for quantity, ratio in ratios.items()]
+    first = replace(PASSING, rows=(equal, *rows))
+    others = [replace(PASSING, rows=(rows[0],), device="cuda:0"), replace(PASSING, rows=(rows[2],), dtype="float32")]
+    assert table_of(page_of([first, *others]), "Largest error/limit by rule") == [
+        ["local", "sum", "0.12", "float32", "cpu", "conv2d, conv1 grad_weight"],
+        ["local", "sum", "0.5", "float64", "cpu", "conv2d, conv1 grad_input"],
+        ["local", "sum", "0.25", "float64", "cuda:0", "conv2d, conv1 output"],
+        ["end-to-end", "exact", "0", "float64", "cpu", "all equal"],
+    ]
 
 
 def test_names_are_text_and_not_markup() -> None:
@@ -195,6 +231,16 @@ def test_the_picture_has_a_mark_per_row_and_report() -> None:
     assert "0 beyond the limit, 0 without any error" in whole
 
 
+def test_the_names_of_what_fails_have_a_cross() -> None:
+    """Also where one of two comparisons is right."""
+    wrong = Row("local", "conv1", "output", "sum", difference(2))
+    page = page_of([FAILING, replace(PASSING, rows=(wrong,))])
+    names = {"".join(text): a["class"] for tag, a, text in page.elements if tag == "text" and "name" in a["class"]}
+    failed = ["✗ conv1 output", "✗ relu1 output", "✗ relu1 grad_input", "✗ pool1 output", "✗ affine1 bias"]
+    assert [name for name in names if "✗" in name] == failed
+    assert [name for name, kind in names.items() if kind == "name fail"] == failed
+
+
 def test_every_ratio_has_its_place() -> None:
     ratios = [0, 1e-20, 1e-3, 0.5, 1, 2, 1e12]
     scale = Scale.of([*ratios, float("inf"), float("nan")])
@@ -207,11 +253,26 @@ def test_every_ratio_has_its_place() -> None:
     assert not Scale.of([0, 1e-3]).far
 
 
+def test_every_tick_says_its_power() -> None:
+    page = page_of([PASSING])
+    scale = Scale.of(row.worst.ratio for row in PASSING.rows)
+    powers = {-9: "10⁻⁹", -6: "10⁻⁶", -3: "10⁻³", 0: "1"}
+    assert scale.ticks == list(powers)
+    ticks = {a["x"]: "".join(text) for tag, a, text in page.elements if tag == "text" and a["class"] == "tick"}
+    assert ticks == {"45.00%": "equal", **{f"{scale.place(10.0**e):.2f}%": power for e, power in powers.items()}}
+
+
 def test_predictions_that_differ_are_no_parity() -> None:
     evaluation = {**EVALUATION, "agreeing": 97}
     page = page_of([PASSING], evaluation=evaluation)
     assert page.texts("h1") == ["NO PARITY"]
     assert page.texts("li")[0] == "NO PARITY: 3 of 100 predictions differ."
+    assert table_of(page, "Accuracy (share of test images)") == [
+        ["numpy", "0.9600"],
+        ["conv2d", "0.9700"],
+        ["equal predictions", "97 of 100"],
+        ["peak memory", "1 MiB"],
+    ]
     assert all_agree([PASSING], EVALUATION)
     assert not all_agree([PASSING], evaluation)
 
@@ -242,6 +303,21 @@ def test_a_mode_is_told(dtype: str, says: str, tf32: str) -> None:
     page = Page(replace(FAILING, dtype=dtype).to_html())
     assert page.texts("code")[0] == f"check_parity(reference, port, x, t, {says}seed=7, name='unfold')"
     assert environment([PASSING, replace(FAILING, dtype=dtype)])["TF32"].split()[0] == tf32
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_flags_that_are_set_are_told(on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: on)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", on)
+    found = environment([PASSING])
+    assert found["deterministic algorithms"] == ("required" if on else "not required")
+    assert found["cuDNN benchmark"] == ("on" if on else "off")
+
+
+def test_every_seed_and_device_is_told_once() -> None:
+    found = environment([PASSING, replace(FAILING, device="meta"), replace(PASSING, seed=8)])
+    assert found["seed"] == "7, 8"
+    assert found["device"] == "cpu, meta"
 
 
 def test_no_report_is_no_parity() -> None:

@@ -22,6 +22,7 @@ from test_scripts import SCRIPTS, Done, assert_refused
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
+from numpy_ref.layers import Layer
 from torchport import data, figures, subjects
 from torchport.architectures import recognise
 from torchport.figures.tiles import Grid
@@ -58,6 +59,26 @@ def titled(figure: Figure, start: str) -> Axes:
     return found
 
 
+def upright(axes: Axes) -> bool:
+    """Whether the first row of every image is its highest, and the first column its leftmost."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    for image in axes.images:
+        first, last, lowest, highest = image.get_extent()
+        if image.origin != "upper" or (last - first) * (right - left) < 0 or (highest - lowest) * (top - bottom) < 0:
+            return False
+    return True
+
+
+def numbers(axes: Axes) -> dict[tuple[float, float], float]:
+    """The numbers that are written on one part of a figure, by their place (x, y)."""
+    return {text.get_position(): float(text.get_text()) for text in axes.texts}
+
+
+def scales(figure: Figure) -> list[str]:
+    """What the colour bars of a figure say."""
+    return [axes.get_ylabel() for axes in figure.axes if axes.get_label() == "<colorbar>"]
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 5, 5), (3, 1, 7, 7), (30, 1, 5, 5), (64, 20, 3, 3)])
 def test_filters_are_all_shown_on_one_scale(shape: tuple[int, ...], rng: np.random.Generator) -> None:
     before, after = 0.01 * rng.standard_normal(shape), rng.standard_normal(shape)
@@ -71,6 +92,13 @@ def test_filters_are_all_shown_on_one_scale(shape: tuple[int, ...], rng: np.rand
         for tile, each in zip(tiles, weights, strict=True):
             np.testing.assert_array_equal(tile.compressed().reshape(-1, *shape[2:]), each[:4])
         assert {image.get_clim() for image in axes.images} == {(-limit, limit)}
+        assert upright(axes)
+        assert axes.texts[0].get_text() == "0"
+        for (left, bottom), number in numbers(axes).items():
+            tile = axes.images[int(number)].get_extent()
+            assert left == tile[0]
+            assert 0 < tile[3] - bottom < tile[2] - tile[3]
+    assert scales(figure) == ["weight (root scale)"]
     plural = "s" if shape[0] > 1 else ""
     title, *note = figure.get_suptitle().split("\n")
     assert title == f"conv9: {shape[0]} filter{plural} of {shape[2]} x {shape[3]}"
@@ -99,25 +127,47 @@ def test_tiles_lie_apart_and_inside(n: int, inches: float) -> None:
     assert labels_apart > 0.065 * len(str(n - 1))  # what the digits take
 
 
-def test_responses_are_the_convolutions_with_their_filters_beside(rng: np.random.Generator) -> None:
-    image, weights, maps = rng.random((1, 9, 12)), rng.standard_normal((3, 1, 3, 3)), rng.standard_normal((3, 7, 10))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_responses_are_the_convolutions_with_their_filters_beside(channels: int, rng: np.random.Generator) -> None:
+    image, maps = rng.random((channels, 9, 12)), rng.standard_normal((3, 7, 10))
+    weights = rng.standard_normal((3, channels, 3, 3))
     figure = figures.responses(image, weights, maps, "title")
-    np.testing.assert_array_equal(shown(titled(figure, "image\n1 x 9 x 12"), "gray")[0], image[0])
+    before = titled(figure, f"image\n{channels} x 9 x 12")
+    pixels = image[0] if channels == 1 else np.stack(list(image), axis=2)
+    np.testing.assert_array_equal(shown(before, "gray")[0], pixels)
+    assert before.images[0].get_clim() == (0, 1)
     axes = titled(figure, "after each of 3 filters, without bias\n3 x 7 x 10")
     arrays = shown(axes)
     np.testing.assert_array_equal(arrays[:3], maps)
-    np.testing.assert_array_equal(arrays[3:], weights[:, 0])
+    small = weights.mean(axis=1)
+    np.testing.assert_array_equal(arrays[3:], small)
     limits = [image.get_clim() for image in axes.images]
-    assert limits == 3 * [(-abs(maps).max(), abs(maps).max())] + 3 * [(-abs(weights).max(), abs(weights).max())]
+    assert limits == 3 * [(-abs(maps).max(), abs(maps).max())] + 3 * [(-abs(small).max(), abs(small).max())]
+    for drawn in axes.images:
+        places = np.asarray(drawn.norm(0.01 * np.array(drawn.get_clim())), float)
+        np.testing.assert_allclose(places, [0.45, 0.55])  # by the root of a hundredth
+    assert upright(axes)
+    assert upright(before)
+    assert scales(figure) == ["response (root scale)"]
 
 
 def test_feature_maps_say_their_shapes_and_the_probabilities(rng: np.random.Generator) -> None:
     maps = {"conv1": rng.standard_normal((5, 6, 6)), "pool1": rng.standard_normal((5, 3, 3))}
-    figure = figures.feature_maps(rng.random((1, 8, 8)), maps, np.array([0.1, 0.7, 0.1999, 0.0001]), 2, "title")
+    image = rng.random((1, 8, 8))
+    figure = figures.feature_maps(image, maps, np.array([0.1, 0.7, 0.1999, 0.0001]), 2, "title")
+    before = titled(figure, "image: 1 x 8 x 8")
+    np.testing.assert_array_equal(shown(before, "gray")[0], image[0])
+    assert before.images[0].get_clim() == (0, 1)
+    assert upright(before)
     for name, arrays in maps.items():
         axes = titled(figure, f"{name}: 5 x {arrays.shape[1]}")
         np.testing.assert_array_equal(shown(axes), arrays)
-        assert axes.images[0].get_clim()[1] == max(abs(value).max() for value in maps.values())
+        limit = max(abs(value).max() for value in maps.values())
+        assert axes.images[0].get_clim() == (-limit, limit)
+        places = np.asarray(axes.images[0].norm(0.01 * np.array([-limit, limit])), float)
+        np.testing.assert_allclose(places, [0.45, 0.55])
+        assert upright(axes)
+    assert scales(figure) == ["root scale", "root scale"]
     bars = titled(figure, "probabilities: seen as 1, wrong, it is 2")
     assert [bar.get_height() for bar in bars.patches] == [0.1, 0.7, 0.1999, 0.0001]  # type: ignore[attr-defined]
     assert [bar.get_hatch() is not None for bar in bars.patches] == [False, False, True, False]
@@ -135,14 +185,25 @@ def test_columns_show_both_matrices_and_where_a_row_is_from(
     for start in ("all windows at once\nim2col", "window by window\nim2col_by_window"):
         axes = titled(figure, start)
         np.testing.assert_array_equal(shown(axes, "gray")[0], col)
+        assert axes.images[0].get_clim() == (0, 1)
         assert {np.asarray(line.get_ydata()).item() for line in axes.lines} == {number}
     np.testing.assert_array_equal(shown(titled(figure, "difference\nof the two\nat most 0"))[0], np.zeros_like(col))
     window = titled(figure, f"window of row {number}: 3 x 3")
     np.testing.assert_array_equal(shown(window, "gray")[0], col[number].reshape(3, 3))
-    np.testing.assert_array_equal(shown(titled(figure, f"row {number}:"), "gray")[0], col[[number]])
+    line = titled(figure, f"row {number}:")
+    np.testing.assert_array_equal(shown(line, "gray")[0], col[[number]])
+    for part, pixels in ((window, col[number].reshape(3, 3)), (line, col[[number]])):
+        written = numbers(part)
+        assert sorted(written) == [(x, y) for x in range(pixels.shape[1]) for y in range(len(pixels))]
+        for (x, y), value in written.items():
+            assert f"{value:.2f}" == f"{pixels[int(y), int(x)]:.2f}"
     whole = titled(figure, "image, padded: 1 x 8 x 9" if pad else "image: 1 x 6 x 7")
     x, y = (round(place + 0.5) for place in whole.patches[0].get_xy())  # type: ignore[attr-defined]
     np.testing.assert_array_equal(shown(whole, "gray")[0][y : y + 3, x : x + 3], col[number].reshape(3, 3))
+    assert window.get_title() == f"window of row {number}: 3 x 3 from ({y}, {x})"
+    for part in (whole, window, line):
+        assert part.images[0].get_clim() == (0, 1)
+        assert upright(part)
 
 
 def test_the_difference_is_seen_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,14 +237,51 @@ def test_the_architecture_has_every_layer_and_parameter(network: nr.Network) -> 
     assert [box.name for box in boxes] == ["input", *(name.lower() for name in network.layers), "softmax"]
     assert boxes[-1].shape == (10,)
     assert boxes[0].shape == subject.architecture.input_shape
+    assert [box.about for box in boxes] == ["", *map(subjects.describe, network.layers.values()), "probabilities"]
     figure = figures.architecture(boxes, "title")
     total = sum(value.size for value in network.params.values())
     assert figure.get_suptitle() == f"title: {total:,} parameters"
-    written = [text.get_text() for text in figure.axes[0].texts]
+    assert figures.architecture(boxes).get_suptitle() == f"{total:,} parameters"
+    lines: dict[float, list[str]] = {}
+    for text in sorted(figure.axes[0].texts, key=lambda text: text.get_position()):
+        if text.get_text():
+            lines.setdefault(text.get_position()[1], []).append(text.get_text())
+    bottom, top = figure.axes[0].get_ylim()
+    assert bottom > max(lines) > min(lines) > top
+    expected = [["layer", "output", "parameters"]]
     for box in boxes:
-        assert {box.name, box.about, " x ".join(map(str, box.shape))} <= set(written)
+        share = f"{box.parameters:,}  ({box.parameters / total:.1%})" if box.parameters else ""
+        expected.append([cell for cell in (box.name, box.about, " x ".join(map(str, box.shape)), share) if cell])
+    assert [lines[y] for y in sorted(lines)] == expected
     affine = network.params["W2"].size + network.params["b2"].size
-    assert f"{affine:,}  ({affine / total:.1%})" in written
+    assert any(f"{affine:,}  ({affine / total:.1%})" in line for line in lines.values())
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (nr.Convolution(np.ones((4, 2, 3, 5)), np.ones(4), 2, 1), "4 filters 3 x 5, stride 2, pad 1"),
+        (nr.Pooling(3, 4, 2, 1), "max of 3 x 4, stride 2, pad 1"),
+        (nr.AveragePooling(3, 4, 2), "mean of 3 x 4, stride 2"),
+        (nr.Subsampling(np.ones(2), np.ones(2), 3, 4, 2), "sum of 3 x 4, stride 2, scaled"),
+        (nr.LocalResponseNormalization(3, 0.3, 0.75, 1.0), "over 3 channels"),
+        (nr.Affine(np.ones((6, 4)), np.ones(4)), "6 to 4"),
+        (nr.Relu(), "max(0, x)"),
+        (nr.Dropout(0.3), "ratio 0.3, in training"),
+        (nr.Sigmoid(), "Sigmoid"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_layer_is_told_in_a_few_words(layer: Layer, says: str) -> None:
+    assert subjects.describe(layer) == says
+
+
+def test_a_name_fits_into_a_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert subjects.short_name("runs/" + 40 * "a") == 40 * "a"
+    assert subjects.short_name(25 * "a" + 25 * "b") == 18 * "a" + "..." + 18 * "b"
+    (tmp_path / "runs" / "1").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "runs" / "1")
+    assert subjects.short_name(".") == subjects.short_name(tmp_path / "runs" / "1") == "runs/1"
 
 
 def test_images_of_any_kind_are_read_as_grey(tmp_path: Path) -> None:
@@ -366,13 +464,15 @@ def test_im2col_of_a_sample(visualize: Visualize, files: dict[str, str]) -> None
 
 def test_mistakes_are_the_networks_own(visualize: Visualize, files: dict[str, str]) -> None:
     images, labels = make_images()
-    seen = small().predict(images / 255).argmax(axis=1)
+    chances = nr.softmax(small().predict(images / 255))
+    seen = chances.argmax(axis=1)
     wrong = np.flatnonzero(seen != labels)
     figure = drawn_by(visualize, "mistakes PARAMS --most 2", files)
     assert figure.get_suptitle() == f"params.pkl: 2 of {len(wrong)} mistakes, the surest first"
     for axes in (axes for axes in figure.axes if axes.images):
         (number,) = (n for n in wrong if (shown(axes, "gray_r")[0] == images[n, 0]).all())
-        assert axes.get_title().startswith(f"{labels[number]}, seen as {seen[number]}\n")
+        says = f"{labels[number]}, seen as {seen[number]}\n{chances[number].max():.1%} sure"
+        assert axes.get_title() == says
 
 
 def test_curves_of_two_runs(visualize: Visualize, runs: Path, files: dict[str, str]) -> None:
