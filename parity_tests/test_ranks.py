@@ -14,7 +14,7 @@ import pytest
 import torch.distributed as dist
 from test_training import make_samples, stopped_at
 
-from torchport.training import Config, Result, Stopped, resume, train
+from torchport.training import Config, Progress, Result, Stopped, resume, train
 from torchport.training.folder import FILES, RunFolder
 from torchport.training.ranks import Ranks, is_first
 
@@ -40,19 +40,29 @@ def test_the_others_follow_where_the_first_one_fails(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match="no data"), Ranks(0, 2).one_after_another():
         raise ValueError("no data")
     assert met == ["barrier"]
+    with Ranks(1, 2).one_after_another():
+        met.append("the second")
+    with Ranks().one_after_another():
+        met.append("one alone")
+    assert met == ["barrier", "barrier", "the second", "one alone"]
 
 
 def on_each_rank(folder: Path) -> None:
     """What torchrun runs below, on every rank; the first one keeps what it finds."""
-    samples, found = make_samples(), {}
+    samples, found, told = make_samples(), {}, []
+
+    def watch(progress: Progress) -> None:
+        told.append(progress.step)
+        stopped_at(6)(progress)
+
     for name, config in SPLITS.items():
         found[name] = train(config, samples=samples)
     found["from one to two"] = resume(folder / "one to two", samples=samples)
     try:
-        # Only the first rank gets the signal; both must stop, and at the same step.
-        train(RUN, samples=samples, out=folder / "two to one", watch=stopped_at(6))
+        # Only the first rank is told and gets the signal; both must stop, and at the same step.
+        train(RUN, samples=samples, out=folder / "two to one", watch=watch)
     except Stopped as stopped:
-        (folder / f"stopped {os.environ['RANK']}").write_text(str(stopped.step))
+        (folder / f"stopped {os.environ['RANK']}").write_text(f"{stopped.step}, told {told}")
     if is_first():
         (folder / "found").write_bytes(pickle.dumps({name: vars(result) for name, result in found.items()}))
 
@@ -98,7 +108,7 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
         assert_close(found[name], train(config, samples=samples))
     whole = train(RUN, samples=samples)
     assert_close(found["from one to two"], whole)
-    assert [(tmp_path / f"stopped {rank}").read_text() for rank in range(2)] == ["6", "6"]
+    assert [(tmp_path / f"stopped {rank}").read_text() for rank in range(2)] == ["6, told [6, 6]", "6, told []"]
     assert RunFolder(tmp_path / "two to one").read_checkpoint().step == 6
     assert_close(resume(tmp_path / "two to one", samples=samples), whole)
     for folder in ("one to two", "two to one"):

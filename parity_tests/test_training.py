@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,13 @@ from torchport.training import (
     run,
     train,
 )
-from torchport.training.folder import FILES, METRICS, RunFolder
+from torchport.training.folder import FILES, METRICS, Checkpoint, RunFolder
+from torchport.training.history import read_curve
 from torchport.training.pooled import Gathered, PoolFirst, conv_pool_relu
 from torchport.training.ranks import Ranks
+from torchport.training.result import Clock
 from torchport.training.samples import orders
+from torchport.training.state import put_back
 
 FLOAT64 = Config(dtype="float64", device="cpu", epochs=2, batch_size=20, log_loss="after")
 FORKS = multiprocessing.get_context("forkserver")
@@ -185,6 +189,25 @@ def test_a_short_last_batch_is_a_mean_of_its_own(model: str, batch_size: int, sa
     np.testing.assert_allclose(result.losses, losses, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("n", [50, 110])
+def test_train_size_takes_the_first_images(n: int, samples: Samples) -> None:
+    """Of 110: so all of them, too."""
+    first = samples._replace(x_train=samples.x_train[:n], t_train=samples.t_train[:n])
+    assert_same(train(replace(FLOAT64, train_size=n), samples=samples), train(FLOAT64, samples=first))
+
+
+@pytest.mark.parametrize("model", ["conv2d", "numpy"])
+def test_the_training_accuracy_is_that_of_the_first_thousand_images(model: str, samples: Samples) -> None:
+    """Of 1100, with labels at random, so that all of them together have another."""
+    x, t = np.tile(samples.x_train[..., 2:8, 2:8], (10, 1, 1, 1)), np.random.RandomState(1).randint(0, 2, 1100)
+    many = Samples(x, t, samples.x_test[..., 2:8, 2:8], samples.t_test, classes=2)
+    result = train(replace(FLOAT64, model=model, epochs=1, batch_size=1100), samples=many)
+    network = nr.SimpleConvNet((1, 6, 6), output_size=2)
+    network.set_params(result.params)
+    right = network.predict(pixels(x)).argmax(axis=1) == t
+    assert result.records[-1].train_accuracy == right[:1000].mean() != right.mean()
+
+
 @pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
 def test_the_mean_of_the_last_epochs_weights(model: str, samples: Samples, tmp_path: Path) -> None:
     """Over its 6 steps, as the reference reaches them by hand; also where a stop falls among them."""
@@ -309,7 +332,7 @@ def test_dropouts_masks_are_the_references_and_go_on_after_a_stop(
 ) -> None:
     """As the reference trains by hand, whose masks are a stream of their own; predictions are without dropout."""
     smaller = samples._replace(x_train=samples.x_train[..., 3:7, 3:7], x_test=samples.x_test[..., 3:7, 3:7])
-    config = replace(FLOAT64, network="DeepConvNet", model=model)
+    config = replace(FLOAT64, network="DeepConvNet", model=model, seed=3)
     rng, masks = np.random.RandomState(config.seed), np.random.RandomState([config.seed, 1])
     network, rule, losses = nr.DeepConvNet((1, 4, 4), output_size=2, rng=rng), nr.Adam(), []
     for layer in network.layers.values():
@@ -375,6 +398,74 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_end(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_ctrl_c_after_the_last_step_comes_too_late(samples: Samples, tmp_path: Path) -> None:
+    config = Config(epochs=1, batch_size=20, device="cpu")
+    result = train(config, samples=samples, out=tmp_path, watch=stopped_at(6))
+    assert_same(result, train(config, samples=samples))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(samples: Samples, tmp_path: Path) -> None:
+    def watch(progress: Progress) -> None:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Config(epochs=2, batch_size=20, device="cpu"), samples=samples, out=tmp_path, watch=watch)
+    assert RunFolder(tmp_path).read_checkpoint().step == 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_stops_as_ctrl_c_does(samples: Samples) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def watch(progress: Progress) -> None:
+        assert signal.getsignal(signal.SIGTERM) is not before  # which may be the end of pytest
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="step 1 of 12"):
+        train(Config(epochs=2, batch_size=20, device="cpu"), samples=samples, watch=watch)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_watcher_is_told_of_every_step_and_evaluation(samples: Samples) -> None:
+    told: list[Progress] = []
+    result = train(Config(epochs=2, batch_size=20, device="cpu"), samples=samples, watch=told.append)
+    assert [progress.step for progress in told if progress.record is None] == list(range(1, 13))
+    assert [progress.record for progress in told if progress.record is not None] == list(result.records)
+    assert [progress.loss for progress in told] == [result.losses[progress.step - 1] for progress in told]
+
+
+def test_a_checkpoint_is_due_so_long_after_the_last_one(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock by which every step takes a fifth of that time; also at the start and at the end."""
+    now, saved, save = 0.0, [], RunFolder.save
+
+    def watch(progress: Progress) -> None:
+        nonlocal now
+        now += run.CHECKPOINT_SECONDS / 5 if progress.record is None else 0
+
+    def saves(folder: RunFolder, checkpoint: Checkpoint) -> None:
+        saved.append(checkpoint.step)
+        save(folder, checkpoint)
+
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(RunFolder, "save", saves)
+    train(Config(epochs=2, batch_size=20, device="cpu"), samples=samples, out=tmp_path, watch=watch)
+    assert saved == [0, 5, 10, 12]
+
+
+def test_times_spent_on_the_same_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([1.0, 3.0, 10.0, 14.0, 20.0, 21.0])
+    monkeypatch.setattr("torchport.training.result.time", SimpleNamespace(perf_counter=readings.__next__))
+    clock = Clock()
+    for name in ("saving", "saving", "training"):
+        with clock.on(name):
+            pass
+    assert clock.seconds == {"saving": 6, "training": 1}
+
+
 @pytest.mark.parametrize("optimizer", RULES)
 def test_every_rules_state_survives(optimizer: str, samples: Samples, tmp_path: Path) -> None:
     for model in ("conv2d", "numpy"):
@@ -396,6 +487,12 @@ def test_a_finished_run_can_be_resumed_for_more_epochs(samples: Samples, tmp_pat
         resume(tmp_path, epochs=2, samples=samples)
     with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
         resume(tmp_path, epochs=0, samples=samples)
+
+
+def test_a_run_goes_on_where_it_is_told_to(samples: Samples, tmp_path: Path) -> None:
+    train(Config(epochs=1, batch_size=20, device="cpu"), samples=samples, out=tmp_path)
+    assert resume(tmp_path, device="cpu:0", samples=samples).device == "cpu:0"
+    assert resume(tmp_path, samples=samples).device == "cpu:0"  # the folder knows where it is now
 
 
 def test_a_run_cannot_end_before_where_it_is(samples: Samples, tmp_path: Path) -> None:
@@ -432,6 +529,42 @@ def test_another_run_is_not_overwritten_unless_told(samples: Samples, tmp_path: 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     train(replace(config, seed=1), samples=samples, out=tmp_path, overwrite=True)
     assert (tmp_path / "params.pkl").read_bytes() != before["params.pkl"]
+
+
+def test_overwriting_a_run_leaves_nothing_of_the_old_one(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor of a file that a kill has left half written; config.json goes first, so that no damaged run is left."""
+    config = Config(epochs=1, batch_size=20, device="cpu")
+    train(config, samples=samples, out=tmp_path)
+    (tmp_path / ".model.pt.0123.tmp").write_bytes(b"PK")
+    removed, unlink = [], Path.unlink
+
+    def unlinked(path: Path, missing_ok: bool = False) -> None:
+        removed.append(path.name)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    with pytest.raises(Stopped):
+        train(config, samples=samples, out=tmp_path, overwrite=True, watch=stopped_at(1))
+    assert removed[0] == "config.json"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "config.json", METRICS]
+
+
+def test_every_line_of_metrics_is_on_the_disk_at_once(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines, fsync = [], os.fsync
+
+    def synced(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.name == METRICS:
+            lines.append(len(path.read_text().splitlines()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    train(Config(epochs=2, batch_size=20, device="cpu"), samples=samples, out=tmp_path)
+    assert lines == [1, 2]
 
 
 def test_metrics_have_neither_gaps_nor_doubles(samples: Samples, tmp_path: Path) -> None:
@@ -477,6 +610,30 @@ def test_a_checkpoint_of_another_rule_is_refused(samples: Samples, tmp_path: Pat
         resume(tmp_path / "adam", samples=samples)
 
 
+@pytest.mark.parametrize(
+    ("saved", "says"),
+    [
+        ({"c": torch.ones(3, dtype=torch.float64)}, r"state.b.c: expected torch.float32 \(3,\), got torch.float64"),
+        ({"c": torch.ones(2)}, r"state.b.c: expected torch.float32 \(3,\), got torch.float32 \(2,\)"),
+        ({"c": 1}, "state.b.c: expected .* got int"),
+        ({"d": torch.ones(3)}, r"state.b of another network or update rule: expected \['c'\], got \['d'\]"),
+        (torch.ones(3), "state.b of another network or update rule: .* got Tensor"),
+    ],
+    ids=["dtype", "shape", "no tensor", "keys", "no dict"],
+)
+def test_a_state_that_does_not_fit_changes_nothing(saved: object, says: str) -> None:
+    own: dict[str, Any] = {"a": torch.zeros(2), "b": {"c": torch.zeros(3)}}
+    with pytest.raises(ValueError, match=says):
+        put_back(own, {"a": torch.ones(2), "b": saved})
+    assert not own["a"].any()
+
+
+def test_a_run_stopped_in_its_first_epoch_has_no_curve_yet(tmp_path: Path) -> None:
+    RunFolder(tmp_path).create(Config(), Checkpoint(3, torch.zeros(3), [], {}), overwrite=False)
+    with pytest.raises(ValueError, match="no evaluation yet"):
+        read_curve(tmp_path)
+
+
 @pytest.mark.parametrize("model", ["conv2d", "numpy"])
 def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(model: str, samples: Samples, tmp_path: Path) -> None:
     config = Config(model=model, optimizer="sgd", lr=1e200, dtype="float64", epochs=2, batch_size=20, device="cpu")
@@ -498,6 +655,18 @@ def test_weights_that_are_no_numbers_are_never_saved(
     assert RunFolder(tmp_path).read_checkpoint().step == 0
 
 
+def full_for(name: str) -> Callable[[int], None]:
+    """An os.fsync that finds the disk full as soon as the file of that name is written."""
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if name in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    return full
+
+
 @pytest.mark.parametrize("name", ["checkpoint.pt", METRICS, "model.pt", "params.pkl"])
 def test_a_full_disk_keeps_the_last_checkpoint(
     name: str, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -506,19 +675,24 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     config = Config(epochs=2, batch_size=20, device="cpu")
     with pytest.raises(Stopped):
         train(config, samples=samples, out=tmp_path, watch=stopped_at(4))
-    whole, fsync = train(config, samples=samples), os.fsync
-
-    def full(descriptor: int) -> None:
-        if name in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        fsync(descriptor)
-
+    whole = train(config, samples=samples)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "fsync", full_for(name))
         with pytest.raises(OSError, match=rf"{name} cannot be written \(No space left.*step \d+ is kept.*then resume"):
             resume(tmp_path, samples=samples)
     assert not list(tmp_path.glob(".*"))
     assert_same(resume(tmp_path, samples=samples), whole)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", METRICS, "config.json"])
+def test_a_run_that_cannot_begin_is_none(
+    name: str, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """config.json comes last: else there would be a run to resume without the checkpoint to go on from."""
+    monkeypatch.setattr(os, "fsync", full_for(name))
+    with pytest.raises(OSError, match=rf"{name} cannot be written \(No space left.*\): no step is lost"):
+        train(Config(epochs=1, batch_size=20, device="cpu"), samples=samples, out=tmp_path)
+    assert not RunFolder(tmp_path).is_run
 
 
 def test_an_error_without_a_number_has_none(samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,13 @@ def test_a_configuration_survives_its_file() -> None:
         Config.from_json("[]")
 
 
+def test_the_default_is_the_books_run_in_float32() -> None:
+    config = Config()
+    assert (config.data, config.network, config.model, config.dtype) == ("mnist", "SimpleConvNet", "conv2d", "float32")
+    assert (config.epochs, config.batch_size, config.sampling, config.seed) == (20, 100, "book", 0)
+    assert (config.optimizer, config.rule_options) == ("adam", {})
+
+
 def test_every_option_says_what_it_is() -> None:
     assert all(option.metadata["help"] for option in fields(Config))
 
@@ -120,9 +127,14 @@ def test_training_goes_on_from_given_weights(tmp_path: Path) -> None:
         np.testing.assert_array_equal(train(again, samples=SAMPLES).params["W2"], network.params["W2"])
 
 
-def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
-    nr.SimpleConvNet((1, 12, 12), output_size=2).save_params(tmp_path / "params.pkl")
-    with pytest.raises(ValueError, match=r"params.pkl is for images \(1, 12, 12\) in 2 classes, the data has images"):
+@pytest.mark.parametrize(("size", "classes"), [(12, 2), (10, 3)])
+def test_weights_of_another_size_are_refused(size: int, classes: int, tmp_path: Path) -> None:
+    nr.SimpleConvNet((1, size, size), output_size=classes).save_params(tmp_path / "params.pkl")
+    with pytest.raises(
+        ValueError,
+        match=rf"params.pkl is for images \(1, {size}, {size}\) in {classes} classes, the data has images "
+        r"\(1, 10, 10\) in 2$",
+    ):
         train(Config(init=str(tmp_path / "params.pkl")), samples=SAMPLES)
 
 
@@ -136,3 +148,19 @@ def test_training_leaves_torch_as_it_was(capfd: pytest.CaptureFixture[str]) -> N
     np.testing.assert_array_equal(np.random.get_state()[1], before[0])  # type: ignore[index]
     assert torch.equal(torch.get_rng_state(), before[1])
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("before", [(False, False), (True, False), (True, True)], ids=["off", "on", "warnings only"])
+def test_deterministic_algorithms_are_for_the_run_only(before: tuple[bool, bool]) -> None:
+    def switches() -> tuple[bool, bool]:
+        return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    found = []
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    try:
+        config = Config(epochs=1, deterministic=True, device="cpu")
+        train(config, samples=SAMPLES, watch=lambda progress: found.append(switches()))
+        assert set(found) == {(True, False)}
+        assert switches() == before
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -7,14 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from test_scripts import SCRIPTS, Run
 from test_scripts import run as run
 
 from numpy_ref import SimpleConvNet, read_params
+from numpy_ref.checks import Array
+from torchport import figures
+from torchport.data import load
 from torchport.training import Config, Samples
 from torchport.training.folder import FILES
 from torchport.training.samples import load_samples
@@ -43,8 +48,15 @@ def test_train_prints_its_epochs_and_keeps_the_run(model: str, mnist_dir: Path, 
     done = run("train", "--model", model, *SMALL, "--data-dir", mnist_dir, "--out", tmp_path / "run")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line.split("  loss")[0] for line in lines[:2]] == ["epoch 1/2", "epoch 2/2"]
-    assert "with the mean of the last epoch's weights" in lines[2]
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[:2] == [
+        f"epoch {found['epoch']}/2  loss {found['loss']:.4f}  "
+        f"accuracy: training {found['train_accuracy']:.4f}, test {found['test_accuracy']:.4f}"
+        for found in metrics
+    ]
+    assert lines[2].endswith(
+        f"with the mean of the last epoch's weights, {metrics[1]['test_accuracy']:.4f} with those of the last step"
+    )
     assert lines[3] == "losses are of the step itself"
     assert lines[4].startswith("cpu: setup")
     assert all(name in lines[4] for name in ("training", "evaluation", "saving"))
@@ -113,6 +125,7 @@ def test_the_books_run_says_which_losses_and_weights_it_tells(mnist_dir: Path, t
         (["--resume"], "--resume goes with --out DIR"),
         (["--resume", "--out", "nowhere"], "nowhere holds no run to resume"),
         (["--resume", "--out", "x", "--lr", "0.1", "--batch-size", "5"], "got --batch-size, --lr"),
+        (["--resume", "--out", "x", "--seed", "1", "--keep", "last", "--epochs", "3"], "got --seed, --keep (--help"),
         (["--precision", "bf16", "--device", "cpu"], "precision bf16 needs a CUDA device, got cpu"),
         (["--out", "/dev/null/run"], "/dev/null/run cannot be written"),
     ],
@@ -174,14 +187,15 @@ def test_ctrl_c_says_how_to_go_on(mnist_dir: Path, tmp_path: Path, run: Run) -> 
     assert f"go on with python scripts/train.py --out {out} --resume" in said
     assert "Traceback" not in said
     epochs = len((out / "metrics.jsonl").read_text().splitlines())
-    again = run("train", "--out", out, "--resume", "--epochs", str(epochs + 2))
+    again = run("train", "--out", out, "--resume", "--epochs", str(epochs + 2), "--device", "cpu:0")
     assert again.returncode == 0
+    assert "\ncpu:0: setup" in again.stdout
     assert [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [
         *range(1, epochs + 3)
     ]
 
 
-def test_evaluate_shows_a_run(mnist_dir: Path, tmp_path: Path, run: Run) -> None:
+def test_evaluate_shows_a_run(mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in ("0", "1"):
         trained = run("train", *SMALL, "--data-dir", mnist_dir, "--out", tmp_path / seed, "--seed", seed)
     assert trained.returncode == 0
@@ -192,14 +206,52 @@ def test_evaluate_shows_a_run(mnist_dir: Path, tmp_path: Path, run: Run) -> None
             assert (done.returncode, done.stderr) == (0, "")
             accuracy = done.stdout.split("accuracy ")[1][:6]
             assert f"test accuracy {accuracy} on all 40" in trained.stdout
+    drawn: dict[str, tuple[Array, ...]] = {}
+    for name in ("confusion_matrix", "mistakes"):
+        monkeypatch.setattr(figures, name, recorded(getattr(figures, name), drawn))
+    pictures = tmp_path / "new" / "pictures"
     done = run(
         *("evaluate", weights, "--data-dir", mnist_dir, "--against", tmp_path / "0"),
-        *("--out", tmp_path / "new" / "pictures", "--dtype", "float64", "--batch-size", "7"),
+        *("--out", pictures, "--dtype", "float64", "--batch-size", "7"),
     )
-    assert "of 40 predictions equal to those of" in done.stdout
+    images, labels = load("mnist", False, mnist_dir)
+    mine, others = (predicted(tmp_path / seed / "params.pkl", images) for seed in ("1", "0"))
+    equal = int((mine == others).sum())
+    assert equal not in (40, int((mine == labels).sum()))
+    assert f"\n{equal} of 40 predictions equal to those of {tmp_path / '0'}\n" in done.stdout
     assert "peak memory of the process:" in done.stdout
     for name in ("confusion.png", "mistakes.png"):
-        assert (tmp_path / "new" / "pictures" / name).read_bytes().startswith(b"\x89PNG")
+        assert (pictures / name).read_bytes().startswith(b"\x89PNG")
+    found = json.loads((pictures / "evaluation.json").read_text())
+    about = {"weights": str(weights), "data": "mnist", "model": "conv2d", "device": "cpu", "dtype": "float64"}
+    assert {name: found[name] for name in about} == about
+    counts = [[int(((labels == t) & (mine == p)).sum()) for p in range(10)] for t in range(10)]
+    wrong = [mistake["index"] for mistake in found["mistakes"]]
+    assert sorted(wrong) == np.flatnonzero(mine != labels).tolist()
+    confidence = [mistake["confidence"] for mistake in found["mistakes"]]
+    for given, expected in zip(
+        (*drawn["confusion_matrix"], *drawn["mistakes"]),
+        (counts, images[wrong], labels[wrong], mine[wrong], confidence),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(given, expected)
+
+
+def recorded(draw: Callable[..., Figure], drawn: dict[str, tuple[Array, ...]]) -> Callable[..., Figure]:
+    """draw, which also keeps under its name what it is given."""
+
+    def recording(*arrays: Array) -> Figure:
+        drawn[draw.__name__] = arrays
+        return draw(*arrays)
+
+    return recording
+
+
+def predicted(params: Path, images: Array) -> Array:
+    """By the reference, in float64."""
+    network = SimpleConvNet((1, 28, 28))
+    network.set_params({name: value.astype(np.float64) for name, value in read_params(params).items()})
+    return np.asarray(network.predict(images / 255).argmax(axis=1))
 
 
 @pytest.mark.parametrize(
