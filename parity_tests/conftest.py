@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,16 @@ DTYPES = [torch.float64, torch.float32]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", action="append", help="where the ports run; default: cpu, and cuda where there is one")
+
+
+def pytest_collection_finish() -> None:
+    """All that is imported by now stays: to look through it again and again would take a twentieth of the time."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Some packages complain of what is not collected at the end."""
+    gc.unfreeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -408,8 +408,8 @@ def test_unfit_weights_are_one_line_and_nothing_is_written(case: str, tmp_path: 
     assert output.read_bytes() == b"old"
 
 
-def test_a_user_sees_one_line_and_status_2(tmp_path: Path) -> None:
-    assert_refused(run_alone("port_params", tmp_path / "missing.pkl", tmp_path / "model.pt"), "missing.pkl")
+def test_a_user_sees_one_line_and_status_2() -> None:
+    assert_refused(run_alone("fuzz_reader", "--out", __file__), "test_scripts.py")
 
 
 def assert_refused(done: Done, says: str) -> None:

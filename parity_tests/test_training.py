@@ -629,7 +629,7 @@ def test_a_state_that_does_not_fit_changes_nothing(saved: object, says: str) -> 
 
 
 def test_a_run_stopped_in_its_first_epoch_has_no_curve_yet(tmp_path: Path) -> None:
-    RunFolder(tmp_path).create(Config(), Checkpoint(3, torch.zeros(3), [], {}), overwrite=False)
+    RunFolder(tmp_path).create(Config(), Checkpoint(3, torch.zeros(3), [], {}, ""), overwrite=False)
     with pytest.raises(ValueError, match="no evaluation yet"):
         read_curve(tmp_path)
 
