@@ -774,7 +774,6 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.parity.independent.gradient_table",
         "torchport.parity.independent.gradient_verdict",
         "torchport.parity.picture.draw",
-        "torchport.parity.picture.size_of",
         "torchport.parity.picture.title_of",
     ),
     "belongs to the planted bugs, which spoil layers and networks of their own": (

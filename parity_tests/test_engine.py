@@ -189,6 +189,9 @@ def test_the_largest_error_of_a_rule_is_kept_wherever_it_stands() -> None:
     ratios = {"conv1": 0.5, "affine1": 0.75, "affine2": 0.25}
     rows = [Row("local", name, "output", "sum", Difference(ratio=ratio)) for name, ratio in ratios.items()]
     assert Report(tuple(rows), "port", "float64", "cpu", 0, 0).largest == {("local", "sum"): 0.75}
+    unknown = Row("local", "relu1", "output", "sum", Difference(ratio=float("nan")))
+    for order in ((unknown, *rows), (*rows, unknown)):
+        assert Report(order, "port", "float64", "cpu", 0, 0).largest == {("local", "sum"): float("inf")}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 
 from numpy_ref.files import replace_file
 from torchport.choices import TF32
-from torchport.parity.picture import draw, size_of, title_of
+from torchport.parity.picture import draw, title_of
 from torchport.parity.report import LOCAL, Report, Row
 
 HEADER = ("quantity", "verdict", "view", "error/limit (ratio)", "error", "limit", "worst at", "expected", "actual")
@@ -150,7 +150,7 @@ def _largest(reports: Sequence[Report]) -> str:
             groups.setdefault((row.view, row.rule, report.dtype, report.device), []).append((row, report))
     rows = []
     for (view, *rest), found in sorted(groups.items(), key=lambda group: (group[0][0] != LOCAL, group[0])):
-        row, report = max(found, key=lambda pair: size_of(pair[0]))
+        row, report = max(found, key=lambda pair: pair[0].size)
         where = escape(f"{report.port}, {row.layer} {row.quantity}") if row.worst.ratio else "all equal"
         rule, *place = map(escape, rest)
         rows.append(_cells(view, rule, _number(row.worst.ratio, ".2g"), *place, where))

@@ -117,17 +117,12 @@ def _summary(reports: Sequence[Report], lines: Lines) -> str:
     marks = [(number, row) for rows in lines.values() for number, row in rows.items()]
     beyond = sum(not row.ok for _, row in marks)
     equal = sum(row.worst.ratio == 0 for _, row in marks)
-    number, worst = max(marks, key=lambda mark: size_of(mark[1]))
+    number, worst = max(marks, key=lambda mark: mark[1].size)
     return (
         f"{len(lines)} quantities of {len(reports)} comparisons: {len(marks)} marks on a logarithmic scale, "
         f"{beyond} beyond the limit, {equal} without any error. The largest error is {worst.worst.ratio:.2g} of its "
         f"limit: {worst.layer} {worst.quantity} of {title_of(reports[number])}. The tables below have every number."
     )
-
-
-def size_of(row: Row) -> float:
-    """Its ratio, to sort by: NaN counts as infinite."""
-    return math.inf if math.isnan(row.worst.ratio) else row.worst.ratio
 
 
 def _ground(scale: Scale, bottom: int) -> str:

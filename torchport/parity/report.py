@@ -53,6 +53,11 @@ class Row:
         return self.worst.ratio <= 1
 
     @property
+    def size(self) -> float:
+        """Its ratio, to sort by: NaN counts as infinite."""
+        return math.inf if math.isnan(self.worst.ratio) else self.worst.ratio
+
+    @property
     def hardly_judged(self) -> bool:
         """Whether the limits are as large as the values in half of the entries: the row says little."""
         return 2 * self.worst.loose > math.prod(self.worst.shape)
@@ -101,7 +106,7 @@ class Report:
         """The largest error/limit by view and rule."""
         found: dict[tuple[str, str], float] = {}
         for row in self.rows:
-            found[row.view, row.rule] = max(found.get((row.view, row.rule), 0.0), row.worst.ratio)
+            found[row.view, row.rule] = max(found.get((row.view, row.rule), 0.0), row.size)
         return found
 
     @property
@@ -109,7 +114,7 @@ class Report:
         """One line: parity, or the first divergence and what it means."""
         row, name = self.first_divergence, f"{self.port} in {self.dtype} on {self.device}"
         if row is None:
-            worst = max(self.rows, key=lambda row: row.worst.ratio)
+            worst = max(self.rows, key=lambda row: row.size)
             return (
                 f"parity: {name}, all {len(self.rows)} rows within their limits, the largest error "
                 f"{worst.worst.ratio:.2g} of its limit ({worst.view} {worst.layer} {worst.quantity}), "
