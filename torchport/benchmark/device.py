@@ -15,13 +15,11 @@ from torchport.parity.setting import Setting
 from torchport.training.config import PRECISIONS
 
 FLOP = 4.33e6  # of a training step, an image: the book's network's products in both directions
-
-
 SQUARE = {"cuda": 4096, "cpu": 1024}  # rows of a product as fast as any
 
 
 class Kernel(NamedTuple):
-    """On the CPU, an operator."""
+    """What one step launches; on the CPU, an operator."""
 
     name: str
     calls: float  # a step

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from torchport.benchmark.contenders import Case, make_learner
 from torchport.benchmark.device import product_speed
@@ -103,6 +102,9 @@ def _only_views_or_allocates(func: Any, args: Any, out: Any) -> bool:
 
 
 def _work(func: Any, args: Any, kwargs: Any, out: Any) -> Work:
+    # Here, since it imports Triton: 70 MiB, in each process whose memory is measured beside this.
+    from torch.utils.flop_counter import flop_registry
+
     packet, specs = func.overloadpacket, func._schema.arguments
     count = flop_registry.get(packet)
     flop = int(count(*args, **kwargs, out_val=out)) if count else 0
