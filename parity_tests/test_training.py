@@ -67,7 +67,7 @@ def make_samples() -> Samples:
 @pytest.fixture(autouse=True)
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Curves, which test_figures looks at, would take most of a small run's time."""
-    monkeypatch.setattr("torchport.training.folder.curves", lambda runs: Figure())
+    monkeypatch.setattr("torchport.training.folder.curves", lambda runs: Figure((1, 1)))
 
 
 @pytest.fixture(scope="module")
