@@ -479,10 +479,18 @@ def test_bad_arguments_are_one_line(
 def allocated(how: str) -> int:
     if how == "torch":
         torch.empty(2**60)
-    raise MemoryError("Unable to allocate 7 EiB") if how == "numpy" else torch.OutOfMemoryError("CUDA out of memory")
+    errors = {
+        "numpy": MemoryError("Unable to allocate 7 EiB"),
+        "python": MemoryError(),
+        "cuda": torch.OutOfMemoryError("CUDA out of memory"),
+    }
+    raise errors[how]
 
 
-@pytest.mark.parametrize(("how", "says"), [("torch", "can't allocate"), ("numpy", "7 EiB"), ("cuda", "CUDA out of")])
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [("torch", "can't allocate"), ("numpy", "7 EiB"), ("python", "(MemoryError)"), ("cuda", "CUDA out of memory")],
+)
 def test_too_little_memory_is_one_line(how: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(partial(allocated, how)) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -46,7 +46,8 @@ def run(main: Callable[[], int]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        print(f"error: not enough memory for these sizes ({str(error).splitlines()[0]})", file=sys.stderr)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f"error: not enough memory for these sizes ({reason})", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
