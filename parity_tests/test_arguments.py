@@ -682,6 +682,7 @@ CALLS: dict[str, Call] = {
 # Called by train, with whose samples, configuration and folder they work.
 PARTS_OF_TRAINING = (
     "torchport.training.folder.RunFolder*",
+    "torchport.training.folder.numbered_folder",
     "torchport.training.learners.TorchLearner*",
     "torchport.training.result.Clock.on",
     "torchport.training.run.Run*",

@@ -10,8 +10,6 @@ Exit status: 0 trained, 1 diverged, 2 bad input, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import itertools
 import shlex
 import sys
 from dataclasses import fields
@@ -52,15 +50,6 @@ def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
     return given, args
 
 
-def make_free_folder() -> Path:
-    """The first of runs/1, runs/2, ... that is not there, made at once: of runs started together each gets its own."""
-    for number in itertools.count(1):
-        with contextlib.suppress(FileExistsError):
-            (path := RUNS / str(number)).mkdir(parents=True)
-            break
-    return path
-
-
 class Screen:
     """A bar of steps on a terminal, and a line per epoch everywhere."""
 
@@ -87,8 +76,13 @@ class Screen:
 
 def main() -> int:
     given, args = parse_arguments()
-    made = make_free_folder() if args.out is None and tp.training.ranks.is_first() else None
-    out = args.out or made
+    if args.out is not None or not tp.training.ranks.is_first():
+        return train_in(args.out, given, args)
+    with tp.training.folder.numbered_folder(RUNS) as out:
+        return train_in(out, given, args)
+
+
+def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace) -> int:
     screen = Screen()
     try:
         if args.resume:
@@ -106,10 +100,6 @@ def main() -> int:
         return cli.INTERRUPTED
     finally:
         screen.close()
-        if made is not None:
-            with contextlib.suppress(OSError):  # not empty, unless the run never began
-                made.rmdir()
-                RUNS.rmdir()
     if tp.training.ranks.is_first():
         print_result(result, out)
     return 0

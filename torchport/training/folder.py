@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -171,6 +172,24 @@ class RunFolder:
             reason = os.strerror(error.errno) if error.errno else str(error)
             says = f"{path} cannot be written ({reason}): {kept}"
             raise OSError(*([error.errno, says] if error.errno else [says])) from error
+
+
+@contextmanager
+def numbered_folder(parent: Path) -> Iterator[Path]:
+    """The first of parent/1, parent/2, ... that is not there, made at once: of several processes each gets its own.
+
+    Where nothing is written into it, it goes again, and so does a parent without other folders. OSError.
+    """
+    for number in itertools.count(1):
+        with suppress(FileExistsError):
+            (path := parent / str(number)).mkdir(parents=True)
+            break
+    try:
+        yield path
+    finally:
+        with suppress(OSError):  # not empty
+            path.rmdir()
+            parent.rmdir()
 
 
 def _line(record: Record) -> str:
