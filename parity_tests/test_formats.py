@@ -216,6 +216,13 @@ def test_what_an_error_offers_can_be_had(suffix: str, tmp_path: Path) -> None:
         read(path, max_bytes=10_000, allow_nonfinite=True)
 
 
+def test_the_limit_is_also_of_what_is_unpacked(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "weights.npz", W1=np.zeros(10_000))
+    with pytest.raises(ParamsError, match="bytes unpacked, over the limit of 10000: read it from Python with a larger"):
+        load_weights(tmp_path / "weights.npz", max_bytes=10_000)
+    assert (tmp_path / "weights.npz").stat().st_size < 10_000
+
+
 def test_what_numpy_compresses_orders_and_swaps_is_read() -> None:
     buffer = io.BytesIO()
     odd: dict[str, Any] = {
