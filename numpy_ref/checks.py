@@ -1,4 +1,4 @@
-"""Argument checks shared by the package: each error names the value received and what was expected."""
+"""What constructors and forward ask of their arguments: each error names the value received and what was expected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def check_int(name: str, value: object, minimum: int) -> int:
-    """Return value as an int of at least minimum. TypeError, ValueError."""
+    """value as an int of at least minimum. TypeError, ValueError."""
     # A tuple of types, since torch 2.6 cannot compile a union of them.
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
@@ -23,20 +23,19 @@ def check_int(name: str, value: object, minimum: int) -> int:
 
 
 def check_number(name: str, value: object, low: float, high: float = float("inf")) -> float:
-    """Return value as a finite float with low <= value <= high. TypeError, ValueError."""
+    """value as a finite float, low <= value <= high. TypeError, ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    number = float(value)
-    if not (np.isfinite(number) and low <= number <= high):
-        limits = f"between {low} and {high}"
-        if high == float("inf"):
-            limits = f"at least {low}" if np.isfinite(number) else "finite"
+    if not np.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    if not low <= value <= high:
+        limits = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
         raise ValueError(f"{name} must be {limits}, got {value}")
-    return number
+    return float(value)
 
 
 def check_array(name: str, value: object, ndim: int | None = None) -> Array:
-    """Return value, a real numeric ndarray (of ndim axes, if given). TypeError, ValueError."""
+    """value, an array of real numbers (of ndim axes, if given). TypeError, ValueError."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
     if value.dtype.kind not in "fiub":
@@ -46,16 +45,8 @@ def check_array(name: str, value: object, ndim: int | None = None) -> Array:
     return value
 
 
-def check_floating(name: str, value: object) -> Array:
-    """Return value, a floating-point ndarray: an update in place would truncate any other. TypeError."""
-    array = check_array(name, value)
-    if array.dtype.kind != "f":
-        raise TypeError(f"{name} must be floating point, got dtype {array.dtype}")
-    return array
-
-
 def check_batch(name: str, value: object, ndim: int | None = None) -> Array:
-    """Return value, an array with at least one sample along its first axis. TypeError, ValueError."""
+    """value, an array of at least one sample along its first axis. TypeError, ValueError."""
     x = check_array(name, value, ndim)
     if x.ndim == 0 or x.size == 0:
         raise ValueError(f"{name} must hold at least one sample, got shape {x.shape}")
@@ -63,11 +54,18 @@ def check_batch(name: str, value: object, ndim: int | None = None) -> Array:
 
 
 def check_shape(name: str, value: object, expected: tuple[int, ...]) -> Array:
-    """Return value, an array of exactly the expected shape: nothing is ever broadcast. ValueError."""
+    """value, an array of exactly the expected shape: nothing is broadcast. TypeError, ValueError."""
     x = check_array(name, value)
     if x.shape != expected:
         raise ValueError(f"{name} must have shape {expected}, got {x.shape}")
     return x
+
+
+def check_mapping(name: str, value: object) -> Mapping[Any, Any]:
+    """value, a dict or another mapping. TypeError."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict or another mapping, got {type(value).__name__}")
+    return value
 
 
 def check_pair(x_name: str, x: object, t_name: str, t: object) -> None:
@@ -77,22 +75,8 @@ def check_pair(x_name: str, x: object, t_name: str, t: object) -> None:
         raise ValueError(f"{x_name} and {t_name} must have one length, got {x_length} and {t_length}")
 
 
-def check_mapping(name: str, value: object) -> Mapping[Any, Any]:
-    """Return value, a dict or another mapping. TypeError."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a dict or another mapping, got {type(value).__name__}")
-    return value
-
-
-def check_attributes(name: str, value: T, attributes: str) -> T:
-    """Return value, an object with all of attributes, of whatever class. TypeError."""
-    if not all(hasattr(value, attribute) for attribute in attributes.split()):
-        raise TypeError(f"{name} must be an object with {attributes}, got {type(value).__name__}")
-    return value
-
-
 def random_stream(rng: np.random.RandomState | None) -> np.random.RandomState:
-    """Return rng, or NumPy's global stream (the one np.random.seed sets) for None. TypeError."""
+    """rng, or for None NumPy's global stream, which np.random.seed sets. TypeError."""
     if rng is None:
         # The module offers the methods of its hidden global RandomState.
         return cast(np.random.RandomState, np.random)
@@ -102,7 +86,10 @@ def random_stream(rng: np.random.RandomState | None) -> np.random.RandomState:
 
 
 def recorded(value: T | None, layer: object) -> T:
-    """What forward kept for backward. RuntimeError before the first forward."""
+    """What forward kept for backward. RuntimeError where there is nothing."""
     if value is None:
-        raise RuntimeError(f"{type(layer).__name__}.backward needs forward first")
+        raise RuntimeError(
+            f"{type(layer).__name__}.backward needs forward first: a network's predict, and its loss of more than 500 "
+            f"samples, keep nothing for it; gradient does, whatever the number"
+        )
     return value

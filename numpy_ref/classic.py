@@ -1,95 +1,171 @@
-"""Layers of the networks that the book describes in section 7.6: LeNet (1998) and AlexNet (2012)."""
+"""LeNet-5 and AlexNet, of which the book tells in section 7.6.
+
+LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998, section II.B; Krizhevsky, Sutskever & Hinton, NIPS 2012.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from numpy_ref.checks import Array, check_array, check_batch, check_int, check_number, check_shape, recorded
-from numpy_ref.pooling import _Pooling2d
+from numpy_ref.checks import Array, check_int, check_number
+from numpy_ref.classic_layers import LocalResponseNormalization, Subsampling, Tanh
+from numpy_ref.layers import Affine, AveragePooling, Convolution, Dropout, Layer, Pooling, Relu, Sigmoid
+from numpy_ref.network import Network, given_or_drawn, inputs_of, numbered_shapes
+from numpy_ref.simple_convnet import check_image, convolution_sizes, pooled_size
+from numpy_ref.util import conv_output_size
+
+LENET_ACTIVATIONS: dict[str, type[Tanh] | type[Sigmoid]] = {"tanh": Tanh, "sigmoid": Sigmoid}
+SUBSAMPLING = ("trainable", "average")
+LENET_FILTERS, LENET_HIDDEN = (6, 16), (120, 84)
+LENET_PAD = 2  # makes the 32 x 32 pixels of the paper of MNIST's 28 x 28
+LENET_RANGE = 2.4  # the paper's, of a weight, times the number of inputs
+
+# filter_num, filter_size, stride, pad; which are followed by a normalisation and which by a pooling.
+ALEXNET_CONVOLUTIONS = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1))
+NORMALISED, POOLED = (1, 2), (1, 2, 5)
+ALEXNET_HIDDEN = 4096
+DROPOUT_RATIO = 0.5
+ONES = ("b2", "b4", "b5", "b6", "b7")  # AlexNet's section 5: so that relus get positive inputs at once
 
 
-class Tanh:
-    """tanh(x), LeNet's activation without its two scale factors."""
+class LeNet5(Network):
+    """conv 6 - subsample - conv 16 - subsample - affine 120 - affine 84 - affine, on square images (N, C, H, W).
 
-    def __init__(self) -> None:
-        self.out: Array | None = None
+    With an activation, "tanh" or "sigmoid", after every layer but the last, and after subsampling where that is
+    "trainable"; else it is "average". The first convolution pads 28 x 28 pixels to the paper's 32 x 32. Otherwise than
+    there, the second one sees all six maps, tanh has no scale factors, and the output is affine, for a softmax.
 
-    def forward(self, x: Array) -> Array:
-        self.out = np.tanh(check_batch("x", x))
-        return self.out
-
-    def backward(self, dout: Array) -> Array:
-        out = recorded(self.out, self)
-        check_shape("dout", dout, out.shape)
-        return np.asarray(dout * (1.0 - out * out))
-
-
-class Subsampling(_Pooling2d):
-    """The sum of each window times a trained coefficient plus a trained bias, one of each per channel: W, b (C,).
-
-    LeNet-5's S2 and S4, before their activation (LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998, section
-    II.B). ValueError for other shapes than (C,), and for x of another number of channels.
+    params are held as they are; without them weights are drawn in order from the paper's uniform distribution within
+    2.4 / inputs, from rng (None for NumPy's global stream), biases are 0, and subsampling starts as the mean.
+    ValueError for sizes that do not fit (lenet5_sizes) and other names.
     """
 
-    def __init__(self, W: Array, b: Array, pool_h: int = 2, pool_w: int = 2, stride: int = 2) -> None:
-        super().__init__(pool_h, pool_w, stride)
-        check_shape("b", check_array("b", b, ndim=1), check_array("W", W, ndim=1).shape)
-        self.W = W
-        self.b = b
-        self.sums: Array | None = None  # (N, C, OH, OW)
-        self.dW: Array | None = None
-        self.db: Array | None = None
+    def __init__(
+        self,
+        input_dim: tuple[int, int, int] = (1, 28, 28),
+        output_size: int = 10,
+        subsampling: str = "trainable",
+        activation: str = "tanh",
+        rng: np.random.RandomState | None = None,
+        params: Mapping[str, Array] | None = None,
+    ) -> None:
+        if activation not in LENET_ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(LENET_ACTIVATIONS)}, got {activation!r}")
+        values = given_or_drawn(params, lenet5_sizes(input_dim, output_size, subsampling), _lenet_weight, rng)
+        squash, layers = LENET_ACTIVATIONS[activation], dict[str, Layer]()
 
-    def forward(self, x: Array) -> Array:
-        if check_batch("x", x, ndim=4).shape[1] != len(self.W):
-            raise ValueError(f"x must be (N, {len(self.W)}, H, W), got shape {x.shape}")
-        self.sums = self._image(self.windows(x, 0).sum(axis=1))
-        return np.asarray(self.sums * self.W[:, np.newaxis, np.newaxis] + self.b[:, np.newaxis, np.newaxis])
+        def add(name: str, make: type[Convolution | Subsampling | Affine], **options: int) -> None:
+            number = 1 + sum(hasattr(layer, "W") for layer in layers.values())
+            layers[name] = make(values[f"W{number}"], values[f"b{number}"], **options)
+            if name != "Affine3":
+                layers[f"{squash.__name__}{number}"] = squash()
 
-    def backward(self, dout: Array) -> Array:
-        sums = recorded(self.sums, self)
-        check_shape("dout", dout, sums.shape)
-        self.dW = np.sum(dout * sums, axis=(0, 2, 3))
-        self.db = dout.sum(axis=(0, 2, 3))
-        share = self.per_window(dout * self.W[:, np.newaxis, np.newaxis])
-        return self.scatter(np.repeat(share[:, np.newaxis], self.pool_h * self.pool_w, axis=1))
+        for number, pad in ((1, LENET_PAD), (2, 0)):
+            add(f"Conv{number}", Convolution, pad=pad)
+            if subsampling == "trainable":
+                add(f"Subsample{number}", Subsampling)
+            else:
+                layers[f"Pool{number}"] = AveragePooling(2, 2)
+        for number in (1, 2, 3):
+            add(f"Affine{number}", Affine)
+        super().__init__(layers)
 
 
-class LocalResponseNormalization:
-    """x / (k + alpha * S)^beta, where S is the sum of x^2 over size neighbouring channels, at the same pixel.
+def lenet5_sizes(
+    input_dim: tuple[int, int, int] = (1, 28, 28), output_size: int = 10, subsampling: str = "trainable"
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of a LeNet5's parameters: W1 b1 ... W5 b5, or with trainable subsampling up to W7 b7.
 
-    AlexNet's, with its constants (Krizhevsky, Sutskever & Hinton, NIPS 2012, section 3.3): k = 2, n = 5, alpha = 1e-4,
-    beta = 0.75. torch's LocalResponseNorm divides alpha by size. x is (N, C, H, W). ValueError for an even size, whose
-    neighbours would not lie around the channel, and for constants of 0 or less.
+    ValueError for an image that the convolutions and poolings do not divide evenly, or another subsampling.
+    """
+    channels, side = check_image(input_dim)
+    check_int("output_size", output_size, 1)
+    if subsampling not in SUBSAMPLING:
+        raise ValueError(f"subsampling must be one of {', '.join(SUBSAMPLING)}, got {subsampling!r}")
+    weights: list[tuple[int, ...]] = []
+    for filters, pad in zip(LENET_FILTERS, (LENET_PAD, 0), strict=True):
+        param = {"filter_num": filters, "filter_size": 5, "pad": pad, "stride": 1}
+        weight, side = convolution_sizes(channels, side, param)
+        side, channels = pooled_size(side), filters
+        weights += [weight, (filters,)] if subsampling == "trainable" else [weight]
+    weights += zip((channels * side**2, *LENET_HIDDEN), (*LENET_HIDDEN, output_size), strict=True)
+    return numbered_shapes(weights)
+
+
+def _lenet_weight(stream: np.random.RandomState, shape: tuple[int, ...]) -> Array:
+    if len(shape) == 1:
+        return np.full(shape, 0.25)  # of a subsampling's four pixels
+    bound = LENET_RANGE / inputs_of(shape)
+    return stream.uniform(-bound, bound, shape)
+
+
+class AlexNet(Network):
+    """Five convolutions with relu, the first two normalised, overlapping max pooling after 1, 2 and 5; three affine.
+
+    On square images (N, C, H, W). 227 pixels, where the paper says 224: its own 55 x 55 maps follow from 227 only. In
+    one stream, not split over two GPUs. Dropout after each hidden layer. width scales the filters and hidden units.
+
+    params are held as they are; without them weights are drawn in order from the paper's normal distribution of
+    standard deviation 0.01, and biases are 0 or, as there, 1. They come from rng (None for NumPy's global stream), and
+    so do the dropout masks. ValueError for sizes that do not fit (alexnet_sizes).
     """
 
-    def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> None:
-        self.size = check_int("size", size, 1)
-        if size % 2 == 0:
-            raise ValueError(f"size must be odd, so that as many neighbours lie on either side, got {size}")
-        for name, value in (("alpha", alpha), ("beta", beta), ("k", k)):
-            if check_number(name, value, 0) == 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
-        self.alpha, self.k = alpha, k
-        self.exponent = beta  # by the name beta a network would take it for a parameter
-        self.x: Array | None = None
-        self.base: Array | None = None  # k + alpha * S
+    def __init__(
+        self,
+        input_dim: tuple[int, int, int] = (3, 227, 227),
+        output_size: int = 1000,
+        width: float = 1.0,
+        weight_init_std: float = 0.01,
+        rng: np.random.RandomState | None = None,
+        params: Mapping[str, Array] | None = None,
+    ) -> None:
+        shapes, std = alexnet_sizes(input_dim, output_size, width), check_number("weight_init_std", weight_init_std, 0)
+        values = given_or_drawn(params, shapes, lambda stream, shape: std * stream.randn(*shape), rng, ONES)
+        layers: dict[str, Layer] = {}
+        for number, (_, _, stride, pad) in enumerate(ALEXNET_CONVOLUTIONS, 1):
+            layers[f"Conv{number}"] = Convolution(values[f"W{number}"], values[f"b{number}"], stride, pad)
+            layers[f"Relu{number}"] = Relu()
+            if number in NORMALISED:
+                layers[f"Norm{number}"] = LocalResponseNormalization()
+            if number in POOLED:
+                layers[f"Pool{number}"] = Pooling(pool_h=3, pool_w=3, stride=2)
+        for number in (6, 7):
+            layers[f"Affine{number - 5}"] = Affine(values[f"W{number}"], values[f"b{number}"])
+            layers[f"Relu{number}"] = Relu()
+            layers[f"Dropout{number - 5}"] = Dropout(DROPOUT_RATIO, rng)
+        layers["Affine3"] = Affine(values["W8"], values["b8"])
+        super().__init__(layers)
 
-    def forward(self, x: Array) -> Array:
-        self.x = check_batch("x", x, ndim=4)
-        self.base = self.k + self.alpha * self.neighbours(x * x)
-        return np.asarray(x * self.base**-self.exponent)
 
-    def backward(self, dout: Array) -> Array:
-        x, base = recorded(self.x, self), recorded(self.base, self)
-        check_shape("dout", dout, x.shape)
-        scaled = dout * base**-self.exponent
-        # Each channel is in the sums of its neighbours, which are as far from it as it from them.
-        through_sums = self.neighbours(scaled * x / base)
-        return np.asarray(scaled - 2 * self.alpha * self.exponent * x * through_sums)
+def alexnet_sizes(
+    input_dim: tuple[int, int, int] = (3, 227, 227), output_size: int = 1000, width: float = 1.0
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of W1 b1 ... W8 b8 of an AlexNet with width times as many filters and hidden units.
 
-    def neighbours(self, x: Array) -> Array:
-        """Sums over size channels around each, of those that there are: x (N, C, H, W) and as large a result."""
-        reach = self.size // 2
-        padded = np.pad(x, ((0, 0), (reach, reach), (0, 0), (0, 0)))
-        return np.asarray(sum(padded[:, start : start + x.shape[1]] for start in range(self.size)))
+    ValueError where a stride would leave image rows unseen: images of 67 + 32 k pixels a side fit.
+    """
+    channels, side = check_image(input_dim)
+    check_int("output_size", output_size, 1)
+    weights: list[tuple[int, ...]] = []
+    for number, (filters, size, stride, pad) in enumerate(ALEXNET_CONVOLUTIONS, 1):
+        param = {"filter_num": scaled(filters, width), "filter_size": size, "pad": pad, "stride": stride}
+        weight, side = convolution_sizes(channels, side, param)
+        weights.append(weight)
+        channels = weight[0]
+        if number in POOLED:
+            if (side - 3) % 2:
+                raise ValueError(
+                    f"an image of {input_dim[1]} pixels does not fit: sizes are 67 + 32 k, such as the paper's 227"
+                )
+            side = conv_output_size(side, 3, 2, 0)
+    hidden = scaled(ALEXNET_HIDDEN, width)
+    return numbered_shapes([*weights, (channels * side**2, hidden), (hidden, hidden), (hidden, output_size)])
+
+
+def scaled(count: int, width: float) -> int:
+    """width times count, at least 1. ValueError, TypeError for a width that is not above 0."""
+    if check_number("width", width, 0) == 0:
+        raise ValueError(f"width must be above 0, got {width}")
+    return max(1, round(width * count))

@@ -17,8 +17,7 @@ def numerical_gradient(f: Callable[[Array], float | np.floating], x: Array) -> A
     x is moved in place, one entry at a time, so that f may also see it through a layer that holds it; every entry is
     put back, also when f raises. TypeError for integers, which cannot be moved by h.
     """
-    check_array("x", x)
-    if x.dtype.kind != "f":
+    if check_array("x", x).dtype.kind != "f":
         raise TypeError(f"x must be floating point to be moved by {STEP}, got dtype {x.dtype}")
     grad = np.zeros_like(x)
     for index in np.ndindex(x.shape):
@@ -32,3 +31,14 @@ def numerical_gradient(f: Callable[[Array], float | np.floating], x: Array) -> A
             x[index] = kept
         grad[index] = (above - below) / (2 * STEP)
     return grad
+
+
+# The book has a version for one axis, which its scripts import too.
+_numerical_gradient_1d = numerical_gradient
+
+
+def numerical_gradient_2d(f: Callable[[Array], float | np.floating], X: Array) -> Array:
+    """numerical_gradient in each row of X (N, D), of which f gets one at a time; of X itself where it is (D,)."""
+    if X.ndim == 1:
+        return numerical_gradient(f, X)
+    return np.array([numerical_gradient(f, x) for x in X])

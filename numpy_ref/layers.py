@@ -7,7 +7,7 @@ float64 of it in convolution and pooling. Only the loss, a single number, is alw
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,10 +21,24 @@ from numpy_ref.checks import (
     random_stream,
     recorded,
 )
-from numpy_ref.functions import class_labels, cross_entropy_of_labels, sigmoid, softmax
-from numpy_ref.im2col import col2im, conv_output_size, im2col
-from numpy_ref.pooling import AveragePooling as AveragePooling
-from numpy_ref.pooling import Pooling as Pooling
+
+# A star import of the book's layers brings its functions and im2col along.
+from numpy_ref.functions import (
+    class_labels,
+    cross_entropy_error as cross_entropy_error,
+    cross_entropy_of_labels,
+    identity_function as identity_function,
+    mean_squared_error as mean_squared_error,
+    relu as relu,
+    relu_grad as relu_grad,
+    sigmoid as sigmoid,
+    sigmoid_grad as sigmoid_grad,
+    softmax as softmax,
+    softmax_loss as softmax_loss,
+    step_function as step_function,
+    sum_squared_error as sum_squared_error,
+)
+from numpy_ref.util import col2im as col2im, conv_output_size, im2col as im2col, pad_image
 
 
 class Layer(Protocol):
@@ -35,42 +49,76 @@ class Layer(Protocol):
     def backward(self, dout: Array) -> Array: ...
 
 
+def forget(layer: object) -> None:
+    """Drop what forward kept for backward: what the layer's class lists as KEPT."""
+    for name in getattr(layer, "KEPT", ()):
+        setattr(layer, name, None)
+
+
+class MulLayer:
+    """x y, of numbers or arrays (section 5.4)."""
+
+    KEPT = ("x", "y")
+
+    def __init__(self) -> None:
+        self.x: Any = None
+        self.y: Any = None
+
+    def forward(self, x: Any, y: Any) -> Any:
+        self.x, self.y = x, y
+        return x * y
+
+    def backward(self, dout: Any) -> tuple[Any, Any]:
+        return dout * recorded(self.y, self), dout * recorded(self.x, self)
+
+
+class AddLayer:
+    """x + y, of numbers or arrays (section 5.4)."""
+
+    def forward(self, x: Any, y: Any) -> Any:
+        return x + y
+
+    def backward(self, dout: Any) -> tuple[Any, Any]:
+        return dout, dout
+
+
 class Relu:
     """max(0, x), with no gradient where x <= 0. The original's backward writes into its argument; this one does not."""
+
+    KEPT = ("mask",)
 
     def __init__(self) -> None:
         self.mask: Array | None = None  # True where x <= 0
 
     def forward(self, x: Array) -> Array:
-        check_batch("x", x)
-        self.mask = x <= 0
+        self.mask = check_batch("x", x) <= 0
         return np.where(self.mask, x.dtype.type(0), x)
 
     def backward(self, dout: Array) -> Array:
-        mask = recorded(self.mask, self)
-        check_shape("dout", dout, mask.shape)
-        return np.where(mask, dout.dtype.type(0), dout)
+        return np.where(recorded(self.mask, self), dout.dtype.type(0), dout)
 
 
 class Sigmoid:
     """1 / (1 + exp(-x))."""
 
+    KEPT = ("out",)
+
     def __init__(self) -> None:
         self.out: Array | None = None
 
     def forward(self, x: Array) -> Array:
-        check_batch("x", x)
-        self.out = sigmoid(x)
+        self.out = sigmoid(check_batch("x", x))
         return self.out
 
     def backward(self, dout: Array) -> Array:
         out = recorded(self.out, self)
-        check_shape("dout", dout, out.shape)
         return np.asarray(dout * (1.0 - out) * out)
 
 
 class Flatten:
     """(N, C, H, W) to (N, C*H*W), in C, H, W order. Affine does this by itself; here it can be a layer of its own."""
+
+    KEPT = ("x_shape",)
 
     def __init__(self) -> None:
         self.x_shape: tuple[int, ...] | None = None
@@ -80,9 +128,7 @@ class Flatten:
         return x.reshape(len(x), -1)
 
     def backward(self, dout: Array) -> Array:
-        shape = recorded(self.x_shape, self)
-        check_shape("dout", dout, (shape[0], int(np.prod(shape[1:]))))
-        return dout.reshape(shape)
+        return dout.reshape(recorded(self.x_shape, self))
 
 
 class Affine:
@@ -91,28 +137,27 @@ class Affine:
     b is (H,) or a plain number. ValueError for other shapes.
     """
 
+    KEPT = ("x", "x_shape")
+
     def __init__(self, W: Array, b: Array | float) -> None:
         self.W = _check_weight(W, ndim=2)
         self.b = _check_bias(b, W.shape[1])
         self.x: Array | None = None  # (N, D)
-        self.x_shape: tuple[int, ...] = ()
+        self.x_shape: tuple[int, ...] | None = None
         self.dW: Array | None = None
         self.db: Array | None = None
 
     def forward(self, x: Array) -> Array:
-        self.x_shape = check_batch("x", x).shape
-        flat = x.reshape(len(x), -1)
+        flat = check_batch("x", x).reshape(len(x), -1)
         if flat.shape[1] != self.W.shape[0]:
             raise ValueError(f"x of shape {x.shape} has {flat.shape[1]} features, W {self.W.shape} takes {len(self.W)}")
-        self.x = flat
+        self.x, self.x_shape = flat, x.shape
         return np.asarray(flat @ self.W + self.b)
 
     def backward(self, dout: Array) -> Array:
-        x = recorded(self.x, self)
-        check_shape("dout", dout, (len(x), self.W.shape[1]))
-        self.dW = x.T @ dout
+        self.dW = recorded(self.x, self).T @ dout
         self.db = np.sum(dout, axis=0)
-        return np.asarray((dout @ self.W.T).reshape(self.x_shape))
+        return np.asarray((dout @ self.W.T).reshape(recorded(self.x_shape, self)))
 
 
 class SoftmaxWithLoss:
@@ -122,9 +167,11 @@ class SoftmaxWithLoss:
     by dout, which the original ignores.
     """
 
+    KEPT = ("y", "t", "labels")
+
     def __init__(self) -> None:
         self.loss: np.floating | None = None
-        self.y: Array | None = None
+        self.y: Array | None = None  # (N, C)
         self.t: Array | None = None  # as given
         self.labels: Array | None = None  # (N,), what t says
 
@@ -137,11 +184,9 @@ class SoftmaxWithLoss:
         return self.loss
 
     def backward(self, dout: float = 1) -> Array:
-        y, labels = recorded(self.y, self), recorded(self.labels, self)
-        n = len(y)
-        dx = y.copy()
-        dx[np.arange(n), labels] -= 1
-        return np.asarray(dx * dout / n)
+        dx = recorded(self.y, self).copy()
+        dx[np.arange(len(dx)), recorded(self.labels, self)] -= 1
+        return np.asarray(dx * dout / len(dx))
 
 
 class Dropout:
@@ -150,22 +195,21 @@ class Dropout:
     Training does not rescale, unlike torch's Dropout. The mask is drawn from rng, None for NumPy's global stream.
     """
 
+    KEPT = ("mask",)
+
     def __init__(self, dropout_ratio: float = 0.5, rng: np.random.RandomState | None = None) -> None:
         self.dropout_ratio = check_number("dropout_ratio", dropout_ratio, 0, 1)
         self.rng = random_stream(rng)
         self.mask: Array | None = None
 
     def forward(self, x: Array, train_flg: bool = True) -> Array:
-        check_batch("x", x)
         if not train_flg:
-            return np.asarray(x * (1.0 - self.dropout_ratio))
-        self.mask = self.rng.rand(*x.shape) > self.dropout_ratio
+            return np.asarray(check_batch("x", x) * (1.0 - self.dropout_ratio))
+        self.mask = self.rng.rand(*check_batch("x", x).shape) > self.dropout_ratio
         return np.asarray(x * self.mask)
 
     def backward(self, dout: Array) -> Array:
-        mask = recorded(self.mask, self)
-        check_shape("dout", dout, mask.shape)
-        return np.asarray(dout * mask)
+        return np.asarray(dout * recorded(self.mask, self))
 
 
 class BatchNormalization:
@@ -177,6 +221,7 @@ class BatchNormalization:
     """
 
     EPS = 10e-7  # as the book writes it: 1e-6
+    KEPT = ("x_shape", "xn", "std")
 
     def __init__(
         self,
@@ -194,41 +239,37 @@ class BatchNormalization:
         self.momentum = check_number("momentum", momentum, 0, 1)
         self.running_mean = running_mean
         self.running_var = running_var
-        self.x_shape: tuple[int, ...] = ()
+        self.x_shape: tuple[int, ...] | None = None
         self.xn: Array | None = None  # (N, D), normalised
         self.std: Array | None = None  # (D,)
         self.dgamma: Array | None = None
         self.dbeta: Array | None = None
 
     def forward(self, x: Array, train_flg: bool = True) -> Array:
-        self.x_shape = check_batch("x", x).shape
-        flat = x.reshape(len(x), -1)  # (N, D)
+        flat = check_batch("x", x).reshape(len(x), -1)  # (N, D)
         self._check_features(flat.shape[1])
         if self.running_mean is None or self.running_var is None:
-            self.running_mean = np.zeros(flat.shape[1], dtype=flat.dtype)
-            self.running_var = np.zeros(flat.shape[1], dtype=flat.dtype)
+            self.running_mean, self.running_var = np.zeros((2, flat.shape[1]), dtype=flat.dtype)
         if not train_flg:
             xn = (flat - self.running_mean) / np.sqrt(self.running_var + self.EPS)
-            return np.asarray(self.gamma * xn + self.beta).reshape(self.x_shape)
-        mean = flat.mean(axis=0)
+            return np.asarray(self.gamma * xn + self.beta).reshape(x.shape)
+        self.x_shape, mean = x.shape, flat.mean(axis=0)
         centred = flat - mean
         var = np.mean(centred**2, axis=0)
         self.std = np.sqrt(var + self.EPS)
         self.xn = centred / self.std
         self.running_mean = self.momentum * self.running_mean + (1 - self.momentum) * mean
         self.running_var = self.momentum * self.running_var + (1 - self.momentum) * var
-        return np.asarray(self.gamma * self.xn + self.beta).reshape(self.x_shape)
+        return np.asarray(self.gamma * self.xn + self.beta).reshape(x.shape)
 
     def backward(self, dout: Array) -> Array:
-        xn, std = recorded(self.xn, self), recorded(self.std, self)
-        check_shape("dout", dout, self.x_shape)
+        xn, std, x_shape = recorded(self.xn, self), recorded(self.std, self), recorded(self.x_shape, self)
         flat = dout.reshape(xn.shape)
-        n = len(flat)
         self.dbeta = flat.sum(axis=0)
         self.dgamma = np.sum(xn * flat, axis=0)
         # The mean and the variance move with x: project dout off the constant and off xn itself.
-        dx = self.gamma / std * (flat - self.dbeta / n - xn * (self.dgamma / n))
-        return np.asarray(dx).reshape(self.x_shape)
+        dx = self.gamma / std * (flat - self.dbeta / len(flat) - xn * (self.dgamma / len(flat)))
+        return np.asarray(dx).reshape(x_shape)
 
     def _check_features(self, features: int) -> None:
         for name in ("gamma", "beta", "running_mean", "running_var"):
@@ -244,13 +285,16 @@ class Convolution:
     does not divide is floored, as torch does.
     """
 
+    KEPT = ("x", "col", "col_W")
+
     def __init__(self, W: Array, b: Array | float, stride: int = 1, pad: int = 0) -> None:
         self.W = _check_weight(W, ndim=4)
         self.b = _check_bias(b, W.shape[0])
         self.stride = check_int("stride", stride, 1)
         self.pad = check_int("pad", pad, 0)
-        self.x_shape: tuple[int, int, int, int] | None = None
+        self.x: Array | None = None  # (N, C, H, W)
         self.col: Array | None = None  # (N*OH*OW, C*FH*FW)
+        self.col_W: Array | None = None  # (C*FH*FW, FN)
         self.dW: Array | None = None
         self.db: Array | None = None
 
@@ -261,25 +305,101 @@ class Convolution:
             raise ValueError(f"x of shape {x.shape} has {c} channels, W {self.W.shape} takes {channels}")
         out_h = conv_output_size(h, fh, self.stride, self.pad)
         out_w = conv_output_size(w, fw, self.stride, self.pad)
-        self.x_shape = (n, c, h, w)
         # In the dtype of the products now, while there is one number a pixel, and not one a filter's pixel.
-        self.col = im2col(x.astype(np.result_type(x, self.W), copy=False), fh, fw, self.stride, self.pad)
-        out = self.col @ self.W.reshape(fn, -1).T  # (N*OH*OW, FN)
+        col = im2col(x.astype(np.result_type(x, self.W), copy=False), fh, fw, self.stride, self.pad)
+        self.x, self.col, self.col_W = x, col, self.W.reshape(fn, -1).T
+        out = col @ self.col_W  # (N*OH*OW, FN)
         # In place where the dtype allows it: a second array of this size costs more than the addition.
         fits = np.result_type(out, self.b) == out.dtype
         out = np.add(out, self.b, out=out if fits else None)
         return np.asarray(out.reshape(n, out_h, out_w, fn).transpose(0, 3, 1, 2))
 
     def backward(self, dout: Array) -> Array:
-        x_shape, col = recorded(self.x_shape, self), recorded(self.col, self)
+        x, col, col_W = recorded(self.x, self), recorded(self.col, self), recorded(self.col_W, self)
         fn, _, fh, fw = self.W.shape
-        out_h = conv_output_size(x_shape[2], fh, self.stride, self.pad)
-        out_w = conv_output_size(x_shape[3], fw, self.stride, self.pad)
-        check_shape("dout", dout, (x_shape[0], fn, out_h, out_w))
         rows = dout.transpose(0, 2, 3, 1).reshape(-1, fn)  # (N*OH*OW, FN)
         self.db = np.sum(rows, axis=0)
         self.dW = (rows.T @ col).reshape(self.W.shape)
-        return col2im(rows @ self.W.reshape(fn, -1), x_shape, fh, fw, self.stride, self.pad)
+        return col2im(rows @ col_W.T, x.shape, fh, fw, self.stride, self.pad)
+
+
+class WindowLayer:
+    """The windows that pooling layers share: (N, C, H, W) to (N, C, OH, OW), each channel by itself."""
+
+    KEPT: tuple[str, ...] = ("x",)
+
+    def __init__(self, pool_h: int, pool_w: int, stride: int = 2, pad: int = 0) -> None:
+        self.pool_h = check_int("pool_h", pool_h, 1)
+        self.pool_w = check_int("pool_w", pool_w, 1)
+        self.stride = check_int("stride", stride, 1)
+        self.pad = check_int("pad", pad, 0)
+        if pad >= min(pool_h, pool_w):
+            raise ValueError(
+                f"pad must be smaller than the window {pool_h}x{pool_w}, got {pad}: a window would be empty"
+            )
+        self.x: Array | None = None  # (N, C, H, W)
+
+    def windows(self, x: Array, padding_value: float) -> Array:
+        """One window a row, (N*OH*OW*C, PH*PW)."""
+        self.x = check_batch("x", x, ndim=4)
+        padded = pad_image(x, self.pad, padding_value) if self.pad else x
+        return im2col(padded, self.pool_h, self.pool_w, self.stride).reshape(-1, self.pool_h * self.pool_w)
+
+    def image(self, per_window: Array) -> Array:
+        """One value a window, (N*OH*OW*C,), as (N, C, OH, OW)."""
+        n, c, h, w = recorded(self.x, self).shape
+        out_h = conv_output_size(h, self.pool_h, self.stride, self.pad)
+        out_w = conv_output_size(w, self.pool_w, self.stride, self.pad)
+        return per_window.reshape(n, out_h, out_w, c).transpose(0, 3, 1, 2)
+
+    def per_window(self, dout: Array) -> Array:
+        """dout (N, C, OH, OW) in the order of the windows, (N*OH*OW*C,)."""
+        return dout.transpose(0, 2, 3, 1).reshape(-1)
+
+    def scatter(self, dwindows: Array) -> Array:
+        """Add the windows' gradients (N*OH*OW*C, PH*PW) into the image; what falls on padding is dropped."""
+        shape = recorded(self.x, self).shape
+        rows = dwindows.reshape(-1, shape[1] * self.pool_h * self.pool_w)
+        return col2im(rows, shape, self.pool_h, self.pool_w, self.stride, self.pad)
+
+
+class Pooling(WindowLayer):
+    """Max pooling; the gradient goes to the first maximum of a window in row order.
+
+    Padding never wins the maximum (the original pads with zeros, and forgets pad in its output size). ValueError for a
+    pad as large as the window.
+    """
+
+    KEPT = ("x", "arg_max")
+
+    def __init__(self, pool_h: int, pool_w: int, stride: int = 2, pad: int = 0) -> None:
+        super().__init__(pool_h, pool_w, stride, pad)
+        self.arg_max: Array | None = None  # (N*OH*OW*C,), index inside the window
+
+    def forward(self, x: Array) -> Array:
+        check_batch("x", x, ndim=4)
+        lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        windows = self.windows(x, lowest)
+        self.arg_max = windows.argmax(axis=1)
+        # Where the maxima are is known by now, and NumPy's max over so short an axis is slow.
+        return self.image(windows[np.arange(len(windows)), self.arg_max])
+
+    def backward(self, dout: Array) -> Array:
+        arg_max = recorded(self.arg_max, self)
+        dwindows = np.zeros((len(arg_max), self.pool_h * self.pool_w), dtype=dout.dtype)
+        dwindows[np.arange(len(arg_max)), arg_max] = self.per_window(dout)
+        return self.scatter(dwindows)
+
+
+class AveragePooling(WindowLayer):
+    """Mean of each window; padding counts as zeros, as in torch's AvgPool2d. The book names it and leaves it out."""
+
+    def forward(self, x: Array) -> Array:
+        return self.image(self.windows(x, 0).mean(axis=1))
+
+    def backward(self, dout: Array) -> Array:
+        area = self.pool_h * self.pool_w
+        return self.scatter(np.repeat(self.per_window(dout / area)[:, np.newaxis], area, axis=1))
 
 
 def _check_weight(W: Array, ndim: int) -> Array:

@@ -17,8 +17,7 @@ from numpy_ref.files import read_file, replace_file
 from numpy_ref.opcodes import MAX_NAME
 from numpy_ref.pickled_arrays import MAX_AXES, describe
 from numpy_ref.pickles import interpret
-from numpy_ref.refusals import ParamsError as ParamsError
-from numpy_ref.refusals import foreign_file
+from numpy_ref.refusals import ParamsError as ParamsError, foreign_file
 
 MAX_BYTES = 2**30  # of the file: 300 times the book's
 PIECE = 2**16  # values that are looked at at a time

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_attributes, check_int, check_mapping, check_pair, random_stream
-from numpy_ref.networks import Network
-from numpy_ref.optimizers import OPTIMIZERS, Optimizer
-
-logger = logging.getLogger(__name__)
+from numpy_ref.checks import Array, check_int, check_pair, random_stream
+from numpy_ref.network import Network
+from numpy_ref.optimizer import OPTIMIZERS, Optimizer
 
 
 class Trainer:
     """Train network on batches drawn with replacement, and record the loss of every step and two accuracies an epoch.
 
-    Each logged loss is that of the batch after its update; accuracies are taken after the first step of each epoch, on
-    the first evaluate_sample_num_per_epoch samples of either set (None: on all). An epoch is a whole number of steps,
-    rounded up: the original tests a float iter_per_epoch with %, so that it misses evaluations where the batch size
-    does not divide the data. With verbose, progress goes to the logger "numpy_ref.trainer" at level INFO:
-    logging.basicConfig(level=logging.INFO) shows it. network is a Network or anything with its params, gradient, loss
-    and accuracy. ValueError, TypeError for empty or unequal data sets, sizes below 1 and unknown optimizers.
+    Each recorded loss is that of the batch after its update; accuracies are taken after the first step of each epoch,
+    on the first evaluate_sample_num_per_epoch samples of either set (None: on all). An epoch is a whole number of
+    steps, rounded up: the original tests a float iter_per_epoch with %, so that it misses evaluations where the batch
+    size does not divide the data. With verbose, each loss, each epoch and the final accuracy are printed, as the book's
+    does. network is a Network or anything with its params, gradient, loss and accuracy. ValueError for empty or
+    unequal data sets, sizes below 1 and unknown optimizers; TypeError.
     """
 
     def __init__(
@@ -44,7 +41,7 @@ class Trainer:
         check_pair("x_test", x_test, "t_test", t_test)
         if evaluate_sample_num_per_epoch is not None:
             check_int("evaluate_sample_num_per_epoch", evaluate_sample_num_per_epoch, 1)
-        self.network = check_attributes("network", network, "params gradient loss accuracy")
+        self.network = network
         self.x_train, self.t_train = x_train, t_train
         self.x_test, self.t_test = x_test, t_test
         self.epochs = check_int("epochs", epochs, 1)
@@ -68,7 +65,8 @@ class Trainer:
         for _ in range(self.max_iter):
             self.train_step()
         self.final_test_acc = self.network.accuracy(self.x_test, self.t_test)
-        self._log("final test accuracy %.4f", self.final_test_acc)
+        self._print("=============== Final Test Accuracy ===============")
+        self._print(f"test acc:{self.final_test_acc}")
 
     def train_step(self) -> None:
         """One batch, one update, and the epoch's two accuracies where an epoch begins."""
@@ -76,7 +74,7 @@ class Trainer:
         x, t = self.x_train[batch], self.t_train[batch]
         self.optimizer.update(self.network.params, self.network.gradient(x, t))
         self.train_loss_list.append(float(self.network.loss(x, t)))
-        self._log("step %d: train loss %.6f", self.current_iter + 1, self.train_loss_list[-1])
+        self._print(f"train loss:{self.train_loss_list[-1]}")
         if self.current_iter % self.iter_per_epoch == 0:
             self._evaluate()
         self.current_iter += 1
@@ -84,19 +82,18 @@ class Trainer:
     def _evaluate(self) -> None:
         self.current_epoch += 1
         n = self.evaluate_sample_num_per_epoch
-        self.train_acc_list.append(self.network.accuracy(self.x_train[:n], self.t_train[:n]))
-        self.test_acc_list.append(self.network.accuracy(self.x_test[:n], self.t_test[:n]))
-        accuracies = self.train_acc_list[-1], self.test_acc_list[-1]
-        self._log("epoch %d: train accuracy %.4f, test accuracy %.4f", self.current_epoch, *accuracies)
+        train_acc = self.network.accuracy(self.x_train[:n], self.t_train[:n])
+        test_acc = self.network.accuracy(self.x_test[:n], self.t_test[:n])
+        self.train_acc_list.append(train_acc)
+        self.test_acc_list.append(test_acc)
+        self._print(f"=== epoch:{self.current_epoch}, train acc:{train_acc}, test acc:{test_acc} ===")
 
-    def _log(self, message: str, *values: float) -> None:
+    def _print(self, line: str) -> None:
         if self.verbose:
-            logger.info(message, *values)
+            print(line)
 
 
 def _make_optimizer(name: str, options: Mapping[str, float]) -> Optimizer:
-    if not isinstance(name, str):
-        raise TypeError(f"optimizer must be a name, one of {', '.join(OPTIMIZERS)}, got {type(name).__name__}")
-    if name.lower() not in OPTIMIZERS:
+    if not isinstance(name, str) or name.lower() not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
-    return OPTIMIZERS[name.lower()](**check_mapping("optimizer_param", options))
+    return OPTIMIZERS[name.lower()](**options)

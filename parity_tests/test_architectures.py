@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import numpy_ref as nr
-from numpy_ref.alexnet import ONES, alexnet_sizes
 from numpy_ref.checks import Array
-from numpy_ref.deep import DEFAULT_CONV_PARAMS
+from numpy_ref.classic import ONES, alexnet_sizes
+from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
 from torchport.architectures import recognise
 from torchport.networks import CONVOLUTIONS, from_reference
 from torchport.parity import Setting, check_parity
@@ -93,9 +93,9 @@ STARTS: dict[str, tuple[Callable[[np.random.RandomState], nr.Network], Callable[
     "DeepConvNet": (lambda rng: nr.DeepConvNet(rng=rng), lambda inputs: np.sqrt(2.0 / inputs)),
     "TwoLayerNet": (lambda rng: nr.TwoLayerNet(784, 50, 10, rng=rng), lambda _: 0.01),
     "MultiLayerNet": (lambda rng: nr.MultiLayerNet(8, [7, 6], 5, rng=rng), lambda n: np.sqrt(2.0 / n)),
-    "xavier": (lambda rng: nr.MultiLayerNet(8, [7], 5, "sigmoid", "Xavier", rng), lambda n: np.sqrt(1.0 / n)),
+    "xavier": (lambda rng: nr.MultiLayerNet(8, [7], 5, "sigmoid", "Xavier", rng=rng), lambda n: np.sqrt(1.0 / n)),
     "ThreeLayerNet": (lambda rng: nr.ThreeLayerNet(8, (7, 6), 5, rng), lambda n: np.sqrt(1.0 / n)),
-    "a number": (lambda rng: nr.MultiLayerNet(8, [7], 5, "relu", 0.5, rng), lambda _: 0.5),
+    "a number": (lambda rng: nr.MultiLayerNet(8, [7], 5, "relu", 0.5, rng=rng), lambda _: 0.5),
 }
 
 

@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
+from numpy_ref.im2col import pad_image
 from torch import Tensor, nn
 
 import numpy_ref as nr
 import torchport
 from numpy_ref import alexnet, checks, deep, functions, lenet, networks, npz, optimizers, params, pickled_arrays
 from numpy_ref.checks import Array
-from numpy_ref.im2col import pad_image
 from numpy_ref.layers import Layer
 from torchport import (
     architectures,
@@ -49,6 +49,7 @@ from torchport.parity import (
     bounds,
     cases,
     check_optimizer,
+    compare as compare_arrays,
     differences,
     independent,
     page,
@@ -56,7 +57,6 @@ from torchport.parity import (
     setting,
     trace,
 )
-from torchport.parity import compare as compare_arrays
 from torchport.parity.bounds import Near
 from torchport.parity.compare import check_layer, check_loss, check_parity, check_predictions
 from torchport.training.pooled import Gathered, PoolFirst, conv_pool_relu, pools_at_once

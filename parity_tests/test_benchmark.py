@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_scripts import SCRIPTS, Run, assert_refused
-from test_scripts import run as run
+from test_scripts import SCRIPTS, Run, assert_refused, run as run
 
 import numpy_ref as nr
 from numpy_ref.checks import Array

@@ -12,8 +12,9 @@ import pytest
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from numpy_ref.im2col import im2col_by_window
 from numpy_ref.layers import Layer
+from numpy_ref.optimizer import OPTIMIZERS
+from numpy_ref.util import im2col_by_window
 
 GOLDEN: dict[str, Array] = dict(np.load(Path(__file__).parent / "golden" / "book.npz"))
 
@@ -151,7 +152,7 @@ def check_numerical_gradient(g: Case) -> None:
 
 def check_optimizer(g: Case) -> None:
     name = g.prefix.split("/")[1]
-    optimizer = nr.optimizers.OPTIMIZERS[name](lr=float(g["lr"]))
+    optimizer = OPTIMIZERS[name](lr=float(g["lr"]))
     params = {"W": g["W0"].copy(), "b": g["b0"].copy()}
     for step in range(len(g["gW"])):
         optimizer.update(params, {"W": g["gW"][step], "b": g["gb"][step]})

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_scripts import Run, assert_refused
-from test_scripts import run as run
+from test_scripts import Run, assert_refused, run as run
 from test_training import make_samples, stopped_at
 
 from torchport import cli

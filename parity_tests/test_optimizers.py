@@ -11,7 +11,7 @@ import torch
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from numpy_ref.optimizers import OPTIMIZERS
+from numpy_ref.optimizer import OPTIMIZERS
 from torchport import SimpleConvNet, make_optimizer, softmax_with_loss, to_params
 from torchport.optimizers import FLUSHED_EVERY, MOMENTS, NEGLIGIBLE, RULES, BookAdam, torch_options
 from torchport.parity import Setting, check_optimizer

@@ -22,7 +22,7 @@ from torch import nn
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from numpy_ref.deep import DEFAULT_CONV_PARAMS
+from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
 from torchport import UnfoldConv2d, load_network, onnx_files
 from torchport.architectures import recognise
 from torchport.formats import FORMATS, load_weights

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from test_scripts import SCRIPTS, Run
-from test_scripts import run as run
+from test_scripts import SCRIPTS, Run, run as run
 
 from numpy_ref import SimpleConvNet, read_params
 from numpy_ref.checks import Array

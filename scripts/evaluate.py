@@ -19,7 +19,7 @@ import numpy as np
 import torchport as tp
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
-from numpy_ref.networks import Network
+from numpy_ref.network import Network
 from torchport import cli
 from torchport.choices import DTYPES
 from torchport.data import DATA_SETS, load

@@ -181,7 +181,7 @@ def layers(args: argparse.Namespace) -> Figure:
     subject = subject_of(args)
     images, labels = load(args.data, False, args.data_dir, progress=True)
     image = sample(images, args.sample)
-    outputs = tp.subjects.outputs(subject.network, image[np.newaxis])
+    outputs = subject.network.outputs(image[np.newaxis])
     maps = {name: value[0] for name, value in tp.subjects.maps_of(outputs, args.layers).items()}
     probabilities = softmax(list(outputs.values())[-1])[0]
     title = f"{subject.name}, on {args.data} test image {args.sample}"

@@ -5,30 +5,30 @@ from typing import TYPE_CHECKING
 from torchport.on_demand import on_demand
 
 if TYPE_CHECKING:
-    from torchport import architectures as architectures
-    from torchport import benchmark as benchmark
-    from torchport import evaluation as evaluation
-    from torchport import formats as formats
-    from torchport import parity as parity
-    from torchport import porting as porting
-    from torchport import subjects as subjects
-    from torchport import training as training
-    from torchport import weights as weights
-    from torchport.columns import col2im as col2im
-    from torchport.columns import im2col as im2col
+    from torchport import (
+        architectures as architectures,
+        benchmark as benchmark,
+        evaluation as evaluation,
+        formats as formats,
+        parity as parity,
+        porting as porting,
+        subjects as subjects,
+        training as training,
+        weights as weights,
+    )
+    from torchport.columns import col2im as col2im, im2col as im2col
     from torchport.data import load_mnist as load_mnist
     from torchport.formats import load_network as load_network
-    from torchport.layers import BatchNormalization as BatchNormalization
-    from torchport.layers import Dropout as Dropout
-    from torchport.layers import Subsampling as Subsampling
-    from torchport.layers import UnfoldConv2d as UnfoldConv2d
-    from torchport.loss import SoftmaxWithLoss as SoftmaxWithLoss
-    from torchport.loss import softmax_with_loss as softmax_with_loss
+    from torchport.layers import (
+        BatchNormalization as BatchNormalization,
+        Dropout as Dropout,
+        Subsampling as Subsampling,
+        UnfoldConv2d as UnfoldConv2d,
+    )
+    from torchport.loss import SoftmaxWithLoss as SoftmaxWithLoss, softmax_with_loss as softmax_with_loss
     from torchport.networks import SimpleConvNet as SimpleConvNet
-    from torchport.optimizers import BookAdam as BookAdam
-    from torchport.optimizers import make_optimizer as make_optimizer
-    from torchport.weights import to_params as to_params
-    from torchport.weights import to_state_dict as to_state_dict
+    from torchport.optimizers import BookAdam as BookAdam, make_optimizer as make_optimizer
+    from torchport.weights import to_params as to_params, to_state_dict as to_state_dict
 else:  # which would let type checkers believe in any name
     __getattr__, __dir__ = on_demand(
         __name__,

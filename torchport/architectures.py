@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 import numpy_ref as nr
-from numpy_ref import alexnet, lenet
+from numpy_ref import classic
 from numpy_ref.checks import Array, check_int, check_mapping
-from numpy_ref.deep import DEFAULT_CONV_PARAMS, deep_convnet_sizes
-from numpy_ref.dense import ACTIVATIONS as DENSE_ACTIVATIONS
-from numpy_ref.networks import Network, check_same_layout
+from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS, deep_convnet_sizes
+from numpy_ref.multi_layer_net_extend import ACTIVATIONS as DENSE_ACTIVATIONS
+from numpy_ref.network import Network, check_same_layout
 from torchport.choices import ACTIVATIONS
 from torchport.networks import SimpleConvNet
 from torchport.twins import from_reference
@@ -47,7 +47,7 @@ DENSE = ("TwoLayerNet", "MultiLayerNet")  # with two weights, and with another n
 
 # What may follow the layers, where it is not relu alone.
 ACTIVATIONS_OF: dict[str, Collection[str]] = {
-    **dict.fromkeys(("LeNet5", AVERAGING), lenet.ACTIVATIONS),
+    **dict.fromkeys(("LeNet5", AVERAGING), classic.LENET_ACTIVATIONS),
     **dict.fromkeys(DENSE, DENSE_ACTIVATIONS),
 }
 
@@ -78,9 +78,8 @@ class Architecture:
 
     def reference(self, params: Mapping[str, Array]) -> Network:
         """The NumPy network with copies of params. ValueError where they are not of this architecture."""
-        network = NETWORKS[self.name](**self.arguments, rng=np.random.RandomState(0))
-        network.set_params(params)
-        return network
+        copies = {name: np.array(value) for name, value in params.items()}
+        return NETWORKS[self.name](**self.arguments, params=copies)
 
     def port(
         self, params: Mapping[str, Array], conv: str = "conv2d", device: torch.device | str | None = None
@@ -198,13 +197,13 @@ def _lenet5(params: Mapping[str, Array], activation: str | None) -> Architecture
     trainable = params["W2"].ndim == 1
     rows = params["W5" if trainable else "W3"].shape[0]
     # Back through two poolings and convolutions, of which the first has a pad.
-    side = 2 * (2 * math.isqrt(rows // lenet.FILTERS[1]) + 4) + 4 - 2 * lenet.PAD
+    side = 2 * (2 * math.isqrt(rows // classic.LENET_FILTERS[1]) + 4) + 4 - 2 * classic.LENET_PAD
     sizes: dict[str, Any] = {
         "input_dim": (params["W1"].shape[1], side, side),
         "output_size": params["b7" if trainable else "b5"].size,
         "subsampling": "trainable" if trainable else "average",
     }
-    check_same_layout(params, lenet.lenet5_sizes(**sizes))
+    check_same_layout(params, classic.lenet5_sizes(**sizes))
     note = "" if activation else f"tanh is taken, it may be sigmoid: {NO_TRACE}"
     return Architecture("LeNet5", {**sizes, "activation": activation or "tanh"}, note)
 
@@ -217,16 +216,16 @@ def _alexnet(params: Mapping[str, Array]) -> Architecture:
         "output_size": params["b8"].size,
         "width": _alexnets_width(params),
     }
-    check_same_layout(params, alexnet.alexnet_sizes(**sizes))
+    check_same_layout(params, classic.alexnet_sizes(**sizes))
     return Architecture("AlexNet", sizes, "the paper's strides and pads are taken: they leave no trace")
 
 
 def _alexnets_width(params: Mapping[str, Array]) -> float:
     """Of the widths at which each layer has as many filters or units as these, the plainest; any, where none has."""
-    counts = [*(row[0] for row in alexnet.CONVOLUTIONS), alexnet.HIDDEN]
+    counts = [*(row[0] for row in classic.ALEXNET_CONVOLUTIONS), classic.ALEXNET_HIDDEN]
     found = [params[f"b{number}"].size for number in range(1, len(counts) + 1)]
-    plain = found[-1] / alexnet.HIDDEN
-    if [alexnet.scaled(count, plain) for count in counts] == found:
+    plain = found[-1] / classic.ALEXNET_HIDDEN
+    if [classic.scaled(count, plain) for count in counts] == found:
         return plain
     low = max((n - 0.5) / count if n > 1 else 0 for n, count in zip(found, counts, strict=True))  # 1 at the least
     high = min((n + 0.5) / count for n, count in zip(found, counts, strict=True))

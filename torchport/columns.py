@@ -1,4 +1,4 @@
-"""im2col and col2im on tensors, with the rows and columns of numpy_ref.im2col."""
+"""im2col and col2im on tensors, with the rows and columns of numpy_ref.util."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from numpy_ref.im2col import conv_output_size
+from numpy_ref.util import conv_output_size
 from torchport.checks import check_floating, check_tensor
 
 Size2d = int | tuple[int, int]

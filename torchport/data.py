@@ -10,8 +10,7 @@ import numpy as np
 
 from numpy_ref.checks import Array
 from torchport.drawn import drawn
-from torchport.folders import DATA_VARIABLE as DATA_VARIABLE
-from torchport.folders import default_data_dir as default_data_dir
+from torchport.folders import DATA_VARIABLE as DATA_VARIABLE, default_data_dir as default_data_dir
 from torchport.images import pixels
 
 DATA_SETS = ("mnist", "drawn")

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from numpy_ref.checks import Array, check_batch, check_int
 from numpy_ref.functions import class_labels, softmax
-from numpy_ref.networks import Network
+from numpy_ref.network import Network
 from torchport.architectures import Architecture, recognise
 from torchport.images import check_images, pixels
 from torchport.networks import CONVOLUTIONS

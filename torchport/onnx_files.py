@@ -14,7 +14,7 @@ from torch import nn
 
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
-from numpy_ref.networks import Network
+from numpy_ref.network import Network
 from torchport.parity.compare import check_predictions
 from torchport.weights import DTYPES
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from numpy_ref.checks import check_number
-from numpy_ref.optimizers import EPS
+from numpy_ref.optimizer import EPS
 
 # Every FLUSHED_EVERY steps, moments below NEGLIGIBLE are set to 0. At the book's 0.9 a step none becomes subnormal in
 # between, nor does its product with a learning rate of 1e-5 or more. float16 is computed in float32, at full speed.

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from numpy_ref.checks import Array, check_mapping
 from numpy_ref.layers import Layer
-from numpy_ref.networks import Network, check_same_layout
-from numpy_ref.networks import layer_statistics as layer_statistics
+from numpy_ref.network import Network, check_same_layout, layer_statistics as layer_statistics
 from torchport.weights import MODULE_ATTRIBUTES, in_torch_terms, shared_dtype, to_array, to_torch_layout
 
 # The parameters of the book's networks: convolutions first, perhaps each with a trained subsampling, then Affine.

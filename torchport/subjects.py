@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 import numpy_ref as nr
-from numpy_ref.checks import Array, check_batch, check_int
+from numpy_ref.checks import Array, check_int
 from numpy_ref.layers import Layer
-from numpy_ref.networks import Network
+from numpy_ref.network import Network
 from torchport.architectures import NETWORKS, Architecture, recognise
 from torchport.figures import Box
 from torchport.formats import load_weights
@@ -87,22 +87,12 @@ def convolution(network: Network, name: str | None = None) -> tuple[str, nr.Conv
     return name, found[name]
 
 
-def outputs(network: Network, x: Array) -> dict[str, Array]:
-    """What each layer makes of the batch x in prediction, in order, by its name in lower case."""
-    found = {}
-    check_batch("x", x)
-    for name, layer in network.layers.items():
-        x = Network({name: layer}).predict(x)  # which tells dropout that nobody trains
-        found[name.lower()] = x
-    return found
-
-
 def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
     """The outputs (N, FN, OH, OW) of those layers, without names of all up to the first pooling.
 
     ValueError for other layers, which lists those that are.
     """
-    maps = {name: value for name, value in found.items() if value.ndim == 4}
+    maps = {name.lower(): value for name, value in found.items() if value.ndim == 4}
     if not maps:
         raise ValueError(f"the network has no layers with images as outputs, only {_listed(found)}")
     unknown = [name for name in names if name.lower() not in maps]
@@ -118,12 +108,12 @@ def boxes(subject: Subject) -> list[Box]:
     """The input, each layer and the softmax, with shapes and numbers of parameters."""
     shape = subject.architecture.input_shape
     network = subject.network
-    found = outputs(network, np.zeros((1, *shape)))
+    found = network.outputs(np.zeros((1, *shape)))
     sizes = dict.fromkeys(network.layers, 0)
     for name, (owner, _) in network.owners.items():
         sizes[owner] += network.params[name].size
     layers = [
-        Box(name.lower(), describe(layer), found[name.lower()].shape[1:], sizes[name], type(layer).__name__)
+        Box(name.lower(), describe(layer), found[name].shape[1:], sizes[name], type(layer).__name__)
         for name, layer in network.layers.items()
     ]
     return [Box("input", "", shape, 0), *layers, Box("softmax", "probabilities", layers[-1].shape, 0)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 from numpy_ref.layers import Layer
-from numpy_ref.networks import Network
+from numpy_ref.network import Network
 from torchport.checks import check_device
 from torchport.layers import BatchNormalization, Dropout, Subsampling, UnfoldConv2d
 from torchport.states import layer_parameters, layer_statistics

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from numpy_ref.checks import Array, check_mapping
-from numpy_ref.networks import check_same_layout, simple_convnet_sizes
+from numpy_ref.network import check_same_layout
+from numpy_ref.simple_convnet import simple_convnet_sizes
 
 # SimpleConvNet's parameters: the book's name and the key in a state_dict.
 STATE_DICT_KEYS = {

@@ -4,5 +4,4 @@ instructions takes pickles apart, corpus has valid ones, mutations spoils them, 
 many, campaign watches the workers and counts.
 """
 
-from numpy_ref.fuzzing.campaign import Campaign as Campaign
-from numpy_ref.fuzzing.campaign import run_campaign as run_campaign
+from numpy_ref.fuzzing.campaign import Campaign as Campaign, run_campaign as run_campaign

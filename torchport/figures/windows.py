@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numpy_ref.checks import Array, check_array, check_int
-from numpy_ref.im2col import conv_output_size, im2col, im2col_by_window, pad_image
+from numpy_ref.util import conv_output_size, im2col, im2col_by_window, pad_image
 from torchport.figures.style import COLOURS, INK, SIGNED, bar, label, new_figure, picture, symmetric
 
 if TYPE_CHECKING:

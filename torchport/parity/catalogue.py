@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 from numpy_ref.checks import Array, recorded
-from numpy_ref.optimizers import EPS
+from numpy_ref.optimizer import EPS
 from torchport.columns import im2col
 from torchport.layers import BatchNormalization, Dropout, Subsampling
 from torchport.loss import softmax_with_loss

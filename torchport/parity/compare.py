@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from numpy_ref.checks import Array, check_array, check_batch, check_shape
 from numpy_ref.functions import class_labels
 from numpy_ref.layers import BatchNormalization, Layer, SoftmaxWithLoss
-from numpy_ref.networks import Network
+from numpy_ref.network import Network
 from torchport.choices import IEEE
 from torchport.loss import softmax_with_loss
 from torchport.parity.bounds import EXACT, EXP, NORMALISE, SUM, Near, loss_limits, rule_of, running_limits

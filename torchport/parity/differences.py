@@ -18,7 +18,7 @@ from numpy_ref.checks import Array, check_batch, recorded
 from numpy_ref.functions import LOG_OFFSET, class_labels, softmax
 from numpy_ref.gradient import STEP
 from numpy_ref.layers import BatchNormalization, Dropout, Pooling, Relu
-from numpy_ref.networks import Network
+from numpy_ref.network import Network
 from torchport.parity.bounds import EXP_ULPS, Near, loss_limits, rule_of
 from torchport.parity.setting import Setting
 

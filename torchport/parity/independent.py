@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from numpy_ref.checks import Array, check_array, check_shape
-from numpy_ref.networks import Network, check_same_layout
+from numpy_ref.network import Network, check_same_layout
 from torchport.loss import softmax_with_loss
 from torchport.networks import SimpleConvNet
 from torchport.parity.compare import compare

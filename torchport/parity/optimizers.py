@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from numpy_ref.checks import Array
-from numpy_ref.optimizers import Optimizer
+from numpy_ref.optimizer import Optimizer
 from torchport.parity.bounds import SUM
 from torchport.parity.compare import compare
 from torchport.parity.report import LOCAL, Row

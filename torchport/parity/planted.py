@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from numpy_ref.deep import DEFAULT_CONV_PARAMS
+from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
 from torchport.networks import SimpleConvNet, from_reference
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.parity.compare import check_layer, check_parity

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from numpy_ref.checks import check_int, check_number
-from numpy_ref.optimizers import OPTIMIZERS
+from numpy_ref.optimizer import OPTIMIZERS
 from torchport.choices import BFLOAT16, CONVOLUTIONS, DTYPES, IEEE, TF32
 from torchport.data import DATA_SETS
 

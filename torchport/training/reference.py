@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from numpy_ref.checks import Array
-from numpy_ref.optimizers import OPTIMIZERS
+from numpy_ref.optimizer import OPTIMIZERS
 from torchport.architectures import recognise
 from torchport.images import pixels
 from torchport.states import state_dict_keys

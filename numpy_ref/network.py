@@ -1,39 +1,18 @@
-"""Networks of named layers, and the book's SimpleConvNet (Deep Learning from Scratch, section 7.5)."""
+"""Networks of named layers: the interface that the book's networks share (Deep Learning from Scratch, chapter 5)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from numpy_ref.checks import (
-    Array,
-    check_array,
-    check_attributes,
-    check_batch,
-    check_floating,
-    check_int,
-    check_mapping,
-    check_number,
-    check_pair,
-    random_stream,
-)
+from numpy_ref.checks import Array, check_array, check_batch, check_int, check_mapping, check_pair, random_stream
 from numpy_ref.functions import class_labels
 from numpy_ref.gradient import numerical_gradient
-from numpy_ref.im2col import conv_output_size
-from numpy_ref.layers import (
-    Affine,
-    BatchNormalization,
-    Convolution,
-    Dropout,
-    Layer,
-    Pooling,
-    Relu,
-    SoftmaxWithLoss,
-)
+from numpy_ref.layers import BatchNormalization, Dropout, Layer, SoftmaxWithLoss, forget
 from numpy_ref.params import read_params, write_params
 
 # Attributes of a layer that are trained, in the order in which the book names them.
@@ -42,11 +21,18 @@ PARAMETERS = ("W", "b", "gamma", "beta")
 # What a BatchNormalization keeps besides, and predicts with.
 STATISTICS = ("running_mean", "running_var")
 
-# Samples that predict takes at a time: the im2col matrix of a whole test set would take gigabytes.
-PREDICT_CHUNK = 100
+# Samples that go through the layers at a time: the im2col matrix of a whole test set would take gigabytes.
+CHUNK = 100
 
-# Read-only, since every network made without conv_param shares it.
-DEFAULT_CONV_PARAM: Mapping[str, int] = MappingProxyType({"filter_num": 30, "filter_size": 5, "pad": 0, "stride": 1})
+# Up to so many samples loss keeps what backward needs, as the original does with any number.
+KEPT_SAMPLES = 500
+
+
+class Layers(dict[str, Layer]):
+    """Layers in order, by name or by position: the book's SimpleConvNet has a dict of them, its DeepConvNet a list."""
+
+    def __getitem__(self, key: str | int) -> Any:
+        return super().__getitem__(list(self)[key] if isinstance(key, int) else key)
 
 
 class Network:
@@ -60,9 +46,8 @@ class Network:
     def __init__(self, layers: Mapping[str, Layer], last_layer: SoftmaxWithLoss | None = None) -> None:
         if not check_mapping("layers", layers):
             raise ValueError("a network needs at least one layer, got none")
-        self.layers = {name: check_attributes(f"layer {name}", layers[name], "forward backward") for name in layers}
-        last_layer = SoftmaxWithLoss() if last_layer is None else last_layer
-        self.last_layer = check_attributes("last_layer", last_layer, "forward backward")
+        self.layers = Layers(layers)
+        self.last_layer = SoftmaxWithLoss() if last_layer is None else last_layer
         self.owners = _number_parameters(self.layers)
         self.params: dict[str, Array] = {
             name: check_array(f"{name} of {layer}", getattr(self.layers[layer], attribute))
@@ -70,19 +55,37 @@ class Network:
         }
 
     def predict(self, x: Array, train_flg: bool = False) -> Array:
-        """Outputs before the softmax, (N, C) for x (N, ...). ValueError for N = 0.
+        """Outputs before the softmax, (N, C) for x (N, ...); layers keep nothing of it, unless train_flg. ValueError.
 
-        PREDICT_CHUNK samples at a time, unless train_flg: the original takes 7.6 GB for 10,000 images.
+        CHUNK samples at a time, unless train_flg: the original takes 7.6 GB for 10,000 images.
         """
         check_batch("x", x)
         if train_flg:
             return self._forward(x, train_flg)
-        chunks = [self._forward(x[i : i + PREDICT_CHUNK], False) for i in range(0, len(x), PREDICT_CHUNK)]
-        return np.concatenate(chunks)
+        return np.concatenate([self._passing(chunk, False) for chunk in _chunks(x)])
+
+    def outputs(self, x: Array) -> dict[str, Array]:
+        """What each layer makes of the batch x in prediction, by its name, in order; layers keep nothing of it."""
+        found: dict[str, Array] = {}
+        for name, layer in self.layers.items():
+            found[name] = x = _apply(copy.copy(layer), x, False)
+        return found
 
     def loss(self, x: Array, t: Array, train_flg: bool = False) -> np.floating:
-        """Mean loss of the batch x against t, labels (N,) or one-hot (N, C)."""
-        return self.last_layer.forward(self._forward(x, train_flg), t)
+        """Mean loss of the batch x against t, labels (N,) or one-hot (N, C).
+
+        Of more than KEPT_SAMPLES in chunks, of which nothing is kept: backward needs a smaller batch, or gradient. Not
+        where BatchNormalization trains, which needs all samples at once.
+        """
+        check_pair("x", x, "t", t := np.asarray(t))
+        whole = train_flg and any(isinstance(layer, BatchNormalization) for layer in self.layers.values())
+        if whole or len(x) <= KEPT_SAMPLES:
+            return self._batch_loss(x, t, train_flg)
+        for layer in (*self.layers.values(), self.last_layer):
+            forget(layer)
+        last = copy.copy(self.last_layer)
+        chunks = zip(_chunks(x), _chunks(t), strict=True)
+        return np.float64(sum(last.forward(self._passing(xs, train_flg), ts) * len(xs) for xs, ts in chunks) / len(x))
 
     def accuracy(self, x: Array, t: Array, batch_size: int = 100) -> float:
         """Share of x that predict gets right, 0 to 1, over every sample: the original drops a last partial batch.
@@ -99,7 +102,7 @@ class Network:
 
     def gradient(self, x: Array, t: Array) -> dict[str, Array]:
         """Gradient of the loss in every parameter, by backpropagation; the names of params."""
-        self.loss(x, t, train_flg=True)
+        self._batch_loss(x, t, train_flg=True)
         dout = self.last_layer.backward()
         for layer in reversed(self.layers.values()):
             dout = layer.backward(dout)
@@ -126,11 +129,10 @@ class Network:
         """
         found, statistics = read_params(file_name), self.statistics
         check_same_layout(found, {name: value.shape for name, value in {**self.params, **statistics}.items()})
-        kept = {name: check_floating(f"statistic {name}", found[name]) for name in statistics}
         self.set_params({name: found[name] for name in self.params})
         for number, layer in enumerate(self._normalising, 1):
             for attribute in STATISTICS:
-                setattr(layer, attribute, np.array(kept[f"{attribute}{number}"]))
+                setattr(layer, attribute, found[f"{attribute}{number}"])
 
     @property
     def statistics(self) -> dict[str, Array]:
@@ -144,17 +146,32 @@ class Network:
 
     def set_params(self, params: Mapping[str, Array]) -> None:
         """Take over copies of params, float arrays of this network's names and shapes. ValueError, TypeError."""
-        for name, value in check_mapping("params", params).items():
-            check_floating(f"parameter {name}", value)
-        check_same_layout(params, {name: value.shape for name, value in self.params.items()})
+        check_params(params, {name: value.shape for name, value in self.params.items()})
         for name, (layer, attribute) in self.owners.items():
             self.params[name] = np.array(params[name])
             setattr(self.layers[layer], attribute, self.params[name])
 
+    def _batch_loss(self, x: Array, t: Array, train_flg: bool) -> np.floating:
+        return self.last_layer.forward(self._forward(x, train_flg), t)
+
     def _forward(self, x: Array, train_flg: bool) -> Array:
         for layer in self.layers.values():
-            x = layer.forward(x, train_flg) if isinstance(layer, Dropout | BatchNormalization) else layer.forward(x)
+            x = _apply(layer, x, train_flg)
         return x
+
+    def _passing(self, x: Array, train_flg: bool) -> Array:
+        """_forward through copies of the layers, which keep what they keep for themselves."""
+        for layer in self.layers.values():
+            x = _apply(copy.copy(layer), x, train_flg)
+        return x
+
+
+def _apply(layer: Layer, x: Array, train_flg: bool) -> Array:
+    return layer.forward(x, train_flg) if isinstance(layer, Dropout | BatchNormalization) else layer.forward(x)
+
+
+def _chunks(x: Array) -> Iterator[Array]:
+    return (x[start : start + CHUNK] for start in range(0, len(x), CHUNK))
 
 
 def _number_parameters(layers: Mapping[str, Layer]) -> dict[str, tuple[str, str]]:
@@ -183,7 +200,6 @@ def layer_statistics(layer: Layer) -> dict[str, Array]:
 
 def check_same_layout(params: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Names and shapes of params are the expected ones, all of them. ValueError that lists what differs."""
-    check_mapping("params", params)
     missing, extra = sorted(expected.keys() - params.keys()), sorted(params.keys() - expected.keys())
     if missing or extra:
         raise ValueError(f"parameters do not fit: missing {missing}, unexpected {extra}")
@@ -196,64 +212,12 @@ def check_same_layout(params: Mapping[str, Any], expected: Mapping[str, tuple[in
         raise ValueError(f"parameters of another architecture: {'; '.join(wrong)}")
 
 
-def simple_convnet_sizes(
-    input_dim: tuple[int, int, int], conv_param: Mapping[str, int], hidden_size: int, output_size: int
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of W1 b1 W2 b2 W3 b3 of a SimpleConvNet: convolution, 2x2 pooling, two Affine layers.
-
-    ValueError that names the sizes where the image is not square, where the stride would leave image rows unseen, or
-    where the convolution's output is odd, so that pooling would. The original crashes later, or drops them silently.
-    """
-    channels, image_size = check_image(input_dim)
-    weight, conv_out = convolution_sizes(channels, image_size, conv_param)
-    check_int("hidden_size", hidden_size, 1)
-    check_int("output_size", output_size, 1)
-    return {
-        "W1": weight,
-        "b1": weight[:1],
-        "W2": (weight[0] * pooled_size(conv_out) ** 2, hidden_size),
-        "b2": (hidden_size,),
-        "W3": (hidden_size, output_size),
-        "b3": (output_size,),
-    }
-
-
-def check_image(input_dim: tuple[int, int, int]) -> tuple[int, int]:
-    """Channels, and the pixels of a side, of square images (C, H, W). ValueError, TypeError for anything else."""
-    if len(input_dim) != 3:
-        raise ValueError(f"input_dim must be (channels, height, width), got {tuple(input_dim)}")
-    channels, height, width = (check_int("input_dim", size, 1) for size in input_dim)
-    if height != width:
-        raise ValueError(f"input_dim must be a square image, got {height}x{width}")
-    return channels, height
-
-
-def convolution_sizes(
-    channels: int, image_size: int, conv_param: Mapping[str, int]
-) -> tuple[tuple[int, int, int, int], int]:
-    """Shape of the W (FN, C, FH, FW) that conv_param describes, and the pixels of a side of the convolution's output.
-
-    ValueError for other keys than DEFAULT_CONV_PARAM's, and where the stride would leave image rows unseen.
-    """
-    expected = sorted(DEFAULT_CONV_PARAM)
-    if set(check_mapping("conv_param", conv_param)) != set(expected):
-        raise ValueError(f"conv_param must have the keys {expected}, got {sorted(conv_param)}")
-    filter_num = check_int("filter_num", conv_param["filter_num"], 1)
-    filter_size, pad, stride = (conv_param[key] for key in ("filter_size", "pad", "stride"))
-    conv_out = conv_output_size(image_size, filter_size, stride, pad)
-    unseen = (image_size + 2 * pad - filter_size) % stride
-    if unseen:
-        raise ValueError(
-            f"filter_size {filter_size} with stride {stride} and pad {pad} leaves {unseen} image rows unseen"
-        )
-    return (filter_num, channels, filter_size, filter_size), conv_out
-
-
-def pooled_size(conv_out: int) -> int:
-    """Half of a convolution's output, for 2x2 pooling. ValueError for an odd one, whose last row would be unseen."""
-    if conv_out % 2:
-        raise ValueError(f"the convolution's output must be even for 2x2 pooling, got {conv_out}x{conv_out}")
-    return conv_out // 2
+def check_params(params: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """params are float arrays of these names and shapes. TypeError, ValueError."""
+    for name, value in check_mapping("params", params).items():
+        if check_array(f"parameter {name}", value).dtype.kind != "f":
+            raise TypeError(f"parameter {name} must be floating point, got dtype {value.dtype}")
+    check_same_layout(params, shapes)
 
 
 def numbered_shapes(weights: Sequence[tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -264,43 +228,27 @@ def numbered_shapes(weights: Sequence[tuple[int, ...]]) -> dict[str, tuple[int, 
     return shapes
 
 
-def normal_weights(
-    shapes: Mapping[str, tuple[int, ...]], std: float, stream: np.random.RandomState, ones: Sequence[str] = ()
-) -> dict[str, Array]:
-    """W1, W2 and so on, drawn in order from a normal distribution; biases of 0, of 1 those in ones."""
+def inputs_of(shape: tuple[int, ...]) -> int:
+    """Numbers that go into one output of a weight: (FN, C, FH, FW) or (D, H)."""
+    return int(np.prod(shape[1:])) if len(shape) == 4 else shape[0]
+
+
+def given_or_drawn(
+    params: Mapping[str, Array] | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    draw: Callable[[np.random.RandomState, tuple[int, ...]], Array],
+    rng: np.random.RandomState | None,
+    ones: Sequence[str] = (),
+) -> Mapping[str, Array]:
+    """params themselves, if they have these shapes; for None W1, W2 and so on by draw, in this order.
+
+    Biases and the like are 0, those in ones 1. ValueError, TypeError for params of others.
+    """
+    stream = random_stream(rng)
+    if params is not None:
+        check_params(params, shapes)
+        return params
     return {
-        name: std * stream.randn(*shape) if name.startswith("W") else np.full(shape, float(name in ones))
+        name: draw(stream, shape) if name.startswith("W") else np.full(shape, float(name in ones))
         for name, shape in shapes.items()
     }
-
-
-class SimpleConvNet(Network):
-    """conv - relu - pool - affine - relu - affine - softmax, on square images (N, C, H, W).
-
-    W1, W2, W3 are drawn in that order from a normal distribution of standard deviation weight_init_std, from rng (None
-    for NumPy's global stream); biases are 0. ValueError for sizes that do not fit together (simple_convnet_sizes).
-    """
-
-    def __init__(
-        self,
-        input_dim: tuple[int, int, int] = (1, 28, 28),
-        conv_param: Mapping[str, int] | None = None,
-        hidden_size: int = 100,
-        output_size: int = 10,
-        weight_init_std: float = 0.01,
-        rng: np.random.RandomState | None = None,
-    ) -> None:
-        conv_param = DEFAULT_CONV_PARAM if conv_param is None else conv_param
-        shapes = simple_convnet_sizes(input_dim, conv_param, hidden_size, output_size)
-        std = check_number("weight_init_std", weight_init_std, 0)
-        values = normal_weights(shapes, std, random_stream(rng))
-        super().__init__(
-            {
-                "Conv1": Convolution(values["W1"], values["b1"], conv_param["stride"], conv_param["pad"]),
-                "Relu1": Relu(),
-                "Pool1": Pooling(pool_h=2, pool_w=2, stride=2),
-                "Affine1": Affine(values["W2"], values["b2"]),
-                "Relu2": Relu(),
-                "Affine2": Affine(values["W3"], values["b3"]),
-            }
-        )

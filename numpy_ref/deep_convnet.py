@@ -7,9 +7,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_int, random_stream
+from numpy_ref.checks import Array, check_int
 from numpy_ref.layers import Affine, Convolution, Dropout, Layer, Pooling, Relu
-from numpy_ref.networks import Network, check_image, convolution_sizes, numbered_shapes, pooled_size
+from numpy_ref.network import Network, given_or_drawn, inputs_of, numbered_shapes
+from numpy_ref.simple_convnet import check_image, convolution_sizes, pooled_size
 
 DROPOUT_RATIO = 0.5
 
@@ -46,9 +47,10 @@ def deep_convnet_sizes(
 class DeepConvNet(Network):
     """Three times conv - relu - conv - relu - pool, then affine - relu - dropout - affine - dropout - softmax.
 
-    On square images (N, C, H, W). W1 to W8 are drawn in that order from a normal distribution of variance 2 / inputs
-    (He et al. 2015), from rng (None for NumPy's global stream), from which the dropout masks come too; biases are 0.
-    A conv_param that is None is DEFAULT_CONV_PARAMS'. ValueError for sizes that do not fit (deep_convnet_sizes).
+    On square images (N, C, H, W). params, W1 b1 to W8 b8, are held as they are; without them W1 to W8 are drawn in that
+    order from a normal distribution of variance 2 / inputs (He et al. 2015), and biases are 0. They come from rng (None
+    for NumPy's global stream), and so do the dropout masks. A conv_param that is None is DEFAULT_CONV_PARAMS'.
+    ValueError for sizes that do not fit (deep_convnet_sizes).
     """
 
     def __init__(
@@ -63,13 +65,14 @@ class DeepConvNet(Network):
         hidden_size: int = 50,
         output_size: int = 10,
         rng: np.random.RandomState | None = None,
+        params: Mapping[str, Array] | None = None,
     ) -> None:
         given = (conv_param_1, conv_param_2, conv_param_3, conv_param_4, conv_param_5, conv_param_6)
         conv_params = [
             default if param is None else param for param, default in zip(given, DEFAULT_CONV_PARAMS, strict=True)
         ]
-        stream = random_stream(rng)
-        values = _drawn(deep_convnet_sizes(input_dim, conv_params, hidden_size, output_size), stream)
+        shapes = deep_convnet_sizes(input_dim, conv_params, hidden_size, output_size)
+        values = given_or_drawn(params, shapes, _drawn, rng)
         layers: dict[str, Layer] = {}
         for number, param in enumerate(conv_params, 1):
             weight, bias = values[f"W{number}"], values[f"b{number}"]
@@ -92,10 +95,5 @@ class DeepConvNet(Network):
         return super().loss(x, t, train_flg)
 
 
-def _drawn(shapes: Mapping[str, tuple[int, ...]], stream: np.random.RandomState) -> dict[str, Array]:
-    """Weights of variance 2 / inputs, biases 0."""
-    values = {}
-    for name, shape in shapes.items():
-        inputs = np.prod(shape[1:]) if len(shape) == 4 else shape[0]
-        values[name] = np.sqrt(2.0 / inputs) * stream.randn(*shape) if name.startswith("W") else np.zeros(shape)
-    return values
+def _drawn(stream: np.random.RandomState, shape: tuple[int, ...]) -> Array:
+    return np.asarray(np.sqrt(2.0 / inputs_of(shape)) * stream.randn(*shape))

@@ -1,4 +1,4 @@
-"""Images as matrices (Deep Learning from Scratch, section 7.4), and the helpers of the book's common.util."""
+"""Images as matrices (Deep Learning from Scratch, section 7.4), and two helpers for data and curves."""
 
 from __future__ import annotations
 

@@ -3,44 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_array, check_floating, check_mapping, check_number
+from numpy_ref.checks import Array, check_array, check_number
 
 EPS = 1e-7  # outside the root, in AdaGrad, RMSprop and Adam
-
-Params = Mapping[str, Array]
 
 
 class Optimizer:
     """One step for every parameter; a rule fills in `_step` and names the state it keeps.
 
-    ValueError for a missing or extra gradient or one of another shape; TypeError for a gradient that is no array, or a
-    parameter that is not a floating-point array: an update in place would miss it, or be truncated.
+    ValueError for a missing or extra gradient or one of another shape; TypeError for what is neither an array nor a
+    number, and for an array of integers, of which an update in place would lose the fractions.
     """
 
     def __init__(self, lr: float) -> None:
         self.lr = check_number("lr", lr, 0)
         self.iter = 0
 
-    def update(self, params: Params, grads: Params) -> None:
-        """Move params in place by one step along grads; both map the same names to arrays of the same shapes."""
-        check_mapping("params", params)
-        check_mapping("grads", grads)
+    def update(self, params: MutableMapping[str, Any], grads: Mapping[str, Any]) -> None:
+        """Move params by one step along grads; both map the same names to arrays of the same shapes, or to numbers.
+
+        Arrays are moved in place; plain numbers, as in chapter 6's comparison, are replaced.
+        """
         if params.keys() != grads.keys():
             raise ValueError(f"params and grads must have the same names, got {sorted(params)} and {sorted(grads)}")
-        for name, param in params.items():
-            check_floating(f"parameter {name}", param)
-            if param.shape != check_array(f"the gradient of {name}", grads[name]).shape:
-                raise ValueError(f"{name} has shape {param.shape}, its gradient {grads[name].shape}")
+        arrays = {name: _as_array(f"parameter {name}", param) for name, param in params.items()}
+        steps = {name: _as_array(f"the gradient of {name}", grads[name]) for name in arrays}
+        for name, array in arrays.items():
+            if array.dtype.kind != "f":
+                raise TypeError(f"parameter {name} must be floating point, got dtype {array.dtype}")
+            if array.shape != steps[name].shape:
+                raise ValueError(f"{name} has shape {array.shape}, its gradient {steps[name].shape}")
         self.iter += 1
-        for name, param in params.items():
-            self._step(name, param, grads[name])
+        for name, array in arrays.items():
+            self._step(name, array, steps[name])
+            if array is not params[name]:
+                params[name] = float(array)
 
     def _step(self, name: str, param: Array, grad: Array) -> None:
         raise NotImplementedError
+
+
+def _as_array(name: str, value: object) -> Array:
+    """value itself, or a number as an array without axes. TypeError."""
+    return np.array(check_number(name, value, -np.inf)) if np.isscalar(value) else check_array(name, value)
 
 
 def _state_of(states: dict[str, Array], name: str, param: Array) -> Array:

@@ -1,0 +1,111 @@
+"""The book's fully connected networks (Deep Learning from Scratch, chapters 3 to 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from numpy_ref.checks import Array
+from numpy_ref.functions import softmax
+from numpy_ref.layers import Affine
+from numpy_ref.multi_layer_net_extend import (
+    MultiLayerNetExtend,
+    affine_shapes,
+    check_activation,
+    check_sizes,
+    normal,
+)
+from numpy_ref.network import Network, given_or_drawn
+
+
+class TwoLayerNet(Network):
+    """affine - relu - affine - softmax, of flat images (N, input_size), as in chapter 5: predict gives the scores.
+
+    activation may be "sigmoid" instead. params, W1 b1 W2 b2, are held as they are; without them W1 and W2 are drawn in
+    that order from a normal distribution of standard deviation weight_init_std, from rng (None for NumPy's global
+    stream), and biases are 0. ValueError for sizes under 1 or another activation; TypeError.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        weight_init_std: float = 0.01,
+        activation: str = "relu",
+        rng: np.random.RandomState | None = None,
+        params: Mapping[str, Array] | None = None,
+    ) -> None:
+        kind = check_activation(activation)
+        shapes = affine_shapes(check_sizes(input_size, [hidden_size], output_size))
+        values = given_or_drawn(params, shapes, normal(weight_init_std), rng)
+        first, second = Affine(values["W1"], values["b1"]), Affine(values["W2"], values["b2"])
+        super().__init__({"Affine1": first, f"{kind.__name__}1": kind(), "Affine2": second})
+
+
+class Chapter4TwoLayerNet(TwoLayerNet):
+    """affine - sigmoid - affine, of which predict gives the softmax: what chapter 4 calls TwoLayerNet."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        weight_init_std: float = 0.01,
+        rng: np.random.RandomState | None = None,
+        params: Mapping[str, Array] | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, output_size, weight_init_std, "sigmoid", rng, params)
+
+    def predict(self, x: Array, train_flg: bool = False) -> Array:
+        """Probabilities, (N, C) for x (N, D). ValueError for N = 0."""
+        return softmax(super().predict(x, train_flg))
+
+
+class MultiLayerNet(MultiLayerNetExtend):
+    """Affine layers with an activation, "relu" or "sigmoid", between them (chapter 6): of flat images (N, input_size).
+
+    The arguments are those of MultiLayerNetExtend.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size_list: Sequence[int],
+        output_size: int,
+        activation: str = "relu",
+        weight_init_std: float | str = "relu",
+        weight_decay_lambda: float = 0,
+        rng: np.random.RandomState | None = None,
+        params: Mapping[str, Array] | None = None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size_list,
+            output_size,
+            activation,
+            weight_init_std,
+            weight_decay_lambda,
+            rng=rng,
+            params=params,
+        )
+
+
+class ThreeLayerNet(MultiLayerNet):
+    """784-50-100-10 with sigmoid (section 3.6): what the trained parameters that come with chapter 3 belong to.
+
+    predict gives the outputs before the softmax.
+    """
+
+    def __init__(
+        self,
+        input_size: int = 784,
+        hidden_size_list: Sequence[int] = (50, 100),
+        output_size: int = 10,
+        rng: np.random.RandomState | None = None,
+        params: Mapping[str, Array] | None = None,
+    ) -> None:
+        if len(hidden_size_list) != 2:
+            raise ValueError(f"hidden_size_list must have two sizes, got {list(hidden_size_list)}: use MultiLayerNet")
+        super().__init__(input_size, hidden_size_list, output_size, "sigmoid", "sigmoid", rng=rng, params=params)

@@ -1,0 +1,105 @@
+"""The book's fully connected network with batch normalisation and dropout (Deep Learning from Scratch, chapter 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from numpy_ref.checks import Array, check_int, check_number
+from numpy_ref.layers import Affine, BatchNormalization, Dropout, Layer, Relu, Sigmoid
+from numpy_ref.network import Network, given_or_drawn, inputs_of, numbered_shapes
+
+ACTIVATIONS: dict[str, type[Relu] | type[Sigmoid]] = {"relu": Relu, "sigmoid": Sigmoid}
+
+# Variances times the number of inputs, by name: He et al. (2015); Glorot & Bengio (2010) as the book has it.
+SCALES = {"relu": 2.0, "he": 2.0, "sigmoid": 1.0, "xavier": 1.0}
+
+
+class MultiLayerNetExtend(Network):
+    """affine - batch normalisation - activation - dropout for each hidden size, then affine: of images (N, input_size).
+
+    activation is "relu" or "sigmoid"; normalisation and dropout are there where use_batchnorm and use_dropout say so.
+    params, W1 b1 ... and gamma1 beta1 ..., are held as they are; without them the weights are drawn in order from a
+    normal distribution of standard deviation weight_init_std (a number, "relu" or "he" for sqrt(2 / inputs), "sigmoid"
+    or "xavier" for sqrt(1 / inputs)), gammas are 1 and the rest is 0. They come from rng (None for NumPy's global
+    stream), and so do the dropout masks. The loss adds weight_decay_lambda / 2 times the sum of all squared weights.
+    ValueError for sizes under 1 and names that are not these; TypeError.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size_list: Sequence[int],
+        output_size: int,
+        activation: str = "relu",
+        weight_init_std: float | str = "relu",
+        weight_decay_lambda: float = 0,
+        use_dropout: bool = False,
+        dropout_ration: float = 0.5,
+        use_batchnorm: bool = False,
+        rng: np.random.RandomState | None = None,
+        params: Mapping[str, Array] | None = None,
+    ) -> None:
+        kind = check_activation(activation)
+        self.weight_decay_lambda = check_number("weight_decay_lambda", weight_decay_lambda, 0)
+        sizes = check_sizes(input_size, hidden_size_list, output_size)
+        shapes, hidden = affine_shapes(sizes), range(1, len(sizes) - 1)
+        if use_batchnorm:
+            shapes |= {f"{name}{number}": (sizes[number],) for number in hidden for name in ("gamma", "beta")}
+        gammas = [name for name in shapes if name.startswith("gamma")]
+        values = given_or_drawn(params, shapes, normal(weight_init_std), rng, gammas)
+        layers: dict[str, Layer] = {}
+        for number in hidden:
+            layers[f"Affine{number}"] = Affine(values[f"W{number}"], values[f"b{number}"])
+            if use_batchnorm:
+                layers[f"BatchNorm{number}"] = BatchNormalization(values[f"gamma{number}"], values[f"beta{number}"])
+            layers[f"Activation_function{number}"] = kind()
+            if use_dropout:
+                layers[f"Dropout{number}"] = Dropout(dropout_ration, rng)
+        last = len(sizes) - 1
+        layers[f"Affine{last}"] = Affine(values[f"W{last}"], values[f"b{last}"])
+        super().__init__(layers)
+
+    def loss(self, x: Array, t: Array, train_flg: bool = False) -> np.floating:
+        """Mean loss of the batch x against t, labels (N,) or one-hot (N, C), and the weights' decay."""
+        squares = sum(np.sum(value**2) for name, value in self.params.items() if name.startswith("W"))
+        return np.float64(super().loss(x, t, train_flg) + 0.5 * self.weight_decay_lambda * squares)
+
+    def gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        """Gradient of the loss, decay included, in every parameter, by backpropagation; the names of params."""
+        grads = super().gradient(x, t)
+        decay = {name: self.weight_decay_lambda * self.params[name] for name in grads if name.startswith("W")}
+        return {name: grad + decay[name] if name in decay else grad for name, grad in grads.items()}
+
+
+def affine_shapes(sizes: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of W1 b1, W2 b2 and so on of Affine layers between layers of these sizes."""
+    return numbered_shapes(list(pairwise(sizes)))
+
+
+def normal(std: float | str) -> Callable[[np.random.RandomState, tuple[int, ...]], Array]:
+    """Draws a weight of a shape from a normal distribution of standard deviation std, or of that scale by name."""
+    if not isinstance(std, str):
+        number = check_number("weight_init_std", std, 0)
+        return lambda stream, shape: number * stream.randn(*shape)
+    if std.lower() not in SCALES:
+        raise ValueError(f"weight_init_std must be a number or one of {', '.join(SCALES)}, got {std!r}")
+    variance = SCALES[std.lower()]
+    return lambda stream, shape: np.sqrt(variance / inputs_of(shape)) * stream.randn(*shape)
+
+
+def check_sizes(input_size: int, hidden_size_list: Sequence[int], output_size: int) -> list[int]:
+    """All sizes in order, each at least 1. ValueError, TypeError."""
+    if isinstance(hidden_size_list, str) or not hasattr(hidden_size_list, "__iter__"):
+        raise TypeError(f"hidden_size_list must be a list of sizes, got {hidden_size_list!r}")
+    hidden = [check_int("a size in hidden_size_list", size, 1) for size in hidden_size_list]
+    return [check_int("input_size", input_size, 1), *hidden, check_int("output_size", output_size, 1)]
+
+
+def check_activation(activation: str) -> type[Relu] | type[Sigmoid]:
+    """The layer of that name. ValueError."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    return ACTIVATIONS[activation]
