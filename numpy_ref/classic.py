@@ -11,10 +11,9 @@ import numpy as np
 
 from numpy_ref.checks import Array, check_int, check_number
 from numpy_ref.classic_layers import LocalResponseNormalization, Subsampling, Tanh
-from numpy_ref.layers import Affine, AveragePooling, Convolution, Dropout, Layer, Pooling, Relu, Sigmoid
-from numpy_ref.network import Network, given_or_drawn, inputs_of, numbered_shapes
-from numpy_ref.simple_convnet import check_image, convolution_sizes, pooled_size
-from numpy_ref.util import conv_output_size
+from numpy_ref.layers import AveragePooling, Dropout, Pooling, Relu, Sigmoid
+from numpy_ref.network import Network
+from numpy_ref.stack import Stack, inputs_of, stacked, weight_shapes
 
 LENET_ACTIVATIONS: dict[str, type[Tanh] | type[Sigmoid]] = {"tanh": Tanh, "sigmoid": Sigmoid}
 SUBSAMPLING = ("trainable", "average")
@@ -39,7 +38,7 @@ class LeNet5(Network):
 
     params are held as they are; without them weights are drawn in order from the paper's uniform distribution within
     2.4 / inputs, from rng (None for NumPy's global stream), biases are 0, and subsampling starts as the mean.
-    ValueError for sizes that do not fit (lenet5_sizes) and other names.
+    ValueError for sizes that do not fit together (stack.weight_shapes) and other names.
     """
 
     def __init__(
@@ -53,45 +52,35 @@ class LeNet5(Network):
     ) -> None:
         if activation not in LENET_ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(LENET_ACTIVATIONS)}, got {activation!r}")
-        values = given_or_drawn(params, lenet5_sizes(input_dim, output_size, subsampling), _lenet_weight, rng)
-        squash, layers = LENET_ACTIVATIONS[activation], dict[str, Layer]()
-
-        def add(name: str, make: type[Convolution | Subsampling | Affine], **options: int) -> None:
-            number = 1 + sum(hasattr(layer, "W") for layer in layers.values())
-            layers[name] = make(values[f"W{number}"], values[f"b{number}"], **options)
-            if name != "Affine3":
-                layers[f"{squash.__name__}{number}"] = squash()
-
-        for number, pad in ((1, LENET_PAD), (2, 0)):
-            add(f"Conv{number}", Convolution, pad=pad)
-            if subsampling == "trainable":
-                add(f"Subsample{number}", Subsampling)
-            else:
-                layers[f"Pool{number}"] = AveragePooling(2, 2)
-        for number in (1, 2, 3):
-            add(f"Affine{number}", Affine)
-        super().__init__(layers)
+        stack = _lenet_stack(output_size, subsampling, LENET_ACTIVATIONS[activation])
+        super().__init__(stacked(input_dim, stack, _lenet_weight, rng, params))
 
 
 def lenet5_sizes(
     input_dim: tuple[int, int, int] = (1, 28, 28), output_size: int = 10, subsampling: str = "trainable"
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of a LeNet5's parameters: W1 b1 ... W5 b5, or with trainable subsampling up to W7 b7.
+    """Shapes of a LeNet5's parameters: W1 b1 ... W5 b5, or with trainable subsampling up to W7 b7. ValueError."""
+    return weight_shapes(input_dim, _lenet_stack(output_size, subsampling))
 
-    ValueError for an image that the convolutions and poolings do not divide evenly, or another subsampling.
-    """
-    channels, side = check_image(input_dim)
-    check_int("output_size", output_size, 1)
+
+def _lenet_stack(output_size: int, subsampling: str, squash: type[Tanh] | type[Sigmoid] = Tanh) -> Stack:
     if subsampling not in SUBSAMPLING:
         raise ValueError(f"subsampling must be one of {', '.join(SUBSAMPLING)}, got {subsampling!r}")
-    weights: list[tuple[int, ...]] = []
-    for filters, pad in zip(LENET_FILTERS, (LENET_PAD, 0), strict=True):
-        param = {"filter_num": filters, "filter_size": 5, "pad": pad, "stride": 1}
-        weight, side = convolution_sizes(channels, side, param)
-        side, channels = pooled_size(side), filters
-        weights += [weight, (filters,)] if subsampling == "trainable" else [weight]
-    weights += zip((channels * side**2, *LENET_HIDDEN), (*LENET_HIDDEN, output_size), strict=True)
-    return numbered_shapes(weights)
+    parts: dict[str, object] = {}
+    for number, (filters, pad) in enumerate(zip(LENET_FILTERS, (LENET_PAD, 0), strict=True), 1):
+        parts[f"Conv{number}"] = {"filter_num": filters, "filter_size": 5, "pad": pad, "stride": 1}
+        if subsampling == "trainable":
+            parts[f"Subsample{number}"] = Subsampling
+        else:
+            parts[f"Pool{number}"] = AveragePooling(2, 2)
+    parts |= {f"Affine{number}": outputs for number, outputs in enumerate(LENET_HIDDEN, 1)}
+    stack, squashes = dict[str, object](), 0
+    for name, part in parts.items():
+        stack[name] = part
+        if not name.startswith("Pool"):
+            squashes += 1
+            stack[f"{squash.__name__}{squashes}"] = squash()
+    return {**stack, "Affine3": check_int("output_size", output_size, 1)}
 
 
 def _lenet_weight(stream: np.random.RandomState, shape: tuple[int, ...]) -> Array:
@@ -109,7 +98,8 @@ class AlexNet(Network):
 
     params are held as they are; without them weights are drawn in order from the paper's normal distribution of
     standard deviation 0.01, and biases are 0 or, as there, 1. They come from rng (None for NumPy's global stream), and
-    so do the dropout masks. ValueError for sizes that do not fit (alexnet_sizes).
+    so do the dropout masks. ValueError for sizes that do not fit together: images
+    of 67 + 32 k pixels a side do.
     """
 
     def __init__(
@@ -121,47 +111,38 @@ class AlexNet(Network):
         rng: np.random.RandomState | None = None,
         params: Mapping[str, Array] | None = None,
     ) -> None:
-        shapes, std = alexnet_sizes(input_dim, output_size, width), check_number("weight_init_std", weight_init_std, 0)
-        values = given_or_drawn(params, shapes, lambda stream, shape: std * stream.randn(*shape), rng, ONES)
-        layers: dict[str, Layer] = {}
-        for number, (_, _, stride, pad) in enumerate(ALEXNET_CONVOLUTIONS, 1):
-            layers[f"Conv{number}"] = Convolution(values[f"W{number}"], values[f"b{number}"], stride, pad)
-            layers[f"Relu{number}"] = Relu()
-            if number in NORMALISED:
-                layers[f"Norm{number}"] = LocalResponseNormalization()
-            if number in POOLED:
-                layers[f"Pool{number}"] = Pooling(pool_h=3, pool_w=3, stride=2)
-        for number in (6, 7):
-            layers[f"Affine{number - 5}"] = Affine(values[f"W{number}"], values[f"b{number}"])
-            layers[f"Relu{number}"] = Relu()
-            layers[f"Dropout{number - 5}"] = Dropout(DROPOUT_RATIO, rng)
-        layers["Affine3"] = Affine(values["W8"], values["b8"])
-        super().__init__(layers)
+        std = check_number("weight_init_std", weight_init_std, 0)
+        stack = _alexnet_stack(input_dim, output_size, width, rng)
+        super().__init__(stacked(input_dim, stack, lambda stream, shape: std * stream.randn(*shape), rng, params, ONES))
 
 
 def alexnet_sizes(
     input_dim: tuple[int, int, int] = (3, 227, 227), output_size: int = 1000, width: float = 1.0
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of W1 b1 ... W8 b8 of an AlexNet with width times as many filters and hidden units.
+    """Shapes of W1 b1 ... W8 b8 of an AlexNet with width times as many filters and hidden units. ValueError."""
+    return weight_shapes(input_dim, _alexnet_stack(input_dim, output_size, width))
 
-    ValueError where a stride would leave image rows unseen: images of 67 + 32 k pixels a side fit.
-    """
-    channels, side = check_image(input_dim)
-    check_int("output_size", output_size, 1)
-    weights: list[tuple[int, ...]] = []
+
+def _alexnet_stack(
+    input_dim: tuple[int, int, int], output_size: int, width: float, rng: np.random.RandomState | None = None
+) -> Stack:
+    if any(side < 67 or (side - 67) % 32 for side in input_dim[1:]):
+        sizes = "x".join(map(str, input_dim[1:]))
+        raise ValueError(f"an image of {sizes} pixels does not fit: sizes are 67 + 32 k, such as the paper's 227")
+    stack: dict[str, object] = {}
     for number, (filters, size, stride, pad) in enumerate(ALEXNET_CONVOLUTIONS, 1):
-        param = {"filter_num": scaled(filters, width), "filter_size": size, "pad": pad, "stride": stride}
-        weight, side = convolution_sizes(channels, side, param)
-        weights.append(weight)
-        channels = weight[0]
+        filter_num = scaled(filters, width)
+        stack[f"Conv{number}"] = {"filter_num": filter_num, "filter_size": size, "pad": pad, "stride": stride}
+        stack[f"Relu{number}"] = Relu()
+        if number in NORMALISED:
+            stack[f"Norm{number}"] = LocalResponseNormalization()
         if number in POOLED:
-            if (side - 3) % 2:
-                raise ValueError(
-                    f"an image of {input_dim[1]} pixels does not fit: sizes are 67 + 32 k, such as the paper's 227"
-                )
-            side = conv_output_size(side, 3, 2, 0)
-    hidden = scaled(ALEXNET_HIDDEN, width)
-    return numbered_shapes([*weights, (channels * side**2, hidden), (hidden, hidden), (hidden, output_size)])
+            stack[f"Pool{number}"] = Pooling(pool_h=3, pool_w=3, stride=2)
+    for number in (1, 2):
+        stack[f"Affine{number}"] = scaled(ALEXNET_HIDDEN, width)
+        stack[f"Relu{number + 5}"] = Relu()
+        stack[f"Dropout{number}"] = Dropout(DROPOUT_RATIO, rng)
+    return {**stack, "Affine3": check_int("output_size", output_size, 1)}
 
 
 def scaled(count: int, width: float) -> int:

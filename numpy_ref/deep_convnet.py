@@ -8,9 +8,9 @@ from types import MappingProxyType
 import numpy as np
 
 from numpy_ref.checks import Array, check_int
-from numpy_ref.layers import Affine, Convolution, Dropout, Layer, Pooling, Relu
-from numpy_ref.network import Network, given_or_drawn, inputs_of, numbered_shapes
-from numpy_ref.simple_convnet import check_image, convolution_sizes, pooled_size
+from numpy_ref.layers import Dropout, Pooling, Relu
+from numpy_ref.network import Network
+from numpy_ref.stack import Stack, check_conv_param, inputs_of, stacked, weight_shapes
 
 DROPOUT_RATIO = 0.5
 
@@ -22,35 +22,13 @@ DEFAULT_CONV_PARAMS: tuple[Mapping[str, int], ...] = tuple(
 )
 
 
-def deep_convnet_sizes(
-    input_dim: tuple[int, int, int], conv_params: Sequence[Mapping[str, int]], hidden_size: int, output_size: int
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of W1 b1 ... W8 b8 of a DeepConvNet with these six convolutions.
-
-    ValueError that names the sizes where the image is not square, where a stride would leave image rows unseen, or
-    where a convolution's output is odd and pooled.
-    """
-    channels, image_size = check_image(input_dim)
-    check_int("hidden_size", hidden_size, 1)
-    check_int("output_size", output_size, 1)
-    weights: list[tuple[int, ...]] = []
-    for number, conv_param in enumerate(conv_params, 1):
-        weight, image_size = convolution_sizes(channels, image_size, conv_param)
-        weights.append(weight)
-        channels = weight[0]
-        if number % 2 == 0:
-            image_size = pooled_size(image_size)
-    weights += [(channels * image_size**2, hidden_size), (hidden_size, output_size)]
-    return numbered_shapes(weights)
-
-
 class DeepConvNet(Network):
     """Three times conv - relu - conv - relu - pool, then affine - relu - dropout - affine - dropout - softmax.
 
     On square images (N, C, H, W). params, W1 b1 to W8 b8, are held as they are; without them W1 to W8 are drawn in that
     order from a normal distribution of variance 2 / inputs (He et al. 2015), and biases are 0. They come from rng (None
     for NumPy's global stream), and so do the dropout masks. A conv_param that is None is DEFAULT_CONV_PARAMS'.
-    ValueError for sizes that do not fit (deep_convnet_sizes).
+    ValueError for sizes that do not fit together (stack.weight_shapes).
     """
 
     def __init__(
@@ -71,21 +49,7 @@ class DeepConvNet(Network):
         conv_params = [
             default if param is None else param for param, default in zip(given, DEFAULT_CONV_PARAMS, strict=True)
         ]
-        shapes = deep_convnet_sizes(input_dim, conv_params, hidden_size, output_size)
-        values = given_or_drawn(params, shapes, _drawn, rng)
-        layers: dict[str, Layer] = {}
-        for number, param in enumerate(conv_params, 1):
-            weight, bias = values[f"W{number}"], values[f"b{number}"]
-            layers[f"Conv{number}"] = Convolution(weight, bias, param["stride"], param["pad"])
-            layers[f"Relu{number}"] = Relu()
-            if number % 2 == 0:
-                layers[f"Pool{number // 2}"] = Pooling(pool_h=2, pool_w=2, stride=2)
-        layers["Affine1"] = Affine(values["W7"], values["b7"])
-        layers["Relu7"] = Relu()
-        layers["Dropout1"] = Dropout(DROPOUT_RATIO, rng)
-        layers["Affine2"] = Affine(values["W8"], values["b8"])
-        layers["Dropout2"] = Dropout(DROPOUT_RATIO, rng)
-        super().__init__(layers)
+        super().__init__(stacked(input_dim, _stack(conv_params, hidden_size, output_size, rng), _drawn, rng, params))
 
     def loss(self, x: Array, t: Array, train_flg: bool = True) -> np.floating:
         """Mean loss of the batch x against t, labels (N,) or one-hot (N, C); with dropout unless told otherwise.
@@ -93,6 +57,34 @@ class DeepConvNet(Network):
         So does the original, which takes no train_flg here.
         """
         return super().loss(x, t, train_flg)
+
+
+def deep_convnet_sizes(
+    input_dim: tuple[int, int, int], conv_params: Sequence[Mapping[str, int]], hidden_size: int, output_size: int
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of W1 b1 ... W8 b8 of a DeepConvNet with these six convolutions. ValueError for sizes that do not fit."""
+    return weight_shapes(input_dim, _stack(conv_params, hidden_size, output_size))
+
+
+def _stack(
+    conv_params: Sequence[Mapping[str, int]],
+    hidden_size: int,
+    output_size: int,
+    rng: np.random.RandomState | None = None,
+) -> Stack:
+    layers: dict[str, object] = {}
+    for number, conv_param in enumerate(conv_params, 1):
+        layers |= {f"Conv{number}": check_conv_param(conv_param), f"Relu{number}": Relu()}
+        if number % 2 == 0:
+            layers[f"Pool{number // 2}"] = Pooling(pool_h=2, pool_w=2, stride=2)
+    return {
+        **layers,
+        "Affine1": check_int("hidden_size", hidden_size, 1),
+        "Relu7": Relu(),
+        "Dropout1": Dropout(DROPOUT_RATIO, rng),
+        "Affine2": check_int("output_size", output_size, 1),
+        "Dropout2": Dropout(DROPOUT_RATIO, rng),
+    }
 
 
 def _drawn(stream: np.random.RandomState, shape: tuple[int, ...]) -> Array:

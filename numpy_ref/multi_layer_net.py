@@ -6,17 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from numpy_ref.checks import Array
+from numpy_ref.checks import Array, check_int
 from numpy_ref.functions import softmax
-from numpy_ref.layers import Affine
-from numpy_ref.multi_layer_net_extend import (
-    MultiLayerNetExtend,
-    affine_shapes,
-    check_activation,
-    check_sizes,
-    normal,
-)
-from numpy_ref.network import Network, given_or_drawn
+from numpy_ref.multi_layer_net_extend import MultiLayerNetExtend, check_activation, normal
+from numpy_ref.network import Network
+from numpy_ref.stack import stacked
 
 
 class TwoLayerNet(Network):
@@ -38,10 +32,13 @@ class TwoLayerNet(Network):
         params: Mapping[str, Array] | None = None,
     ) -> None:
         kind = check_activation(activation)
-        shapes = affine_shapes(check_sizes(input_size, [hidden_size], output_size))
-        values = given_or_drawn(params, shapes, normal(weight_init_std), rng)
-        first, second = Affine(values["W1"], values["b1"]), Affine(values["W2"], values["b2"])
-        super().__init__({"Affine1": first, f"{kind.__name__}1": kind(), "Affine2": second})
+        stack = {
+            "Affine1": check_int("hidden_size", hidden_size, 1),
+            f"{kind.__name__}1": kind(),
+            "Affine2": check_int("output_size", output_size, 1),
+        }
+        inputs = (check_int("input_size", input_size, 1),)
+        super().__init__(stacked(inputs, stack, normal(weight_init_std), rng, params))
 
 
 class Chapter4TwoLayerNet(TwoLayerNet):

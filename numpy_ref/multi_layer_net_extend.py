@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 
 from numpy_ref.checks import Array, check_int, check_number
-from numpy_ref.layers import Affine, BatchNormalization, Dropout, Layer, Relu, Sigmoid
-from numpy_ref.network import Network, given_or_drawn, inputs_of, numbered_shapes
+from numpy_ref.layers import BatchNormalization, Dropout, Relu, Sigmoid
+from numpy_ref.network import Network
+from numpy_ref.stack import inputs_of, stacked
 
 ACTIVATIONS: dict[str, type[Relu] | type[Sigmoid]] = {"relu": Relu, "sigmoid": Sigmoid}
 
@@ -44,23 +44,18 @@ class MultiLayerNetExtend(Network):
     ) -> None:
         kind = check_activation(activation)
         self.weight_decay_lambda = check_number("weight_decay_lambda", weight_decay_lambda, 0)
-        sizes = check_sizes(input_size, hidden_size_list, output_size)
-        shapes, hidden = affine_shapes(sizes), range(1, len(sizes) - 1)
-        if use_batchnorm:
-            shapes |= {f"{name}{number}": (sizes[number],) for number in hidden for name in ("gamma", "beta")}
-        gammas = [name for name in shapes if name.startswith("gamma")]
-        values = given_or_drawn(params, shapes, normal(weight_init_std), rng, gammas)
-        layers: dict[str, Layer] = {}
-        for number in hidden:
-            layers[f"Affine{number}"] = Affine(values[f"W{number}"], values[f"b{number}"])
+        stack: dict[str, object] = {}
+        for number, size in enumerate(check_hidden(hidden_size_list), 1):
+            stack[f"Affine{number}"] = size
             if use_batchnorm:
-                layers[f"BatchNorm{number}"] = BatchNormalization(values[f"gamma{number}"], values[f"beta{number}"])
-            layers[f"Activation_function{number}"] = kind()
+                stack[f"BatchNorm{number}"] = BatchNormalization
+            stack[f"Activation_function{number}"] = kind()
             if use_dropout:
-                layers[f"Dropout{number}"] = Dropout(dropout_ration, rng)
-        last = len(sizes) - 1
-        layers[f"Affine{last}"] = Affine(values[f"W{last}"], values[f"b{last}"])
-        super().__init__(layers)
+                stack[f"Dropout{number}"] = Dropout(dropout_ration, rng)
+        stack[f"Affine{len(hidden_size_list) + 1}"] = check_int("output_size", output_size, 1)
+        gammas = [f"gamma{number}" for number in range(1, len(hidden_size_list) + 1)]
+        inputs = (check_int("input_size", input_size, 1),)
+        super().__init__(stacked(inputs, stack, normal(weight_init_std), rng, params, gammas))
 
     def loss(self, x: Array, t: Array, train_flg: bool = False) -> np.floating:
         """Mean loss of the batch x against t, labels (N,) or one-hot (N, C), and the weights' decay."""
@@ -74,11 +69,6 @@ class MultiLayerNetExtend(Network):
         return {name: grad + decay[name] if name in decay else grad for name, grad in grads.items()}
 
 
-def affine_shapes(sizes: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Shapes of W1 b1, W2 b2 and so on of Affine layers between layers of these sizes."""
-    return numbered_shapes(list(pairwise(sizes)))
-
-
 def normal(std: float | str) -> Callable[[np.random.RandomState, tuple[int, ...]], Array]:
     """Draws a weight of a shape from a normal distribution of standard deviation std, or of that scale by name."""
     if not isinstance(std, str):
@@ -90,12 +80,11 @@ def normal(std: float | str) -> Callable[[np.random.RandomState, tuple[int, ...]
     return lambda stream, shape: np.sqrt(variance / inputs_of(shape)) * stream.randn(*shape)
 
 
-def check_sizes(input_size: int, hidden_size_list: Sequence[int], output_size: int) -> list[int]:
-    """All sizes in order, each at least 1. ValueError, TypeError."""
+def check_hidden(hidden_size_list: Sequence[int]) -> list[int]:
+    """The sizes, each at least 1. ValueError, TypeError."""
     if isinstance(hidden_size_list, str) or not hasattr(hidden_size_list, "__iter__"):
         raise TypeError(f"hidden_size_list must be a list of sizes, got {hidden_size_list!r}")
-    hidden = [check_int("a size in hidden_size_list", size, 1) for size in hidden_size_list]
-    return [check_int("input_size", input_size, 1), *hidden, check_int("output_size", output_size, 1)]
+    return [check_int("a size in hidden_size_list", size, 1) for size in hidden_size_list]
 
 
 def check_activation(activation: str) -> type[Relu] | type[Sigmoid]:

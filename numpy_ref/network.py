@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_array, check_batch, check_int, check_mapping, check_pair, random_stream
+from numpy_ref.checks import Array, check_array, check_batch, check_int, check_mapping, check_pair
 from numpy_ref.functions import class_labels
 from numpy_ref.gradient import numerical_gradient
 from numpy_ref.layers import BatchNormalization, Dropout, Layer, SoftmaxWithLoss, forget
@@ -218,37 +218,3 @@ def check_params(params: Mapping[str, Array], shapes: Mapping[str, tuple[int, ..
         if check_array(f"parameter {name}", value).dtype.kind != "f":
             raise TypeError(f"parameter {name} must be floating point, got dtype {value.dtype}")
     check_same_layout(params, shapes)
-
-
-def numbered_shapes(weights: Sequence[tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Shapes of W1 b1, W2 b2 and so on: an Affine has a bias for each column, others for each entry of axis 0."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for number, shape in enumerate(weights, 1):
-        shapes |= {f"W{number}": shape, f"b{number}": shape[1:] if len(shape) == 2 else shape[:1]}
-    return shapes
-
-
-def inputs_of(shape: tuple[int, ...]) -> int:
-    """Numbers that go into one output of a weight: (FN, C, FH, FW) or (D, H)."""
-    return int(np.prod(shape[1:])) if len(shape) == 4 else shape[0]
-
-
-def given_or_drawn(
-    params: Mapping[str, Array] | None,
-    shapes: Mapping[str, tuple[int, ...]],
-    draw: Callable[[np.random.RandomState, tuple[int, ...]], Array],
-    rng: np.random.RandomState | None,
-    ones: Sequence[str] = (),
-) -> Mapping[str, Array]:
-    """params themselves, if they have these shapes; for None W1, W2 and so on by draw, in this order.
-
-    Biases and the like are 0, those in ones 1. ValueError, TypeError for params of others.
-    """
-    stream = random_stream(rng)
-    if params is not None:
-        check_params(params, shapes)
-        return params
-    return {
-        name: draw(stream, shape) if name.startswith("W") else np.full(shape, float(name in ones))
-        for name, shape in shapes.items()
-    }

@@ -182,7 +182,7 @@ def test_mistakes_are_of_the_networks_own_images(run: Run, monkeypatch: pytest.M
     images = np.zeros((4, 1, 28, 28), np.uint8)
     monkeypatch.setattr("torchport.data.load", lambda *_, **__: (images, np.zeros(4, np.int64)))
     says = "these weights are for images (3, 227, 227), got (1, 28, 28)"
-    monkeypatch.setattr("numpy_ref.alexnet.HIDDEN", 8)
+    monkeypatch.setattr("numpy_ref.classic.ALEXNET_HIDDEN", 8)
     assert_refused(run("visualize", "mistakes", "--network", "AlexNet"), says)
 
 

@@ -372,9 +372,10 @@ def test_a_loss_keeps_what_a_readers_own_gradient_needs_up_to_500_samples() -> N
     expected = net.gradient(x[:500], t[:500])
     np.testing.assert_array_equal(net.layers["Conv1"].dW, expected["W1"])
     large = net.loss(x, t)
-    for layer in (net.last_layer, *net.layers.values()):
+    layers: list[Any] = [net.last_layer, *net.layers.values()]
+    for backward in (layer.backward for layer in layers):
         with pytest.raises(RuntimeError, match="more than 500 samples, keep nothing for it; gradient does"):
-            layer.backward(1)
+            backward(np.ones(1))
     parts = net.loss(x[:400], t[:400]) * 400 + net.loss(x[400:], t[400:]) * 101
     np.testing.assert_allclose(large, parts / 501, rtol=1e-14)
     assert net.gradient(x, t).keys() == expected.keys()  # of any number
