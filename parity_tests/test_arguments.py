@@ -797,11 +797,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "only reads names, before there is anything else": ("torchport.on_demand.on_demand",),
     "puts its argument before what an error says": ("torchport.formats.loading.naming",),
     "wraps its argument": ("torchport.training.pooled.PoolFirst", "torchport.training.pooled.arranged"),
-    "draws on its argument": (
-        "torchport.figures.style.*",
-        "torchport.figures.tiles.draw_tiles",
-        "torchport.figures.screen.show",
-    ),
+    "draws on its argument": ("torchport.figures.style.*", "torchport.figures.tiles.draw_tiles"),
     "is part of figures.filters": ("torchport.figures.tiles.Grid.*", "torchport.figures.tiles.stack_channels"),
     "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
     "puts its argument's arrays into C order, which is what it is for": ("numpy_ref.params.in_c_order",),

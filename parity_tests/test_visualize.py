@@ -13,9 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from test_scripts import SCRIPTS, Done, assert_refused
@@ -519,7 +517,6 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("curves", "required: runs"),
         ("mistakes PARAMS --data faces", "invalid choice: 'faces'"),
         ("architecture PARAMS --out NONE/picture.png", "none"),
-        ("architecture --show", "no window can be opened here (matplotlib's backend is agg)"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(
@@ -545,23 +542,6 @@ def test_help_has_an_example_that_parses(command: str, visualize: Visualize, mon
     script = runpy.run_path(str(SCRIPTS / "visualize.py"))
     monkeypatch.setattr(sys, "argv", example.removeprefix("Example: python ").split())
     assert script["parse_arguments"]().command == command
-
-
-def test_show_puts_the_figure_into_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    mpl.use("agg")
-    opened = []
-    # As a toolkit's canvas looks, of which a machine without a display has none.
-    monkeypatch.setattr(FigureCanvasAgg, "required_interactive_framework", "some toolkit")
-    monkeypatch.setattr(pyplot, "show", lambda block: opened.append(pyplot.get_current_fig_manager()))
-    figure = figures.architecture([figures.Box("layer", "about", (3,), 1)])
-    try:
-        figures.show(figure)
-        (manager,) = opened
-        assert manager is not None
-        assert manager.canvas.figure is figure
-        assert figure.canvas is manager.canvas
-    finally:
-        pyplot.close("all")
 
 
 def test_a_run_in_its_first_epoch_has_no_curve_yet(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

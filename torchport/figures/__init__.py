@@ -1,4 +1,4 @@
-"""Every picture, as a matplotlib Figure: no display is needed, and only show opens a window."""
+"""Every picture, as a matplotlib Figure: no display is needed, and no window opens."""
 
 from torchport.figures.boxes import Box as Box
 from torchport.figures.boxes import architecture as architecture
@@ -9,8 +9,6 @@ from torchport.figures.predictions import confusion_matrix as confusion_matrix
 from torchport.figures.predictions import mistakes as mistakes
 from torchport.figures.runs import Curve as Curve
 from torchport.figures.runs import curves as curves
-from torchport.figures.screen import check_display as check_display
-from torchport.figures.screen import show as show
 from torchport.figures.speed import growth as growth
 from torchport.figures.style import save_figure as save_figure
 from torchport.figures.windows import columns as columns
