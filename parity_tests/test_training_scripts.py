@@ -119,7 +119,7 @@ def test_the_books_run_says_which_losses_and_weights_it_tells(mnist_dir: Path, t
         (["--momentum", "0.9"], "adam has the options lr, beta1, beta2, got momentum=0.9"),
         (["--model", "linear"], "invalid choice: 'linear'"),
         (["--device", "tpu"], "device 'tpu' cannot be used here"),
-        (["--model", "numpy", "--compile"], "model numpy runs on the CPU as it is, got compile=True"),
+        (["--model", "numpy", "--precision", "bf16"], "model numpy runs on the CPU as it is, got precision=bf16"),
         (["--train-size", "101"], "train_size must be at most 100, which there are, got 101"),
         (["--init", "nothing.pkl"], "nothing.pkl"),
         (["--resume"], "--resume goes with --out DIR"),
