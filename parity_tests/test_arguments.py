@@ -498,7 +498,6 @@ CALLS: dict[str, Call] = {
     ).to_json(weights="params.pkl"),
     "torchport.benchmark.rounds.spread": lambda a: benchmark.spread(a.sizes(4)),
     "torchport.benchmark.rounds.ratio": lambda a: benchmark.ratio(a.sizes(4), a.sizes(4)),
-    "torchport.figures.speed.growth": lambda a: figures.growth(a.give({"side": {"floor": {1: (1.0, 0.5, 2.0)}}})),
     "torchport.figures.runs.curves": lambda a: figures.curves(
         a.give({"run": figures.Curve(2, a.sizes(4), a.labels(2), a.sizes(2), a.sizes(2))})
     ),
@@ -804,10 +803,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "needs packages that may be missing": ("torchport.onnx_files.write_onnx",),
     "is part of training.train": PARTS_OF_TRAINING,
     "measures what it makes itself": (
-        *(
-            f"torchport.benchmark.{module}.*"
-            for module in ("ageing", "contenders", "device", "floors", "growth", "machine", "memory", "startup")
-        ),
+        *(f"torchport.benchmark.{module}.*" for module in ("contenders", "device", "machine", "memory")),
         "torchport.benchmark.rounds.interleave",
     ),
     "an interface, without code": (

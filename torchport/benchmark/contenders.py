@@ -28,10 +28,10 @@ from torchport.weights import cast_params
 HIDDEN, CLASSES, FILTER = 100, 10, 5  # the book's
 
 # No weight moves, so that a step costs what the one before it did. With the book's rate the network soon knows the
-# images by heart, and rules slow down that keep subnormal numbers (ageing.py).
+# images by heart, and rules slow down that keep subnormal numbers (see BookAdam).
 LR = 0.0
 
-CONTENDERS = REFERENCE, UNFOLD, CONV2D, TRAINING, PLAIN, FLOOR = (
+REFERENCE, UNFOLD, CONV2D, TRAINING, PLAIN, FLOOR = (
     "numpy_ref",
     "unfold twin",
     "conv2d twin",
@@ -114,15 +114,10 @@ def _twin(case: Case, conv: str) -> Steps:
     return _repeated(step)
 
 
-def make_learner(case: Case, precision: str = "full") -> TorchLearner:
-    """What learns in a run of torchport.training, with the book's start and random images."""
-    config = Config(lr=LR, batch_size=case.batch_size, precision=precision, device=case.device)
-    return TorchLearner(config, _start(case), case.samples(), torch.device(case.device), Ranks())
-
-
 def training(case: Case, precision: str = "full") -> Steps:
     """The steps of torchport.training, with the products in that precision (full, tf32, bf16)."""
-    learner = make_learner(case, precision)
+    config = Config(lr=LR, batch_size=case.batch_size, precision=precision, device=case.device)
+    learner = TorchLearner(config, _start(case), case.samples(), torch.device(case.device), Ranks())
     order = np.arange(case.batches * case.batch_size)
     left = 0
 

@@ -9,6 +9,5 @@ from torchport.figures.predictions import confusion_matrix as confusion_matrix
 from torchport.figures.predictions import mistakes as mistakes
 from torchport.figures.runs import Curve as Curve
 from torchport.figures.runs import curves as curves
-from torchport.figures.speed import growth as growth
 from torchport.figures.style import save_figure as save_figure
 from torchport.figures.windows import columns as columns
