@@ -22,14 +22,9 @@ from torchport.parity.report import Row as Row
 from torchport.parity.setting import Setting as Setting
 
 if TYPE_CHECKING:
-    from torchport.parity import calibration as calibration
     from torchport.parity import cases as cases
-    from torchport.parity import catalogue as catalogue
     from torchport.parity import differences as differences
     from torchport.parity import independent as independent
     from torchport.parity import page as page
-    from torchport.parity import planted as planted
 else:  # which would let type checkers believe in any name
-    __getattr__, __dir__ = on_demand(
-        __name__, dict.fromkeys(("calibration", "cases", "catalogue", "differences", "page", "planted"), ())
-    )
+    __getattr__, __dir__ = on_demand(__name__, dict.fromkeys(("cases", "differences", "page"), ()))

@@ -72,6 +72,14 @@ def find(bug: Bug) -> Finding:
     return Finding(bug, bug.find(torch.float64), bug.find(torch.float32))
 
 
+def table(findings: Sequence[Finding]) -> list[str]:
+    """Lines of Markdown, a row a bug, and how many were caught."""
+    head = "| bug | blamed | caught by | error/limit, float64 | float32 |", "|---|---|---|---|---|"
+    caught = sum(finding.ok for finding in findings)
+    rows = [finding.to_markdown() for finding in findings]
+    return [*head, *rows, "", f"{caught} of {len(findings)} bugs caught at the right layer"]
+
+
 def _margin(row: Row) -> str:
     return "not allowed at all" if np.isinf(row.worst.ratio) else f"{row.worst.ratio:.1e}"
 
