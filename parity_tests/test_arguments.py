@@ -784,7 +784,6 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.add_field",
         "torchport.optimizers.BookAdam.add_param_group",
     ),
-    "only reads names, before there is anything else": ("torchport.on_demand.on_demand",),
     "puts its argument before what an error says": ("torchport.formats.loading.naming",),
     "wraps its argument": ("torchport.training.pooled.PoolFirst", "torchport.training.pooled.arranged"),
     "draws on its argument": ("torchport.figures.style.*", "torchport.figures.tiles.draw_tiles"),

@@ -4,9 +4,10 @@ setting says in which arithmetic, bounds how far apart two correct implementatio
 judges, report tells; independent has checks of gradients that trust neither.
 """
 
-from typing import TYPE_CHECKING
-
-from torchport.on_demand import on_demand
+from torchport.parity import cases as cases
+from torchport.parity import differences as differences
+from torchport.parity import independent as independent
+from torchport.parity import page as page
 from torchport.parity.compare import check_layer as check_layer
 from torchport.parity.compare import check_loss as check_loss
 from torchport.parity.compare import check_parity as check_parity
@@ -20,11 +21,3 @@ from torchport.parity.report import Difference as Difference
 from torchport.parity.report import Report as Report
 from torchport.parity.report import Row as Row
 from torchport.parity.setting import Setting as Setting
-
-if TYPE_CHECKING:
-    from torchport.parity import cases as cases
-    from torchport.parity import differences as differences
-    from torchport.parity import independent as independent
-    from torchport.parity import page as page
-else:  # which would let type checkers believe in any name
-    __getattr__, __dir__ = on_demand(__name__, dict.fromkeys(("cases", "differences", "page"), ()))

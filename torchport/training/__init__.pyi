@@ -1,0 +1,16 @@
+from . import config as config
+from . import folder as folder
+from . import history as history
+from . import loop as loop
+from . import ranks as ranks
+from . import result as result
+from . import samples as samples
+from .config import Config as Config
+from .folder import Record as Record
+from .loop import resume as resume
+from .loop import train as train
+from .result import Diverged as Diverged
+from .result import Progress as Progress
+from .result import Result as Result
+from .result import Stopped as Stopped
+from .samples import Samples as Samples
