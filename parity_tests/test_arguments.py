@@ -747,7 +747,6 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.twins.check_convolution",
         "torchport.twins.register",
         "torchport.data.load_mnist",
-        "torchport.drawn.drawn",
         "torchport.drawn.make",
         "torchport.columns.pair",
         "torchport.columns.output_size",
