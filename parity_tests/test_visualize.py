@@ -286,8 +286,6 @@ def test_images_of_any_kind_are_read_as_grey(tmp_path: Path) -> None:
     ramp = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
     expected = {
         "L.png": (Image.fromarray(ramp), ramp / 255),
-        "deep.png": (Image.fromarray(ramp.astype(np.uint16) * 257), ramp / 255),  # 16 bits
-        "float.tif": (Image.fromarray(ramp.astype(np.float32) - 7), ramp / 220),
         "palette.gif": (Image.fromarray(ramp).convert("P"), ramp / 255),
         "clear.png": (Image.new("RGBA", (4, 3), (0, 0, 0, 0)), np.ones((3, 4))),
         "bits.bmp": (Image.fromarray(ramp > 100), (ramp > 100) * 1.0),
