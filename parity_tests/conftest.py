@@ -24,15 +24,13 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("fixed")
 
 DTYPES = [torch.float64, torch.float32]
+SHOWN = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", action="append", help="where the ports run; default: cpu, and cuda where there is one")
     parser.addoption("--table", action="store_true", help="show what caught each planted bug, and its error/limit")
     parser.addoption("--cases", type=cli.count(1), help="judge so many unmodified ports, and show the alarms")
-
-
-SHOWN = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def test_a_ratio_is_taken_round_by_round() -> None:
 
 def test_the_floor_is_the_books_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     """433 MFLOP a step of 100: 1.73 an image forward, and 4.33 with the gradients."""
-    take = contenders(Case(), only=[FLOOR])[FLOOR]
+    take = contenders(Case())[FLOOR]
     flop, multiply = [], torch.mm
 
     def counted(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -84,7 +84,7 @@ def test_the_floor_is_the_books_arithmetic(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", contenders(SMALL))
 def test_every_contender_takes_more_steps_than_there_are_batches(name: str) -> None:
-    contenders(SMALL, only=[name])[name](5)
+    contenders(SMALL)[name](5)
 
 
 def calls_of(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[tuple[Any, ...]]:
