@@ -28,7 +28,8 @@ SHOWN = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", action="append", help="where the ports run; default: cpu, and cuda where there is one")
+    about = "where the ports run; default: cpu, and cuda where there is one"
+    parser.addoption("--device", action="append", type=cli.device, help=about)
     parser.addoption("--table", action="store_true", help="show what caught each planted bug, and its error/limit")
     parser.addoption("--cases", type=cli.count(1), help="judge so many unmodified ports, and show the alarms")
 
