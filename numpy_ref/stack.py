@@ -115,7 +115,7 @@ def check_conv_param(conv_param: Mapping[str, int]) -> Mapping[str, int]:
 
 def _made(part: Any, values: Sequence[Array]) -> Any:
     if isinstance(part, Mapping):
-        return Convolution(*values, stride=part["stride"], pad=part["pad"])
+        return Convolution(values[0], values[1], part["stride"], part["pad"])
     if isinstance(part, int):
         return Affine(*values)
     return part(*values) if isinstance(part, type) else part

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from torchport import cli
 from torchport.data import DATA_VARIABLE
 from torchport.parity import Setting
 
@@ -23,10 +24,25 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("fixed")
 
 DTYPES = [torch.float64, torch.float32]
+SHOWN = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", action="append", help="where the ports run; default: cpu, and cuda where there is one")
+    about = "where the ports run; default: cpu, and cuda where there is one"
+    parser.addoption("--device", action="append", type=cli.device, help=about)
+    parser.addoption("--table", action="store_true", help="show what caught each planted bug, and its error/limit")
+    parser.addoption("--cases", type=cli.count(1), help="judge so many unmodified ports, and show the alarms")
+
+
+@pytest.fixture(scope="session")
+def shown(request: pytest.FixtureRequest) -> list[str]:
+    """Lines to show at the end, captured or not."""
+    return request.config.stash.setdefault(SHOWN, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash.get(SHOWN, []):
+        terminalreporter.write_line(line)
 
 
 def pytest_collection_finish() -> None:

@@ -498,7 +498,6 @@ CALLS: dict[str, Call] = {
     ).to_json(weights="params.pkl"),
     "torchport.benchmark.rounds.spread": lambda a: benchmark.spread(a.sizes(4)),
     "torchport.benchmark.rounds.ratio": lambda a: benchmark.ratio(a.sizes(4), a.sizes(4)),
-    "torchport.figures.speed.growth": lambda a: figures.growth(a.give({"side": {"floor": {1: (1.0, 0.5, 2.0)}}})),
     "torchport.figures.runs.curves": lambda a: figures.curves(
         a.give({"run": figures.Curve(2, a.sizes(4), a.labels(2), a.sizes(2), a.sizes(2))})
     ),
@@ -607,9 +606,6 @@ CALLS: dict[str, Call] = {
     "torchport.parity.trace.predicting": predictions,
     "torchport.parity.cases.seeded_params": lambda a: cases.seeded_params(0, a.params()),
     "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
-    "torchport.parity.cases.check_twin": lambda a: cases.check_twin(
-        a.give(nr.Affine(a.array(3, 2), a.array(2))), nn.Linear(3, 2), a.array(4, 3), np.random.default_rng(0), FLOAT64
-    ),
     "torchport.parity.compare.check_parity": check_networks,
     "torchport.parity.compare.check_layer": check_layers,
     "torchport.parity.compare.check_loss": lambda a: check_loss(a.array(3, 4), a.labels(3), FLOAT64),
@@ -751,7 +747,6 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.twins.check_convolution",
         "torchport.twins.register",
         "torchport.data.load_mnist",
-        "torchport.drawn.drawn",
         "torchport.drawn.make",
         "torchport.columns.pair",
         "torchport.columns.output_size",
@@ -759,10 +754,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.layers.BatchNormalization",
         "torchport.layers.Subsampling",
         "numpy_ref.classic.LocalResponseNormalization",
-        "torchport.parity.calibration.*",
         "torchport.parity.cases.seeded_batch",
         "torchport.parity.cases.book_gradient_case",
-        "torchport.parity.cases.random_case",
         "torchport.parity.picture.Scale.of",
         "torchport.parity.picture.Scale.place",
         "torchport.parity.report.Report.to_html",
@@ -777,10 +770,6 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.parity.picture.draw",
         "torchport.parity.picture.title_of",
     ),
-    "belongs to the planted bugs, which spoil layers and networks of their own": (
-        "torchport.parity.catalogue.*",
-        "torchport.parity.planted.*",
-    ),
     "draws from its argument, which is what it is for": ("numpy_ref.checks.random_stream",),
     "fills the stand-ins of a pickle's arrays, which is what it is for": (
         "numpy_ref.pickled_arrays.build",
@@ -794,24 +783,16 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.add_field",
         "torchport.optimizers.BookAdam.add_param_group",
     ),
-    "only reads names, before there is anything else": ("torchport.on_demand.on_demand",),
     "puts its argument before what an error says": ("torchport.formats.loading.naming",),
     "wraps its argument": ("torchport.training.pooled.PoolFirst", "torchport.training.pooled.arranged"),
-    "draws on its argument": (
-        "torchport.figures.style.*",
-        "torchport.figures.tiles.draw_tiles",
-        "torchport.figures.screen.show",
-    ),
+    "draws on its argument": ("torchport.figures.style.*", "torchport.figures.tiles.draw_tiles"),
     "is part of figures.filters": ("torchport.figures.tiles.Grid.*", "torchport.figures.tiles.stack_channels"),
     "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
     "puts its argument's arrays into C order, which is what it is for": ("numpy_ref.params.in_c_order",),
     "needs packages that may be missing": ("torchport.onnx_files.write_onnx",),
     "is part of training.train": PARTS_OF_TRAINING,
     "measures what it makes itself": (
-        *(
-            f"torchport.benchmark.{module}.*"
-            for module in ("ageing", "contenders", "device", "floors", "growth", "machine", "memory", "startup")
-        ),
+        *(f"torchport.benchmark.{module}.*" for module in ("contenders", "device", "machine", "memory")),
         "torchport.benchmark.rounds.interleave",
     ),
     "an interface, without code": (

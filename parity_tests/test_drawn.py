@@ -1,4 +1,4 @@
-"""The digits drawn offline: the same bytes everywhere, never a stale or damaged file, legible, and hard enough."""
+"""The digits drawn offline: the same bytes everywhere, legible, and hard enough."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -20,8 +19,7 @@ from torchport import SimpleConvNet, data, drawn, glyphs, make_optimizer, softma
 
 Digits = tuple[Array, Array]
 
-# By recipe: whoever changes the digits raises drawn.RECIPE and records anew, or files of the old recipe would be read.
-RECORDED = {2: "0d63ff42c0f6de16501bfc880fc69ba9f1d875b4e3a6ba3eba10b38e53422d14"}
+RECORDED = "0d63ff42c0f6de16501bfc880fc69ba9f1d875b4e3a6ba3eba10b38e53422d14"
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +44,14 @@ def assert_equal(found: Digits, expected: Digits) -> None:
         assert one.dtype == other.dtype == np.uint8
 
 
-def test_the_recipe_is_the_recorded_one() -> None:
+def test_the_digits_are_the_recorded_ones() -> None:
     """On rings in place of glyphs, which no version of a library changes."""
     square = ((np.indices((glyphs.SIDE, glyphs.SIDE)) - glyphs.SIDE // 2) ** 2).sum(axis=0)
     rings = np.stack([(square < 40**2) & (square > r**2) for r in range(20, 40)]).reshape(2, 10, *square.shape)
     streams = np.random.RandomState(1), np.random.RandomState(2)
     images, labels = drawn.draw(glyphs.distances(rings), np.full((2, 10, 2), 40.0), *streams, 40)
     choices = repr((glyphs.FONTS, glyphs.EM, drawn.SEEDS)).encode()
-    assert digest(images, labels, np.frombuffer(choices, np.uint8)) == RECORDED[drawn.RECIPE]
+    assert digest(images, labels, np.frombuffer(choices, np.uint8)) == RECORDED
 
 
 def test_another_process_with_other_threads_draws_the_same_and_fewer_are_the_first() -> None:
@@ -107,83 +105,21 @@ def test_digits_stay_inside_the_frame_and_are_not_erased(monkeypatch: pytest.Mon
     assert (images > 50).sum(axis=(1, 2, 3)).min() >= 20  # pixels
 
 
-def test_train_and_test_differ(small: None, tmp_path: Path) -> None:
-    (train, _), (test, _) = drawn.drawn(True, tmp_path), drawn.drawn(False, tmp_path)
+def test_train_and_test_differ(small: None) -> None:
+    (train, _), (test, _) = data.load("drawn", True), data.load("drawn", False)
     assert (len(train), len(test)) == (30, 20)
     assert len({image.tobytes() for image in [*train, *test]}) == 50
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["data_dir", "TORCHPORT_DATA"])
-def test_what_was_drawn_is_kept(
-    named: bool, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_data_set_is_drawn_without_a_word_or_a_file(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path))
-    first = data.load("drawn", False, tmp_path if named else None, progress=True)
-    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["test.bin"]
-    monkeypatch.delattr(drawn, "make")
-    second = data.load("drawn", False, tmp_path if named else None, progress=True)
-    assert_equal(second, first)
-    second[0][:] = 0  # writable, as MNIST's
-    assert capsys.readouterr() == ("", "")  # neither is a terminal
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def flip(path: Path, place: int) -> None:
-    contents = bytearray(path.read_bytes())
-    contents[place] ^= 1
-    path.write_bytes(contents)
-
-
-SPOILERS: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
-    "a pixel": lambda path, patch: flip(path, 40),
-    "a label": lambda path, patch: flip(path, -1),
-    "the checksum": lambda path, patch: flip(path, 0),
-    "the end": lambda path, patch: cut(path),
-    "everything": lambda path, patch: path.write_bytes(b""),
-    "the file": lambda path, patch: path.unlink(),
-    "the recipe": lambda path, patch: patch.setattr(drawn, "RECIPE", drawn.RECIPE + 1),
-    "matplotlib": lambda path, patch: patch.setattr(drawn, "version", lambda name: "0.0"),
-}
-
-
-@pytest.mark.parametrize("spoilt", SPOILERS)
-def test_a_stale_or_damaged_file_is_made_anew(
-    spoilt: str, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected, path = drawn.drawn(False, tmp_path), tmp_path / "drawn" / "test.bin"
-    whole = path.read_bytes()
-    SPOILERS[spoilt](path, monkeypatch)
-    made, make = [], drawn.make
-
-    def count(*sizes: int, progress: bool) -> Digits:
-        made.append(sizes)
-        return make(*sizes)
-
-    monkeypatch.setattr(drawn, "make", count)
-    for _ in range(2):
-        assert_equal(drawn.drawn(False, tmp_path), expected)
-    assert made == [(20, drawn.SEEDS[False])]  # the second time, the file is right
-    assert (path.read_bytes() == whole) == (spoilt not in ("the recipe", "matplotlib"))
-
-
-def test_a_folder_that_cannot_be_written_is_a_warning(small: None, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.warns(UserWarning, match=r"could not be kept.*file") as caught:
-        found = drawn.drawn(False, tmp_path / "file")
-    assert caught[0].filename == __file__
+    found = data.load("drawn", False, progress=True)
     assert_equal(found, drawn.make(20, drawn.SEEDS[False]))
-
-
-def test_a_file_that_does_not_read_back_takes_no_place(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(drawn, "_read", lambda path, n: None)
-    with pytest.warns(UserWarning, match="does not read back"):
-        drawn.drawn(False, tmp_path)
-    assert list((tmp_path / "drawn").iterdir()) == []
+    found[0][:] = 0  # writable, as MNIST's
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")  # neither is a terminal
 
 
 def test_another_name_is_an_error() -> None:

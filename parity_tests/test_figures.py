@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from numpy_ref.checks import Array
-from torchport.figures import Curve, confusion_matrix, curves, growth, mistakes, save_figure
+from torchport.figures import Curve, confusion_matrix, curves, mistakes, save_figure
 
 THREE = np.zeros((3, 1, 6, 6), np.uint8)  # images
 
@@ -177,20 +177,6 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, mon
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
     assert (tmp_path / "one.png").read_bytes() == b"old"
-
-
-def test_growth_shows_medians_and_quartiles_on_logarithmic_scales() -> None:
-    steep, flat = {100: (9.0, 8.0, 9.5), 1: (1.0, 0.5, 2.0)}, {4: (3.0, 2.0, 5.0), 8: (4.0, 3.5, 6.0)}
-    figure = growth({"batch_size": {"port": steep}, "side": {"port": flat}})
-    assert [axes.get_xlabel() for axes in figure.axes] == ["batch size", "side"]
-    assert [axes.get_ylabel() for axes in figure.axes] == ["seconds a step", ""]
-    for axes, expected in zip(figure.axes, (steep, flat), strict=True):
-        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-        (line,), (band,) = axes.lines, axes.collections
-        medians = [[size, expected[size][0]] for size in sorted(expected)]
-        np.testing.assert_array_equal(line.get_xydata(), medians)
-        corners = {tuple(corner) for corner in np.asarray(band.get_paths()[0].vertices).tolist()}
-        assert corners == {(size, quartile) for size, (_, *quartiles) in expected.items() for quartile in quartiles}
 
 
 def gallery(images: Array = THREE, truth: int = 3, predicted: int = 3, confidence: int = 3, most: int = 60) -> Figure:

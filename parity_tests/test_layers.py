@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from parity.cases import check_twin
 from torch import nn
 
 import numpy_ref as nr
@@ -15,7 +16,6 @@ import torchport
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from torchport.parity import Row, Setting, check_loss
-from torchport.parity.cases import check_twin
 from torchport.twins import FACTORIES
 
 CONVOLUTIONS = {"conv2d": nn.Conv2d, "unfold": torchport.UnfoldConv2d}

@@ -122,8 +122,8 @@ def fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def tiff(values: Any, dtype: type) -> Callable[[Path], None]:
-    return lambda path: Image.fromarray(np.array(values, dtype)).save(path, format="TIFF")
+def tiff(dtype: type) -> Callable[[Path], None]:
+    return lambda path: Image.fromarray(np.eye(2, dtype=dtype)).save(path, format="TIFF")
 
 
 @pytest.mark.parametrize(
@@ -131,30 +131,15 @@ def tiff(values: Any, dtype: type) -> Callable[[Path], None]:
     [
         (fifo, "not a regular file"),
         (Path.mkdir, "a folder"),
-        (tiff([[0, np.nan], [1, 2]], np.float32), r"no image that can be read \(it holds NaN or infinity\)"),
-        (tiff([[0, np.inf], [1, 2]], np.float32), r"no image that can be read \(it holds NaN or infinity\)"),
+        (tiff(np.float32), r"\(mode F, more than 8 bits a channel\): try an 8-bit PNG or JPEG$"),
+        (tiff(np.int32), r"\(mode I, more"),
+        (tiff(np.uint16), r"\(mode I;16, more"),
     ],
 )
 def test_what_is_no_image_is_refused(make: Callable[[Path], None], says: str, tmp_path: Path) -> None:
     make(tmp_path / "photo")
     with pytest.raises(ValueError, match=says):
         read_image(tmp_path / "photo", 10)
-
-
-@pytest.mark.parametrize(
-    ("values", "dtype", "expected"),
-    [
-        ([[-3e38, 0], [3e38, 0]], np.float32, [[0, 0.5], [1, 0.5]]),
-        ([[0, 10**9], [2 * 10**9, 10**9]], np.int32, [[0, 0.5], [1, 0.5]]),
-        ([[0, 52428], [13107, 0]], np.int32, [[0, 0.8], [0.2, 0]]),
-        ([[0, 52428], [13107, 0]], np.uint16, [[0, 0.8], [0.2, 0]]),
-    ],
-)
-def test_images_of_any_range_are_seen(values: Any, dtype: type, expected: Any, tmp_path: Path) -> None:
-    tiff(values, dtype)(tmp_path / "photo")
-    image, size = read_image(tmp_path / "photo", 10)
-    assert size == (2, 2)
-    np.testing.assert_allclose(image[0], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

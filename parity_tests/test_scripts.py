@@ -28,7 +28,6 @@ from torchport.data import mnist
 from torchport.evaluation import Evaluation
 from torchport.parity import Report
 from torchport.parity.cases import check_ports, seeded_batch, seeded_params
-from torchport.parity.planted import Bug
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -195,26 +194,6 @@ def test_gradient_check_names_a_wrong_gradient_with_status_1(run: Run, monkeypat
     done = run("gradient_check", "--seed", "1", "--batch-size", "2")
     assert (done.returncode, done.stderr) == (1, "")
     assert re.match(r"WRONG: \d of 18 gradients fail, first unfold W1: worst at \[", done.stdout.splitlines()[-1])
-
-
-def test_a_false_alarm_is_told_by_its_seed_with_status_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = "planted_bugs", "--clean", "1", "--seed", "12"
-    done = run(*arguments)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("\n\n0 alarms in 1 clean cases on cpu\n")
-    right = UnfoldConv2d.forward
-    monkeypatch.setattr(UnfoldConv2d, "forward", lambda self, input: -right(self, input))
-    done = run(*arguments)
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "\nNO PARITY: unfold, case 12 in float64 on cpu, " in done.stdout
-    assert done.stdout.endswith("\n\n1 alarms in 1 clean cases on cpu\n")
-
-
-def test_a_planted_bug_that_survives_is_told_with_status_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchport.parity.catalogue.BUGS", [Bug("no bug at all", "conv1", lambda _: None)])
-    done = run("planted_bugs")
-    assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.endswith("\n\n0 of 1 bugs caught at the right layer\n")
 
 
 def test_fuzz_reader_counts(run: Run) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import find, given, settings, strategies as st
+from parity.cases import check_twin
 from torch import Tensor, nn
 
 import numpy_ref as nr
@@ -22,7 +23,7 @@ from numpy_ref.checks import Array
 from torchport.columns import im2col, output_size
 from torchport.networks import CONVOLUTIONS
 from torchport.parity import Row, Setting, check_parity
-from torchport.parity.cases import check_twin, seeded_batch, seeded_params
+from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.weights import cast_params
 
 PIXELS = 9  # of an image or a filter, at most

@@ -804,31 +804,6 @@ def test_recording_a_step_leaves_no_trace(
     assert result.records[-1].test_accuracy == plain.records[-1].test_accuracy
 
 
-def test_a_compiled_network_trains_as_it_is(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without code generation, which needs a C++ compiler: what is traced is what counts."""
-    compiled = []
-
-    def trace(network: torch.nn.Module) -> Any:
-        compiled.append(network)
-        return compile_(network, backend="aot_eager")
-
-    compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", trace)
-    result = train(replace(FLOAT64, compile=True, sampling="epoch"), samples=samples)
-    plain = train(replace(FLOAT64, sampling="epoch"), samples=samples)
-    assert len(compiled) == 1
-    np.testing.assert_allclose(result.losses, plain.losses, rtol=0, atol=1e-12)
-
-
-def test_a_compiler_that_fails_is_one_clear_error(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*inputs: object) -> None:
-        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
-
-    monkeypatch.setattr(torch, "compile", lambda network: fail)
-    with pytest.raises(ValueError, match=r"cannot compile the network here \(Inv.* found\): leave compile out"):
-        train(replace(FLOAT64, compile=True), samples=samples)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("optimizer", RULES)

@@ -49,10 +49,8 @@ from torchport.training import Config, Samples, train
         ({"precision": "tf32", "dtype": "float64"}, "precision tf32 goes with dtype float32, got float64"),
         ({"device": 0}, "device must be a string, got 0"),
         ({"deterministic": "yes"}, "deterministic must be True or False, got 'yes'"),
-        ({"compile": 1}, "compile must be True or False, got 1"),
         ({"model": "numpy", "device": "cuda"}, "model numpy runs on the CPU as it is, got device=cuda"),
         ({"model": "numpy", "precision": "bf16"}, "model numpy runs on the CPU as it is, got precision=bf16"),
-        ({"model": "numpy", "compile": True}, "model numpy runs on the CPU as it is, got compile=True"),
     ],
     ids=str,
 )

@@ -118,7 +118,7 @@ def test_the_books_run_says_which_losses_and_weights_it_tells(mnist_dir: Path, t
         (["--momentum", "0.9"], "adam has the options lr, beta1, beta2, got momentum=0.9"),
         (["--model", "linear"], "invalid choice: 'linear'"),
         (["--device", "tpu"], "device 'tpu' cannot be used here"),
-        (["--model", "numpy", "--compile"], "model numpy runs on the CPU as it is, got compile=True"),
+        (["--model", "numpy", "--precision", "bf16"], "model numpy runs on the CPU as it is, got precision=bf16"),
         (["--train-size", "101"], "train_size must be at most 100, which there are, got 101"),
         (["--init", "nothing.pkl"], "nothing.pkl"),
         (["--resume"], "--resume goes with --out DIR"),
@@ -195,10 +195,9 @@ def test_ctrl_c_says_how_to_go_on(mnist_dir: Path, tmp_path: Path, run: Run) -> 
 
 
 def test_evaluate_shows_a_run(mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in ("0", "1"):
-        trained = run("train", *SMALL, "--data-dir", mnist_dir, "--out", tmp_path / seed, "--seed", seed)
-    assert trained.returncode == 0
     weights = tmp_path / "1"
+    trained = run("train", *SMALL, "--data-dir", mnist_dir, "--out", weights)
+    assert trained.returncode == 0
     for source in (weights, weights / "params.pkl", weights / "model.pt"):
         for model in ("conv2d", "unfold", "numpy"):
             done = run("evaluate", source, "--data-dir", mnist_dir, "--model", model)
@@ -210,14 +209,11 @@ def test_evaluate_shows_a_run(mnist_dir: Path, tmp_path: Path, run: Run, monkeyp
         monkeypatch.setattr(figures, name, recorded(getattr(figures, name), drawn))
     pictures = tmp_path / "new" / "pictures"
     done = run(
-        *("evaluate", weights, "--data-dir", mnist_dir, "--against", tmp_path / "0"),
+        *("evaluate", weights, "--data-dir", mnist_dir),
         *("--out", pictures, "--dtype", "float64", "--batch-size", "7"),
     )
     images, labels = load("mnist", False, mnist_dir)
-    mine, others = (predicted(tmp_path / seed / "params.pkl", images) for seed in ("1", "0"))
-    equal = int((mine == others).sum())
-    assert equal not in (40, int((mine == labels).sum()))
-    assert f"\n{equal} of 40 predictions equal to those of {tmp_path / '0'}\n" in done.stdout
+    mine = predicted(weights / "params.pkl", images)
     assert "peak memory of the process:" in done.stdout
     for name in ("confusion.png", "mistakes.png"):
         assert (pictures / name).read_bytes().startswith(b"\x89PNG")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from parity.cases import check_twin, random_case
 from torch import nn
 
 import numpy_ref as nr
@@ -19,7 +20,7 @@ from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from torchport.networks import CONVOLUTIONS, from_reference, register
 from torchport.parity import Setting, check_parity
-from torchport.parity.cases import check_twin, random_case, seeded_params
+from torchport.parity.cases import seeded_params
 from torchport.states import state_dict_keys, state_dict_of, update_reference
 from torchport.twins import FACTORIES, load_layer
 from torchport.weights import STATE_DICT_KEYS

@@ -90,7 +90,7 @@ def test_a_second_run_is_bit_identical(conv: str, setting: Setting, monkeypatch:
         assert torch.equal(a, b)
 
 
-# By unfold: oneDNN's bfloat16 convolution on CPUs is not sound (torchport.parity.calibration).
+# By unfold: oneDNN's bfloat16 convolution on CPUs is not sound (parity.calibration).
 @pytest.mark.parametrize("mode", ["ieee", "bfloat16"])
 def test_modes_of_float32(mode: str, device: str) -> None:
     reference, port, x, t = build("unfold", Setting(torch.float32, device))

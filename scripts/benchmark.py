@@ -1,8 +1,8 @@
 """Speed and memory of all implementations, side by side: python scripts/benchmark.py
 
 Interleaved in one process, since machines are noisy: compare within one run, by the ratios. Images are random, so
-nothing is downloaded. With a picture of how the time grows, and everything as JSON:
-    python scripts/benchmark.py --png growth.png --json benchmark.json
+nothing is downloaded. All figures as JSON:
+    python scripts/benchmark.py --json benchmark.json
 Exit status: 0 measured, 2 bad input.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,40 +19,30 @@ from typing import Any
 import torchport as tp
 from numpy_ref.checks import Array
 from numpy_ref.files import check_target, replace_file
-from torchport import cli, figures
+from torchport import cli
 
-QUICK = {"batch_size": (10, 100), "filters": (10, 30), "side": (12, 28)}
 SCALE = (100, 1000, 10_000, 65_536)  # batch sizes for CUDA
-LONGEST = 12  # operations listed
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--device", type=cli.device, default="cpu", help="of all but numpy_ref (default: cpu)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="draw how the time grows")
-    parser.add_argument("--quick", action="store_true", help="few rounds and sizes: under a minute, for a first look")
+    parser.add_argument("--quick", action="store_true", help="few rounds and images: under a minute, for a first look")
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_arguments()
-    for path in (args.json, args.png):
-        if path is not None:
-            check_target(path)  # now, not after minutes
+    if args.json is not None:
+        check_target(args.json)  # now, not after minutes
     found: dict[str, Any] = {"machine": tp.benchmark.describe_machine(args.device)}
     print("\n".join(f"{name}: {value}" for name, value in found["machine"].items()))
     found["step"] = measure_steps(args)
-    found["operations"] = measure_operations(args)
+    found["operations"] = list_operations(args)
     if args.device != "cpu":
         found["device"] = measure_device(args)
-    found["updates"] = measure_updates(args)
-    found["growth"] = measure_growth(args)
     found["memory"] = measure_memory(args)
-    found["start"] = measure_start(args)
-    if args.png is not None:
-        figures.save_figure(figures.growth(found["growth"], tp.benchmark.FLOOR), args.png)
-        print(f"wrote {args.png}")
     if args.json is not None:
         replace_file(args.json, (json.dumps(found, indent=2) + "\n").encode())
         print(f"wrote {args.json}")
@@ -73,50 +64,24 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": as_lists(times), "ratios": ratios}
 
 
-def measure_updates(args: argparse.Namespace) -> dict[str, Any]:
-    steps = tp.benchmark.updates()
-    times = tp.benchmark.interleave(steps, 3 if args.quick else 15, dict.fromkeys(steps, 10), progress=True)
-    print("\nAn update of the largest weight on the CPU, milliseconds: all alive, or a third without gradient")
-    for name, values in times.items():
-        print(f"  {name:42} {tp.benchmark.spread(values * 1e3)}")
-    return {"seconds": as_lists(times)}
-
-
-def measure_operations(args: argparse.Namespace) -> dict[str, Any]:
-    listed = tp.benchmark.operations(tp.benchmark.Case(device=args.device), 10 if args.quick else 100)
-    took = sum(operation.calls * operation.microseconds for operation in listed)
-    floor = sum(operation.calls * operation.floor for operation in listed)
-    print(f"\nOperations of a training step, {took:.0f} microseconds in all, their floors {floor:.0f}; the longest:")
-    print("        us   floor  ratio  calls")
-    for name, calls, microseconds, least in listed[:LONGEST]:
-        print(f"  {microseconds:8.1f}{least:8.1f}{microseconds / least:7.1f}{calls:7.1f}  {name[:80]}")
-    return {"listed": [operation._asdict() for operation in listed]}
+def list_operations(args: argparse.Namespace) -> str:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # none: the profiler calls it an error that a machine has no CUDA
+    steps = 10 if args.quick else 100
+    table = tp.benchmark.operations(tp.benchmark.Case(device=args.device), steps)
+    print(f"\nWhat torch.profiler sees of the training loop in {steps} steps, the longest first")
+    print(table)
+    return table
 
 
 def measure_device(args: argparse.Namespace) -> dict[str, Any]:
-    listed = tp.benchmark.kernels(args.device)
-    count, took = sum(kernel.calls for kernel in listed), sum(kernel.microseconds for kernel in listed)
-    print(f"\nKernels of a training step, as a graph: {count:.0f}, {took:.0f} microseconds")
-    print("Images a second in training, by batch size; and if all arithmetic went as fast as a large product")
+    print("\nImages a second in training, by batch size; and if all arithmetic went as fast as a large product")
     scale: dict[str, Any] = {}
     for precision in ("full", "tf32", "bf16"):
         rates = tp.benchmark.throughput(SCALE, precision, device=args.device, progress=True)
         scale[precision] = {"rates": rates, "limit": tp.benchmark.limit(precision, device=args.device)}
         shown = "  ".join(f"{size}: {rate.median:,.0f}" for size, rate in rates.items())
         print(f"  {precision:5} {shown}  limit: {scale[precision]['limit']:,.0f}")
-    return {"kernels": [kernel._asdict() for kernel in listed], "throughput": scale}
-
-
-def measure_growth(args: argparse.Namespace) -> dict[str, Any]:
-    found = {}
-    for what, values in (QUICK if args.quick else tp.benchmark.GROWTH).items():
-        rounds = 1 if args.quick else 3
-        found[what] = tp.benchmark.grow(what, values, rounds=rounds, device=args.device, progress=True)
-        print(f"\nMilliseconds a step by {what}")
-        print(" " * 18 + "".join(f"{value:>10}" for value in values))
-        for name, line in found[what].items():
-            print(f"  {name:16}" + "".join(f"{line[value].median * 1e3:10.2f}" for value in values))
-    return found
+    return {"throughput": scale}
 
 
 def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
@@ -130,15 +95,6 @@ def measure_memory(args: argparse.Namespace) -> dict[str, Any]:
     print("An epoch of training: peak memory in MiB by images, which are 0.75 KiB each")
     print("  " + ", ".join(f"{n:,}: {mebibytes(usage.peak).strip()}" for n, usage in training.items()))
     return {"prediction": predicting, "training": training}
-
-
-def measure_start(args: argparse.Namespace) -> dict[str, Any]:
-    rounds = 1 if args.quick else 5
-    times = tp.benchmark.start_times(Path(__file__).parent, rounds, progress=True)
-    print(f"\nSeconds until a process has done it: median and quartiles of {rounds} rounds")
-    for name, values in times.items():
-        print(f"  {name:24} {tp.benchmark.spread(values)}")
-    return {"seconds": as_lists(times)}
 
 
 def mebibytes(memory: int | None) -> str:

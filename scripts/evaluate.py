@@ -40,7 +40,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=100, help="images at a time (default: 100)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write confusion.png, mistakes.png, evaluation.json")
-    parser.add_argument("--against", type=Path, metavar="WEIGHTS", help="count the predictions equal to these weights'")
     cli.add_geometry(parser)
     args = parser.parse_args()
     if args.model == NUMPY and args.device != "cpu":
@@ -48,38 +47,27 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def load_params(path: Path, args: argparse.Namespace) -> Mapping[str, Array]:
-    params = tp.formats.load_weights(path)
+def load_params(args: argparse.Namespace) -> Mapping[str, Array]:
+    params = tp.formats.load_weights(args.weights)
     if args.dtype:
         return tp.weights.cast_params(params, tp.weights.DTYPES[np.dtype(args.dtype)])
     return params
 
 
-def make_network(params: Mapping[str, Array], args: argparse.Namespace) -> Network | nn.Module:
-    architecture = tp.architectures.recognise(params, args.stride, args.pad, args.activation)
-    if args.model == NUMPY:
-        return architecture.reference(params)
-    return architecture.port(params, args.model, args.device)
-
-
 def main() -> int:
     args = parse_arguments()
-    params = load_params(args.weights, args)
-    other = load_params(args.against, args) if args.against else None
+    params = load_params(args)
     images, labels = load(args.data, False, args.data_dir, progress=True)
-    for each in (params, other or params):
-        tp.evaluation.check_fits(each, images, labels, args.stride, args.pad, args.activation)
+    architecture = tp.evaluation.check_fits(params, images, labels, args.stride, args.pad, args.activation)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
-    network = make_network(params, args)
+    network: Network | nn.Module
+    if args.model == NUMPY:
+        network = architecture.reference(params)
+    else:
+        network = architecture.port(params, args.model, args.device)
     found = tp.evaluation.classify(network, images, labels, batch_size=args.batch_size, progress=True)
     print(found.to_text())
-    if other is not None:
-        others = tp.evaluation.classify(
-            make_network(other, args), images, labels, batch_size=args.batch_size, progress=True
-        )
-        equal = int((others.predictions == found.predictions).sum())
-        print(f"{equal} of {len(images)} predictions equal to those of {args.against}")
     if args.out is not None:
         about = {name: str(getattr(args, name)) for name in ("weights", "data", "model", "device")}
         save(args.out, found, images, {**about, "dtype": str(params["W1"].dtype)})

@@ -2,7 +2,7 @@
 
 One subcommand for each picture; python scripts/visualize.py SUBCOMMAND --help says what it takes. Weights are a
 params.pkl, a .pt file or the folder of a training run; without any, the network is as it is before learning, which the
-picture's title says. A PNG is written, and with --show a window opens too. No display is needed otherwise.
+picture's title says. A PNG is written; no display is needed.
 Exit status: 0 drawn, 2 bad input.
 """
 
@@ -41,7 +41,6 @@ def parse_arguments() -> argparse.Namespace:
             add_options(command)
         out = Path(f"{name}.png")
         command.add_argument("--out", type=Path, metavar="FILE", default=out, help=f"PNG to write (default: {out})")
-        command.add_argument("--show", action="store_true", help="open a window as well, which needs a display")
         command.set_defaults(draw=draw)
     args = parser.parse_args()
     if args.out.suffix.lower() != ".png":
@@ -243,13 +242,8 @@ COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
 
 def main() -> int:
     args = parse_arguments()
-    if args.show:
-        figures.check_display()  # before the work
-    figure = args.draw(args)
-    figures.save_figure(figure, args.out)
+    figures.save_figure(args.draw(args), args.out)
     print(f"wrote {args.out}")
-    if args.show:
-        figures.show(figure)
     return 0
 
 

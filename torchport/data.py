@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.drawn import drawn
-from torchport.folders import DATA_VARIABLE as DATA_VARIABLE, default_data_dir as default_data_dir
+from torchport import drawn
 from torchport.images import pixels
 
+DATA_VARIABLE = "TORCHPORT_DATA"
 DATA_SETS = ("mnist", "drawn")
 PARTS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 IMAGES_HEADER, LABELS_HEADER = 16, 8  # bytes
@@ -22,16 +23,21 @@ class DataError(RuntimeError):
     """A data set that is not there and could not be fetched."""
 
 
+def default_data_dir() -> Path:
+    """The folder that the variable TORCHPORT_DATA names, else data/: a torchvision root."""
+    return Path(os.environ.get(DATA_VARIABLE) or "data")
+
+
 def load(name: str, train: bool, data_dir: str | Path | None = None, *, progress: bool = False) -> tuple[Array, Array]:
     """Images uint8 (N, 1, 28, 28) and labels uint8 (N,) of one of DATA_SETS: 60,000 to train with, or 10,000 to test.
 
-    data_dir is the folder they are kept in, default_data_dir() for None; progress shows a bar where they have to be
-    made. ValueError for another name; DataError as mnist.
+    data_dir is MNIST's folder, default_data_dir() for None; progress shows a bar where digits are drawn. ValueError for
+    another name; DataError as mnist.
     """
     if name == "mnist":
         return mnist(train, data_dir)
     if name == "drawn":
-        return drawn(train, data_dir, progress=progress)
+        return drawn.make(drawn.SIZES[train], drawn.SEEDS[train], progress=progress)
     raise ValueError(f"data must be one of {', '.join(DATA_SETS)}, got {name!r}")
 
 

@@ -6,20 +6,12 @@ stream, and only + - * / and square roots, which IEEE 754 rounds in one way, dec
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from importlib.metadata import version
-from pathlib import Path
-
 import numpy as np
 from tqdm import tqdm
 
 from numpy_ref.checks import Array
-from numpy_ref.files import replace_file
 from torchport import glyphs
-from torchport.folders import default_data_dir
 
-RECIPE = 2  # to be raised with every change to the digits: what older recipes left on the disk is then made anew
 SIZES = {True: 60_000, False: 10_000}  # by train, as MNIST's
 SEEDS = {True: 20_161, False: 7_016}
 CHUNK = 500  # digits drawn at once: small enough for the processor's caches
@@ -38,27 +30,6 @@ RANGES = {
     "ink": (128.0, 255.0),
     "noise": (0.0, 80.0),  # the most that a pixel is changed by
 }
-
-
-def drawn(train: bool, data_dir: str | Path | None = None, *, progress: bool = False) -> tuple[Array, Array]:
-    """Images uint8 (N, 1, 28, 28) and labels uint8 (N,): white on black, 60,000 to train with or 10,000 others.
-
-    Kept in the folder drawn of data_dir (default_data_dir() for None), and made anew, in seconds, where they are not
-    there, damaged, or another version's. A folder that cannot be written is a UserWarning and no more. progress shows
-    a bar, on a terminal.
-    """
-    root = default_data_dir() if data_dir is None else Path(data_dir)
-    path = root / "drawn" / ("train.bin" if train else "test.bin")
-    found = _read(path, SIZES[train])
-    if found is None:
-        found = make(SIZES[train], SEEDS[train], progress=progress)
-        try:
-            _write(path, *found)
-        except OSError as error:
-            warnings.warn(
-                f"the drawn digits could not be kept, so the next run draws them again: {error}", stacklevel=2
-            )
-    return found
 
 
 def make(n: int, seed: int, *, progress: bool = False) -> tuple[Array, Array]:
@@ -107,32 +78,3 @@ def _ink(fields: Array, glyph: Array, each: dict[str, Array]) -> Array:
     row, column = (np.clip(v + np.float32(glyphs.SIDE / 2), 0, glyphs.SIDE - 1).astype(np.intp) for v in (down, right))
     distance = fields.reshape(-1)[(glyph[:, None, None] * glyphs.SIDE + row) * glyphs.SIDE + column]
     return np.asarray(np.clip(distance * each["scale"] + each["growth"] + np.float32(0.5), 0, 1))
-
-
-def _checksum(contents: bytes) -> bytes:
-    """32 bytes that change with the contents, the recipe and the library that drew the glyphs."""
-    return hashlib.sha256(f"{RECIPE} {version('matplotlib')} ".encode() + contents).digest()
-
-
-def _read(path: Path, n: int) -> tuple[Array, Array] | None:
-    """The n images and labels in a file that this very version wrote whole, else None."""
-    try:
-        file = path.read_bytes()
-    except OSError:
-        return None
-    if len(file) != 32 + n * (WIDTH * WIDTH + 1) or file[:32] != _checksum(file[32:]):
-        return None
-    images, labels = np.split(np.frombuffer(file, np.uint8, offset=32).copy(), [n * WIDTH * WIDTH])
-    return images.reshape(n, 1, WIDTH, WIDTH), labels
-
-
-def _write(path: Path, images: Array, labels: Array) -> None:
-    """Make the file that _read reads, and its folder. OSError."""
-
-    def verify(written: Path) -> None:
-        if _read(written, len(labels)) is None:
-            raise OSError(f"{path} does not read back as it was written")
-
-    contents = images.tobytes() + labels.tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, _checksum(contents) + contents, verify)

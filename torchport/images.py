@@ -1,4 +1,4 @@
-"""Images to look at: a user's own, in any format that Pillow reads, or one of a data set's."""
+"""Images to look at: a user's own, of 8 bits a channel in any format that Pillow reads, or one of a data set's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
     """The image in path as grey, float64 (1, H, W) of 0 to 1, and its own height and width in pixels.
 
     A larger one is shrunk to largest pixels on its longer side. Turned as its camera says; what is transparent is
-    white. ValueError for what Pillow does not read, or takes for a bomb; OSError.
+    white. ValueError for more than 8 bits a channel, and for what Pillow does not read, or takes for a bomb; OSError.
     """
     check_int("largest", largest, 1)
     data = read_file(path, MAX_BYTES)  # outside the try: its errors name the file already
@@ -38,7 +38,7 @@ def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
         raise
     except Exception as error:  # Pillow raises whatever the bytes lead it to
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is no image that can be read ({reason}): try a PNG or JPEG file") from error
+        raise ValueError(f"{path} is no image that can be read ({reason}): try an 8-bit PNG or JPEG") from error
     return np.asarray(grey, np.float64)[np.newaxis].clip(0, 1), size
 
 
@@ -68,16 +68,8 @@ def _grey(image: Image) -> Image:
     """As floats of 0 (black) to 1 (white), in Pillow's mode F."""
     from PIL import Image
 
-    if image.mode.startswith("I;"):  # 16 bits, whose conversion to 8 would clip
-        return Image.fromarray(np.asarray(image, np.float32) / np.float32(2**16 - 1))
-    if image.mode in ("F", "I"):  # of whatever unit
-        values = np.asarray(image, np.float64)
-        if image.mode == "I" and values.min() >= 0 and values.max() < 2**16:  # 16 bits again, to older Pillows
-            return Image.fromarray((values / (2**16 - 1)).astype(np.float32))
-        if not np.isfinite(values).all():
-            raise ValueError("it holds NaN or infinity")
-        low, high = values.min(), values.max()
-        return Image.fromarray(((values - low) / ((high - low) or 1)).astype(np.float32))
+    if image.mode.startswith(("I", "F")):  # whose conversion to 8 bits would clip
+        raise ValueError(f"mode {image.mode}, more than 8 bits a channel")
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(ground, image.convert("RGBA"))

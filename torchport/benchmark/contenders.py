@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,10 +27,10 @@ from torchport.weights import cast_params
 HIDDEN, CLASSES, FILTER = 100, 10, 5  # the book's
 
 # No weight moves, so that a step costs what the one before it did. With the book's rate the network soon knows the
-# images by heart, and rules slow down that keep subnormal numbers (ageing.py).
+# images by heart, and rules slow down that keep subnormal numbers (see BookAdam).
 LR = 0.0
 
-CONTENDERS = REFERENCE, UNFOLD, CONV2D, TRAINING, PLAIN, FLOOR = (
+REFERENCE, UNFOLD, CONV2D, TRAINING, PLAIN, FLOOR = (
     "numpy_ref",
     "unfold twin",
     "conv2d twin",
@@ -68,22 +67,21 @@ class Case:
         return nr.SimpleConvNet((1, self.side, self.side), param, HIDDEN, CLASSES, rng=np.random.RandomState(0))
 
 
-def contenders(case: Case, only: Collection[str] | None = None) -> dict[str, Steps]:
+def contenders(case: Case) -> dict[str, Steps]:
     """By name, what takes a number of training steps: all in float32 but numpy_ref, whose weights are float64.
 
     numpy_ref logs the loss after the update, as the book does; the others log that of the step. "training" is the loop
     of torchport.training, "plain PyTorch" what one would write with a DataLoader over torchvision's MNIST, and
-    "products alone" the matrix products of a step, which no implementation can do without. only names some of them.
+    "products alone" the matrix products of a step, which no implementation can do without.
     """
-    makers: dict[str, Callable[[Case], Steps]] = {
-        REFERENCE: _reference,
-        UNFOLD: partial(_twin, conv="unfold"),
-        CONV2D: partial(_twin, conv="conv2d"),
-        TRAINING: training,
-        PLAIN: _plain,
-        FLOOR: _products,
+    return {
+        REFERENCE: _reference(case),
+        UNFOLD: _twin(case, "unfold"),
+        CONV2D: _twin(case, "conv2d"),
+        TRAINING: training(case),
+        PLAIN: _plain(case),
+        FLOOR: _products(case),
     }
-    return {name: make(case) for name, make in makers.items() if only is None or name in only}
 
 
 def _reference(case: Case) -> Steps:
@@ -114,15 +112,10 @@ def _twin(case: Case, conv: str) -> Steps:
     return _repeated(step)
 
 
-def make_learner(case: Case, precision: str = "full") -> TorchLearner:
-    """What learns in a run of torchport.training, with the book's start and random images."""
-    config = Config(lr=LR, batch_size=case.batch_size, precision=precision, device=case.device)
-    return TorchLearner(config, _start(case), case.samples(), torch.device(case.device), Ranks())
-
-
 def training(case: Case, precision: str = "full") -> Steps:
     """The steps of torchport.training, with the products in that precision (full, tf32, bf16)."""
-    learner = make_learner(case, precision)
+    config = Config(lr=LR, batch_size=case.batch_size, precision=precision, device=case.device)
+    learner = TorchLearner(config, _start(case), case.samples(), torch.device(case.device), Ranks())
     order = np.arange(case.batches * case.batch_size)
     left = 0
 

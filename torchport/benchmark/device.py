@@ -1,15 +1,14 @@
-"""How many kernels a training step is, and how near training comes to what a device can do."""
+"""What a training step consists of, and how near training comes to what a device can do."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from numpy_ref.checks import Array
-from torchport.benchmark.contenders import TRAINING, Case, contenders, training
+from torchport.benchmark.contenders import Case, training
 from torchport.benchmark.rounds import Spread, interleave, spread
 from torchport.parity.setting import Setting
 from torchport.training.config import PRECISIONS
@@ -18,25 +17,16 @@ FLOP = 4.33e6  # of a training step, an image: the book's network's products in 
 SQUARE = {"cuda": 4096, "cpu": 1024}  # rows of a product as fast as any
 
 
-class Kernel(NamedTuple):
-    """What one step launches; on the CPU, an operator."""
-
-    name: str
-    calls: float  # a step
-    microseconds: float  # a step
-
-
-def kernels(device: str = "cpu", steps: int = 10) -> list[Kernel]:
-    """What a training step of 100 launches, on CUDA as one graph, the longest first."""
-    take = contenders(Case(device=device), only=(TRAINING,))[TRAINING]
+def operations(case: Case, steps: int = 10, longest: int = 12) -> str:
+    """torch.profiler's table of so many training steps of case: operators, on CUDA kernels, the longest first."""
+    take = training(case)
     take(steps)
-    cuda = torch.device(device).type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
+    cuda = torch.device(case.device).type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiled:
         take(steps)
-    events = [e for e in found.key_averages() if e.device_type.name == ("CUDA" if cuda else "CPU")]
-    times = [(event.self_device_time_total if cuda else event.self_cpu_time_total) / steps for event in events]
-    listed = [Kernel(e.key, e.count / steps, time) for e, time in zip(events, times, strict=True)]
-    return sorted(listed, key=lambda kernel: -kernel.microseconds)
+    order = "self_device_time_total" if cuda else "self_cpu_time_total"
+    table: str = profiled.key_averages().table(sort_by=order, row_limit=longest)
+    return table
 
 
 def throughput(

@@ -8,7 +8,6 @@ import numpy as np
 
 from numpy_ref.checks import Array, check_array, check_batch, check_int
 from torchport.figures.style import INK, PALE, label, new_figure, picture
-from torchport.images import check_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,8 +54,8 @@ def mistakes(
     title. ValueError for unequal lengths or other than 1, 3 or 4 channels; TypeError.
     """
     check_int("most", most, 1)
-    if check_images("images", images).shape[1] not in (1, 3, 4):
-        raise ValueError(f"images must have 1, 3 or 4 channels to be shown, got shape {images.shape}")
+    if check_array("images", images, ndim=4).dtype != np.uint8 or images.shape[1] not in (1, 3, 4):
+        raise ValueError(f"images must be uint8 of 1, 3 or 4 channels, got {images.dtype} of shape {images.shape}")
     for of, values in (("truth", truth), ("predicted", predicted), ("confidence", confidence)):
         if check_array(of, values, ndim=1).shape != images.shape[:1]:
             raise ValueError(f"images and {of} must have one length, got {len(images)} and {len(values)}")

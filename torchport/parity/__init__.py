@@ -4,9 +4,7 @@ setting says in which arithmetic, bounds how far apart two correct implementatio
 judges, report tells; independent has checks of gradients that trust neither.
 """
 
-from typing import TYPE_CHECKING
-
-from torchport.on_demand import on_demand
+from torchport.parity import cases as cases, differences as differences, independent as independent, page as page
 from torchport.parity.compare import (
     check_layer as check_layer,
     check_loss as check_loss,
@@ -22,18 +20,3 @@ from torchport.parity.independent import (
 from torchport.parity.optimizers import check_optimizer as check_optimizer
 from torchport.parity.report import Difference as Difference, Report as Report, Row as Row
 from torchport.parity.setting import Setting as Setting
-
-if TYPE_CHECKING:
-    from torchport.parity import (
-        calibration as calibration,
-        cases as cases,
-        catalogue as catalogue,
-        differences as differences,
-        independent as independent,
-        page as page,
-        planted as planted,
-    )
-else:  # which would let type checkers believe in any name
-    __getattr__, __dir__ = on_demand(
-        __name__, dict.fromkeys(("calibration", "cases", "catalogue", "differences", "page", "planted"), ())
-    )

@@ -75,7 +75,6 @@ class Config:
     precision: str = _option("full", "of products in float32, less than full on CUDA only", PRECISIONS)
     device: str | None = _option(None, "cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)")
     deterministic: bool = _option(False, "only algorithms that give the same bits in every run")
-    compile: bool = _option(False, "compile the network with torch.compile, which takes a minute and pays on CUDA")
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -113,6 +112,7 @@ class Config:
         found = json.loads(text)
         if not isinstance(found, dict):
             raise ValueError(f"expected a JSON object, got {type(found).__name__}")
+        found.pop("compile", None)  # an option of old, which changed no number
         known = {option.name for option in fields(cls)}
         if found.keys() != known:
             raise ValueError(f"missing {sorted(known - found.keys())}, unexpected {sorted(found.keys() - known)}")
@@ -136,7 +136,7 @@ class Config:
             raise ValueError(f"precision {self.precision} goes with dtype float32, got {self.dtype}")
         if not self.on_numpy:
             return
-        for name, usable in (("device", (None, "cpu")), ("precision", ("full",)), ("compile", (False,))):
+        for name, usable in (("device", (None, "cpu")), ("precision", ("full",))):
             if getattr(self, name) not in usable:
                 raise ValueError(f"model numpy runs on the CPU as it is, got {name}={getattr(self, name)}")
 

@@ -77,8 +77,7 @@ class TorchLearner:
         self._net = recognise(params).port(params, config.model, device)
         self._masks = Masks(config.seed)
         self._draws = self._masks.feed(self._net.modules())
-        network = arranged(self._net, config.compile)
-        self._network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
+        self._network = arranged(self._net)
         self._parallel = _parallel(self._network, device) if ranks.size > 1 else self._network
         graph = uses_graphs(device, ranks) and not self._draws
         self._parameters = list(self._net.parameters())
@@ -92,8 +91,6 @@ class TorchLearner:
         self._sums, self._summands = list(self._totals.values()), [self._weights[k] for k in self._totals]
         self._make_buffers(samples)
         self._start = self.state()
-        if config.compile:
-            self._compile()
         if graph:
             self._capture()
 
@@ -216,16 +213,6 @@ class TorchLearner:
         self._net.eval()
         with torch.no_grad(), self._setting.computing():
             self._classes.copy_(self._network(self._pixels(self._chunk)).argmax(dim=1))
-
-    def _compile(self) -> None:
-        """Have torch.compile do its work now, and not in the first step. ValueError where it cannot."""
-        try:
-            self._predict_chunk()
-            self.take(min(self._config.batch_size, len(self._order)))
-        except Exception as error:  # the compiler's, of many kinds and lengths
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"torch.compile cannot compile the network here ({reason}): leave compile out") from error
-        self._restore()
 
     def _capture(self) -> None:
         """From here on, a step and a chunk of predictions are a graph each."""

@@ -25,9 +25,7 @@ class Masks:
         found = [layer for layer in layers if isinstance(layer, nr.Dropout | Dropout)]
         for layer in found:
             if isinstance(layer, Dropout):
-                # Not for torch.compile, which would make constants of the numbers. Not as a decorator: it would import
-                # the compiler, half a second and 150 MB, for whoever imports this module.
-                layer.draw = torch.compiler.disable(self._draw)
+                layer.draw = self._draw
             else:
                 layer.rng = self._rng
         return bool(found)

@@ -17,16 +17,12 @@ from torchport.networks import SimpleConvNet
 POOLING = ((4, 1), (4, 1), (0, 0), (1, 1), False)  # kernel, stride, padding, dilation, ceil_mode
 
 
-def arranged(net: nn.Module, compiled: bool = False) -> nn.Module:
-    """net itself, or what computes the same from its parameters in less time: a PoolFirst of a SimpleConvNet.
-
-    compiled is for what torch.compile is going to compile.
-    """
+def arranged(net: nn.Module) -> nn.Module:
+    """net itself, or what computes the same from its parameters in less time: a PoolFirst of a SimpleConvNet."""
     if not isinstance(net, SimpleConvNet):
         return net
     if pools_at_once(net):
-        # What the compiler makes of the one operation is slower than what it makes of the three.
-        return PoolFirst(net, None if compiled else Gathered.of(net.conv1, net.input_dim))
+        return PoolFirst(net, Gathered.of(net.conv1, net.input_dim))
     nn.Module.to(net, memory_format=torch.channels_last)  # oneDNN and cuDNN are faster so; no value changes
     return PoolFirst(net)
 

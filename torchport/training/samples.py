@@ -33,7 +33,7 @@ class Samples(NamedTuple):
 
 
 def load_samples(config: Config, progress: bool) -> Samples:
-    """The data set that config names; progress shows a bar on a terminal where it has to be made. DataError."""
+    """The data set that config names; progress shows a bar on a terminal where it is drawn. DataError."""
     x_train, t_train = load(config.data, True, config.data_dir, progress=progress)
     x_test, t_test = load(config.data, False, config.data_dir, progress=progress)
     return Samples(x_train, t_train, x_test, t_test)

@@ -15,13 +15,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from numpy_ref.checks import Array, recorded
 from numpy_ref.optimizer import EPS
-from torchport.columns import im2col
-from torchport.layers import BatchNormalization, Dropout, Subsampling
-from torchport.loss import softmax_with_loss
-from torchport.optimizers import BookAdam, make_optimizer
-from torchport.parity.bounds import EXACT
-from torchport.parity.compare import compare
-from torchport.parity.planted import (
+from parity.planted import (
     Bug,
     Spoil,
     first_failing,
@@ -34,6 +28,12 @@ from torchport.parity.planted import (
     small_deep_network,
     small_network,
 )
+from torchport.columns import im2col
+from torchport.layers import BatchNormalization, Dropout, Subsampling
+from torchport.loss import softmax_with_loss
+from torchport.optimizers import BookAdam, make_optimizer
+from torchport.parity.bounds import EXACT
+from torchport.parity.compare import compare
 from torchport.parity.report import LOCAL, Row
 from torchport.twins import load_layer
 

@@ -72,6 +72,14 @@ def find(bug: Bug) -> Finding:
     return Finding(bug, bug.find(torch.float64), bug.find(torch.float32))
 
 
+def table(findings: Sequence[Finding]) -> list[str]:
+    """Lines of Markdown, a row a bug, and how many were caught."""
+    head = "| bug | blamed | caught by | error/limit, float64 | float32 |", "|---|---|---|---|---|"
+    caught = sum(finding.ok for finding in findings)
+    rows = [finding.to_markdown() for finding in findings]
+    return [*head, *rows, "", f"{caught} of {len(findings)} bugs caught at the right layer"]
+
+
 def _margin(row: Row) -> str:
     return "not allowed at all" if np.isinf(row.worst.ratio) else f"{row.worst.ratio:.1e}"
 
@@ -98,7 +106,9 @@ def small_network(dtype: torch.dtype) -> tuple[nr.SimpleConvNet, SimpleConvNet, 
 
 def small_deep_network(dtype: torch.dtype) -> tuple[nr.DeepConvNet, nn.Sequential, Array, Array]:
     """The same of a DeepConvNet."""
-    conv_params = {f"conv_param_{k}": {**param, "filter_num": 4} for k, param in enumerate(DEFAULT_CONV_PARAMS, 1)}
+    conv_params: dict[str, Any] = {
+        f"conv_param_{k}": {**param, "filter_num": 4} for k, param in enumerate(DEFAULT_CONV_PARAMS, 1)
+    }
     reference = nr.DeepConvNet((2, 12, 12), **conv_params, hidden_size=6, output_size=6, rng=np.random.RandomState(0))
     reference.set_params(seeded_params(0, reference.params))
     return reference, from_reference(reference).to(dtype), *seeded_batch(0, 8, (2, 12, 12), 6)
