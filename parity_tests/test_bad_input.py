@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-import numpy_ref as nr
 import torchport
 from torchport import SimpleConvNet, UnfoldConv2d, softmax_with_loss
 from torchport.evaluation import evaluate_ports
-from torchport.parity import Setting, check_layer
+from torchport.parity import Setting
 from torchport.parity.cases import seeded_params
 
 IMAGE = torch.zeros(2, 3, 5, 5)
@@ -87,11 +86,6 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: evaluate_ports(seeded_params(0), IMAGES[:, :, 1:], np.zeros(4, int)),
         ValueError,
         r"for images \(1, 28, 28\), got \(1, 27, 28\)",
-    ),
-    "check_layer: dout": (
-        lambda: check_layer("relu", nr.Relu(), torch.nn.ReLU(), np.ones((2, 3)), np.ones((3, 2)), Setting()),
-        ValueError,
-        r"dout must have shape \(2, 3\), got \(3, 2\)",
     ),
     "setting: device": (lambda: Setting(device="tpu"), ValueError, "'tpu' cannot be used here"),
 }

@@ -423,7 +423,6 @@ BAD_INPUT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "another name": (lambda: check(W4=np.zeros(3)), ValueError, r"unexpected \['W4'\]"),
     "another shape": (lambda: check(b1=np.zeros((10, 1))), ValueError, r"b1 is \(10, 1\), expected \(10,\)"),
     "another dtype": (lambda: check(b1=np.zeros(10, np.float32)), TypeError, "b1 has dtype float32"),
-    "no array": (lambda: check(b1=torch.zeros(10)), TypeError, "Tensor"),
     "a random layer": (
         lambda: central_differences(with_dropout(), np.ones((1, 100)), np.array([1])),
         TypeError,
@@ -434,8 +433,6 @@ BAD_INPUT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         r"above 1e-154 .*, got 0\.0",
     ),
-    "seed -1": (lambda: book_gradient_case(-1), ValueError, "-1"),
-    "no images": (lambda: book_gradient_case(0, 0), ValueError, "batch_size must be at least 1, got 0"),
     "a direction of another shape": (lambda: slope(direction=np.ones(2)), ValueError, r"direction .*\(2,\)"),
     "a gradient of another shape": (lambda: slope(grad=np.ones((3, 1))), ValueError, r"grad .*\(3, 1\)"),
     "one step": (lambda: slope(steps=(0.1, 0.1)), ValueError, r"\[0\.1, 0\.1\]"),

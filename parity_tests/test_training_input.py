@@ -70,6 +70,11 @@ def test_a_configuration_survives_its_file() -> None:
         Config.from_json("[]")
 
 
+def test_a_run_of_before_the_option_compile_went_is_read() -> None:
+    text = Config(epochs=3).to_json().replace("{", '{"compile": false,', 1)
+    assert Config.from_json(text) == Config(epochs=3)
+
+
 def test_the_default_is_the_books_run_in_float32() -> None:
     config = Config()
     assert (config.data, config.network, config.model, config.dtype) == ("mnist", "SimpleConvNet", "conv2d", "float32")

@@ -245,7 +245,6 @@ BAD_STATES: dict[str, tuple[Callable[[dict[str, Any]], Any], type[Exception], st
     "untransposed": (replaced("affine1.weight", lambda v: v.T), ValueError, r"\(4, 5\), expected \(5, 4\)"),
     "bfloat16": (replaced("affine2.bias", lambda v: v.bfloat16()), TypeError, "affine2.bias .*bfloat16"),
     "mixed dtypes": (replaced("norm.running_mean", lambda v: v.float()), TypeError, "one dtype"),
-    "a list": (lambda s: list(s), TypeError, "must be a dict"),
 }
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from numpy_ref.checks import Array, check_batch, check_int
+from numpy_ref.checks import Array, check_int
 from numpy_ref.functions import class_labels, softmax
 from numpy_ref.network import Network
 from torchport.architectures import Architecture, recognise
@@ -127,7 +127,7 @@ def classify(
     progress shows a bar on a terminal. ValueError where images, labels and network do not fit each other, and for
     outputs that are not finite; TypeError.
     """
-    check_images("images", check_batch("images", images))
+    check_images("images", images)
     check_int("batch_size", batch_size, 1)
     outputs = None  # (N, classes), in one piece: pieces between a network's large arrays would split up the heap
     with tqdm(total=len(images), desc="test images", unit="image", disable=None if progress else True) as bar:
@@ -180,7 +180,7 @@ def check_fits(
 ) -> Architecture:
     """The network of params (recognise). ValueError, TypeError where it takes other images (N, C, H, W) or classes."""
     architecture = recognise(params, stride, pad, activation)
-    expected, found = architecture.input_shape, check_batch("images", images, ndim=4).shape[1:]
+    expected, found = architecture.input_shape, images.shape[1:]
     if architecture.name == "SimpleConvNet" and expected != found:
         raise ValueError(
             f"with stride {stride} and pad {pad} these weights are for images {expected}, got {found}: give "
@@ -192,7 +192,7 @@ def check_fits(
 
 def check_takes(architecture: Architecture, images: Array, labels: Array) -> None:
     """ValueError, TypeError where architecture takes other images than these (N, C, H, W), or has fewer classes."""
-    found, expected = check_batch("images", images, ndim=4).shape[1:], architecture.input_shape
+    found, expected = images.shape[1:], architecture.input_shape
     if expected not in (found, (math.prod(found),)):
         what = expected if len(expected) > 1 else f"of {expected[0]} values"
         raise ValueError(f"these weights are for images {what}, got {found}: give their data")

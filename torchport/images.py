@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_array, check_batch, check_int
+from numpy_ref.checks import Array, check_array, check_int
 from numpy_ref.files import read_file
 from numpy_ref.params import MAX_BYTES
 
@@ -44,7 +44,6 @@ def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
 
 def sample(images: Array, number: int) -> Array:
     """One of the images uint8 (N, C, H, W), by its number from 0, as float64 (C, H, W) of 0 to 1. ValueError."""
-    check_batch("images", images, ndim=4)
     if check_int("sample", number, 0) >= len(images):
         raise ValueError(f"sample must be at most {len(images) - 1}, as there are {len(images)} images, got {number}")
     return np.asarray(images[number] / 255)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from numpy_ref.checks import Array, check_mapping
+from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from numpy_ref.network import Network, check_same_layout, layer_statistics as layer_statistics
 from torchport.weights import MODULE_ATTRIBUTES, in_torch_terms, shared_dtype, to_array, to_torch_layout
@@ -48,7 +48,7 @@ def to_book_terms(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
     ValueError for keys other than conv1.weight, conv1.bias, ..., affine1.weight, affine1.bias and so on.
     """
-    found = {key: _BOOK_KEY.fullmatch(key) for key in check_mapping("state_dict", arrays)}
+    found = {key: _BOOK_KEY.fullmatch(key) for key in arrays}
     if unexpected := [f"{key:.80}" for key, match in found.items() if match is None]:
         raise ValueError(
             f"not a state_dict of the book's networks: unexpected {unexpected[:6]}, expected conv1.weight, conv1.bias, "
@@ -73,7 +73,7 @@ def book_params(state_dict: Mapping[str, Tensor]) -> dict[str, Array]:
 
     ValueError as to_book_terms; TypeError for dtypes other than float16, float32 or float64.
     """
-    arrays = {key: to_array(key, value) for key, value in check_mapping("state_dict", state_dict).items()}
+    arrays = {key: to_array(key, value) for key, value in state_dict.items()}
     return {name: np.array(value, order="C") for name, value in to_book_terms(arrays).items()}
 
 
@@ -84,7 +84,7 @@ def update_reference(network: Network, state_dict: Mapping[str, Tensor]) -> None
     than float16, float32 or float64, or mixed ones.
     """
     expected = state_dict_of(network)
-    arrays = {key: to_array(key, value) for key, value in check_mapping("state_dict", state_dict).items()}
+    arrays = {key: to_array(key, value) for key, value in state_dict.items()}
     shared_dtype(arrays)
     check_same_layout(arrays, {key: tuple(value.shape) for key, value in expected.items()})
     network.set_params(

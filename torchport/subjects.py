@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import numpy_ref as nr
-from numpy_ref.checks import Array, check_int
+from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from numpy_ref.network import Network
 from torchport.architectures import NETWORKS, Architecture, recognise
@@ -47,7 +47,7 @@ def load_subject(path: str | Path, stride: int = 1, pad: int = 0, activation: st
 def seeded_subject(seed: int = 0, like: Architecture | None = None) -> Subject:
     """A network as it is before learning, drawn from RandomState(seed); None for the book's SimpleConvNet."""
     like = Architecture(DEFAULT) if like is None else like
-    rng = np.random.RandomState(check_int("seed", seed, 0))
+    rng = np.random.RandomState(seed)
     params = NETWORKS[like.name](**like.arguments, rng=rng).params
     found = like if like.arguments else recognise(params)
     return Subject(found, params, f"start of seed {seed}, nothing learned")

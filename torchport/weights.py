@@ -113,7 +113,6 @@ def architecture(params: Mapping[str, Array], stride: int = 1, pad: int = 0) -> 
 
 def cast_params(params: Mapping[str, Array], dtype: torch.dtype) -> dict[str, Array]:
     """Copies of params, each entry rounded to dtype. ValueError for values that it cannot hold; TypeError."""
-    check_mapping("params", params)
     if dtype not in DTYPES.values():
         raise TypeError(f"dtype must be float16, float32 or float64, got {dtype}")
     target = next(ours for ours, theirs in DTYPES.items() if theirs == dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from numpy_ref.checks import Array, check_array, check_int, check_mapping, check_shape
+from numpy_ref.checks import Array, check_shape
 from torchport.figures.style import COLOURS, INK, bar, count, label, new_figure, picture, symmetric
 from torchport.figures.tiles import Grid, draw_tiles, stack_channels
 
@@ -22,10 +22,10 @@ def filters(panels: Mapping[str, Array], layer: str = "W", channels: int = 8) ->
     The scale has 0 in its middle, so the sign of a weight is a colour, and is the same for all panels. A filter of
     several channels is a column of them, the first channels only. ValueError for no panel, or unequal shapes.
     """
-    if not check_mapping("panels", panels):
+    if not panels:
         raise ValueError("filters needs at least one panel, got none")
     first, *_ = panels.values()
-    shown = min(check_int("channels", channels, 1), check_array("filters", first, ndim=4).shape[1])
+    shown = min(channels, first.shape[1])
     stacks = {name: stack_channels(check_shape(name, value, first.shape)[:, :shown]) for name, value in panels.items()}
     grid = Grid.of(len(first), stacks[next(iter(stacks))].shape[1:], PANEL, shape=1.3)
     norm = symmetric(*(value[:, :shown] for value in panels.values()), root=True)  # the start is 50 times smaller
@@ -46,8 +46,7 @@ def responses(image: Array, weights: Array, maps: Array, title: str = "") -> Fig
 
     Each map has its filter beside its number, the mean of its channels. ValueError for shapes that do not go together.
     """
-    check_array("image", image, ndim=3)
-    if len(check_array("weights", weights, ndim=4)) != len(check_array("maps", maps, ndim=3)):
+    if len(weights) != len(maps):
         raise ValueError(f"weights and maps must be of as many filters, got {len(weights)} and {len(maps)}")
     grid = Grid.of(len(maps), maps.shape[1:], 0.75 * WIDE, shape=1.7, lines=3)
     figure = new_figure(WIDE + 1, max(grid.height(0.75 * WIDE), 2.5) + 0.9)
@@ -68,16 +67,16 @@ def feature_maps(image: Array, maps: Mapping[str, Array], probabilities: Array, 
     All maps are on one scale with 0 in its middle, so that a relu is seen to leave the positive ones as they were.
     ValueError for no maps or other shapes.
     """
-    if not check_mapping("maps", maps):
+    if not maps:
         raise ValueError("feature_maps needs the maps of at least one layer, got none")
     grids = {name: Grid.of(len(found), found.shape[1:], WIDE, shape=4) for name, found in maps.items()}
     heights = [2.4, *(grid.height(WIDE) + 0.35 for grid in grids.values())]
     figure = new_figure(WIDE + 0.9, sum(heights) + 0.5)
     top, *below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     first, last = top.subplots(1, 2, width_ratios=[1, 3])
-    _show_image(first, check_array("image", image, ndim=3))
+    _show_image(first, image)
     label(first, f"image: {_shape(image)}")
-    _bars(last, check_array("probabilities", probabilities, ndim=1), truth)
+    _bars(last, probabilities, truth)
     norm = symmetric(*maps.values(), root=True)
     for part, (name, found) in zip(below, maps.items(), strict=True):
         axes = part.subplots()

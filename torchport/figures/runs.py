@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_batch, check_pair
+from numpy_ref.checks import Array, check_pair
 from torchport.figures.style import COLOURS, INK, PALE, label, new_figure
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def curves(runs: Mapping[str, Curve]) -> Figure:
     if not 1 <= len(runs) <= len(COLOURS):
         raise ValueError(f"curves can tell 1 to {len(COLOURS)} runs apart, got {len(runs)}: draw several pictures")
     for run in runs.values():
-        check_batch("losses", run.losses)
-        check_pair("epochs", run.epochs, "train_accuracy", run.train_accuracy)
-        check_pair("epochs", run.epochs, "test_accuracy", run.test_accuracy)
+        check_pair("train_accuracy", run.train_accuracy, "test_accuracy", run.test_accuracy)
     figure = new_figure(10, 4.2 if len(runs) == 1 else 4.5 + 0.2 * len(runs))
     accuracy, loss = figure.subplots(1, 2)
     _draw_accuracies(accuracy, list(runs.values()))

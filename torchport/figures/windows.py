@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_array, check_int
+from numpy_ref.checks import Array, check_int
 from numpy_ref.util import conv_output_size, im2col, im2col_by_window, pad_image
 from torchport.figures.style import COLOURS, INK, SIGNED, bar, label, new_figure, picture, symmetric
 
@@ -29,7 +29,7 @@ def columns(
     row (None: the one of most contrast) is shown where it lies in the image, as a window, and as a row.
     ValueError for a row that is not there, and as conv_output_size.
     """
-    _, height, width = check_array("image", image, ndim=3).shape
+    _, height, width = image.shape
     out_h, out_w = (conv_output_size(side, filter_size, stride, pad) for side in (height, width))
     batch = image[np.newaxis]
     made = {name: make(batch, filter_size, filter_size, stride, pad) for name, make in WAYS.items()}

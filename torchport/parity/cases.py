@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import numpy_ref as nr
-from numpy_ref.checks import Array, check_int
+from numpy_ref.checks import Array
 from torchport.architectures import recognise
 from torchport.networks import CONVOLUTIONS
 from torchport.parity.compare import check_parity
@@ -23,7 +23,7 @@ def seeded_params(seed: int, like: Mapping[str, Array] | None = None) -> dict[st
     So no gradient hides below a limit: the book's own start (standard deviation 0.01, no biases) leaves most of them
     near 1e-5, and cannot show a missing bias.
     """
-    rng = np.random.default_rng(check_int("seed", seed, 0))
+    rng = np.random.default_rng(seed)
     params = {}
     for name, value in (nr.SimpleConvNet().params if like is None else like).items():
         fan_in = np.prod(value.shape[1:]) if value.ndim == 4 else value.shape[0]
@@ -36,7 +36,7 @@ def seeded_batch(
 ) -> tuple[Array, Array]:
     """Standard normal images (N, C, H, W), or other samples (N, ...), and labels (N,) in 0..classes-1."""
     rng = np.random.default_rng([seed, 1])
-    shape = (check_int("batch_size", batch_size, 1), *input_dim)
+    shape = (batch_size, *input_dim)
     return rng.standard_normal(shape), rng.integers(0, classes, batch_size)
 
 
@@ -45,10 +45,10 @@ def book_gradient_case(seed: int, batch_size: int = 1) -> tuple[nr.SimpleConvNet
 
     The book takes one image and label 1; further images have labels 2, 3 and so on, in 0..9.
     """
-    rng = np.random.RandomState(check_int("seed", seed, 0))
+    rng = np.random.RandomState(seed)
     conv_param = {"filter_num": 10, "filter_size": 3, "pad": 0, "stride": 1}
     net = nr.SimpleConvNet((1, 10, 10), conv_param, hidden_size=10, output_size=10, weight_init_std=0.01, rng=rng)
-    x = rng.rand(check_int("batch_size", batch_size, 1), 1, 10, 10)
+    x = rng.rand(batch_size, 1, 10, 10)
     return net, x, np.arange(1, batch_size + 1) % 10
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from numpy_ref.checks import Array, check_array, check_batch, check_shape
+from numpy_ref.checks import Array, check_batch
 from numpy_ref.functions import class_labels
 from numpy_ref.layers import BatchNormalization, Layer, SoftmaxWithLoss
 from numpy_ref.network import Network
@@ -77,7 +77,6 @@ def check_parity(
 def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Array, setting: Setting) -> list[Row]:
     """Rows for one module against one layer of the reference, both given x and dout. ValueError, TypeError."""
     step = make_step(name, layer, module, setting)
-    check_shape("dout", dout, copy.copy(layer).forward(check_array("x", x)).shape)
     with judged([step], setting):
         return list(_layer_rows(setting, step, x, dout))
 
@@ -93,10 +92,10 @@ def check_predictions(reference: Network, x: Array, found: Array, dtype: torch.d
 
     reference holds the same weights in float64; the limits are carried through its layers. ValueError, TypeError.
     """
-    near = Near.exactly(rounded(check_batch("x", x), dtype))
+    near = Near.exactly(rounded(x, dtype))
     for layer in reference.layers.values():
         near = predict(layer, near, arithmetic_of(dtype))
-    return compare(check_array("found", found).astype(np.float64), *near)
+    return compare(found.astype(np.float64), *near)
 
 
 def compare(actual: Array, expected: Array, limit: Array | float) -> Difference:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from numpy_ref import layers as reference_layers
-from numpy_ref.checks import Array, check_array
+from numpy_ref.checks import Array
 from numpy_ref.layers import Flatten, Layer
 from torchport.layers import Dropout
 from torchport.parity.setting import Setting, rounded
@@ -88,7 +88,7 @@ def make_step(name: str, layer: Layer, module: nn.Module, setting: Setting) -> S
         oracle.rng = _OneDraw(oracle.rng)
     for attribute in MODULE_ATTRIBUTES:
         if hasattr(layer, attribute):
-            setattr(oracle, attribute, setting.round(check_array(attribute, getattr(layer, attribute))))
+            setattr(oracle, attribute, setting.round(getattr(layer, attribute)))
     return Step(name, layer, oracle, module)
 
 
