@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 import torchport
-from numpy_ref import alexnet, checks, deep, functions, lenet, networks, npz, optimizers, params, pickled_arrays
+from numpy_ref import alexnet, checks, deep, files, functions, lenet, networks, optimizers, params, pickles
 from numpy_ref.checks import Array
 from numpy_ref.im2col import pad_image
 from numpy_ref.layers import Layer
@@ -40,7 +40,7 @@ from torchport import (
     training,
     weights,
 )
-from torchport.formats import pt, safe
+from torchport.formats import npz, pt, safe
 from torchport.images import check_images
 from torchport.networks import from_reference
 from torchport.parity import (
@@ -397,6 +397,12 @@ def saved(a: Arguments) -> nr.SimpleConvNet:
     return net
 
 
+def read_back(a: Arguments) -> dict[str, Array]:
+    arrays = a.params()
+    with files.stage(a.folder / "params.pkl", params.encode_params(arrays)) as staged:
+        return params.read_back(staged, arrays, params.decode_params)
+
+
 Call = Callable[[Arguments], object]
 
 CALLS: dict[str, Call] = {
@@ -473,7 +479,8 @@ CALLS: dict[str, Call] = {
     "numpy_ref.networks.simple_convnet_sizes": lambda a: networks.simple_convnet_sizes(**a.give(SIZES)),
     "numpy_ref.optimizers.Optimizer.update": optimize_reference,
     "numpy_ref.params.write_params": lambda a: nr.write_params(a.params(), a.folder / "params.pkl"),
-    "numpy_ref.pickled_arrays.describe": lambda a: pickled_arrays.describe(a.array(2)),
+    "numpy_ref.pickles.describe": lambda a: pickles.describe(a.array(2)),
+    "numpy_ref.pickles.native": lambda a: pickles.native(a.array(2)).fill(1),
     "numpy_ref.trainer.Trainer": train,
     "torchport.evaluation.predict": lambda a: [
         evaluation.predict(net, a.array(3, 1, 4, 4)) for net in (network(), a.give(port()), a.give(port("unfold")))
@@ -636,12 +643,13 @@ CALLS: dict[str, Call] = {
     "torchport.states.to_book_terms": lambda a: np.negative(
         states.to_book_terms(a.give({"affine1.weight": a.array(2, 3)}))["W1"]
     ),
-    "numpy_ref.npz.encode_npz": lambda a: npz.encode_npz(a.params()),
     "numpy_ref.params.check_arrays": lambda a: params.check_arrays(a.params()),
     "numpy_ref.params.encode_params": lambda a: params.encode_params(a.params()),
+    "numpy_ref.params.read_back": read_back,
     "numpy_ref.params.write_arrays": lambda a: params.write_arrays(
         a.folder / "x.pkl", given := a.params(), params.encode_params(given), params.decode_params
     ),
+    "torchport.formats.npz.encode_npz": lambda a: npz.encode_npz(a.params()),
     "torchport.formats.pt.encode_pt": lambda a: pt.encode_pt(a.params()),
     "torchport.formats.safe.encode_safetensors": lambda a: safe.encode_safetensors(a.params(), a.give({"k": "v"})),
     "torchport.parity.setting.Setting.of": lambda a: Setting.of(a.give(port())),
@@ -706,9 +714,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.checks.check_floating_dtype",
         "numpy_ref.files.replace_file",
         "numpy_ref.files.check_target",
-        "numpy_ref.opcodes.*",
-        "numpy_ref.pickled_arrays.known_name",
-        "numpy_ref.refusals.*",
+        "numpy_ref.files.over_limit",
+        "numpy_ref.files.stage",
         "numpy_ref.im2col.conv_output_size",
         "numpy_ref.layers.Dropout",
         *(
@@ -717,7 +724,10 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         ),
         "numpy_ref.params.read_params",
         "numpy_ref.pooling.Pooling",
+        "numpy_ref.pickles.damaged",
         "numpy_ref.pickles.interpret",
+        "numpy_ref.pickles.read_arrays",
+        "numpy_ref.pickles.view_of",
         "torchport.cli.run",
         "torchport.cli.device",
         "torchport.images.read_image",
@@ -730,12 +740,11 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.Parser*",
         "torchport.evaluation.memory_text",
         "numpy_ref.files.read_file",
-        "numpy_ref.npz.decode_npz",
-        "numpy_ref.npz.open_zip",
         "numpy_ref.params.decode_params",
-        "numpy_ref.pickled_arrays.filled",
         "torchport.formats.kinds.format_of",
         "torchport.formats.loading.*",
+        "torchport.formats.npz.decode_npz",
+        "torchport.formats.npz.open_zip",
         "torchport.formats.pt.decode_pt",
         "torchport.formats.safe.decode_safetensors",
         "torchport.formats.safe.is_safetensors",
@@ -782,11 +791,11 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.parity.planted.*",
     ),
     "draws from its argument, which is what it is for": ("numpy_ref.checks.random_stream",),
-    "fills the stand-ins of a pickle's arrays, which is what it is for": (
-        "numpy_ref.pickled_arrays.build",
-        "numpy_ref.pickled_arrays.call",
+    "stands in for what a pickle names": (
+        "numpy_ref.pickles.DType.build",
+        "numpy_ref.pickles.Shell.build",
+        "numpy_ref.pickles.Text",
     ),
-    "reads files of its own making": ("numpy_ref.fuzzing.*",),
     "returns its argument": ("numpy_ref.checks.recorded",),
     "adds to its argument, which is what it is for": (
         "torchport.cli.add_windows",

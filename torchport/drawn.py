@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from numpy_ref.checks import Array
-from numpy_ref.files import replace_file
+from numpy_ref.files import stage
 from torchport import glyphs
 from torchport.folders import default_data_dir
 
@@ -129,10 +129,9 @@ def _read(path: Path, n: int) -> tuple[Array, Array] | None:
 def _write(path: Path, images: Array, labels: Array) -> None:
     """Make the file that _read reads, and its folder. OSError."""
 
-    def verify(written: Path) -> None:
-        if _read(written, len(labels)) is None:
-            raise OSError(f"{path} does not read back as it was written")
-
     contents = images.tobytes() + labels.tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, _checksum(contents) + contents, verify)
+    with stage(path, _checksum(contents) + contents) as staged:
+        if _read(staged.path, len(labels)) is None:
+            raise OSError(f"{path} does not read back as it was written")
+        staged.commit()
