@@ -249,7 +249,8 @@ class _Machine:
         if kind.name == "stringnl_noescape_pair":
             return [str(self.line(), "utf-8", "backslashreplace") for _ in range(2)]
         if kind.name.startswith("decimal"):
-            return _decimal(bytes(self.line()))
+            line = bytes(self.line())
+            return _decimal(line.removesuffix(b"L") if kind.name == "decimalnl_long" else line)
         if kind.name == "unicodestringnl":
             return _text(self.line(len(self.data)), "raw-unicode-escape")
         content = self.take(int.from_bytes(self.take(_WIDTHS[kind.n]), "little"))
@@ -417,9 +418,9 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 def _decimal(line: bytes) -> int | bool:
     if line in (b"00", b"01"):  # False and True
         return line == b"01"
-    if not re.fullmatch(rb"-?[0-9]{1,19}L?", line):  # of 64 bits, as sizes are
+    if not re.fullmatch(rb"-?[0-9]{1,19}", line):  # of 64 bits, as sizes are
         raise damaged(f"{line!r:.40} is no whole number")
-    return int(line.rstrip(b"L"))
+    return int(line)
 
 
 def _long(content: memoryview) -> int:
