@@ -1,4 +1,4 @@
-"""Reading a file within limits, and replacing one whole or not at all."""
+"""Reading a file within a limit, and replacing one whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from numpy_ref.refusals import ParamsError, over_limit
+
+class ParamsError(ValueError):
+    """A file that does not hold named float arrays, or arrays that such a file cannot hold."""
+
+
+def over_limit(what: str, max_bytes: int) -> ParamsError:
+    """That what is larger than max_bytes."""
+    way_out = "read it from Python with a larger max_bytes if you trust it"
+    return ParamsError(f"{what}, over the limit of {max_bytes}: {way_out}")
 
 
 def read_file(path: str | Path, max_bytes: int) -> bytes:
@@ -30,29 +39,45 @@ def read_file(path: str | Path, max_bytes: int) -> bytes:
     return data
 
 
-def replace_file(path: str | Path, data: bytes, verify: Callable[[Path], None] | None = None) -> None:
-    """Write data to path so that a crash, a full disk or a failing verify leaves the old file as it was.
+@dataclass(frozen=True)
+class Staged:
+    """A file that waits to take the place of another: path is where it is now, name what the user calls its place."""
 
-    data goes to a temporary file in the same folder, onto the disk, through verify (which raises where the file does
-    not read back as meant; for None, where its bytes are not data), and only then takes path's place. A symbolic link
-    keeps pointing to its target. A process that is killed may leave the temporary file, .NAME.*.tmp. OSError, which
-    names path.
+    path: Path
+    name: str | Path
+    target: Path
+
+    def commit(self) -> None:
+        """Take the place, which nobody sees empty or half filled. OSError."""
+        with _naming(self.name):
+            self.path.replace(self.target)
+        _sync_folder(self.target.parent)
+
+
+@contextlib.contextmanager
+def stage(name: str | Path, data: bytes) -> Iterator[Staged]:
+    """data in a temporary file beside name, on the disk; it goes again if it is not committed. OSError names name.
+
+    Until then, and whatever fails, the old file stays as it was. A symbolic link keeps pointing to its target. A
+    process that is killed may leave the temporary file, .NAME.*.tmp.
     """
-    target = check_target(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    target = check_target(name)
+    path = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with _naming(path):
-            _write(temporary, data, target.stat().st_mode if target.exists() else None)
-        if verify is not None:
-            verify(temporary)
-        elif temporary.read_bytes() != data:
-            raise OSError(f"{path}: what was written does not read back as it was")
-        with _naming(path):
-            temporary.replace(target)
+        with _naming(name):
+            _write(path, data, target.stat().st_mode if target.exists() else None)
+        yield Staged(path, name, target)
     finally:
         with contextlib.suppress(OSError):  # gone into its place, or never there
-            temporary.unlink()
-    _sync_folder(target.parent)
+            path.unlink()
+
+
+def replace_file(name: str | Path, data: bytes) -> None:
+    """Write data to name, whole or not at all, once it reads back. OSError names name."""
+    with stage(name, data) as staged:
+        if staged.path.read_bytes() != data:
+            raise OSError(f"{name}: what was written does not read back as it was")
+        staged.commit()
 
 
 def check_target(path: str | Path, source: str | Path | None = None) -> Path:
@@ -60,20 +85,15 @@ def check_target(path: str | Path, source: str | Path | None = None) -> Path:
 
     OSError for a folder, a device, a FIFO or a loop of links; ValueError for the source.
     """
-    try:
-        target = Path(path).resolve()
-        target.is_file()  # a loop of links: an error here or there, by Python's version
-    except RuntimeError:
-        raise OSError(f"{path} is a loop of symbolic links, expected a file name") from None
+    target = Path(os.path.realpath(path))
     if target.is_symlink():
         raise OSError(f"{path} is a loop of symbolic links, expected a file name")
     if target.is_dir():
         raise IsADirectoryError(f"{path} is a folder, expected a file name")
-    if target.exists():
-        if not target.is_file():
-            raise OSError(f"{path} is no regular file, and would be replaced by one: give another name")
-        if source is not None and target.samefile(source):
-            raise ValueError(f"the output must be another file than the input, got {path} for both")
+    if target.exists() and not target.is_file():
+        raise OSError(f"{path} is no regular file, and would be replaced by one: give another name")
+    if source is not None and target.exists() and target.samefile(source):
+        raise ValueError(f"the output must be another file than the input, got {path} for both")
     return target
 
 
@@ -88,12 +108,12 @@ def _write(path: Path, data: bytes, mode: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
+def _naming(name: str | Path) -> Iterator[None]:
     """Say the file that the user named, in errors that name the temporary one."""
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, f"not written, and left as it was: {error.strerror}", str(path)) from None
+        raise OSError(error.errno, f"not written, and left as it was: {error.strerror}", str(name)) from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,11 +1,8 @@
-"""params.pkl to a dict of arrays and back, without ever unpickling.
-
-A pickle is a program: loading one from a stranger runs it. read_params walks its opcodes with inert stand-ins for the
-few names that NumPy arrays need, and refuses everything else.
-"""
+"""params.pkl to a dict of arrays and back, without ever unpickling: a pickle is a program, and loading it runs it."""
 
 from __future__ import annotations
 
+import pickle
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,14 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from numpy_ref.checks import Array, check_int, check_mapping
-from numpy_ref.files import read_file, replace_file
-from numpy_ref.opcodes import MAX_NAME
-from numpy_ref.pickled_arrays import MAX_AXES, describe
-from numpy_ref.pickles import interpret
-from numpy_ref.refusals import ParamsError as ParamsError, foreign_file
+from numpy_ref.files import ParamsError as ParamsError, Staged, read_file, stage
+from numpy_ref.pickles import MAX_AXES, MAX_NAME, Order, describe, read_arrays
 
 MAX_BYTES = 2**30  # of the file: 300 times the book's
 PIECE = 2**16  # values that are looked at at a time
+
+_STARTS = {  # of other files
+    b"\x1f\x8b": "a gzip file: unpack it first",
+    b"BZh": "a bzip2 file: unpack it first",
+    b"\xfd7zXZ\x00": "an xz file: unpack it first",
+    b"x\x9c": "a zlib file, as joblib writes them: load it with joblib and save it again with pickle",
+    b"PK\x03\x04": "a zip file, as .pt and .npz files are: params.pkl is expected",
+    b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.": "an old .pt file: load it with torch and save arrays",
+    b"\x93NUMPY": "a .npy file: params.pkl is expected",
+    b"\x89HDF": "an HDF5 file: params.pkl is expected",
+    b"version https://git-lfs": "a Git LFS pointer: run git lfs pull",
+    b"<": "a web page: download the raw file",
+    b"\xc2\x80": "a pickle that was copied as text: copy it as binary",
+    b"\xef\xbf\xbd": "a pickle that was copied as text: copy it as binary",
+    b"\xff\xfe": "text in UTF-16, as PowerShell redirects it: copy the file as binary",
+}
 
 
 def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite: bool = False) -> dict[str, Array]:
@@ -32,16 +42,27 @@ def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite
     """
     check_int("max_bytes", max_bytes, 1)
     try:
-        return in_c_order(check_arrays(decode_params(read_file(path, max_bytes)), allow_nonfinite))
+        return check_arrays(decode_params(read_file(path, max_bytes), "C"), allow_nonfinite)
     except ParamsError as error:
-        raise _about(path, error) from None
+        named = str(error).startswith(f"{path}: ")
+        raise error if named else ParamsError(f"{path}: {error}") from None
 
 
-def decode_params(data: bytes) -> object:
-    """What the pickle in data holds: see check_arrays. Arrays are in the file's order, C or Fortran. ParamsError."""
-    if what := foreign_file(data):
-        raise ParamsError(f"this is {what}")
-    return interpret(data)
+def decode_params(data: bytes, order: Order = "K") -> object:
+    """What the pickle in data holds: see check_arrays. Arrays in C order, or for "K" in the file's. ParamsError."""
+    if not data:
+        raise ParamsError("this is an empty file")
+    start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+    for known, what in _STARTS.items():
+        if start.startswith(known):
+            raise ParamsError(f"this is {what}")
+    try:
+        return read_arrays(data, order)
+    except ParamsError as error:
+        if 0 < data.count(b"\n") == data.count(b"\r\n"):
+            way_out = "each line feed follows a carriage return, as in a file copied as text: copy it as binary"
+            raise ParamsError(f"{error}; {way_out}") from None
+        raise
 
 
 def write_params(params: Mapping[str, Array], path: str | Path) -> None:
@@ -55,30 +76,23 @@ def write_params(params: Mapping[str, Array], path: str | Path) -> None:
     write_arrays(path, arrays, encode_params(arrays), decode_params)
 
 
-def write_arrays(
-    path: str | Path,
-    arrays: Mapping[str, Array],
-    data: bytes,
-    decode: Callable[[bytes], object],
-    check: Callable[[dict[str, Array]], None] | None = None,
-) -> None:
-    """Replace path by data, in which decode finds arrays; whole or not at all.
+def write_arrays(path: str | Path, arrays: Mapping[str, Array], data: bytes, decode: Callable[[bytes], object]) -> None:
+    """Replace path by data, in which decode finds arrays; whole or not at all. OSError."""
+    with stage(path, data) as staged:
+        read_back(staged, arrays, decode)
+        staged.commit()
 
-    What was written is read back before it takes path's place: it must be arrays bit for bit, and then goes through
-    check, which raises where it is not to be kept. OSError.
-    """
 
-    def verify(written: Path) -> None:
-        try:
-            back = check_arrays(decode(read_file(written, len(data))), allow_nonfinite=True)
-        except ParamsError as error:
-            raise OSError(f"{path}: what was written does not read back: {error}") from None
-        if back.keys() != arrays.keys() or any(not _same_bits(back[name], arrays[name]) for name in arrays):
-            raise OSError(f"{path}: what was written does not read back as it was")
-        if check is not None:
-            check(in_c_order(back))
-
-    replace_file(path, data, verify)
+def read_back(staged: Staged, arrays: Mapping[str, Array], decode: Callable[[bytes], object]) -> dict[str, Array]:
+    """What decode finds in the file: arrays, bit for bit. OSError for anything else."""
+    data = staged.path.read_bytes()
+    try:
+        back = check_arrays(decode(data), allow_nonfinite=True)
+    except ParamsError as error:
+        raise OSError(f"{staged.name}: what was written does not read back: {error}") from None
+    if back.keys() != arrays.keys() or any(not _same_bits(back[name], arrays[name]) for name in arrays):
+        raise OSError(f"{staged.name}: what was written does not read back as it was")
+    return back
 
 
 def in_c_order(arrays: dict[str, Array]) -> dict[str, Array]:
@@ -86,11 +100,6 @@ def in_c_order(arrays: dict[str, Array]) -> dict[str, Array]:
     for name in arrays:
         arrays[name] = np.ascontiguousarray(arrays[name])
     return arrays
-
-
-def _about(path: str | Path, error: ParamsError) -> ParamsError:
-    """error, which names path."""
-    return error if str(error).startswith(f"{path}: ") else ParamsError(f"{path}: {error}")
 
 
 def _as_array(name: object, value: object) -> Array:
@@ -134,7 +143,7 @@ def check_arrays(value: object, allow_nonfinite: bool = False) -> dict[str, Arra
 
 def _is_finite(array: Array) -> bool:
     # Piece by piece: a flag for each of an array's float16 values would take half its size.
-    flat = array.reshape(-1)
+    flat = array.ravel("K")
     return all(np.isfinite(flat[start : start + PIECE]).all() for start in range(0, flat.size, PIECE))
 
 
@@ -142,22 +151,14 @@ def encode_params(arrays: Mapping[str, Array]) -> bytes:
     """arrays as a pickle, opcode by opcode: pickle.dumps would write the names that only NumPy 2 knows."""
     parts = [b"\x80\x04}("]
     for name, array in arrays.items():
-        shape = b"".join(_whole(size) for size in array.shape)
+        key = name.encode()
         parts += [
-            b"X" + _sized(name.encode()),
+            b"X" + struct.pack("<I", len(key)) + key,
             b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R",
-            b"(K\x01(" + shape + b"t",
+            b"(K\x01(" + b"".join(pickle.dumps(size, 2)[2:-1] for size in array.shape) + b"t",  # no PROTO, no STOP
             b"cnumpy\ndtype\n\x8c\x02f%d\x89\x88\x87R" % array.dtype.itemsize,
             b"(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb",
-            b"\x89" + b"\x8e" + struct.pack("<Q", array.nbytes) + array.astype(array.dtype.newbyteorder("<")).tobytes(),
+            b"\x89\x8e" + struct.pack("<Q", array.nbytes) + array.astype(array.dtype.newbyteorder("<")).tobytes(),
             b"tb",
         ]
     return b"".join([*parts, b"u."])
-
-
-def _whole(number: int) -> bytes:
-    return b"J" + struct.pack("<i", number) if number < 2**31 else b"\x8a\x08" + struct.pack("<q", number)
-
-
-def _sized(text: bytes) -> bytes:
-    return struct.pack("<I", len(text)) + text

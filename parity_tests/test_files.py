@@ -89,7 +89,7 @@ def failing(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-STEPS = ["pathlib.Path.open", "os.fsync", "numpy_ref.params.read_file", "pathlib.Path.replace"]
+STEPS = ["pathlib.Path.open", "os.fsync", "pathlib.Path.read_bytes", "pathlib.Path.replace"]
 
 
 @pytest.mark.parametrize("step", STEPS)

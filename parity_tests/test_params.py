@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pickle
 import pickletools
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_reader import arrays
+from test_reader import arrays, unpickled
 
 from numpy_ref import ParamsError, SimpleConvNet, read_params, write_params
-from numpy_ref.params import _whole
+from numpy_ref.params import encode_params
 
 
 def pickled(value: object, protocol: int = 4) -> bytes:
@@ -32,10 +31,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_what_is_written_is_read_by_pickle_and_back(file: Path) -> None:
     write_params(arrays(), file)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy 2 knows numpy.core, and warns of it
-        loaded = pickle.loads(file.read_bytes())
-    for back in (loaded, read_params(file)):
+    for back in (unpickled(file.read_bytes()), read_params(file)):
         assert list(back) == list(arrays())
         for name, expected in arrays().items():
             assert back[name].dtype == expected.dtype.newbyteorder("=")
@@ -51,7 +47,7 @@ def test_a_network_saves_and_loads(file: Path) -> None:
     x = np.random.default_rng(0).random((3, 1, 28, 28))
     np.testing.assert_array_equal(first.predict(x), second.predict(x))
     second.params["b3"] += 1
-    assert second.layers["Affine2"].b is second.params["b3"]  # type: ignore[attr-defined]
+    assert second.layers["Affine2"].b is second.params["b3"]
 
 
 def test_nonfinite_values_can_be_allowed(file: Path) -> None:
@@ -116,9 +112,9 @@ def test_a_network_refuses_weights_of_another(file: Path, spoil: Any, says: str)
     assert all(np.array_equal(net.params[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("size", [0, 1, 255, 2**31 - 1, 2**31, 2**62])
+@pytest.mark.parametrize("size", [1, 255, 2**31 - 1, 2**31, 2**40])
 def test_sizes_of_any_length_are_written(size: int) -> None:
-    assert pickle.loads(b"\x80\x04" + _whole(size) + b".") == size
+    assert unpickled(encode_params({"W": np.empty((size, 0))}))["W"].shape == (size, 0)
 
 
 def test_a_file_that_is_refused_when_read_back_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,8 +170,8 @@ def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
     assert int(memory[1]) * 2**20 < 1e9
 
 
-def test_a_reader_who_has_seen_enough_is_no_error() -> None:
-    command = [sys.executable, str(SCRIPTS / "fuzz_reader.py"), "--cases", "1", "--workers", "1"]
+def test_a_reader_who_has_seen_enough_is_no_error(params_file: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "port_params.py"), str(params_file), "--inspect"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -194,25 +194,6 @@ def test_gradient_check_names_a_wrong_gradient_with_status_1(run: Run, monkeypat
     done = run("gradient_check", "--seed", "1", "--batch-size", "2")
     assert (done.returncode, done.stderr) == (1, "")
     assert re.match(r"WRONG: \d of 18 gradients fail, first unfold W1: worst at \[", done.stdout.splitlines()[-1])
-
-
-def test_fuzz_reader_counts(run: Run) -> None:
-    done = run("fuzz_reader", "--cases", "200", "--seed", "3", "--workers", "1")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(r"200 cases: \d+ accepted, \d+ refused, 0 anything else\n", done.stdout)
-
-
-def test_fuzz_reader_keeps_what_offends_with_status_1(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = "--seed", "5", "--first", "7", "--cases", "2", "--workers", "1", "--out", tmp_path / "found"
-    monkeypatch.setattr("numpy_ref.fuzzing.campaign.READER", "os.path:basename")
-    done = run("fuzz_reader", *arguments)
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "2 cases: 0 accepted, 0 refused, 2 exception" in done.stdout
-    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == [
-        f"seed5-case{number}-exception.pkl" for number in (7, 8)
-    ]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -388,7 +369,7 @@ def test_unfit_weights_are_one_line_and_nothing_is_written(case: str, tmp_path: 
 
 
 def test_a_user_sees_one_line_and_status_2() -> None:
-    assert_refused(run_alone("fuzz_reader", "--out", __file__), "test_scripts.py")
+    assert_refused(run_alone("port_params", "missing.pkl", "model.pt"), "missing.pkl")
 
 
 def assert_refused(done: Done, says: str) -> None:
@@ -410,10 +391,6 @@ def assert_refused(done: Done, says: str) -> None:
         (["parity_report", "--seed", "x"], "got 'x'"),
         (["parity_report", "--params", "missing.pkl"], "missing.pkl"),
         (["parity_report", "--out", __file__], "test_scripts.py"),
-        (["fuzz_reader", "--cases", "0"], "at least 1, got '0'"),
-        (["fuzz_reader", "--seed", "-1"], "at least 0, got '-1'"),
-        (["fuzz_reader", "--workers", "x"], "got 'x'"),
-        (["fuzz_reader", "--out", __file__], "test_scripts.py"),
         (["gradient_check", "--device", "tpu"], "'tpu' cannot be used here"),
         (["gradient_check", "--batch-size", "0"], "at least 1, got '0'"),
         (["gradient_check", "--seed", "4294967296"], "at most 4294967295, got '4294967296'"),

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from numpy_ref.checks import Array
-from numpy_ref.files import replace_file
+from numpy_ref.files import stage
 from numpy_ref.network import Network
 from torchport.parity.compare import check_predictions
 from torchport.weights import DTYPES
@@ -39,15 +39,12 @@ def write_onnx(net: nn.Module, reference: Network, x: Array, path: str | Path) -
     so. ValueError where one does not hold, or a package is missing; OSError.
     """
     check_packages()
-    verdicts: list[str] = []
-
-    def verify(written: Path) -> None:
-        content = written.read_bytes()
+    with stage(path, _exported(net, x)) as staged:
+        content = staged.path.read_bytes()
         _check_weights(content, net.state_dict())
-        verdicts.append(_check_outputs(content, reference, x))
-
-    replace_file(path, _exported(net, x), verify)
-    return verdicts[0]
+        verdict = _check_outputs(content, reference, x)
+        staged.commit()
+    return verdict
 
 
 def _exported(net: nn.Module, x: Array) -> bytes:

@@ -149,7 +149,7 @@ class Rule(NamedTuple):
     options: dict[str, Any]
 
 
-# By the book's name (numpy_ref.optimizers.OPTIMIZERS), with the book's defaults. Momentum and Nesterov are the book's
+# By the book's name (numpy_ref.optimizer.OPTIMIZERS), with the book's defaults. Momentum and Nesterov are the book's
 # as long as lr stays what it is: torch scales the velocity by today's lr, the book each gradient by the lr of its day.
 RULES = {
     "sgd": Rule(torch.optim.SGD, {}, {"lr": 0.01}),
@@ -188,7 +188,7 @@ def make_optimizer(name: str, params: Iterable[Tensor], *, capturable: bool = Fa
 
 
 def torch_options(options: Mapping[str, float]) -> dict[str, Any]:
-    """make_optimizer's options for those of numpy_ref.optimizers: decay_rate is alpha, beta1 and beta2 are betas."""
+    """make_optimizer's options for those of numpy_ref.optimizer: decay_rate is alpha, beta1 and beta2 are betas."""
     found: dict[str, Any] = {TORCH_NAMES.get(name, name): value for name, value in options.items()}
     if {"beta1", "beta2"} & found.keys():
         default1, default2 = RULES["adam"].options["betas"]

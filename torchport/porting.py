@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from numpy_ref.checks import Array
-from numpy_ref.files import check_target
-from numpy_ref.params import in_c_order, write_arrays
+from numpy_ref.files import check_target, stage
+from numpy_ref.params import in_c_order, read_back
 from torchport.architectures import Architecture, recognise
 from torchport.formats import FORMATS, Format, file_of, naming, read_stored
 from torchport.onnx_files import INPUT, SUFFIX, check_packages, write_onnx
@@ -155,13 +155,11 @@ def _write(
     arrays = reference.params
     if kind.torch_terms:
         arrays = {key: value.numpy() for key, value in state_dict_of(reference).items()}
-    verdicts: list[str] = []
-
-    def check(written: dict[str, Array]) -> None:
-        own = in_c_order(to_book_terms(written)) if kind.torch_terms else written
-        verdicts.extend(_check_parity(architecture, own, options))
-
-    write_arrays(target, arrays, kind.encode(arrays, about), kind.decode, check)
+    with stage(target, kind.encode(arrays, about)) as staged:
+        written = read_back(staged, arrays, kind.decode)
+        own = to_book_terms(written) if kind.torch_terms else written
+        verdicts = _check_parity(architecture, in_c_order(own), options)
+        staged.commit()
     return verdicts
 
 

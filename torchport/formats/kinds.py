@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from numpy_ref.checks import Array
-from numpy_ref.npz import decode_npz, encode_npz
 from numpy_ref.params import MAX_BYTES, decode_params, encode_params
+from torchport.formats.npz import decode_npz, encode_npz
 from torchport.formats.pt import SIGNATURES as PT_SIGNATURES, decode_pt, encode_pt
 from torchport.formats.safe import decode_safetensors, encode_safetensors, is_safetensors
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from numpy_ref.checks import Array, check_mapping
-from numpy_ref.npz import open_zip
+from numpy_ref.files import ParamsError, over_limit
 from numpy_ref.params import MAX_BYTES
-from numpy_ref.refusals import ParamsError, over_limit
+from torchport.formats.npz import open_zip
 from torchport.weights import state_dict_bytes, to_array
 
 ZIP = b"PK\x03\x04"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from numpy_ref.checks import Array
-from numpy_ref.pickled_arrays import filled
-from numpy_ref.refusals import ParamsError
+from numpy_ref.files import ParamsError
+from numpy_ref.pickles import native, view_of
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 
@@ -52,7 +51,4 @@ def encode_safetensors(arrays: Mapping[str, Array], metadata: Mapping[str, str])
 def _array(name: str, dtype: str, shape: list[int], data: bytes) -> Array:
     if dtype not in _DTYPES:
         raise ParamsError(f"{name!r:.80} has dtype {dtype}, expected float16, float32 or float64")
-    kind = _DTYPES[dtype]
-    if math.prod(shape) * kind.itemsize != len(data):
-        raise ParamsError(f"an array of shape {tuple(shape)} and dtype {kind} has {len(data)} bytes of content")
-    return filled(tuple(shape), kind, data, fortran=False)
+    return native(view_of(data, tuple(shape), _DTYPES[dtype]))

@@ -6,7 +6,6 @@ Source: numpy/lib/format.py, which says what a .npy file is.
 from __future__ import annotations
 
 import io
-import math
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -14,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from numpy_ref.checks import Array
+from numpy_ref.files import ParamsError, over_limit
 from numpy_ref.params import MAX_BYTES
-from numpy_ref.pickled_arrays import filled
-from numpy_ref.refusals import ParamsError, over_limit
+from numpy_ref.pickles import native, view_of
 
 MAX_FILES = 10_000  # in one zip
 ENTRY = b"PK\x01\x02"  # how each file's entry in the zip's directory starts
@@ -95,8 +94,4 @@ def _decode_npy(name: str, content: bytes) -> Array:
     if kind is None:
         raise ParamsError(f"{name!r:.80} has dtype {written:.40}, expected float16, float32 or float64")
     shape, dtype = tuple(int(size) for size in header["shape"].replace(b",", b" ").split()), np.dtype(kind[1])
-    if math.prod(shape) * dtype.itemsize != len(content) - begin:
-        raise ParamsError(
-            f"an array of shape {shape!r:.200} and dtype {dtype} has {len(content) - begin} bytes of content"
-        )
-    return filled(shape, dtype, memoryview(content)[begin:], header["fortran"] == b"True")
+    return native(view_of(memoryview(content)[begin:], shape, dtype, "F" if header["fortran"] == b"True" else "C"))
