@@ -81,7 +81,9 @@ class _Point(NamedTuple):
 
 def _evaluate(network: Network, x: Array, labels: Array) -> _Point:
     """The loss as the book has it, and as its gradient has it: -log(p + e) + log(1 + e / p) = -log(p)."""
-    loss = float(network.loss(x, labels))
+    for layer in network.layers.values():
+        x = layer.forward(x)
+    loss = float(network.last_layer.forward(x, labels))
     chances = recorded(network.last_layer.y, network)[np.arange(len(labels)), labels]
     sides = [
         np.asarray(layer.mask if isinstance(layer, Relu) else layer.arg_max).tobytes()
