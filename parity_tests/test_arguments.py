@@ -56,22 +56,20 @@ from torchport import (
 )
 from torchport.formats import npz, pt, safe
 from torchport.images import check_images
+from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth
+from torchport.layers.kinds import Near
 from torchport.networks import from_reference
 from torchport.parity import (
     Report,
     Setting,
-    bounds,
     cases,
     check_optimizer,
     compare as compare_arrays,
     differences,
     independent,
     page,
-    prediction,
-    setting,
     trace,
 )
-from torchport.parity.bounds import Near
 from torchport.parity.compare import check_layer, check_loss, check_parity, check_predictions
 from torchport.training.pooled import Gathered, PoolFirst, conv_pool_relu, pools_at_once
 from torchport.training.samples import cut_and_checked
@@ -219,7 +217,8 @@ def look_into(a: Arguments) -> None:
     net = network()
     a.give(net.params)
     subjects.maps_of(a.give(net.outputs(a.array(2, 1, 4, 4))), a.give(["conv1"]))
-    subjects.describe(a.give(subjects.convolution(net)[1]))
+    layer = a.give(subjects.convolution(net)[1])
+    kinds.kind_of(layer).about(layer)
 
 
 def extend(a: Arguments) -> None:
@@ -276,8 +275,9 @@ def bound(a: Arguments) -> None:
         layer, x = make(a)
         oracle = trace.make_step("layer", layer, torchport.Dropout(), FLOAT64).oracle  # which repeats its mask
         shape = oracle.forward(x).shape
-        rule, near = bounds.rule_of(a.give(oracle)), Near(x, a.sizes(*x.shape))
+        rule, near = kinds.kind_of(a.give(oracle)).rule, Near(x, a.sizes(*x.shape))
         rule.forward(oracle, near, FLOAT64.arithmetic)
+        kinds.class_name(oracle)
         rule.backward(oracle, near, Near(a.array(*shape), a.sizes(*shape)), FLOAT64.arithmetic)
 
 
@@ -342,8 +342,7 @@ def predictions(a: Arguments) -> None:
     with trace.judged(aligned, FLOAT64), trace.predicting(aligned):
         other(FLOAT64.tensor(near.value))
         for step in aligned:
-            prediction.prediction_rule(a.give(step.oracle))
-            near = prediction.predict(step.oracle, a.give(near), FLOAT64.arithmetic)
+            near = kinds.predict(a.give(step.oracle), a.give(near), FLOAT64.arithmetic)
 
 
 def steps(a: Arguments) -> list[trace.Step]:
@@ -580,31 +579,31 @@ CALLS: dict[str, Call] = {
     ),
     "torchport.images.sample": lambda a: images.sample(a.give(np.ones((2, 1, 3, 3), np.uint8)), 1),
     **dict.fromkeys(("torchport.subjects.boxes", "torchport.subjects.seeded_subject"), look_at),
-    **{f"torchport.subjects.{name}": look_into for name in ("convolution", "maps_of", "describe")},
-    "torchport.columns.im2col": lambda a: differentiate(torchport.im2col, a.leaf(2, 1, 4, 4), 2),
-    "torchport.columns.col2im": lambda a: differentiate(torchport.col2im, a.leaf(18, 4), (2, 1, 4, 4), 2),
+    **{f"torchport.subjects.{name}": look_into for name in ("convolution", "maps_of")},
+    "torchport.layers.columns.im2col": lambda a: differentiate(torchport.im2col, a.leaf(2, 1, 4, 4), 2),
+    "torchport.layers.columns.col2im": lambda a: differentiate(torchport.col2im, a.leaf(18, 4), (2, 1, 4, 4), 2),
     "torchport.drawn.draw": draw,
     "torchport.glyphs.distances": lambda a: glyphs.distances(a.give(np.eye(5, dtype=bool))),
-    "torchport.layers.UnfoldConv2d.forward": lambda a: differentiate(
+    "torchport.layers.modules.UnfoldConv2d.forward": lambda a: differentiate(
         a.give(torchport.UnfoldConv2d(1, 2, 3, dtype=torch.float64)), a.leaf(2, 1, 4, 4)
     ),
-    "torchport.layers.Dropout.forward": lambda a: [
+    "torchport.layers.modules.Dropout.forward": lambda a: [
         differentiate(a.give(module), a.leaf(4, 3)) for module in (torchport.Dropout(), torchport.Dropout().eval())
     ],
-    "torchport.layers.BatchNormalization.forward": normalize_port,
-    "torchport.layers.Subsampling.forward": lambda a: differentiate(
+    "torchport.layers.modules.BatchNormalization.forward": normalize_port,
+    "torchport.layers.modules.Subsampling.forward": lambda a: differentiate(
         torchport.Subsampling(1).double(), a.leaf(2, 1, 4, 4)
     ),
     "numpy_ref.classic_layers.Subsampling": lambda a: nr.Subsampling(a.array(3), a.array(3)),
     "numpy_ref.classic_layers.LocalResponseNormalization.neighbours": lambda a: (
         nr.LocalResponseNormalization().neighbours(a.array(2, 3, 4, 4))
     ),
-    "torchport.loss.softmax_with_loss": lambda a: [
+    "torchport.layers.loss.softmax_with_loss": lambda a: [
         differentiate(torchport.softmax_with_loss, a.leaf(3, 4), a.give(torch.tensor(t)))
         for t in (a.labels(3), a.one_hot(3, 4))
     ],
-    "torchport.loss.unchecked_loss": lambda a: differentiate(
-        torchport.loss.unchecked_loss, a.leaf(3, 4), a.give(torch.arange(3))
+    "torchport.layers.loss.unchecked_loss": lambda a: differentiate(
+        loss.unchecked_loss, a.leaf(3, 4), a.give(torch.arange(3))
     ),
     "torchport.optimizers.torch_options": lambda a: torchport.optimizers.torch_options(a.give({"beta1": 0.5})),
     "torchport.training.pooled.pools_at_once": lambda a: pools_at_once(a.give(port())),
@@ -621,7 +620,7 @@ CALLS: dict[str, Call] = {
     "torchport.training.state.copied": lambda a: copied(a.give({"a": {"b": a.tensor(2)}})),
     "torchport.training.state.all_finite": lambda a: all_finite(a.give({"a": {"b": a.tensor(2)}})),
     "torchport.training.state.put_back": lambda a: put_back({"a": torch.zeros(2)}, a.give({"a": a.tensor(2).float()})),
-    "torchport.loss.SoftmaxWithLoss.forward": lambda a: differentiate(
+    "torchport.layers.loss.SoftmaxWithLoss.forward": lambda a: differentiate(
         torchport.SoftmaxWithLoss(), a.leaf(3, 4), a.give(torch.arange(3))
     ),
     "torchport.networks.SimpleConvNet": lambda a: torchport.SimpleConvNet(**a.give(SIZES)),
@@ -632,15 +631,16 @@ CALLS: dict[str, Call] = {
     "torchport.optimizers.BookAdam": lambda a: torchport.BookAdam([a.leaf(2, 3)]),
     "torchport.optimizers.BookAdam.step": optimize_port,
     "torchport.optimizers.make_optimizer": optimize_port,
-    "torchport.parity.setting.Arithmetic.of_sum": lambda a: FLOAT64.arithmetic.of_sum(a.labels(3), a.sizes(3)),
-    "torchport.parity.bounds.rule_of": bound,
-    "torchport.parity.bounds.Near.exactly": lambda a: Near.exactly(a.array(3)).limit.fill(1),
-    "torchport.parity.bounds.running_limits": lambda a: bounds.running_limits(
+    "torchport.layers.arithmetic.Arithmetic.of_sum": lambda a: FLOAT64.arithmetic.of_sum(a.labels(3), a.sizes(3)),
+    **{f"torchport.layers.kinds.{name}": bound for name in ("kind_of", "class_name", "LayerKind.about")},
+    "torchport.layers.modules.window_about": lambda a: layer_modules.window_about(a.give(nr.Pooling(2, 2))),
+    "torchport.layers.kinds.Near.exactly": lambda a: Near.exactly(a.array(3)).limit.fill(1),
+    "torchport.layers.smooth.running_limits": lambda a: smooth.running_limits(
         a.give(nr.BatchNormalization(a.sizes(3), a.sizes(3), 0.9, a.array(3), a.sizes(3))),
         a.array(4, 3),
         FLOAT64.arithmetic,
     ),
-    "torchport.parity.bounds.loss_limits": lambda a: bounds.loss_limits(
+    "torchport.layers.loss.loss_limits": lambda a: loss.loss_limits(
         Near(a.array(3, 4), a.sizes(3, 4)), a.labels(3), FLOAT64.arithmetic
     ),
     "torchport.twins.from_reference": varied,
@@ -661,9 +661,8 @@ CALLS: dict[str, Call] = {
         value.zero_() for value in states.state_dict_of(varied(a)[0]).values()
     ],
     "torchport.states.update_reference": lambda a: states.update_reference(network(), a.state_dict()),
-    "torchport.parity.bounds.Near.within": lambda a: Near.within(a.array(3), a.sizes(3)).limit.fill(1),
-    "torchport.parity.prediction.predict": predictions,
-    "torchport.parity.prediction.prediction_rule": predictions,
+    "torchport.layers.kinds.Near.within": lambda a: Near.within(a.array(3), a.sizes(3)).limit.fill(1),
+    "torchport.layers.kinds.predict": predictions,
     "torchport.parity.trace.predicting": predictions,
     "torchport.parity.cases.seeded_params": lambda a: cases.seeded_params(0, a.params()),
     "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
@@ -702,10 +701,10 @@ CALLS: dict[str, Call] = {
     "torchport.formats.npz.encode_npz": lambda a: npz.encode_npz(a.params()),
     "torchport.formats.pt.encode_pt": lambda a: pt.encode_pt(a.params()),
     "torchport.formats.safe.encode_safetensors": lambda a: safe.encode_safetensors(a.params(), a.give({"k": "v"})),
-    "torchport.parity.setting.Setting.of": lambda a: Setting.of(a.give(port())),
-    "torchport.parity.setting.Setting.tensor": lambda a: FLOAT64.tensor(a.array(3)).add_(1),
-    "torchport.parity.setting.Setting.round": lambda a: FLOAT64.round(a.array(3)).fill(1),
-    "torchport.parity.setting.rounded": lambda a: setting.rounded(a.array(3), torch.float64).fill(1),
+    "torchport.layers.arithmetic.Setting.of": lambda a: Setting.of(a.give(port())),
+    "torchport.layers.arithmetic.Setting.tensor": lambda a: FLOAT64.tensor(a.array(3)).add_(1),
+    "torchport.layers.arithmetic.Setting.round": lambda a: FLOAT64.round(a.array(3)).fill(1),
+    "torchport.layers.arithmetic.rounded": lambda a: arithmetic.rounded(a.array(3), torch.float64).fill(1),
     "torchport.parity.trace.align": lambda a: trace.align(a.give(network().layers), a.give(port()), FLOAT64),
     "torchport.parity.trace.make_step": steps,
     "torchport.parity.trace.judged": judge,
@@ -801,7 +800,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.formats.pt.decode_pt",
         "torchport.formats.safe.decode_safetensors",
         "torchport.formats.safe.is_safetensors",
-        "torchport.parity.setting.arithmetic_of",
+        "torchport.layers.arithmetic.arithmetic_of",
         "torchport.porting.port",
         "torchport.training.config.Config.from_json",
         "torchport.training.graph.captured",
@@ -810,15 +809,16 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.training.samples.load_samples",
         "torchport.data.load",
         "torchport.data.mnist",
-        "torchport.twins.check_convolution",
-        "torchport.twins.register",
+        "torchport.layers.sums.check_convolution",
+        "torchport.layers.kinds.register",
+        "torchport.layers.modules.window_module",
         "torchport.data.load_mnist",
         "torchport.drawn.make",
-        "torchport.columns.pair",
-        "torchport.columns.output_size",
-        "torchport.layers.Dropout",
-        "torchport.layers.BatchNormalization",
-        "torchport.layers.Subsampling",
+        "torchport.layers.columns.pair",
+        "torchport.layers.columns.output_size",
+        "torchport.layers.modules.Dropout",
+        "torchport.layers.modules.BatchNormalization",
+        "torchport.layers.modules.Subsampling",
         "numpy_ref.classic_layers.LocalResponseNormalization",
         "torchport.parity.cases.seeded_batch",
         "torchport.parity.cases.book_gradient_case",
@@ -826,7 +826,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.parity.picture.Scale.place",
         "torchport.parity.report.Report.to_html",
         "torchport.parity.report.table",
-        "torchport.parity.setting.Setting.allows",
+        "torchport.layers.arithmetic.Setting.allows",
     ),
     "takes frozen records of numbers and text": (
         "torchport.porting.NoParity",

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS: dict[str, tuple[str, str]] = {
     "numpy_ref": ("numpy_ref", ""),
     "choices": ("choices", ""),
-    "layers": ("checks columns layers loss parity.setting", "choices"),
+    "layers": ("checks layers", "choices"),
     "optimizers": ("optimizers", "layers"),
     "data": ("data drawn folders glyphs images", "layers"),
     "figures": ("figures", "layers"),
@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "onnx": ("onnx_files", "networks parity"),
     "porting": ("porting", "choices files networks onnx parity"),
     "training": ("training", "choices data figures files layers networks optimizers"),
-    "subjects": ("subjects", "choices data figures files networks training"),
+    "subjects": ("subjects", "choices data figures files layers networks training"),
     "commands": (
         "cli benchmark",
         "choices data evaluation figures files layers networks optimizers parity porting training",

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, softmax_with_loss
+from torchport.layers import Near, kind_of
+from torchport.layers.loss import loss_limits
 from torchport.parity import Difference, Report, Row, Setting, check_layer, check_parity, compare
-from torchport.parity.bounds import Near, loss_limits, rule_of
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.weights import cast_params
 
@@ -248,7 +249,7 @@ def test_limits_carried_along_hold(kind: str, rng: np.random.Generator) -> None:
     y, dx = layer.forward(x), layer.backward(dout)
     grads = {name: getattr(layer, f"d{name}") for name in ("W", "b") if hasattr(layer, name)}
     x_limit, dout_limit = 0.02 * rng.random(x.shape), 0.02 * rng.random(dout.shape)
-    rule, arithmetic = rule_of(layer), Setting().arithmetic
+    rule, arithmetic = kind_of(layer).rule, Setting().arithmetic
     limit = rule.forward(layer, Near(x, x_limit), arithmetic)
     limits = rule.backward(layer, Near(x, x_limit), Near(dout, dout_limit), arithmetic)
     assert (limits.kinks > 0) == (kind in ("relu", "pooling"))

@@ -15,8 +15,8 @@ import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
+from torchport.layers import kind_of
 from torchport.parity import Row, Setting, check_loss
-from torchport.twins import FACTORIES
 
 CONVOLUTIONS = {"conv2d": nn.Conv2d, "unfold": torchport.UnfoldConv2d}
 
@@ -118,7 +118,7 @@ def test_the_classics_own_layers(name: str, setting: Setting, rng: np.random.Gen
         "strong": nr.LocalResponseNormalization(3, 0.5, 1.5, 0.1),
         "one channel": nr.LocalResponseNormalization(1, 1.0),
     }
-    layer, module = layers[name], FACTORIES[type(layers[name])](layers[name], "conv2d")
+    layer, module = layers[name], kind_of(layers[name]).module(layers[name], "conv2d")
     assert_parity(check_twin(layer, module, 5 * rng.standard_normal((3, 6, 7, 8)), rng, setting))
 
 

@@ -20,7 +20,7 @@ import pytest
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from numpy_ref.layers import Layer, forget
+from numpy_ref.layers import Layer
 from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM
 from numpy_ref.util import im2col_by_window
 
@@ -90,109 +90,6 @@ def test_importing_numpy_ref_needs_numpy_only() -> None:
         "import sys, numpy_ref; print({'torch', 'matplotlib', 'torchvision', 'torchport', 'tqdm'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
-
-
-def make(layer: str, dtype: Any = np.float64) -> tuple[Any, Array]:
-    """A layer of each kind and an input for it, from fixed numbers."""
-    rng = np.random.RandomState(1)
-    image, flat = rng.randn(3, 2, 6, 6).astype(dtype), rng.randn(4, 10).astype(dtype)
-    layers: dict[str, Callable[[], tuple[Any, Array]]] = {
-        "Relu": lambda: (nr.Relu(), image),
-        "Sigmoid": lambda: (nr.Sigmoid(), image),
-        "Flatten": lambda: (nr.Flatten(), image),
-        "Affine": lambda: (nr.Affine(rng.randn(10, 5).astype(dtype), rng.randn(5).astype(dtype)), flat),
-        "Affine on images": lambda: (nr.Affine(rng.randn(72, 5).astype(dtype), rng.randn(5).astype(dtype)), image),
-        "Dropout": lambda: (nr.Dropout(0.4, np.random.RandomState(2)), flat),
-        "BatchNormalization": lambda: (
-            nr.BatchNormalization(rng.rand(10).astype(dtype), rng.randn(10).astype(dtype)),
-            flat,
-        ),
-        "BatchNormalization on images": lambda: (nr.BatchNormalization(2.0, 1.0), 10 * image),
-        "Convolution": lambda: (
-            nr.Convolution(rng.randn(3, 2, 3, 3).astype(dtype), rng.randn(3).astype(dtype), 2, 1),
-            image,
-        ),
-        "Pooling": lambda: (nr.Pooling(3, 3, 2, 1), image),
-        "AveragePooling": lambda: (nr.AveragePooling(3, 2, 2, 1), image),
-        "Tanh": lambda: (nr.Tanh(), image),
-        "Subsampling": lambda: (nr.Subsampling(*rng.randn(2, 2).astype(dtype)), image),
-        "LocalResponseNormalization": lambda: (nr.LocalResponseNormalization(3, 0.3, 0.75, 1.5), image),
-    }
-    return layers[layer]()
-
-
-LAYERS = [
-    *("Relu", "Sigmoid", "Flatten", "Affine", "Affine on images", "Dropout", "BatchNormalization"),
-    *("BatchNormalization on images", "Convolution", "Pooling", "AveragePooling"),
-    *("Tanh", "Subsampling", "LocalResponseNormalization"),
-]
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_no_argument_is_changed(name: str) -> None:
-    layer, x = make(name)
-    kept, dout = x.copy(), np.random.RandomState(3).randn(*layer.forward(x).shape)
-    kept_dout = dout.copy()
-    layer.backward(dout)
-    np.testing.assert_array_equal(x, kept)
-    np.testing.assert_array_equal(dout, kept_dout)
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_float32_stays_float32(name: str) -> None:
-    layer, x = make(name, np.float32)
-    y = layer.forward(x)
-    dx = layer.backward(y)
-    grads = [getattr(layer, grad) for grad in ("dW", "db", "dgamma", "dbeta") if hasattr(layer, grad)]
-    assert {array.dtype for array in (y, dx, *grads)} == {np.dtype(np.float32)}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_backward_is_the_derivative_of_forward(name: str) -> None:
-    """Central differences of a random projection of the output, against backward of that projection."""
-    layer, x = make(name)
-    dout = np.random.RandomState(3).randn(*layer.forward(x).shape)
-    if isinstance(layer, nr.Dropout):
-        layer.rng = FixedRandom(x.shape)
-        layer.forward(x)
-    dx = layer.backward(dout)
-    expected = nr.numerical_gradient(lambda x: float(np.sum(layer.forward(x) * dout)), x)
-    # Truncation is of order h^2 = 1e-8 of the third derivative, rounding of order 1e-16 / h = 1e-12.
-    np.testing.assert_allclose(dx, expected, rtol=0, atol=1e-6)
-
-
-class FixedRandom(np.random.RandomState):
-    """The same numbers at every call."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.values = np.random.RandomState(2).rand(*shape)
-
-    def rand(self, *shape: int) -> Array:  # type: ignore[override]
-        return self.values
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_backward_needs_what_forward_keeps(name: str) -> None:
-    layer, x = make(name)
-    with pytest.raises(RuntimeError, match="needs forward first"):
-        layer.backward(x)
-    layer.backward(layer.forward(x))
-    forget(layer)
-    with pytest.raises(RuntimeError, match="needs forward first"):
-        layer.backward(x)
-    assert not [name for name, value in vars(layer).items() if np.shape(value) == x.shape]
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_forward_refuses_what_is_no_batch(name: str) -> None:
-    layer, x = make(name)
-    with pytest.raises(ValueError, match=r"\(0, "):
-        layer.forward(x[:0])
-    with pytest.raises(TypeError, match="list"):
-        layer.forward(x.tolist())
-    with pytest.raises(TypeError, match="complex128"):
-        layer.forward(x.astype(complex))
 
 
 @pytest.mark.parametrize(("stride", "pad"), list(itertools.product([1, 2, 3], [0, 1, 2])))

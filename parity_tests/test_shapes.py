@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
-from torchport.columns import im2col, output_size
+from torchport.layers.columns import im2col, output_size
 from torchport.networks import CONVOLUTIONS
 from torchport.parity import Row, Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params

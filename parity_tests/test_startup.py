@@ -14,7 +14,7 @@ import pytest
 import torchport
 from torchport import choices
 from torchport.architectures import CONVOLUTIONAL, NETWORKS
-from torchport.twins import CONVOLUTIONS
+from torchport.layers.sums import CONVOLUTIONS
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 PACKAGES = ("torchport", "torchport.training")

@@ -18,11 +18,12 @@ import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
-from torchport.networks import CONVOLUTIONS, from_reference, register
+from torchport.layers import EXACT, KINDS, LayerKind, Limits, Rule, register
+from torchport.networks import CONVOLUTIONS, from_reference
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_params
 from torchport.states import state_dict_keys, state_dict_of, update_reference
-from torchport.twins import FACTORIES, load_layer
+from torchport.twins import load_layer
 from torchport.weights import STATE_DICT_KEYS
 
 
@@ -189,15 +190,20 @@ class Doubled(nr.Relu):
 
 
 @pytest.fixture
-def factories(monkeypatch: pytest.MonkeyPatch) -> None:
+def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr("torchport.twins.FACTORIES", dict(FACTORIES))
+    monkeypatch.setattr("torchport.layers.kinds.KINDS", dict(KINDS))
 
 
-@pytest.mark.usefixtures("factories")
+def doubled(module: Callable[[Any, str], nn.Module]) -> LayerKind:
+    rule = Rule(EXACT, lambda _, x, __: 2 * x.limit, lambda _, x, dout, __: Limits(2 * dout.limit, EXACT))
+    return LayerKind(Doubled, module, rule, lambda rng: (Doubled(), rng.standard_normal((2, 3))))
+
+
+@pytest.mark.usefixtures("kinds")
 def test_an_unknown_layer_is_named_until_it_is_registered() -> None:
     network = nr.Network({"Conv1": nr.Convolution(np.ones((1, 1, 2, 2)), np.ones(1)), "Twice": Doubled()})
-    says = r"layer Twice is a Doubled, .*torchport\.networks\.register\(Doubled, lambda layer, conv: \.\.\.\)"
+    says = r"the class Doubled are not known: .*torchport\.layers\.register\(LayerKind\(Doubled, \.\.\.\)\)"
     with pytest.raises(TypeError, match=says):
         from_reference(network)
 
@@ -211,25 +217,24 @@ def test_an_unknown_layer_is_named_until_it_is_registered() -> None:
         asked.append((layer, conv))
         return Twice()
 
-    register(Doubled, factory)
+    register(doubled(factory))
     twin, x = from_reference(network, "unfold"), np.random.default_rng(0).standard_normal((2, 1, 3, 3))
     assert asked == [(network.layers["Twice"], "unfold")]
     np.testing.assert_allclose(twin(torch.from_numpy(x)).detach().numpy(), network.predict(x), rtol=1e-14)
 
 
-@pytest.mark.usefixtures("factories")
+@pytest.mark.usefixtures("kinds")
 def test_a_registered_module_of_other_shapes_is_refused() -> None:
-    register(Doubled, lambda layer, conv: nn.PReLU())
+    register(doubled(lambda layer, conv: nn.PReLU()))
     with pytest.raises(ValueError, match=r"must have the shapes \{\}, got \{'weight': \(1,\)\}"):
         from_reference(nr.Network({"Twice": Doubled()}))
     with pytest.raises(ValueError, match=r"\{'weight': \(2, 3\), 'bias': \(2,\)\}, got"):
         load_layer(nn.Linear(2, 3), nr.Affine(np.ones((3, 2)), np.ones(2)))
 
 
-@pytest.mark.parametrize("arguments", [("Relu", nn.ReLU), (nr.Relu, "relu")])
-def test_register_takes_a_class_and_a_function(arguments: tuple[Any, Any]) -> None:
-    with pytest.raises(TypeError, match="register takes a class of layers and a function"):
-        register(*arguments)
+def test_register_takes_a_kind_of_layers() -> None:
+    with pytest.raises(TypeError, match="register takes a LayerKind of a class of layers, got <class"):
+        register(nr.Relu)  # type: ignore[arg-type]
 
 
 # --- State

@@ -25,6 +25,7 @@ from torchport import data, figures, subjects
 from torchport.architectures import recognise
 from torchport.figures.tiles import Grid
 from torchport.images import read_image, sample
+from torchport.layers import kind_of
 from torchport.training import Config, train
 from torchport.training.folder import Checkpoint, RunFolder
 from torchport.training.history import read_curve, read_curves
@@ -235,7 +236,11 @@ def test_the_architecture_has_every_layer_and_parameter(network: nr.Network) -> 
     assert [box.name for box in boxes] == ["input", *(name.lower() for name in network.layers), "softmax"]
     assert boxes[-1].shape == (10,)
     assert boxes[0].shape == subject.architecture.input_shape
-    assert [box.about for box in boxes] == ["", *map(subjects.describe, network.layers.values()), "probabilities"]
+    assert [box.about for box in boxes] == [
+        "",
+        *(kind_of(layer).about(layer) for layer in network.layers.values()),
+        "probabilities",
+    ]
     figure = figures.architecture(boxes, "title")
     total = sum(value.size for value in network.params.values())
     assert figure.get_suptitle() == f"title: {total:,} parameters"
@@ -271,7 +276,7 @@ def test_the_architecture_has_every_layer_and_parameter(network: nr.Network) -> 
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_layer_is_told_in_a_few_words(layer: Layer, says: str) -> None:
-    assert subjects.describe(layer) == says
+    assert kind_of(layer).about(layer) == says
 
 
 def test_a_name_fits_into_a_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,10 @@
 from . import (
     architectures as architectures,
     benchmark as benchmark,
-    columns as columns,
     data as data,
     evaluation as evaluation,
     formats as formats,
     layers as layers,
-    loss as loss,
     networks as networks,
     optimizers as optimizers,
     parity as parity,
@@ -15,16 +13,20 @@ from . import (
     training as training,
     weights as weights,
 )
-from .columns import col2im as col2im, im2col as im2col
+from .architectures import recognise as recognise
 from .data import load_mnist as load_mnist
 from .formats import load_network as load_network
 from .layers import (
     BatchNormalization as BatchNormalization,
     Dropout as Dropout,
+    SoftmaxWithLoss as SoftmaxWithLoss,
     Subsampling as Subsampling,
     UnfoldConv2d as UnfoldConv2d,
+    col2im as col2im,
+    im2col as im2col,
+    softmax_with_loss as softmax_with_loss,
 )
-from .loss import SoftmaxWithLoss as SoftmaxWithLoss, softmax_with_loss as softmax_with_loss
-from .networks import SimpleConvNet as SimpleConvNet
+from .networks import SimpleConvNet as SimpleConvNet, from_reference as from_reference
 from .optimizers import BookAdam as BookAdam, make_optimizer as make_optimizer
+from .parity import Setting as Setting, check_parity as check_parity
 from .weights import to_params as to_params, to_state_dict as to_state_dict

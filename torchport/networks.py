@@ -12,12 +12,8 @@ from torch import Tensor, nn
 from numpy_ref.checks import Array
 from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM, simple_convnet_sizes
 from torchport.checks import check_device, check_floating_dtype, check_goes_with, check_tensor
-from torchport.twins import (
-    CONVOLUTIONS as CONVOLUTIONS,
-    check_convolution,
-    from_reference as from_reference,
-    register as register,
-)
+from torchport.layers.sums import CONVOLUTIONS as CONVOLUTIONS, check_convolution
+from torchport.twins import from_reference as from_reference
 from torchport.weights import DTYPES, architecture, to_state_dict
 
 WEIGHT_INIT_STD = 0.01  # the book's

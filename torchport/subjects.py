@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from numpy_ref.layers import Layer
 from numpy_ref.network import Network
 from torchport.architectures import NETWORKS, Architecture, recognise
 from torchport.figures import Box
 from torchport.formats import load_weights
+from torchport.layers import kind_of
 from torchport.training.folder import RunFolder
 
 DEFAULT = "SimpleConvNet"
@@ -113,33 +112,10 @@ def boxes(subject: Subject) -> list[Box]:
     for name, (owner, _) in network.owners.items():
         sizes[owner] += network.params[name].size
     layers = [
-        Box(name.lower(), describe(layer), found[name].shape[1:], sizes[name], type(layer).__name__)
+        Box(name.lower(), kind_of(layer).about(layer), found[name].shape[1:], sizes[name], type(layer).__name__)
         for name, layer in network.layers.items()
     ]
     return [Box("input", "", shape, 0), *layers, Box("softmax", "probabilities", layers[-1].shape, 0)]
-
-
-def describe(layer: Layer) -> str:
-    """A layer in a few words: what its class does not tell, or else its class."""
-    return DESCRIPTIONS.get(type(layer), lambda layer: type(layer).__name__)(layer)
-
-
-def _window(layer: Any) -> str:
-    return f"{layer.pool_h} x {layer.pool_w}, stride {layer.stride}" + (f", pad {layer.pad}" if layer.pad else "")
-
-
-DESCRIPTIONS: dict[type, Callable[[Any], str]] = {
-    nr.Convolution: lambda layer: (
-        f"{len(layer.W)} filters {layer.W.shape[2]} x {layer.W.shape[3]}, stride {layer.stride}, pad {layer.pad}"
-    ),
-    nr.Pooling: lambda layer: f"max of {_window(layer)}",
-    nr.AveragePooling: lambda layer: f"mean of {_window(layer)}",
-    nr.Subsampling: lambda layer: f"sum of {_window(layer)}, scaled",
-    nr.LocalResponseNormalization: lambda layer: f"over {layer.size} channels",
-    nr.Affine: lambda layer: f"{layer.W.shape[0]} to {layer.W.shape[1]}",
-    nr.Relu: lambda layer: "max(0, x)",
-    nr.Dropout: lambda layer: f"ratio {layer.dropout_ratio}, in training",
-}
 
 
 def _listed(names: Mapping[str, object] | Sequence[str]) -> str:

@@ -10,9 +10,9 @@ from torch import nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
+from torchport.layers.arithmetic import Setting
 from torchport.parity.compare import check_layer
 from torchport.parity.report import Row
-from torchport.parity.setting import Setting
 from torchport.twins import load_layer
 
 

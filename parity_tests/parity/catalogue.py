@@ -28,11 +28,10 @@ from parity.planted import (
     small_deep_network,
     small_network,
 )
-from torchport.columns import im2col
-from torchport.layers import BatchNormalization, Dropout, Subsampling
-from torchport.loss import softmax_with_loss
+from torchport.layers import EXACT, BatchNormalization, Dropout, Subsampling
+from torchport.layers.columns import im2col
+from torchport.layers.loss import softmax_with_loss
 from torchport.optimizers import BookAdam, make_optimizer
-from torchport.parity.bounds import EXACT
 from torchport.parity.compare import compare
 from torchport.parity.report import LOCAL, Row
 from torchport.twins import load_layer

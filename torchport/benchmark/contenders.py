@@ -16,7 +16,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.benchmark.rounds import Steps
 from torchport.images import pixels
-from torchport.loss import softmax_with_loss
+from torchport.layers.loss import softmax_with_loss
 from torchport.networks import SimpleConvNet
 from torchport.optimizers import make_optimizer
 from torchport.training import Config, Samples

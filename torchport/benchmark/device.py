@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from numpy_ref.checks import Array
 from torchport.benchmark.contenders import Case, training
 from torchport.benchmark.rounds import Spread, interleave, spread
-from torchport.parity.setting import Setting
+from torchport.layers.arithmetic import Setting
 from torchport.training.config import PRECISIONS
 
 FLOP = 4.33e6  # of a training step, an image: the book's network's products in both directions

@@ -1,9 +1,10 @@
 """The parity engine: a port against the NumPy reference, within limits that are derived.
 
-setting says in which arithmetic, bounds how far apart two correct implementations may be, trace runs both, compare
-judges, report tells; independent has checks of gradients that trust neither.
+torchport.layers has the limits of each kind of layer; trace runs both, compare judges, report tells; independent has
+checks of gradients that trust neither.
 """
 
+from torchport.layers.arithmetic import Setting as Setting
 from torchport.parity import cases as cases, differences as differences, independent as independent, page as page
 from torchport.parity.compare import (
     check_layer as check_layer,
@@ -19,4 +20,3 @@ from torchport.parity.independent import (
 )
 from torchport.parity.optimizers import check_optimizer as check_optimizer
 from torchport.parity.report import Difference as Difference, Report as Report, Row as Row
-from torchport.parity.setting import Setting as Setting

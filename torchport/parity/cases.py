@@ -10,10 +10,10 @@ import torch
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.architectures import recognise
+from torchport.layers.arithmetic import Setting
 from torchport.networks import CONVOLUTIONS
 from torchport.parity.compare import check_parity
 from torchport.parity.report import Report
-from torchport.parity.setting import Setting
 from torchport.weights import cast_params
 
 

@@ -14,11 +14,12 @@ from numpy_ref.functions import class_labels
 from numpy_ref.layers import BatchNormalization, Layer, SoftmaxWithLoss
 from numpy_ref.network import Network
 from torchport.choices import IEEE
-from torchport.loss import softmax_with_loss
-from torchport.parity.bounds import EXACT, EXP, NORMALISE, SUM, Near, loss_limits, rule_of, running_limits
-from torchport.parity.prediction import predict, prediction_rule
+from torchport.layers import EXACT, EXP, NORMALISE, SUM, Near, kind_of
+from torchport.layers.arithmetic import Setting, arithmetic_of, rounded
+from torchport.layers.kinds import predict
+from torchport.layers.loss import loss_limits, softmax_with_loss
+from torchport.layers.smooth import running_limits
 from torchport.parity.report import END_TO_END, LOCAL, Difference, Report, Row
-from torchport.parity.setting import Setting, arithmetic_of, rounded
 from torchport.parity.trace import (
     NetworkTrace,
     Run,
@@ -158,10 +159,10 @@ def _local_rows(
 def _layer_rows(setting: Setting, step: Step, x: Array, dout: Array) -> Iterator[Row]:
     """One module by itself, on what the port can hold of x and dout."""
     x, dout = setting.round(x), setting.round(dout)
-    oracle, rule, arithmetic = copy.copy(step.oracle), rule_of(step.oracle), setting.arithmetic
+    oracle, rule, arithmetic = copy.copy(step.oracle), kind_of(step.oracle).rule, setting.arithmetic
     yield from _parameter_rows(setting, step)
-    if prediction := prediction_rule(step.oracle):
-        yield _prediction_row(setting, [step], step.module, x, LOCAL, step.name, prediction)
+    if prediction := kind_of(step.oracle).prediction:
+        yield _prediction_row(setting, [step], step.module, x, LOCAL, step.name, prediction.name)
     try:
         output, grads = trace_module(step.module, setting.tensor(x), setting.tensor(dout))
     except Exception as error:  # whatever a user's module raises
@@ -189,7 +190,7 @@ def _parameter_rows(setting: Setting, step: Step) -> Iterator[Row]:
 
 def _prediction_rows(setting: Setting, steps: list[Step], run: Run, x: Array) -> Iterator[Row]:
     """What the whole port predicts, where a layer does that otherwise than in training."""
-    if any(prediction_rule(step.oracle) for step in steps):
+    if any(kind_of(step.oracle).prediction for step in steps):
         yield _prediction_row(setting, steps, run, x, END_TO_END, "network", SUM)
 
 
@@ -230,7 +231,7 @@ def _end_to_end_rows(
     """The port by itself from x to the gradients, against limits carried along. Also counts the kinks."""
     near = [Near.exactly(passed[0])]
     for step, value in zip(steps, passed[1:], strict=True):
-        near.append(Near.within(value, rule_of(step.oracle).forward(step.oracle, near[-1], setting.arithmetic)))
+        near.append(Near.within(value, kind_of(step.oracle).rule.forward(step.oracle, near[-1], setting.arithmetic)))
     try:
         outputs = trace_children(port, setting.tensor(passed[0]))
         t = torch.tensor(labels, device=setting.device)
@@ -238,7 +239,7 @@ def _end_to_end_rows(
     except Exception as error:  # whatever a user's port raises
         return [Row(END_TO_END, "network", "output", SUM, _raised(error))], 0
     rows = [
-        Row(END_TO_END, step.name, "output", rule_of(step.oracle).name, _compare(setting, found, *expected))
+        Row(END_TO_END, step.name, "output", kind_of(step.oracle).rule.name, _compare(setting, found, *expected))
         for step, found, expected in zip(steps, outputs, near[1:], strict=True)
     ]
     rows.append(Row(END_TO_END, "network", "output", SUM, _compare(setting, trace.output, *near[-1])))
@@ -257,7 +258,7 @@ def _end_to_end_gradients(
     _, ran = forward(steps, near[0].value)
     rows, kinks = [], 0
     for step, layer, x in zip(steps[::-1], ran[::-1], near[-2::-1], strict=True):
-        bound = rule_of(layer).backward(step.oracle, x, dout, setting.arithmetic)
+        bound = kind_of(layer).rule.backward(step.oracle, x, dout, setting.arithmetic)
         dout = Near.within(layer.backward(dout.value), bound.grad_input)
         expected = gradients(layer)
         for name, limit in in_torch_terms(bound.grads).items():

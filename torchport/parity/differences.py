@@ -19,8 +19,10 @@ from numpy_ref.functions import LOG_OFFSET, class_labels, softmax
 from numpy_ref.gradient import STEP
 from numpy_ref.layers import BatchNormalization, Dropout, Pooling, Relu
 from numpy_ref.network import Network
-from torchport.parity.bounds import EXP_ULPS, Near, loss_limits, rule_of
-from torchport.parity.setting import Setting
+from torchport.layers import Near, kind_of
+from torchport.layers.arithmetic import Setting
+from torchport.layers.loss import loss_limits
+from torchport.layers.smooth import EXP_ULPS
 
 # The book's step, and the smaller ones for an entry that has a kink within it.
 STEPS = (STEP, STEP / 10, STEP / 100)
@@ -50,10 +52,10 @@ def central_differences(reference: Network, x: Array, t: Array) -> dict[str, Cen
     """Those of the loss of x (N, ...) against t in every entry of every parameter, in float64; changes no argument.
 
     ValueError for an unfit x or t and for a label of probability 0 or NaN, where the loss has no gradient; TypeError
-    for layers without a rule (bounds.RULES), and those that draw random numbers or keep statistics.
+    for layers that are not registered, and those that draw random numbers or keep statistics.
     """
     for name, layer in reference.layers.items():
-        rule_of(layer)
+        kind_of(layer)
         if isinstance(layer, Dropout | BatchNormalization):
             raise TypeError(f"{name}: a loss with {type(layer).__name__} is another at every call")
     network = copy.deepcopy(reference)
@@ -136,13 +138,13 @@ def _difference_limit(near: float, far: float, size: float, h: float, rounding: 
 def _loss_rounding(network: Network, x: Array, labels: Array) -> float:
     """How far rounding moves the difference of two losses without the 1e-7.
 
-    The book's loss has the running error bound of bounds; log(1 + e / p) passes on the relative error of p times
+    The book's loss has the running error bound of its layers; log(1 + e / p) passes on the relative error of p times
     e / (p + e), and adds that of its logarithm and of two sums.
     """
     arithmetic = Setting().arithmetic  # two evaluations taken together
     limit = np.zeros_like(x)
     for layer in network.layers.values():
-        limit, x = rule_of(layer).forward(layer, Near(x, limit), arithmetic), layer.forward(x)
+        limit, x = kind_of(layer).rule.forward(layer, Near(x, limit), arithmetic), layer.forward(x)
     loss_limit, grad_limit = loss_limits(Near(x, limit), labels, arithmetic)
     rows, n = np.arange(len(x)), len(x)
     chances = softmax(x)[rows, labels]

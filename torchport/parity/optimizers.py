@@ -10,10 +10,10 @@ from torch import Tensor
 
 from numpy_ref.checks import Array
 from numpy_ref.optimizer import Optimizer
-from torchport.parity.bounds import SUM
+from torchport.layers import SUM
+from torchport.layers.arithmetic import Setting
 from torchport.parity.compare import compare
 from torchport.parity.report import LOCAL, Row
-from torchport.parity.setting import Setting
 
 # Between an input of one step and the parameter after it, RMSprop and Adam round most often: two moments of three
 # operations each, a root, an addend, a product, a quotient and a sum.

@@ -15,7 +15,7 @@ from numpy_ref import layers as reference_layers
 from numpy_ref.checks import Array
 from numpy_ref.layers import Flatten, Layer
 from torchport.layers import Dropout
-from torchport.parity.setting import Setting, rounded
+from torchport.layers.arithmetic import Setting, rounded
 from torchport.states import layer_parameters
 from torchport.weights import MODULE_ATTRIBUTES, in_torch_terms
 

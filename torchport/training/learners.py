@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from numpy_ref.checks import Array
 from torchport.architectures import recognise
-from torchport.loss import unchecked_loss
+from torchport.layers.arithmetic import Setting
+from torchport.layers.loss import unchecked_loss
 from torchport.optimizers import make_optimizer, torch_options
-from torchport.parity.setting import Setting
 from torchport.states import book_params
 from torchport.training.config import AFTER, BOOK, PRECISIONS, Config
 from torchport.training.graph import captured

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from numpy_ref.checks import check_int, check_number
 from numpy_ref.layers import BatchNormalization as ReferenceBatchNormalization
 from torchport.checks import check_floating, check_goes_with, check_tensor
-from torchport.columns import im2col, output_size, pair
+from torchport.layers.columns import im2col, output_size, pair
 
 
 class UnfoldConv2d(nn.Conv2d):
@@ -126,3 +126,21 @@ class BatchNormalization(nn.Module):
             self.running_mean.mul_(self.momentum).add_((1 - self.momentum) * mean)
             self.running_var.mul_(self.momentum).add_((1 - self.momentum) * var)
         return mean, var
+
+
+def window_module(kind: Callable[..., nn.Module], border: float) -> Callable[[Any, str], nn.Module]:
+    """Makes kind of a pooling layer's windows; border is what padding counts as."""
+
+    def make(layer: Any, _: str) -> nn.Module:
+        size = layer.pool_h, layer.pool_w
+        if 2 * layer.pad <= min(size):
+            return kind(size, layer.stride, layer.pad)
+        # torch's own padding goes up to half a window.
+        return nn.Sequential(nn.ConstantPad2d(layer.pad, border), kind(size, layer.stride))
+
+    return make
+
+
+def window_about(layer: Any) -> str:
+    """A pooling layer's windows in a few words."""
+    return f"{layer.pool_h} x {layer.pool_w}, stride {layer.stride}" + (f", pad {layer.pad}" if layer.pad else "")

@@ -29,7 +29,7 @@ class Arithmetic(NamedTuple):
     tiny: float
 
     def of_sum(self, terms: int | Array, size: Array | float) -> Any:
-        """c(K) u S for a sum of K products and one addend, c(K) = min(K + 1, 8 + sqrt(K)), S = size (bounds.py)."""
+        """c(K) u S for a sum of K products and one addend, c(K) = min(K + 1, 8 + sqrt(K)), S = size (sums.py)."""
         return np.minimum(np.add(terms, 1), 8 + np.sqrt(terms)) * self.u_sum * size + np.multiply(terms, self.tiny)
 
 

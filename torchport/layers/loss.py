@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from numpy_ref.functions import LOG_OFFSET
+from numpy_ref.checks import Array
+from numpy_ref.functions import LOG_OFFSET, softmax
 from torchport.checks import check_floating, check_tensor
+from torchport.layers.arithmetic import Arithmetic
+from torchport.layers.kinds import Near
+from torchport.layers.smooth import EXP_ULPS
 
 
 def softmax_with_loss(input: Tensor, target: Tensor) -> Tensor:
@@ -78,3 +83,24 @@ def _require(condition: Tensor, expected: str, found: Tensor | None = None) -> N
     if not condition:
         values = "" if found is None else f", got {found.min().item()} to {found.max().item()}"
         raise ValueError(expected + values)
+
+
+def loss_limits(x: Near, labels: Array, a: Arithmetic) -> tuple[float, Array]:
+    """Limits of SoftmaxWithLoss's value, and of its gradient (N, C), on logits x (N, C) against labels (N,)."""
+    n, classes = x.value.shape
+    y, picked = softmax(x.value), (np.arange(n), labels)
+    shift = x.value.max(axis=1, keepdims=True) - x.value
+    # Relative error of softmax: of exp's rounded argument, here and on average in the sum; of exp in both; of the sum
+    # (of C numbers of which each is a part of 1) and the quotient.
+    arguments = shift + (y * shift).sum(axis=1, keepdims=True)
+    relative = a.u * (arguments + 2 * EXP_ULPS + 1) + a.of_sum(classes, 1.0)
+    relative = relative + np.expm1(np.minimum(2 * x.limit.max(axis=1, keepdims=True), 100))  # no overflow
+    y_limit = np.minimum(y * relative + a.tiny, 1)
+    grad_limit = (y_limit + 2 * a.u * np.abs(y - np.eye(classes)[labels])) / n
+    inside = y[picked] + LOG_OFFSET
+    inside_relative = y_limit[picked] / inside + a.u
+    size = np.abs(np.log(inside))
+    # The log of what may be larger or smaller by that much, but is never under the offset.
+    below = -np.log(np.maximum(1 - inside_relative, LOG_OFFSET / inside))
+    per_sample = np.maximum(np.log1p(inside_relative), below) + EXP_ULPS * a.u * size
+    return float(per_sample.mean() + a.of_sum(n, size.mean())), grad_limit

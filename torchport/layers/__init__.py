@@ -1,0 +1,26 @@
+"""One layer: as a torch module, and how far a correct one may be off."""
+
+from torchport.layers import selections as selections, smooth as smooth, sums as sums  # which register their kinds
+from torchport.layers.arithmetic import Arithmetic as Arithmetic, Setting as Setting, rounded as rounded
+from torchport.layers.columns import col2im as col2im, im2col as im2col
+from torchport.layers.kinds import (
+    EXACT as EXACT,
+    EXP as EXP,
+    KINDS as KINDS,
+    NORMALISE as NORMALISE,
+    SUM as SUM,
+    LayerKind as LayerKind,
+    Limits as Limits,
+    Near as Near,
+    Prediction as Prediction,
+    Rule as Rule,
+    kind_of as kind_of,
+    register as register,
+)
+from torchport.layers.loss import SoftmaxWithLoss as SoftmaxWithLoss, softmax_with_loss as softmax_with_loss
+from torchport.layers.modules import (
+    BatchNormalization as BatchNormalization,
+    Dropout as Dropout,
+    Subsampling as Subsampling,
+    UnfoldConv2d as UnfoldConv2d,
+)
