@@ -205,6 +205,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "LeNet's activation": (lambda: nr.LeNet5(activation="relu"), ValueError, "one of tanh, sigmoid, got 'relu'"),
     "LeNet's image": (lambda: nr.LeNet5((1, 29, 29)), ValueError, "must be even for 2x2 pooling, got 29x29"),
     "AlexNet's image": (lambda: nr.AlexNet((3, 71, 71)), ValueError, "71 pixels does not fit: sizes are 67 [+] 32 k"),
+    "AlexNet between": (lambda: nr.AlexNet((3, 83, 83)), ValueError, "83x83 pixels .* 67 [+] 32 k"),
     "AlexNet's paper": (lambda: nr.AlexNet((3, 224, 224)), ValueError, "224x224 pixels .* such as the paper's 227"),
     "AlexNet's width": (lambda: nr.AlexNet(width=0), ValueError, "width must be above 0, got 0"),
     "LRN's size": (lambda: nr.LocalResponseNormalization(4), ValueError, "size must be odd, .* got 4"),

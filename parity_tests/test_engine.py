@@ -16,7 +16,7 @@ from numpy_ref.checks import Array
 from torchport import SimpleConvNet, softmax_with_loss
 from torchport.layers import Near, kind_of
 from torchport.layers.loss import loss_limits
-from torchport.parity import Difference, Report, Row, Setting, check_layer, check_parity, compare
+from torchport.parity import Difference, Report, Row, Setting, check_layer, check_loss, check_parity, compare
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.weights import cast_params
 
@@ -428,3 +428,37 @@ def test_tf32_is_off_while_judging_and_back_afterwards() -> None:
     check_layer("relu1", nr.Relu(), Function(look), np.ones((2, 2)), np.ones((2, 2)), Setting(torch.float32))
     assert seen == [True]
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_sigmoid_written_by_hand_is_no_fault(dtype: torch.dtype) -> None:
+    """1 / (1 + exp(-x)), as readers of the book write it: its gradient rounds more often than torch's own."""
+    rng = np.random.default_rng(0)
+    x, dout = rng.uniform(-30, 30, (200, 1000)), rng.standard_normal((200, 1000))
+    rows = check_layer("sigmoid", nr.Sigmoid(), Function(lambda x: 1 / (1 + torch.exp(-x))), x, dout, Setting(dtype))
+    assert all(row.ok for row in rows), [str(row) for row in rows if not row.ok]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("scale", [1, 10, 30, 80])
+def test_the_gradient_of_torchs_cross_entropy_is_no_fault(dtype: torch.dtype, scale: float) -> None:
+    """On logits of every size: log_softmax rounds what it exponentiates once more than softmax."""
+    rng = np.random.default_rng(0)
+    x, t = scale * rng.standard_normal((20000, 10)), rng.integers(0, 10, 20000)
+    (row,) = (row for row in check_loss(x, t, Setting(dtype), nn.functional.cross_entropy) if row.quantity != "output")
+    assert row.ok, str(row)
+
+
+def test_nnpack_is_off_while_a_port_is_judged_and_on_again_afterwards() -> None:
+    with Setting().computing():
+        assert torch.backends.nnpack.set_flags(False) == (False,)
+    assert torch.backends.nnpack.set_flags(True) == (True,)
+
+
+def test_a_report_is_true_only_for_parity_and_shows_its_verdict() -> None:
+    right = check_with(lambda port: None, torch.float64)
+    wrong = check_with(weight_change("conv1.bias", lambda b: b + 1), torch.float64)
+    assert right
+    assert not wrong
+    assert repr(right) == right.verdict
+    assert repr(wrong).startswith("NO PARITY: port in float64 on cpu, ")

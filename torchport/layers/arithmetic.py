@@ -98,11 +98,14 @@ class Setting:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """The mode, for the length of a with statement; TF32 is off in all others, which is not CUDA's default."""
+        """The mode, for the length of a with statement; TF32 is off in all others, which is not CUDA's default.
+
+        NNPACK is off too: its convolutions are Winograd's and Fourier's, which no limit of an entry's own sum holds.
+        """
         autocast: AbstractContextManager[Any] = nullcontext()
         if self.mode == BFLOAT16:
             autocast = torch.autocast(torch.device(self.device).type, torch.bfloat16)
-        with _tf32(self.mode == TF32), autocast:
+        with _tf32(self.mode == TF32), torch.backends.nnpack.flags(enabled=False), autocast:
             yield
 
 

@@ -91,9 +91,10 @@ def loss_limits(x: Near, labels: Array, a: Arithmetic) -> tuple[float, Array]:
     y, picked = softmax(x.value), (np.arange(n), labels)
     shift = x.value.max(axis=1, keepdims=True) - x.value
     # Relative error of softmax: of exp's rounded argument, here and on average in the sum; of exp in both; of the sum
-    # (of C numbers of which each is a part of 1) and the quotient.
-    arguments = shift + (y * shift).sum(axis=1, keepdims=True)
-    relative = a.u * (arguments + 2 * EXP_ULPS + 1) + a.of_sum(classes, 1.0)
+    # (of C numbers of which each is a part of 1) and the quotient. torch's log_softmax, behind cross_entropy, rounds
+    # the argument twice, and its gradient is one exp more.
+    arguments = 2 * shift + 2 * (y * shift).sum(axis=1, keepdims=True)
+    relative = a.u * (arguments + 2 * EXP_ULPS + 2) + a.of_sum(classes, 1.0)
     relative = relative + np.expm1(np.minimum(2 * x.limit.max(axis=1, keepdims=True), 100))  # no overflow
     y_limit = np.minimum(y * relative + a.tiny, 1)
     grad_limit = (y_limit + 2 * a.u * np.abs(y - np.eye(classes)[labels])) / n

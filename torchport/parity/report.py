@@ -67,7 +67,7 @@ class Row:
         return f"{self.view} {self.layer} {self.quantity}: {self.worst}{rule}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """All rows of one port, in the order in which a fault should be looked for, and what they were computed with.
 
@@ -82,6 +82,13 @@ class Report:
     device: str
     seed: int
     kinks: int
+
+    def __bool__(self) -> bool:
+        """ok: so that `assert check_parity(...)` says what it seems to say."""
+        return self.ok
+
+    def __repr__(self) -> str:
+        return self.verdict
 
     @property
     def ok(self) -> bool:
