@@ -27,6 +27,12 @@ class Arithmetic(NamedTuple):
     u: float
     u_sum: float
     tiny: float
+    sharp: bool = False  # both sides have the same inputs, and compute in the dtype's own arithmetic
+
+    def of_products(self, terms: Array, size: Array, total: Array, squares: Array) -> Array:
+        """L for sums of K products that are not 0, where what is summed is known (sums.py): entry by entry."""
+        walk = 8 / 3 * np.sqrt(terms + 1) * np.abs(total) + 5 * np.sqrt((terms + 7) * squares)
+        return np.asarray(self.u * np.minimum((terms + 1) * size, walk) + terms * self.tiny)
 
     def of_sum(self, terms: int | Array, size: Array | float) -> Any:
         """c(K) u S for a sum of K products and one addend, c(K) = min(K + 1, 8 + sqrt(K)), S = size (sums.py)."""

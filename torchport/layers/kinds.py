@@ -58,12 +58,24 @@ class Limits:
     kinks: int = 0  # entries whose gradient may take another path within the limit of the input
 
 
+class Terms(NamedTuple):
+    """What one entry adds up: the same products in several orders, each (K,), and the bias."""
+
+    orders: list[Array]
+    bias: float = 0.0
+
+
 class Rule(NamedTuple):
-    """The limits of one kind of layer: of its output for x, and of its gradients for x and dout."""
+    """The limits of one kind of layer: of its output for x, and of its gradients for x and dout.
+
+    An entry above a limit is judged by what it adds up itself, where products(layer, x, dout, quantity, index) tells:
+    quantity is "output", "grad_input", "W" or "b", index an entry in the reference's layout.
+    """
 
     name: str
     forward: Callable[[Any, Near, Arithmetic], Array]
     backward: Callable[[Any, Near, Near, Arithmetic], Limits]
+    products: Callable[[Any, Array, Array, str, tuple[int, ...]], Terms] | None = None
 
 
 class Prediction(NamedTuple):

@@ -15,10 +15,11 @@ from numpy_ref.layers import BatchNormalization, Layer, SoftmaxWithLoss
 from numpy_ref.network import Network
 from torchport.choices import IEEE
 from torchport.layers import EXACT, EXP, NORMALISE, SUM, Near, kind_of
-from torchport.layers.arithmetic import Setting, arithmetic_of, rounded
+from torchport.layers.arithmetic import Arithmetic, Setting, arithmetic_of, rounded
 from torchport.layers.kinds import predict
 from torchport.layers.loss import loss_limits, softmax_with_loss
 from torchport.layers.smooth import running_limits
+from torchport.layers.sums import own_limit
 from torchport.parity.report import END_TO_END, LOCAL, Difference, Report, Row
 from torchport.parity.trace import (
     NetworkTrace,
@@ -99,11 +100,13 @@ def check_predictions(reference: Network, x: Array, found: Array, dtype: torch.d
     return compare(found.astype(np.float64), *near)
 
 
-def compare(actual: Array, expected: Array, limit: Array | float) -> Difference:
+def compare(
+    actual: Array, expected: Array, limit: Array | float, own: Callable[[tuple[int, ...]], float] | None = None
+) -> Difference:
     """The entry of actual whose distance from expected is the greatest multiple of its limit.
 
     Shapes must be equal: nothing is broadcast. NaN must stand where NaN is expected, and infinities with their sign;
-    anything else that is not finite fails.
+    anything else that is not finite fails. own gives an entry that is above its limit the one of its own products.
     """
     if actual.shape != expected.shape:
         return Difference(note=f"shape {actual.shape}, expected {expected.shape}")
@@ -112,6 +115,8 @@ def compare(actual: Array, expected: Array, limit: Array | float) -> Difference:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         size = np.sqrt(np.mean(np.square(expected)))
         error = np.where(agree, 0, np.abs(actual - expected))
+        if own is not None:
+            limit = _widened(error, limit, own)
         ratio = np.where(agree, 0, error / limit)
     ratio = np.where(agree | np.isfinite(actual) & np.isfinite(expected), ratio, np.inf)
     index = tuple(int(i) for i in np.unravel_index(np.argmax(ratio), ratio.shape))
@@ -127,7 +132,24 @@ def compare(actual: Array, expected: Array, limit: Array | float) -> Difference:
     )
 
 
-def _compare(setting: Setting, actual: Tensor | None, expected: Array, limit: Array | float) -> Difference:
+def _widened(error: Array, limit: Array, own: Callable[[tuple[int, ...]], float]) -> Array:
+    """limit, but own's where it is wider, for the entries that error exceeds: up to the first that exceeds both."""
+    found, above = np.array(limit), np.flatnonzero(error > limit)
+    for flat in above[np.argsort(-(error.flat[above] / limit.flat[above]))]:
+        index = tuple(int(i) for i in np.unravel_index(flat, error.shape))
+        found[index] = max(found[index], own(index))
+        if not error[index] <= found[index]:
+            break
+    return found
+
+
+def _compare(
+    setting: Setting,
+    actual: Tensor | None,
+    expected: Array,
+    limit: Array | float,
+    own: Callable[[tuple[int, ...]], float] | None = None,
+) -> Difference:
     """compare, after a look at the dtype; None is what a port lacks: a parameter, or a gradient for it."""
     if actual is None:
         return Difference(note="the port has none")
@@ -135,7 +157,7 @@ def _compare(setting: Setting, actual: Tensor | None, expected: Array, limit: Ar
         return Difference(note=f"expected a tensor, got {type(actual).__name__}")
     if not setting.allows(actual.dtype):
         return Difference(note=f"dtype {actual.dtype}, expected {setting.dtype}")
-    return compare(actual.detach().to("cpu", torch.float64).numpy(), expected, limit)
+    return compare(actual.detach().to("cpu", torch.float64).numpy(), expected, limit, own)
 
 
 def _logits_shape(logits: Array) -> tuple[int, int]:
@@ -159,7 +181,8 @@ def _local_rows(
 def _layer_rows(setting: Setting, step: Step, x: Array, dout: Array) -> Iterator[Row]:
     """One module by itself, on what the port can hold of x and dout."""
     x, dout = setting.round(x), setting.round(dout)
-    oracle, rule, arithmetic = copy.copy(step.oracle), kind_of(step.oracle).rule, setting.arithmetic
+    oracle, rule = copy.copy(step.oracle), kind_of(step.oracle).rule
+    arithmetic = setting.arithmetic._replace(sharp=setting.mode == IEEE)
     yield from _parameter_rows(setting, step)
     if prediction := kind_of(step.oracle).prediction:
         yield _prediction_row(setting, [step], step.module, x, LOCAL, step.name, prediction.name)
@@ -169,7 +192,9 @@ def _layer_rows(setting: Setting, step: Step, x: Array, dout: Array) -> Iterator
         yield Row(LOCAL, step.name, "output", rule.name, _raised(error))
         return
     limit = rule.forward(step.oracle, Near.exactly(x), arithmetic)
-    yield Row(LOCAL, step.name, "output", rule.name, _compare(setting, output, oracle.forward(x), limit))
+    own = _own_limits(step.oracle, x, dout, arithmetic)
+    worst = _compare(setting, output, oracle.forward(x), limit, own("output"))
+    yield Row(LOCAL, step.name, "output", rule.name, worst)
     if isinstance(step.oracle, BatchNormalization):
         for name, limit in running_limits(step.oracle, x, arithmetic).items():
             worst = _compare(setting, getattr(step.module, name, None), getattr(oracle, name), limit)
@@ -177,8 +202,28 @@ def _layer_rows(setting: Setting, step: Step, x: Array, dout: Array) -> Iterator
     limits = rule.backward(step.oracle, Near.exactly(x), Near.exactly(dout), arithmetic)
     expected = {"input": oracle.backward(dout), **gradients(oracle)}
     for name, limit in {"input": limits.grad_input, **in_torch_terms(limits.grads)}.items():
-        worst = _compare(setting, grads.get(name), expected[name], limit)
+        worst = _compare(setting, grads.get(name), expected[name], limit, own(f"grad_{name}"))
         yield Row(LOCAL, step.name, f"grad_{name}", limits.rule, worst)
+
+
+def _own_limits(
+    layer: Layer, x: Array, dout: Array, a: Arithmetic
+) -> Callable[[str], Callable[[tuple[int, ...]], float] | None]:
+    """For a quantity in torch's terms, the limit of one entry by its own products; None where the rule has none."""
+    products = kind_of(layer).rule.products
+    names = {"grad_weight": "W", "grad_bias": "b"}
+
+    def of_quantity(quantity: str) -> Callable[[tuple[int, ...]], float] | None:
+        if products is None or not a.sharp:
+            return None
+
+        def of_entry(index: tuple[int, ...]) -> float:
+            place = index[::-1] if quantity == "grad_weight" and len(index) == 2 else index
+            return own_limit(products(layer, x, dout, names.get(quantity, quantity), place), a)
+
+        return of_entry
+
+    return of_quantity
 
 
 def _parameter_rows(setting: Setting, step: Step) -> Iterator[Row]:

@@ -1,0 +1,181 @@
+"""Limits of sums on links: one layer, right, on random geometry and data of every kind, hostile ones among them.
+
+pytest parity_tests/layers/test_sums.py --cases 100000 counts the alarms in as many, and shows how near to their limits
+they come.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+import numpy_ref as nr
+from numpy_ref.checks import Array
+from torchport.layers import Setting, kind_of
+from torchport.layers.kinds import Terms
+from torchport.layers.sums import own_limit
+from torchport.parity.compare import check_layer
+from torchport.twins import load_layer
+
+FEW = 150
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
+
+
+def _structured(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """A bright half beside a dark one, as an edge in a picture."""
+    x = np.full(shape, 0.1)
+    x[..., : shape[-1] // 2] = 1 + 0.01 * rng.random()
+    return x
+
+
+def _per_map(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """One number a map, as behind a global average pool."""
+    return np.zeros(shape) + rng.standard_normal((*shape[:2], *(1 for _ in shape[2:])))
+
+
+KINDS: dict[str, Draw] = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "relu": lambda rng, shape: np.maximum(rng.standard_normal(shape), 0),
+    "positive": lambda rng, shape: rng.random(shape),
+    "sparse": lambda rng, shape: rng.standard_normal(shape) * (rng.random(shape) < 0.05),
+    "one huge": lambda rng, shape: np.where(rng.random(shape) < 1 / np.prod(shape), 1e4, rng.standard_normal(shape)),
+    "heavy tails": lambda rng, shape: rng.standard_t(1.5, shape),
+    "constant": lambda rng, shape: np.full(shape, rng.standard_normal()),
+    "sorted": lambda rng, shape: np.sort(rng.standard_normal(shape).ravel()).reshape(shape),
+    "halves": _structured,
+    "constant per map": _per_map,
+}
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+class Arranged(nn.Module):
+    """A module that is given its input in a memory format, in which torch takes other kernels."""
+
+    def __init__(self, module: nn.Module, memory_format: torch.memory_format) -> None:
+        super().__init__()
+        self.weight, self.bias, self._module = module.weight, module.bias, [module]
+        self.memory_format = memory_format
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self._module[0](input.contiguous(memory_format=self.memory_format))
+        return found
+
+
+def link(case: int) -> tuple[nr.Convolution | nr.Affine, Array, dict[str, str]]:
+    """A layer, an input of it, and what they are."""
+    rng = np.random.default_rng(case)
+    of = {name: str(rng.choice(list(KINDS))) for name in ("x", "W", "dout")}
+    if case % 3 == 0:
+        n, d, h = (int(rng.integers(1, most)) for most in (40, 3000, 40))
+        W = KINDS[of["W"]](rng, (d, h)) / np.sqrt(d)
+        return nr.Affine(W, rng.standard_normal(h)), KINDS[of["x"]](rng, (n, d)), of
+    size, f, n = (int(rng.integers(1, most)) for most in (8, 33, 9))
+    c, side = int(rng.choice([1, 2, 3, 8, 32, 64])), size + int(rng.integers(0, 12))
+    W = KINDS[of["W"]](rng, (f, c, size, size)) / size
+    layer = nr.Convolution(W, rng.standard_normal(f), int(rng.integers(1, 3)), int(rng.integers(0, size)))
+    return layer, KINDS[of["x"]](rng, (n, c, side, side)), {**of, "format": str(rng.choice(list(FORMATS)))}
+
+
+def judge(case: int, setting: Setting) -> tuple[list[str], dict[tuple[str, int], float]]:
+    """What fails of a right layer, and the largest error/limit by kind of data and number of products."""
+    layer, x, of = link(case)
+    x = setting.round(x)
+    y = layer.forward(x)
+    dout = KINDS[of["dout"]](np.random.default_rng([case, 1]), y.shape)
+    module = kind_of(layer).module(layer, ("conv2d", "unfold")[case % 2]).to(setting.dtype)
+    load_layer(module, layer)
+    if "format" in of:
+        module = Arranged(module, FORMATS[of["format"]])
+    rows = check_layer("layer", layer, module, x, dout, setting)
+    fan = int(np.prod(layer.W.shape[1:])) if layer.W.ndim == 4 else len(layer.W)
+    counts = {"output": fan, "grad_weight": dout.size // dout.shape[1], "grad_bias": dout.size // dout.shape[1]}
+    alarms = [f"case {case} ({of}): {row}" for row in rows if not row.ok]
+    kinds = {"output": of["x"], "grad_weight": of["x"], "grad_bias": of["dout"]}
+    judged = [row for row in rows if row.quantity in kinds]
+    return alarms, {(kinds[row.quantity], 10 ** len(str(counts[row.quantity]))): row.worst.ratio for row in judged}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_no_right_link_is_above_its_limits(
+    dtype: torch.dtype, request: pytest.FixtureRequest, shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = request.config.getoption("--cases")
+    alarms: list[str] = []
+    largest: dict[tuple[str, int], float] = defaultdict(float)
+    with capsys.disabled():
+        for case in tqdm(range(cases or FEW), unit="link", disable=None if cases else True):
+            found, ratios = judge(case, Setting(dtype))
+            alarms += found
+            for bucket, ratio in ratios.items():
+                largest[bucket] = max(largest[bucket], ratio)
+    if cases:
+        counts = sorted({k for _, k in largest})
+        shown += [f"{len(alarms)} alarms in {cases} links in {dtype}; largest error/limit by data and products, up to"]
+        shown += [f"{'':16}" + "".join(f"{k:8}" for k in counts)]
+        shown += [f"{kind:16}" + "".join(f"{largest[kind, k]:8.2f}" for k in counts) for kind in KINDS]
+    assert alarms == []
+
+
+def test_limits_are_near_to_what_rounding_does() -> None:
+    """Random data, strictly sequential sums: the limit is not twenty times what they are off by."""
+    for k in (25, 100, 1000):
+        rng = np.random.default_rng(k)
+        products = rng.standard_normal((4000, k)).astype(np.float32).astype(np.float64)
+        found = np.zeros(4000, np.float32)
+        for column in products.T:
+            found += column.astype(np.float32)
+        a = Setting(torch.float32).arithmetic
+        total, squares, size = products.sum(axis=1), (products**2).sum(axis=1), np.abs(products).sum(axis=1)
+        ratio = np.abs(found - total) / a.of_products(np.full(4000, k), size, total, squares)
+        assert 0.05 < ratio.max() < 1
+
+
+def test_the_limits_are_those_that_are_derived() -> None:
+    """By hand: 25 products of sum 3, of sizes that sum to 20 and squares that sum to 25."""
+    a = Setting(torch.float32).arithmetic
+    limit = a.of_products(np.array(25), np.array(20.0), np.array(3.0), np.array(25.0))
+    assert limit / a.u == pytest.approx(182.213, abs=1e-3)
+    capped = a.of_products(np.array(3), np.array(4.0), np.array(3.0), np.array(25.0))
+    assert capped / a.u == pytest.approx(16, abs=1e-3)
+
+
+def test_own_products_are_taken_in_the_worst_order_of_their_places() -> None:
+    """Of an image's pixels with signs in turn: the sums of a kernel that takes the negative ones first grow most."""
+    layer, a = nr.Affine(np.ones((400, 1)), np.array([0.5])), Setting(torch.float32).arithmetic
+    x = (np.arange(1, 401) * np.resize([1.0, -1.0], 400)).reshape(1, 1, 20, 20)
+    products = kind_of(layer).rule.products
+    assert products is not None
+    found = own_limit(products(layer, x, np.ones((1, 1)), "output", (0, 0)), a)
+    steps = [np.cumsum([0.5, *sorted(x.ravel(), reverse=down)])[1:] for down in (False, True)]
+    whole = np.sum(x**2) + 0.25 + max(np.sum(step**2) for step in steps)
+    assert found / a.u == pytest.approx(8 / np.sqrt(3) * np.sqrt(whole), rel=1e-3)
+
+
+def test_equal_terms_are_judged_by_themselves() -> None:
+    """0.1 added 10^5 times: all roundings of a binade are alike, and L knows nothing of that."""
+    k, a = 10**5, Setting(torch.float32).arithmetic
+    term = float(np.float32(0.1))
+    found = float(np.cumsum(np.full(k, term, np.float32), dtype=np.float32)[-1])
+    error, terms = abs(found - k * term), np.full(k, term)
+    assert error > a.of_products(np.array(k), np.array(k * term), np.array(k * term), np.array(k * term**2))
+    assert error < own_limit(Terms([terms]), a)
+
+
+def test_a_product_left_out_is_above_both_limits() -> None:
+    rng = np.random.default_rng(0)
+    layer, x = nr.Affine(rng.standard_normal((3456, 4)), rng.standard_normal(4)), rng.standard_normal((5, 3456))
+
+    class Short(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(torch.cat([input[:, :-1], torch.zeros_like(input[:, -1:])], dim=1))
+
+    module = Short(3456, 4)
+    load_layer(module, layer)
+    rows = check_layer("layer", layer, module, x, rng.standard_normal((5, 4)), Setting(torch.float32))
+    assert {row.quantity for row in rows if not row.ok} == {"output", "grad_input", "grad_weight"}
