@@ -180,8 +180,12 @@ def _types(values: object) -> tuple[type, ...]:
     return tuple(type(value) for value in values) if isinstance(values, tuple) else ()
 
 
-def _same(values: Any, expected: tuple[object, ...]) -> bool:
-    return _types(values) == _types(expected) and bool(values == expected)  # types too: True == 1
+def _same(values: Any, expected: tuple[Any, ...]) -> bool:
+    """Whether values are as expected, types too: True == 1."""
+    return _types(values) == _types(expected) and all(
+        _same(value, other) if isinstance(other, tuple) else value == other
+        for value, other in zip(values, expected, strict=True)
+    )
 
 
 # The machine
@@ -249,8 +253,7 @@ class _Machine:
         if kind.name == "stringnl_noescape_pair":
             return [str(self.line(), "utf-8", "backslashreplace") for _ in range(2)]
         if kind.name.startswith("decimal"):
-            line = bytes(self.line())
-            return _decimal(line.removesuffix(b"L") if kind.name == "decimalnl_long" else line)
+            return _decimal(bytes(self.line()), kind.name == "decimalnl_long")
         if kind.name == "unicodestringnl":
             return _text(self.line(len(self.data)), "raw-unicode-escape")
         content = self.take(int.from_bytes(self.take(_WIDTHS[kind.n]), "little"))
@@ -415,12 +418,13 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 }
 
 
-def _decimal(line: bytes) -> int | bool:
-    if line in (b"00", b"01"):  # False and True
+def _decimal(line: bytes, is_long: bool) -> int | bool:
+    if line in (b"00", b"01") and not is_long:  # False and True
         return line == b"01"
-    if not re.fullmatch(rb"-?[0-9]{1,19}", line):  # of 64 bits, as sizes are
+    digits = line.removesuffix(b"L") if is_long else line
+    if not re.fullmatch(rb"0|-?[1-9][0-9]{0,18}", digits):  # of 64 bits, as sizes are
         raise damaged(f"{line!r:.40} is no whole number")
-    return int(line)
+    return int(digits)
 
 
 def _long(content: memoryview) -> int:

@@ -390,6 +390,7 @@ ARRAYS: Rows = {
     "dtype as a value": (lambda: saved(dtype()), "'W' is a dtype"),
     "never filled": (lambda: saved(SHELL), "'W' is an array that is never filled"),
     "_reconstruct with a shape": (lambda: edited(b"K\x00\x85", b"K\x09\x85", saved(array())), "calls the name numpy.c"),
+    "_reconstruct with a bool": (lambda: edited(b"K\x00\x85", b"\x89\x85", saved(array())), "calls the name numpy.c"),
     "_reconstruct with two axes": (lambda: edited(b"K\x00\x85", b"K\x00K\x00\x86", saved(array())), "calls the name"),
     "_reconstruct of objects": (lambda: edited(b"C\x01b\x87", b"C\x01O\x87", saved(array())), "calls the name"),
     "_reconstruct of a dtype": (lambda: edited(NDARRAY, DTYPE, saved(array())), "calls the name numpy.core"),

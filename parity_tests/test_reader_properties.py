@@ -27,16 +27,16 @@ BATCH = 10_000  # hypothesis remembers every example of a run
 EXAMPLES = settings().max_examples
 
 WEIGHTS: list[dict[str, Any]] = [
-    {"W": np.arange(6.0).reshape(2, 3).astype(kind), "b": np.asfortranarray(np.ones((2, 2), kind))}
+    {"W": np.arange(6.0).reshape(2, 3).astype(kind), "b": np.asfortranarray(np.arange(4).reshape(2, 2).astype(kind))}
     for kind in ("<f8", ">f8", "<f4", ">f2")
 ]
 WEIGHTS += [{"long": np.full(70, 0.1)}, dict.fromkeys(["one", "other"], np.arange(3.0))]
-CORES = ["numpy.core", "numpy._core"][: 1 + (np.__version__ >= "2")]
 SAMPLES = [
-    instructions(renamed(pickle.dumps(weights, protocol), core))
+    instructions(memo(renamed(pickle.dumps(weights, protocol), core)))
     for weights in WEIGHTS
     for protocol in range(6)
-    for core in CORES
+    for core in ["numpy.core", "numpy._core"][: 1 + (np.__version__ >= "2")]
+    for memo in (bytes, pickletools.optimize)  # as it is, and without what is never read
 ]
 CODES = [opcode.code.encode("latin1") for opcode in pickletools.opcodes]
 SNIPPETS: list[Parts] = [
@@ -46,6 +46,7 @@ SNIPPETS: list[Parts] = [
     [(b"c", b"numpy\ndtype\n"), (b"\x8c", b"\x02O8"), (b"\x89", b""), (b"\x88", b""), (b"\x87", b""), (b"R", b"")],
     *[[(code, b"")] * 50 for code in (b"2", b"\x85", b"(", b"\x94")],
 ]
+VALUES = [b"N", b"K\1", b"\x88", b"\x89", b"\x8c\2f4", b"C\1b", b")", b"}", b"K\2\x85", b"("]
 LINES = [b"-1", b"", b"00", b"01", b"18446744073709551616", b"9" * 5000, b"1L", b"\\ud800", b"\\U0001F600"]
 SIZES = [0, 1, 2**7, 2**8 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1]
 
@@ -55,21 +56,29 @@ EDIT = struct.Struct("<BHHH")
 def edited(parts: Parts, kind: int, i: int, j: int, k: int) -> Parts:
     """parts, of which one or a few are dropped, repeated, moved, taken from another file, put in, or forged."""
     i %= len(parts)
-    head, (code, argument), tail = parts[:i], parts[i], parts[i + 1 :]
-    other = SAMPLES[j % len(SAMPLES)]
-    size = struct.pack("<Q", SIZES[k % len(SIZES)])
-    replaced: Parts = [
-        [],
-        parts[i : i + 1 + j % 30] * (1 + k % 20) + [(code, argument)],
-        [*tail[j % 8 : j % 8 + 1], (code, argument)],
-        other[k % len(other) :][: 1 + j % 7],
-        [*SNIPPETS[j % len(SNIPPETS)], (code, argument)],
-        [(CODES[j % len(CODES)], argument)],
-        [(code, size[: (1, 2, 4, 8)[j % 4]] + argument[(0, 1, 4, 8)[j % 4] :])],
-        [(code, LINES[j % len(LINES)] + b"\n" + argument.partition(b"\n")[2])],
-        [(code, argument[:1] + argument[1:] * (j % 4))],
-    ][kind % 9]
-    return head + replaced + tail
+    (code, argument), few = parts[i], parts[i : i + 1 + j % 24]
+    new: Parts = []
+    match kind % 9:
+        case 0:
+            return parts[:i] + parts[i + len(few) :]
+        case 1:
+            return parts[:i] + few * (2 + k % 20) + parts[i + len(few) :]
+        case 2:
+            return parts[:i] + few[::-1] + parts[i + len(few) :]
+        case 3:
+            new = SAMPLES[j % len(SAMPLES)][k % 80 :][: 1 + j % 7]
+        case 4:
+            new = [*SNIPPETS[j % len(SNIPPETS)], (code, argument)]
+        case 5:
+            new = [(VALUES[j % len(VALUES)], b"")]
+        case 6:
+            new = [(CODES[j % len(CODES)], argument)]
+        case 7:
+            size = struct.pack("<Q", SIZES[k % len(SIZES)])
+            new = [(code, size[: (1, 2, 4, 8)[j % 4]] + argument[(0, 1, 4, 8)[j // 4 % 4] :])]
+        case 8:
+            new = [(code, LINES[j % len(LINES)] + b"\n" + argument.partition(b"\n")[2])]
+    return parts[:i] + new + parts[i + 1 :]
 
 
 def joined(parts: Parts, framed: bool, damage: str, at: int) -> bytes:
