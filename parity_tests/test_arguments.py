@@ -56,7 +56,7 @@ from torchport import (
 )
 from torchport.formats import npz, pt, safe
 from torchport.images import check_images
-from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth
+from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth, sums
 from torchport.layers.kinds import Near
 from torchport.networks import from_reference
 from torchport.parity import (
@@ -635,6 +635,12 @@ CALLS: dict[str, Call] = {
     **{f"torchport.layers.kinds.{name}": bound for name in ("kind_of", "class_name", "LayerKind.about")},
     "torchport.layers.modules.window_about": lambda a: layer_modules.window_about(a.give(nr.Pooling(2, 2))),
     "torchport.layers.kinds.Near.exactly": lambda a: Near.exactly(a.array(3)).limit.fill(1),
+    "torchport.layers.arithmetic.Arithmetic.of_products": lambda a: FLOAT64.arithmetic.of_products(
+        a.labels(3), a.sizes(3), a.array(3), a.sizes(3)
+    ),
+    "torchport.layers.sums.own_limit": lambda a: sums.own_limit(
+        a.give(kinds.Terms([a.array(3), a.array(3)], 0.5)), FLOAT64.arithmetic
+    ),
     "torchport.layers.smooth.running_limits": lambda a: smooth.running_limits(
         a.give(nr.BatchNormalization(a.sizes(3), a.sizes(3), 0.9, a.array(3), a.sizes(3))),
         a.array(4, 3),

@@ -404,5 +404,5 @@ def smallest(strategy: st.SearchStrategy[Geometry], wanted: Callable[[Geometry],
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_shrunk_to_the_smallest_geometry(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spoiled, square, shown, expected = PLANTED[bug]
-    monkeypatch.setattr("torchport.layers.im2col", spoiled)
+    monkeypatch.setattr("torchport.layers.modules.im2col", spoiled)
     assert smallest(geometries(square=square), shown) == expected
