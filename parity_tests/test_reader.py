@@ -404,6 +404,10 @@ ARRAYS: Rows = {
         lambda: saved(array(b"K\0\x8a\x08" + bytes(7) + b"\x40\x86", content=b"C\0")),
         "shape|dam",
     ),
+    "shape of 0 and 10**19 - 1": (
+        lambda: saved(array(b"K\0I" + b"9" * 19 + b"\n\x86", content=b"C\0")),
+        "shape|dam",
+    ),
     "shape of bools": (lambda: saved(array(b"\x88\x85")), r"shape \(True,\)"),
     "shape that is a number": (lambda: saved(array(b"K\x01")), "gives an array a state"),
     "33 axes": (lambda: saved(array(b"(" + b"K\x01" * 33 + b"t")), "tuple of 33 values"),
