@@ -200,7 +200,7 @@ def interpret(data: bytes, vocabulary: Vocabulary) -> Any:
         return _Machine(data, vocabulary).run()
     except ParamsError:
         raise
-    except ValueError as error:  # text that is none, a shape that NumPy cannot count
+    except (ValueError, OverflowError) as error:  # text that is none, a shape that NumPy cannot count
         raise damaged(" ".join(str(error).split())) from None
 
 
