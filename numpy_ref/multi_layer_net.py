@@ -61,32 +61,7 @@ class Chapter4TwoLayerNet(TwoLayerNet):
 
 
 class MultiLayerNet(MultiLayerNetExtend):
-    """Affine layers with an activation, "relu" or "sigmoid", between them (chapter 6): of flat images (N, input_size).
-
-    The arguments are those of MultiLayerNetExtend.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size_list: Sequence[int],
-        output_size: int,
-        activation: str = "relu",
-        weight_init_std: float | str = "relu",
-        weight_decay_lambda: float = 0,
-        rng: np.random.RandomState | None = None,
-        params: Mapping[str, Array] | None = None,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size_list,
-            output_size,
-            activation,
-            weight_init_std,
-            weight_decay_lambda,
-            rng=rng,
-            params=params,
-        )
+    """Affine layers with an activation between them, as in chapter 6, of flat images (N, input_size)."""
 
 
 class ThreeLayerNet(MultiLayerNet):

@@ -508,7 +508,6 @@ CALLS: dict[str, Call] = {
     "numpy_ref.classic.lenet5_sizes": lambda a: classic.lenet5_sizes(a.give((1, 12, 12))),
     "numpy_ref.classic.AlexNet": lambda a: nr.AlexNet(a.give((1, 67, 67)), 2, 1 / 64),
     "numpy_ref.classic.alexnet_sizes": lambda a: classic.alexnet_sizes(a.give((1, 67, 67))),
-    "numpy_ref.multi_layer_net.MultiLayerNet": lambda a: nr.MultiLayerNet(4, a.give([3]), 2),
     "numpy_ref.multi_layer_net.ThreeLayerNet": lambda a: nr.ThreeLayerNet(4, a.give([3, 2]), 2),
     "numpy_ref.network.Network.outputs": lambda a: network().outputs(a.array(3, 1, 4, 4)),
     "numpy_ref.network.check_params": lambda a: ref_network.check_params(a.params(), a.give({**SHAPES})),
