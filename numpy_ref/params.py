@@ -11,12 +11,12 @@ import numpy as np
 
 from numpy_ref.checks import Array, check_int, check_mapping
 from numpy_ref.files import ParamsError as ParamsError, Staged, read_file, stage
-from numpy_ref.pickles import MAX_AXES, MAX_NAME, Order, describe, read_arrays
+from numpy_ref.pickles import MAX_AXES, MAX_NAME, Order, describe, native, read_arrays
 
 MAX_BYTES = 2**30  # of the file: 300 times the book's
-PIECE = 2**16  # values that are looked at at a time
+Decode = Callable[[bytes], object]
 
-_STARTS = {  # of other files
+_STARTS: dict[bytes | tuple[bytes, ...], str] = {  # of other files
     b"\x1f\x8b": "a gzip file: unpack it first",
     b"BZh": "a bzip2 file: unpack it first",
     b"\xfd7zXZ\x00": "an xz file: unpack it first",
@@ -27,8 +27,7 @@ _STARTS = {  # of other files
     b"\x89HDF": "an HDF5 file: params.pkl is expected",
     b"version https://git-lfs": "a Git LFS pointer: run git lfs pull",
     b"<": "a web page: download the raw file",
-    b"\xc2\x80": "a pickle that was copied as text: copy it as binary",
-    b"\xef\xbf\xbd": "a pickle that was copied as text: copy it as binary",
+    (b"\xc2\x80", b"\xef\xbf\xbd"): "a pickle that was copied as text: copy it as binary",
     b"\xff\xfe": "text in UTF-16, as PowerShell redirects it: copy the file as binary",
 }
 
@@ -40,12 +39,11 @@ def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite
     native byte order. ParamsError names the cause, NaN and infinities (unless allowed) among them; OSError for a file
     that cannot be read; TypeError, ValueError for a max_bytes that is not a positive integer.
     """
-    check_int("max_bytes", max_bytes, 1)
+    data = read_file(path, check_int("max_bytes", max_bytes, 1))
     try:
-        return check_arrays(decode_params(read_file(path, max_bytes), "C"), allow_nonfinite)
+        return check_arrays(decode_params(data, "C"), allow_nonfinite)
     except ParamsError as error:
-        named = str(error).startswith(f"{path}: ")
-        raise error if named else ParamsError(f"{path}: {error}") from None
+        raise ParamsError(f"{path}: {error}") from None
 
 
 def decode_params(data: bytes, order: Order = "K") -> object:
@@ -71,19 +69,19 @@ def write_params(params: Mapping[str, Array], path: str | Path) -> None:
     The file is read back and compared bit for bit before it takes path's place. ParamsError for anything but a
     non-empty dict of float arrays; TypeError for what is no mapping at all; OSError.
     """
-    check_mapping("params", params)
-    arrays = check_arrays({name: _as_array(name, value) for name, value in params.items()}, allow_nonfinite=True)
+    checked = check_arrays(dict(check_mapping("params", params)), allow_nonfinite=True)
+    arrays = {name: native(value, "C") for name, value in checked.items()}
     write_arrays(path, arrays, encode_params(arrays), decode_params)
 
 
-def write_arrays(path: str | Path, arrays: Mapping[str, Array], data: bytes, decode: Callable[[bytes], object]) -> None:
+def write_arrays(path: str | Path, arrays: Mapping[str, Array], data: bytes, decode: Decode) -> None:
     """Replace path by data, in which decode finds arrays; whole or not at all. OSError."""
     with stage(path, data) as staged:
         read_back(staged, arrays, decode)
         staged.commit()
 
 
-def read_back(staged: Staged, arrays: Mapping[str, Array], decode: Callable[[bytes], object]) -> dict[str, Array]:
+def read_back(staged: Staged, arrays: Mapping[str, Array], decode: Decode) -> dict[str, Array]:
     """What decode finds in the file: arrays, bit for bit. OSError for anything else."""
     data = staged.path.read_bytes()
     try:
@@ -93,20 +91,6 @@ def read_back(staged: Staged, arrays: Mapping[str, Array], decode: Callable[[byt
     if back.keys() != arrays.keys() or any(not _same_bits(back[name], arrays[name]) for name in arrays):
         raise OSError(f"{staged.name}: what was written does not read back as it was")
     return back
-
-
-def in_c_order(arrays: dict[str, Array]) -> dict[str, Array]:
-    """arrays itself, in which each that was not is now in C order: one by one, for the sake of memory."""
-    for name in arrays:
-        arrays[name] = np.ascontiguousarray(arrays[name])
-    return arrays
-
-
-def _as_array(name: object, value: object) -> Array:
-    if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.dtype.itemsize > 8:
-        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        raise ParamsError(f"{name!r:.80} must be an array of float16, float32 or float64, got {kind}")
-    return np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
 
 
 def _same_bits(a: Array, b: Array) -> bool:
@@ -129,22 +113,16 @@ def check_arrays(value: object, allow_nonfinite: bool = False) -> dict[str, Arra
         if not isinstance(array, np.ndarray):
             way_out = ": save that dict alone" if isinstance(array, dict) else ""
             raise ParamsError(f"{name!r:.80} is {describe(array)}, expected an array{way_out}")
-        if array.ndim == 0 or array.size == 0:
-            raise ParamsError(f"{name!r:.80} has shape {array.shape}: a parameter has at least one axis and one entry")
-        if array.ndim > MAX_AXES:
-            raise ParamsError(f"{name!r:.80} has {array.ndim} axes, over the {MAX_AXES} that NumPy 1 can read")
-        if not allow_nonfinite and not _is_finite(array):
-            raise ParamsError(
-                f"{name!r:.80} holds NaN or infinity: take weights from before the training went astray, or read them "
-                f"from Python with allow_nonfinite=True"
-            )
+        if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+            raise ParamsError(f"{name!r:.80} has dtype {array.dtype}, expected float16, float32 or float64")
+        if not 1 <= array.ndim <= MAX_AXES or array.size == 0:
+            has = f"shape {array.shape!r:.120} of {array.ndim} axes"
+            raise ParamsError(f"{name!r:.80} has {has}, expected 1 to {MAX_AXES} axes and at least one entry")
+        # Its ends are NaN if any value is; np.isfinite of it all would take half the room of a float16 array.
+        if not allow_nonfinite and not np.isfinite([array.min(), array.max()]).all():
+            way_out = "take weights from before training went wrong, or read them from Python with allow_nonfinite=True"
+            raise ParamsError(f"{name!r:.80} holds NaN or infinity: {way_out}")
     return value
-
-
-def _is_finite(array: Array) -> bool:
-    # Piece by piece: a flag for each of an array's float16 values would take half its size.
-    flat = array.ravel("K")
-    return all(np.isfinite(flat[start : start + PIECE]).all() for start in range(0, flat.size, PIECE))
 
 
 def encode_params(arrays: Mapping[str, Array]) -> bytes:

@@ -5,12 +5,13 @@ How NumPy pickles arrays: array_reduce_ex in numpy/_core/src/multiarray/methods.
 
 from __future__ import annotations
 
+import io
 import math
 import pickletools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from numpy_ref.checks import Array
 from numpy_ref.files import ParamsError
 
-MAX_NAME = 256  # bytes: what is longer can only be an array's content, and stays in the file
+MAX_NAME = 256  # bytes: what is longer can only be an array's content
 MAX_LINE = 1024  # bytes of a line that holds a number or a name
 MAX_AXES = 32  # of an array: NumPy 1's own limit
 MAX_OPCODES = 2**19  # 15,000 arrays have as many; each leaves 130 bytes in memory at most, besides text and bytes
@@ -31,14 +32,14 @@ def read_arrays(data: bytes, order: Order = "K") -> object:
     """What the pickle in data builds; in a dict, arrays in C order, or in their own ("K"). ParamsError."""
     value = interpret(data, ARRAYS)
     left = limit = 2 * len(data) + MAX_SHARED
-    for name, shell in value.items() if isinstance(value, dict) else ():
-        if isinstance(shell, Shell):
-            if shell.view is None:
+    for name, found in value.items() if isinstance(value, dict) else ():
+        if isinstance(found, StandIn) and found.what == "an array":
+            if found.value is None:
                 raise ParamsError(f"{name!r:.80} is an array that is never filled")
-            left -= shell.view.nbytes
+            left -= found.value.nbytes
             if left < 0:
                 raise ParamsError(f"holds arrays of more than {limit} bytes, as some stand under many names")
-            value[name] = native(shell.view, order)
+            value[name] = native(found.value, order)
     return value
 
 
@@ -57,150 +58,96 @@ def view_of(content: bytes | memoryview, shape: tuple[int, ...], dtype: np.dtype
 # What an array's pickle names, and what stands in for it
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A global; never looked up."""
+@dataclass(eq=False, slots=True)
+class StandIn:
+    """What stands in for a name, a long text, a dtype or an array: which, in words, and its value.
 
-    module: str
-    attribute: str
+    A value of None comes with a state, once: complete makes it of the state, or None of what is no such state.
+    """
 
-
-class Text:
-    """Text too long for a name; in the file until it is encoded, which is done once."""
-
-    def __init__(self, view: memoryview, codec: str) -> None:
-        self.view, self.codec = view, codec
-
-    @cached_property
-    def latin1(self) -> bytes:
-        """A byte a character. ParamsError for wider ones: a single one would make all take four bytes each."""
-        if self.codec == "utf-8":
-            wide = np.frombuffer(self.view, np.uint8).max() > 0xC3
-        else:
-            wide = re.search(rb"\\(?!u00)", self.view) is not None
-        if wide:
-            raise damaged("text in place of an array's bytes")
-        return str(self.view, self.codec).encode("latin1")
+    what: str
+    value: Any = None
+    complete: Callable[[Any], object] = lambda _: None
 
 
-@dataclass(slots=True)
-class DType:
-    """numpy.dtype("f8"), whose byte order comes with its state."""
-
-    code: str
-    order: str = ""
-
-    def build(self, state: Any) -> bool:
-        """Take the state, once; whether a plain dtype has such a one."""
-        if self.order or not any(_same(state, (3, order, None, None, None, -1, -1, 0)) for order in "<>"):
-            return False
-        self.order = state[1]
-        return True
+def describe(value: object) -> str:
+    """value in a few words, for messages."""
+    return value.what if isinstance(value, StandIn) else f"a {type(value).__name__}"
 
 
-@dataclass(slots=True)
-class Shell:
-    """An array, which is nothing before its state, and then a view of the file."""
-
-    view: Array | None = None
-
-    def build(self, state: Any) -> bool:
-        """Take the state, once; whether a plain array has such a one."""
-        if self.view is not None or _types(state)[:-1] != (int, tuple, DType, bool):
-            return False
-        version, shape, dtype, fortran, content = state
-        if version != 1:
-            raise ParamsError(f"an array's state has version {version!r:.40}, expected 1")
-        if not isinstance(content, bytes | memoryview):
-            raise ParamsError(f"an array's content is {describe(content)}, expected bytes")
-        self.view = _view(content, shape, dtype, "F" if fortran else "C")
-        return True
-
-
-def _view(content: bytes | memoryview, shape: tuple[Any, ...], dtype: DType, order: Order) -> Array:
-    if not dtype.order:
-        raise ParamsError("an array's dtype is never completed")
-    if any(type(size) is not int or size < 0 for size in shape):
-        raise ParamsError(f"an array has the shape {shape!r:.200}")
-    return view_of(content, shape, np.dtype(dtype.order + dtype.code), order)
-
-
-def _reconstruct(arguments: Any) -> object:
-    return Shell() if _same(arguments, (Name("numpy", "ndarray"), (0,), b"b")) else None
-
-
-def _frombuffer(arguments: Any) -> object:
-    if _types(arguments)[1:] != (DType, tuple, str) or not isinstance(arguments[0], bytes | memoryview):
-        return None
-    content, dtype, shape, order = arguments
-    if order not in ("C", "F"):
-        raise ParamsError(f"an array has the memory order {order!r:.40}, expected C or F")
-    return Shell(_view(content, shape, dtype, order))
-
-
-def _dtype(arguments: Any) -> object:
-    if _types(arguments) not in ((str, bool, bool), (str, int, int)):  # protocols 0 and 1 write 0 and 1
-        return None
-    code, align, copy = arguments
-    if not re.fullmatch(r"f[248]", code):
-        raise ParamsError(f"an array has dtype {code!r:.40}, expected float16, float32 or float64")
-    return DType(code) if copy and not align else None
-
-
-def _encode(arguments: Any) -> object:
-    match arguments:
-        case (str(text), "latin1"):
+def _called(name: str, arguments: Any) -> object:
+    match name, arguments:
+        case "_reconstruct", (StandIn(what="the name numpy.ndarray"), (0 as size,), b"b") if type(size) is int:
+            return StandIn("an array", complete=_filled)
+        case "_frombuffer", (bytes() | memoryview() as content, dtype, shape, order):  # in protocol 5
+            if order not in ("C", "F"):
+                raise ParamsError(f"an array has the memory order {order!r:.40}, expected C or F")
+            return StandIn("an array", _filled((1, shape, dtype, order == "F", content)))
+        case "dtype", (str(code), 0, 1):  # False and True, except in protocols 0 and 1
+            if not re.fullmatch(r"f[248]", code):
+                raise ParamsError(f"an array has dtype {code!r:.40}, expected float16, float32 or float64")
+            return StandIn("a dtype", complete=partial(_ordered, code))
+        case "encode", (str(text), "latin1"):  # bytes in protocols 0 to 2
             return text.encode("latin1")
-        case (Text() as text, "latin1"):
-            return text.latin1
+        case "encode", (StandIn(what="a long text", value=content), "latin1"):
+            return content
+        case "bytes", ():
+            return b""
+    return None
+
+
+def _ordered(code: str, state: Any) -> object:
+    match state:
+        case (3, "<" | ">" as order, None, None, None, -1, -1, 0):
+            return np.dtype(order + code)
+    return None
+
+
+def _filled(state: Any) -> object:
+    match state:
+        case (int(version), tuple(shape), StandIn(what="a dtype", value=dtype), bool(fortran), content):
+            if type(version) is not int or version != 1:
+                raise ParamsError(f"an array's state has version {version!r:.40}, expected 1")
+            if not isinstance(content, bytes | memoryview):
+                raise ParamsError(f"an array's content is {describe(content)}, expected bytes")
+            if dtype is None:
+                raise ParamsError("an array's dtype is never completed")
+            if any(type(size) is not int or size < 0 for size in shape):
+                raise ParamsError(f"an array has the shape {shape!r:.200}")
+            return view_of(content, shape, dtype, "F" if fortran else "C")
     return None
 
 
 # What a call of each name gives, for the arguments; None where no such call is known.
 Vocabulary = Mapping[tuple[str, str], Callable[[Any], object]]
 ARRAYS: Vocabulary = {
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},  # NumPy 1 and 2
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},  # in protocol 5
-    ("numpy", "ndarray"): lambda _: None,
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _encode,  # bytes in protocols 0 to 2
-    ("__builtin__", "bytes"): lambda arguments: b"" if arguments == () else None,
-}
-
-
-def describe(value: object) -> str:
-    """value in a few words, for messages."""
-    if isinstance(value, Name):
-        return f"the name {value.module}.{value.attribute}"
-    words = {np.ndarray: "an array", Shell: "an array", DType: "a dtype", Text: "a long text"}
-    return words.get(type(value), f"a {type(value).__name__}")
-
-
-def _types(values: object) -> tuple[type, ...]:
-    return tuple(type(value) for value in values) if isinstance(values, tuple) else ()
-
-
-def _same(values: Any, expected: tuple[Any, ...]) -> bool:
-    """Whether values are as expected, types too: True == 1."""
-    return _types(values) == _types(expected) and all(
-        _same(value, other) if isinstance(other, tuple) else value == other
-        for value, other in zip(values, expected, strict=True)
+    (module, name): partial(_called, name)
+    for module, name in (
+        ("numpy.core.multiarray", "_reconstruct"),  # of NumPy 1
+        ("numpy._core.multiarray", "_reconstruct"),  # of NumPy 2
+        ("numpy.core.numeric", "_frombuffer"),
+        ("numpy._core.numeric", "_frombuffer"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+        ("__builtin__", "bytes"),
     )
-
-
-# The machine
+}
 
 
 def interpret(data: bytes, vocabulary: Vocabulary) -> Any:
     """What the pickle in data builds, of what vocabulary knows. ParamsError for all else.
 
-    Where vocabulary gives an object with a method build, BUILD tells it the state; it says whether it takes that.
+    A name stands in for vocabulary's function of it; what that gives may be a StandIn that waits for its state.
     """
     try:
         return _Machine(data, vocabulary).run()
     except ParamsError:
         raise
-    except (ValueError, OverflowError) as error:  # text that is none, a shape that NumPy cannot count
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        part = error.object[error.start : error.end][:20]
+        raise damaged(f"{part!r} is no text in {error.encoding}") from None
+    except (ValueError, OverflowError) as error:  # an argument that is cut off, a shape that NumPy cannot count
         raise damaged(" ".join(str(error).split())) from None
 
 
@@ -208,90 +155,92 @@ class _Machine:
     """The pickle machine, reduced to what a dict of arrays needs: a stack, a memo and no calls."""
 
     def __init__(self, data: bytes, vocabulary: Vocabulary) -> None:
-        self.data, self.view, self.position = data, memoryview(data), 0
+        self.data, self.view, self.file = data, memoryview(data), io.BytesIO(data)  # one and the same, without a copy
         self.vocabulary = vocabulary
         self.stack: list[Any] = []
         self.marks: list[int] = []  # how long the stack was at each
         self.memo: list[Any] = []
-        self.frame_end = math.inf
+        self.frame_end = 0
 
     def run(self) -> Any:
         """What the pickle builds."""
         for _ in range(MAX_OPCODES):
-            if self.position >= self.frame_end:
-                self.leave_frame()
-            code = bytes(self.take(1))
+            start = self.file.tell()
+            code = self.file.read(1)
             if code not in _OPCODES:
-                raise damaged(f"{code!r} at byte {self.position - 1} is no opcode")
+                raise damaged(f"{code!r} at byte {start} is no opcode")
             opcode = _OPCODES[code]
-            if opcode.name == "STOP":
-                return self.result()
             if opcode.name not in _STEPS:  # before its argument is read
                 raise self.refused(opcode.name)
-            _STEPS[opcode.name](self, self.argument(opcode.arg) if opcode.arg else None)
+            given = self.argument(opcode.arg) if opcode.arg else self.pop(opcode.stack_before)
+            if start < self.frame_end < self.file.tell():
+                raise damaged(f"an opcode straddles the end of its frame at byte {self.frame_end}")
+            _STEPS[opcode.name](self, given)
+            if opcode.name == "STOP":
+                return given[0]
         raise ParamsError(f"has more than {MAX_OPCODES} opcodes: no dict of fewer than 10000 arrays needs so many")
-
-    def take(self, size: int) -> memoryview:
-        """The next size bytes, not copied."""
-        left = len(self.data) - self.position
-        if size > left:
-            raise damaged(f"{size} bytes are announced at byte {self.position}, where {left} are left")
-        self.position += size
-        return self.view[self.position - size : self.position]
-
-    def line(self, longest: int = MAX_LINE) -> memoryview:
-        """Up to the next line feed, without it."""
-        end = self.data.find(b"\n", self.position, self.position + longest)
-        if end < 0:
-            raise damaged(f"the line at byte {self.position} does not end")
-        return self.take(end + 1 - self.position)[:-1]
 
     def argument(self, kind: pickletools.ArgumentDescriptor) -> Any:
         """The next argument: a whole number, text, bytes, or two names."""
-        if kind.n >= 0:
-            return int.from_bytes(self.take(kind.n), "little", signed=kind.name.startswith("int"))
-        if kind.name == "stringnl_noescape_pair":
+        if kind.name == "stringnl_noescape_pair":  # whose reader would undo escapes, as pickle does not
             return [str(self.line(), "utf-8", "backslashreplace") for _ in range(2)]
-        if kind.name.startswith("decimal"):
-            return _decimal(bytes(self.line()), kind.name == "decimalnl_long")
         if kind.name == "unicodestringnl":
             return _text(self.line(len(self.data)), "raw-unicode-escape")
-        content = self.take(int.from_bytes(self.take(_WIDTHS[kind.n]), "little"))
-        if kind.name == "long1":
-            return _long(content)
-        if kind.name.startswith("unicode"):
-            return _text(content, "utf-8")
-        return content if len(content) > MAX_NAME else bytes(content)
+        if kind.name.startswith(("bytes", "bytearray", "unicodestring")):
+            content = self.take(int.from_bytes(self.file.read(int(kind.name[-1])), "little"))
+            if kind.name.startswith("unicode"):
+                return _text(content, "utf-8")
+            return content if len(content) > MAX_NAME else bytes(content)
+        if kind.name.startswith("decimal"):
+            line = bytes(self.line())
+            end = rb"L?" if kind.name == "decimalnl_long" else rb"|0[01]"  # False and True
+            if not re.fullmatch(rb"-?(0|[1-9][0-9]{0,18})" + end, line):  # of 64 bits, as sizes are
+                raise damaged(f"{line!r:.40} is no whole number")
+            self.file.seek(-len(line) - 1, io.SEEK_CUR)
+        number = kind.reader(self.file)
+        if number.bit_length() > 64:
+            raise damaged(f"a whole number of {number.bit_length() // 8 + 1} bytes")
+        return number
 
-    def pop(self, count: int | None = None) -> list[Any]:
-        """The top count values, or those above the last mark, in order."""
-        floor = self.marks[-1] if self.marks else 0
-        if count is None and not self.marks:
-            raise damaged("no mark is on the stack")
-        start = self.marks.pop() if count is None else len(self.stack) - count
-        if start < floor:
+    def take(self, size: int) -> memoryview:
+        """The next size bytes, not copied."""
+        start = self.file.tell()
+        if size > len(self.data) - start:
+            raise damaged(f"{size} bytes are announced at byte {start}, where {len(self.data) - start} are left")
+        self.file.seek(start + size)
+        return self.view[start : start + size]
+
+    def line(self, longest: int = MAX_LINE) -> memoryview:
+        """Up to the next line feed, without it."""
+        start = self.file.tell()
+        end = self.data.find(b"\n", start, start + longest)
+        if end < 0:
+            raise damaged(f"the line at byte {start} does not end")
+        return self.take(end + 1 - start)[:-1]
+
+    def pop(self, kinds: list[pickletools.StackObject]) -> list[Any]:
+        """The top values, one for each of kinds; for a mark, those above it."""
+        start, count = len(self.stack), len(kinds)
+        if pickletools.markobject in kinds:
+            if not self.marks:
+                raise damaged("no mark is on the stack")
+            start, count = self.marks.pop(), count - 2
+        start -= count
+        if start < (self.marks[-1] if self.marks else 0):
             raise damaged("the stack is empty")
         values = self.stack[start:]
         del self.stack[start:]
         return values
 
-    def top(self) -> Any:
-        """The last value, which stays."""
-        (value,) = self.pop(1)
-        self.stack.append(value)
-        return value
-
     def push(self, value: object) -> None:
         self.stack.append(value)
 
-    def put(self, index: int | None) -> None:
+    def put(self, index: int, values: list[Any] | None = None) -> None:
         """Remember the top value. Picklers count from 0."""
-        if index is None or index == len(self.memo):
-            self.memo.append(self.top())
-        elif 0 <= index < len(self.memo):
-            self.memo[index] = self.top()
-        else:
+        if not 0 <= index <= len(self.memo):
             raise damaged(f"memo {index} is written where {len(self.memo)} is next")
+        self.memo[index : index + 1] = values = values or self.pop([pickletools.anyobject])
+        self.stack += values
 
     def get(self, index: int) -> None:
         """Push what is remembered."""
@@ -303,7 +252,7 @@ class _Machine:
         if len(values) > MAX_AXES:
             raise ParamsError(f"holds a tuple of {len(values)} values: an array has {MAX_AXES} axes at most")
         # An array's state holds its shape: two levels are all that is ever needed.
-        if any(tuple in _types(value) for value in values):
+        if any(isinstance(inner, tuple) for value in values if isinstance(value, tuple) for inner in value):
             raise ParamsError("nests tuples deeper than an array's state does")
         self.push(tuple(values))
 
@@ -312,84 +261,81 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(attribute, str):
             raise ParamsError(f"names a global by {describe(module)} and {describe(attribute)}, expected two names")
         if (module, attribute) not in self.vocabulary:
-            raise _refused_name(module, attribute, any(isinstance(value, dict) for value in self.stack))
-        self.push(Name(module, attribute))
+            cause = f"names {f'{module}.{attribute}'!r:.120}: only plain NumPy arrays are read, and nothing is ever run"
+            way_out = "of a network, save net.params; of other values, np.array(value, dtype=float) for each"
+            raise ParamsError(_REFUSED.get(module.split(".")[0], f"{cause}; {way_out}"))
+        self.push(StandIn(f"the name {module}.{attribute}", self.vocabulary[module, attribute]))
 
-    def reduce(self, _: None) -> None:
+    def reduce(self, values: list[Any]) -> None:
         """Call, as far as the vocabulary has such calls."""
-        name, arguments = self.pop(2)
-        known = self.vocabulary[name.module, name.attribute] if isinstance(name, Name) else lambda _: None
-        value = known(arguments)
-        if value is None:
+        name, arguments = values
+        known = isinstance(name, StandIn) and callable(name.value)
+        if not known or (value := name.value(arguments)) is None:
             raise ParamsError(f"calls {describe(name)} in a way that no plain float array needs")
         self.push(value)
 
-    def build(self, _: None) -> None:
-        """Give the value below the top one its state, which is the top one."""
-        (state,) = self.pop(1)
-        target = self.top()
-        if not hasattr(target, "build") or not target.build(state):
+    def build(self, values: list[Any]) -> None:
+        """Give a value its state."""
+        target, state = values
+        waits = isinstance(target, StandIn) and target.value is None
+        if not waits or (value := target.complete(state)) is None:
             raise ParamsError(f"gives {describe(target)} a state that no plain float array has")
+        target.value = value
+        self.push(target)
 
-    def push_dict(self, items: list[Any]) -> None:
-        self.push({})
-        self.add_items(items)
-
-    def add_items(self, items: list[Any]) -> None:
-        """Add key, value, key, value ... to the dict below them."""
-        target = self.top()
-        if not isinstance(target, dict) or len(items) % 2:
+    def add_items(self, values: list[Any]) -> None:
+        """Push the dict that comes first, with the items key, value, key, value ... that follow."""
+        if not isinstance(values[0], dict) or len(values) % 2 == 0:
             raise damaged("items for something that is not a dict")
-        for key, value in zip(items[::2], items[1::2], strict=True):
+        for key, value in zip(values[1::2], values[2::2], strict=True):
             if not isinstance(key, str):
                 raise ParamsError(f"a key is {describe(key)}, expected a name")
-            if key in target:
+            if key in values[0]:
                 raise ParamsError(f"the key {key!r:.80} stands twice")
-            target[key] = value
+            values[0][key] = value
+        self.push(values[0])
 
     def check_protocol(self, version: int) -> None:
-        if self.position != 2 or version > 5:
-            raise damaged(f"protocol {version} at byte {self.position - 2}, expected 0 to 5 at byte 0")
+        if self.file.tell() != 2 or version > 5:
+            raise damaged(f"protocol {version} at byte {self.file.tell() - 2}, expected 0 to 5 at byte 0")
 
     def enter_frame(self, size: int) -> None:
-        end = self.position + size
-        if self.frame_end < math.inf or end > len(self.data):
-            raise damaged(f"a frame at byte {self.position - 9} reaches to byte {end} of {len(self.data)}")
-        self.frame_end = end
+        start = self.file.tell()
+        if start < self.frame_end or start + size > len(self.data):
+            raise damaged(f"a frame at byte {start - 9} reaches to byte {start + size} of {len(self.data)}")
+        self.frame_end = start + size
 
-    def leave_frame(self) -> None:
-        if self.position > self.frame_end:
-            raise damaged(f"an opcode straddles the end of its frame at byte {self.frame_end}")
-        self.frame_end = math.inf
-
-    def result(self) -> Any:
-        """The one value left."""
-        if left := len(self.data) - self.position:
+    def stop(self, _: list[Any]) -> None:
+        """Check that all is read, and used."""
+        if left := len(self.data) - self.file.tell():
             raise ParamsError(f"{left} bytes follow the end of the pickle: expected a single one")
-        value = self.top()
-        if len(self.stack) + len(self.marks) != 1:
-            raise damaged(f"{len(self.stack) + len(self.marks)} values at the end, expected 1")
-        return value
+        if others := len(self.stack) + len(self.marks):
+            raise damaged(f"{others + 1} values at the end, expected 1")
 
     def refused(self, name: str) -> ParamsError:
         """The error for an opcode that no dict of arrays needs; of an item's value, it names the key."""
-        if name in _MESSAGES:
-            return ParamsError(_MESSAGES[name])
-        if name not in _KINDS:
-            return ParamsError(f"uses the pickle opcode {name}, which no dict of plain float arrays needs")
-        inside = any(isinstance(value, dict) for value in self.stack)
-        key = next((value for value in self.stack[:-4:-1] if isinstance(value, str) and inside), None)
-        if key is None:
-            return ParamsError(f"holds {_KINDS[name]}, expected a dict of arrays")
-        return ParamsError(f"{key!r:.80} is {_KINDS[name]}, expected an array")
+        words = _REFUSED.get(name, f"uses the pickle opcode {name}, which no dict of plain float arrays needs")
+        if not words.startswith("a "):
+            return ParamsError(words)
+        match self.stack:
+            case [dict(), *_, str(key)]:
+                return ParamsError(f"{key!r:.80} is {words}, expected an array")
+        return ParamsError(f"holds {words}, expected a dict of arrays")
+
+
+def _text(content: memoryview, codec: str) -> object:
+    """A name, or a long text in place of bytes: a character each, as wider ones would make all take four bytes each."""
+    if len(content) <= MAX_NAME:
+        text = str(content, codec)
+        text.encode()  # half a surrogate pair can be written in escapes
+        return text
+    if np.frombuffer(content, np.uint8).max() > 0xC3 if codec == "utf-8" else re.search(rb"\\(?!u00)", content):
+        raise damaged("a long name, or wide text in place of an array's bytes")
+    return StandIn("a long text", str(content, codec).encode("latin1"))
 
 
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
-_WIDTHS = {  # bytes of the size before an argument
-    pickletools.TAKEN_FROM_ARGUMENT1: 1,
-    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
-    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
-}
+# Each is given the opcode's argument, or else the values that it takes from the stack.
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "PROTO": _Machine.check_protocol,
     "FRAME": _Machine.enter_frame,
@@ -400,51 +346,17 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),
     "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
-    "EMPTY_TUPLE": lambda machine, _: machine.push_tuple([]),
-    "TUPLE1": lambda machine, _: machine.push_tuple(machine.pop(1)),
-    "TUPLE2": lambda machine, _: machine.push_tuple(machine.pop(2)),
-    "TUPLE3": lambda machine, _: machine.push_tuple(machine.pop(3)),
-    "TUPLE": lambda machine, _: machine.push_tuple(machine.pop()),
-    "EMPTY_DICT": lambda machine, _: machine.push_dict([]),
-    "DICT": lambda machine, _: machine.push_dict(machine.pop()),
-    "SETITEM": lambda machine, _: machine.add_items(machine.pop(2)),
-    "SETITEMS": lambda machine, _: machine.add_items(machine.pop()),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.put),
+    **dict.fromkeys(("EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE"), _Machine.push_tuple),
+    **dict.fromkeys(("EMPTY_DICT", "DICT"), lambda machine, items: machine.add_items([{}, *items])),
+    **dict.fromkeys(("SETITEM", "SETITEMS"), _Machine.add_items),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
+    "MEMOIZE": lambda machine, values: machine.put(len(machine.memo), values),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
-    "GLOBAL": _Machine.push_name,
-    "STACK_GLOBAL": lambda machine, _: machine.push_name(machine.pop(2)),
+    **dict.fromkeys(("GLOBAL", "STACK_GLOBAL"), _Machine.push_name),
     "REDUCE": _Machine.reduce,
     "BUILD": _Machine.build,
+    "STOP": _Machine.stop,
 }
-
-
-def _decimal(line: bytes, is_long: bool) -> int | bool:
-    if line in (b"00", b"01") and not is_long:  # False and True
-        return line == b"01"
-    digits = line.removesuffix(b"L") if is_long else line
-    if not re.fullmatch(rb"0|-?[1-9][0-9]{0,18}", digits):  # of 64 bits, as sizes are
-        raise damaged(f"{line!r:.40} is no whole number")
-    return int(digits)
-
-
-def _long(content: memoryview) -> int:
-    if len(content) > 8:
-        raise damaged(f"a whole number of {len(content)} bytes")
-    return int.from_bytes(content, "little", signed=True)
-
-
-def _text(view: memoryview, codec: str) -> str | Text:
-    if len(view) > MAX_NAME:
-        return Text(view, codec)
-    try:
-        text = str(view, codec)
-        text.encode()  # half a surrogate pair can be written in escapes
-    except UnicodeError:
-        raise damaged(f"{bytes(view)!r:.80} is no text") from None
-    return text
-
-
-# Refusals
 
 
 def damaged(why: str) -> ParamsError:
@@ -452,30 +364,15 @@ def damaged(why: str) -> ParamsError:
     return ParamsError(f"damaged, truncated or not a pickle ({why:.200}): fetch or copy it again")
 
 
-def _refused_name(module: str, attribute: str, inside: bool) -> ParamsError:
-    """The error for a global that no dict of arrays needs, inside the dict or in its place."""
-    root = module.split(".")[0]
-    if root in _WAYS_OUT:
-        return ParamsError(_WAYS_OUT[root])
-    cause = f"names {f'{module}.{attribute}'!r:.120}: only plain NumPy arrays are read, and nothing is ever run"
-    if root == "numpy":
-        return ParamsError(f"{cause}; save it again with np.array(value, dtype=float) for each")
-    return ParamsError(cause if inside else f"{cause}; of a network, save net.params")
-
-
 _PYTHON_2 = "written by Python 2: load it there with Python 3's pickle.load(file, encoding='latin1') and save it again"
 _OBJECT = "holds an object, expected a dict of arrays: save net.params, not the network"
-_MESSAGES = {
+_REFUSED = {  # by opcode, a value or what is wrong; by the first part of a module's name, what is wrong
     **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), _PYTHON_2),
     **dict.fromkeys(("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"), _OBJECT),
-}
-_KINDS = {
     **dict.fromkeys(("FLOAT", "BINFLOAT"), "a number"),
     **dict.fromkeys(("LIST", "EMPTY_LIST", "APPEND", "APPENDS"), "a list"),
     **dict.fromkeys(("EMPTY_SET", "FROZENSET", "ADDITEMS"), "a set"),
     "LONG4": "a huge number",
-}
-_WAYS_OUT = {  # by the first part of a module's name
     "cupy": "holds CuPy arrays: save it again with cupy.asnumpy on each array",
     "joblib": "written by joblib: load it with joblib and save it again with pickle",
     "torch": "holds torch tensors: save it again with .numpy() on each",

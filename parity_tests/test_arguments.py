@@ -843,11 +843,6 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     ),
     "forgets what its argument remembers, which is what it is for": ("numpy_ref.layers.forget",),
     "draws from its argument, which is what it is for": ("numpy_ref.checks.random_stream",),
-    "stands in for what a pickle names": (
-        "numpy_ref.pickles.DType.build",
-        "numpy_ref.pickles.Shell.build",
-        "numpy_ref.pickles.Text",
-    ),
     "returns its argument": ("numpy_ref.checks.recorded",),
     "adds to its argument, which is what it is for": (
         "torchport.cli.add_windows",
@@ -860,7 +855,6 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "draws on its argument": ("torchport.figures.style.*", "torchport.figures.tiles.draw_tiles"),
     "is part of figures.filters": ("torchport.figures.tiles.Grid.*", "torchport.figures.tiles.stack_channels"),
     "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
-    "puts its argument's arrays into C order, which is what it is for": ("numpy_ref.params.in_c_order",),
     "needs packages that may be missing": ("torchport.onnx_files.write_onnx",),
     "is part of training.train": PARTS_OF_TRAINING,
     "measures what it makes itself": (

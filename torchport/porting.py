@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.files import check_target, stage
-from numpy_ref.params import in_c_order, read_back
+from numpy_ref.params import read_back
 from torchport.architectures import Architecture, recognise
 from torchport.formats import FORMATS, Format, file_of, naming, read_stored
 from torchport.onnx_files import INPUT, SUFFIX, check_packages, write_onnx
@@ -158,7 +159,8 @@ def _write(
     with stage(target, kind.encode(arrays, about)) as staged:
         written = read_back(staged, arrays, kind.decode)
         own = to_book_terms(written) if kind.torch_terms else written
-        verdicts = _check_parity(architecture, in_c_order(own), options)
+        in_c_order = {name: np.ascontiguousarray(value) for name, value in own.items()}
+        verdicts = _check_parity(architecture, in_c_order, options)
         staged.commit()
     return verdicts
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from numpy_ref.checks import Array, check_int
 from numpy_ref.files import read_file
-from numpy_ref.params import MAX_BYTES, check_arrays, in_c_order
+from numpy_ref.params import MAX_BYTES, check_arrays
 from torchport.architectures import recognise
 from torchport.formats.kinds import Format, format_of
 from torchport.states import to_book_terms
@@ -33,8 +33,8 @@ class Stored:
 
     def params(self) -> dict[str, Array]:
         """The arrays under the book's names, in its layout and in C order. ValueError for names that have none."""
-        params = to_book_terms(self.arrays) if self.format.torch_terms else dict(self.arrays)
-        return in_c_order(params)
+        params = to_book_terms(self.arrays) if self.format.torch_terms else self.arrays
+        return {name: np.ascontiguousarray(value) for name, value in params.items()}
 
     def to_text(self) -> str:
         """A line for each array: name, shape, dtype, memory order, least and greatest, and a digest of its bytes."""
