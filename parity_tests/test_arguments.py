@@ -66,6 +66,7 @@ from torchport.parity import (
     check_optimizer,
     compare as compare_arrays,
     differences,
+    given,
     independent,
     page,
     trace,
@@ -673,6 +674,8 @@ CALLS: dict[str, Call] = {
     "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
     "torchport.parity.compare.check_parity": check_networks,
     "torchport.parity.compare.check_layer": check_layers,
+    "torchport.parity.given.unwrapped": lambda a: given.unwrapped(a.give(port())),
+    "torchport.parity.given.check_finite": lambda a: given.check_finite(a.array(3), a.params(), a.give(port())),
     "torchport.parity.compare.check_loss": lambda a: check_loss(a.array(3, 4), a.labels(3), FLOAT64),
     "torchport.parity.optimizers.check_optimizer": lambda a: check_optimizer(
         nr.Adam, torchport.BookAdam, a.array(3), a.array(2, 3), FLOAT64

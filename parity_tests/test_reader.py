@@ -18,7 +18,6 @@ import stat
 import struct
 import subprocess
 import sys
-import time
 import tracemalloc
 import warnings
 import zipfile
@@ -675,24 +674,6 @@ def test_no_file_has_the_same_arrays_without_end(file: Path, bomb: str, monkeypa
     with pytest.raises(ParamsError, match=rf"more than {2 * len(content) + 2**16} bytes.* under many names"):
         read_params(write(file, content))
     assert peak_of_reading(file) < 3 * len(content) + 2**18
-
-
-@pytest.mark.parametrize("name", ["small", "large"])
-def test_time_is_linear_in_the_size(file: Path, name: str) -> None:
-    """Of CPU, the best of 3: 8 times the size takes 8 times as long, give or take what caches do."""
-
-    def seconds(scale: int) -> float:
-        count, size = (250 * scale, 2) if name == "small" else (1, 2**17 * scale)
-        noise = np.random.default_rng(0).standard_normal(size)  # zeros read so fast that new memory pages tell
-        write(file, pickled({f"W{i}": noise.copy() for i in range(count)}, 2))
-        times = []
-        for _ in range(3):
-            start = time.process_time()
-            read_params(file)
-            times.append(time.process_time() - start)
-        return min(times)
-
-    assert seconds(8) < 3 * 8 * seconds(1)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's own peak")

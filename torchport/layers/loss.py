@@ -85,8 +85,11 @@ def _require(condition: Tensor, expected: str, found: Tensor | None = None) -> N
         raise ValueError(expected + values)
 
 
-def loss_limits(x: Near, labels: Array, a: Arithmetic) -> tuple[float, Array]:
-    """Limits of SoftmaxWithLoss's value, and of its gradient (N, C), on logits x (N, C) against labels (N,)."""
+def loss_limits(x: Near, labels: Array, a: Arithmetic, offset: float = LOG_OFFSET) -> tuple[float, Array]:
+    """Limits of SoftmaxWithLoss's value, and of its gradient (N, C), on logits x (N, C) against labels (N,).
+
+    offset is what the logarithm's argument is never under: 0 for a loss that does not add the book's.
+    """
     n, classes = x.value.shape
     y, picked = softmax(x.value), (np.arange(n), labels)
     shift = x.value.max(axis=1, keepdims=True) - x.value
@@ -98,10 +101,10 @@ def loss_limits(x: Near, labels: Array, a: Arithmetic) -> tuple[float, Array]:
     relative = relative + np.expm1(np.minimum(2 * x.limit.max(axis=1, keepdims=True), 100))  # no overflow
     y_limit = np.minimum(y * relative + a.tiny, 1)
     grad_limit = (y_limit + 2 * a.u * np.abs(y - np.eye(classes)[labels])) / n
-    inside = y[picked] + LOG_OFFSET
+    inside = y[picked] + max(offset, a.tiny)
     inside_relative = y_limit[picked] / inside + a.u
     size = np.abs(np.log(inside))
     # The log of what may be larger or smaller by that much, but is never under the offset.
-    below = -np.log(np.maximum(1 - inside_relative, LOG_OFFSET / inside))
+    below = -np.log(np.maximum(1 - inside_relative, max(offset, a.tiny) / inside))
     per_sample = np.maximum(np.log1p(inside_relative), below) + EXP_ULPS * a.u * size
     return float(per_sample.mean() + a.of_sum(n, size.mean())), grad_limit

@@ -194,7 +194,7 @@ def _word(row: Row) -> str:
     """The verdict of a row."""
     if not row.ok:
         return "<strong>FAIL</strong>"
-    return "hardly judged" if row.hardly_judged else "ok"
+    return row.status
 
 
 def _row(row: Row) -> str:

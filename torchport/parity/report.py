@@ -46,16 +46,27 @@ class Row:
     quantity: str
     rule: str
     worst: Difference
+    cause: str = ""  # what makes the difference, where that is known
+    known: str = ""  # a known difference of definition that explains it: no fault
 
     @property
     def ok(self) -> bool:
-        """Whether every entry is within its limit."""
-        return self.worst.ratio <= 1
+        """Whether every entry is within its limit, or what differs is known to be defined otherwise."""
+        return self.worst.ratio <= 1 or bool(self.known)
 
     @property
     def size(self) -> float:
-        """Its ratio, to sort by: NaN counts as infinite."""
+        """Its ratio, to sort by: NaN counts as infinite, a known difference as none."""
+        if self.known:
+            return 0.0
         return math.inf if math.isnan(self.worst.ratio) else self.worst.ratio
+
+    @property
+    def status(self) -> str:
+        """In a word or two: FAIL, known, hardly judged or ok."""
+        if not self.ok:
+            return "FAIL"
+        return "known" if self.known else "hardly judged" if self.hardly_judged else "ok"
 
     @property
     def hardly_judged(self) -> bool:
@@ -64,7 +75,8 @@ class Row:
 
     def __str__(self) -> str:
         rule = "" if self.worst.note else f" ({self.rule})"
-        return f"{self.view} {self.layer} {self.quantity}: {self.worst}{rule}"
+        cause = f"; {self.cause or self.known}" if self.cause or self.known else ""
+        return f"{self.view} {self.layer} {self.quantity}: {self.worst}{rule}{cause}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,6 +138,7 @@ class Report:
                 f"parity: {name}, all {len(self.rows)} rows within their limits, the largest error "
                 f"{worst.worst.ratio:.2g} of its limit ({worst.view} {worst.layer} {worst.quantity}), "
                 f"{self.kinks} kinks, {sum(row.hardly_judged for row in self.rows)} rows hardly judged"
+                f"{''.join(f'; {known}' for known in dict.fromkeys(row.known for row in self.rows) if known)}"
             )
         failed = sum(not row.ok for row in self.rows)
         cause = "every layer is right by itself, so look at the wiring: order, reshape"
@@ -190,5 +203,5 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.layer,
         row.quantity,
         *numbers,
-        ("hardly judged" if row.hardly_judged else "ok") if row.ok else "FAIL",
+        row.status,
     )
