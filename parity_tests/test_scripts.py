@@ -99,7 +99,7 @@ def test_report_without_arguments(tmp_path: Path, run: Run) -> None:
         *(("conv2d", "float64"), ("unfold", "float64"), ("conv2d", "float32"), ("unfold", "float32"))
     ]
     rows = [line for line in lines if line.startswith(("local", "end-to-end"))]
-    assert len(rows) == sum(len(r["rows"]) for r in report["reports"]) == 4 * 44
+    assert len(rows) == sum(len(r["rows"]) for r in report["reports"]) == 4 * 47
     assert all(re.search(r"\d\.\d\de[-+]\d+ +\d\.\d\de[-+]\d+ .*\[.*\] +(ok|hardly judged)$", row) for row in rows)
 
 
