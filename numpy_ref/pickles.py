@@ -58,7 +58,7 @@ def view_of(content: bytes | memoryview, shape: tuple[int, ...], dtype: np.dtype
 # What an array's pickle names, and what stands in for it
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class StandIn:
     """What stands in for a name, a long text, a dtype or an array: which, in words, and its value.
 
@@ -68,6 +68,9 @@ class StandIn:
     what: str
     value: Any = None
     complete: Callable[[Any], object] = lambda _: None
+
+    def __repr__(self) -> str:
+        return self.what
 
 
 def describe(value: object) -> str:

@@ -690,3 +690,13 @@ def test_the_whole_process_takes_no_more(file: Path, protocol: int) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=True)
     assert size < int(done.stdout) < limit(protocol) * size + MIB
+
+
+def test_an_array_in_a_shape_is_told_in_one_line(file: Path) -> None:
+    """Its repr would be several."""
+    parts = instructions(pickle.dumps({"a": np.eye(3), "b": np.ones(2)}, 3))
+    made = next(i for i, (code, _) in enumerate(parts) if code == b"R")  # the first array, and behind it its memo
+    place = max(i for i, part in enumerate(parts) if part == (b"K", b"\x02"))
+    parts[place] = (b"h", parts[made + 1][1])
+    with pytest.raises(ParamsError, match=r"^[^\n]*an array has the shape \(an array,\)$"):
+        read_params(write(file, b"".join(code + argument for code, argument in parts)))
