@@ -225,17 +225,20 @@ def test_rng_none_is_numpys_global_stream() -> None:
         nr.SimpleConvNet(rng=np.random.default_rng())  # type: ignore[arg-type]
 
 
+# Each with the shape of a sample.
+LARGE: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...]]] = {
+    "SimpleConvNet": (nr.SimpleConvNet, (1, 28, 28)),
+    "DeepConvNet": (lambda: nr.DeepConvNet((1, 12, 12)), (1, 12, 12)),
+    "MultiLayerNetExtend": (lambda: nr.MultiLayerNetExtend(784, [100], 10, use_batchnorm=True), (784,)),
+}
+
+
 @pytest.mark.parametrize("ask", ["predict", "accuracy", "loss"])
-@pytest.mark.parametrize(
-    "network",
-    [nr.SimpleConvNet, nr.DeepConvNet, lambda: nr.MultiLayerNetExtend(784, [100], 10, use_batchnorm=True)],
-    ids=["SimpleConvNet", "DeepConvNet", "MultiLayerNetExtend"],
-)
-def test_memory_does_not_grow_with_the_samples(network: Callable[[], nr.Network], ask: str) -> None:
+@pytest.mark.parametrize("network", LARGE)
+def test_memory_does_not_grow_with_the_samples(network: str, ask: str) -> None:
     """Beyond the data: the original's predict takes 7.6 GB for 10,000 images."""
-    net, t = network(), np.zeros(1200, int)
-    x = np.zeros((1200, 784) if isinstance(net, nr.MultiLayerNetExtend) else (1200, 1, 28, 28), np.float32)
-    peaks = []
+    make, shape = LARGE[network]
+    net, x, t, peaks = make(), np.zeros((1200, *shape), np.float32), np.zeros(1200, int), []
     for n in (600, 1200):
         arguments = (x[:n],) if ask == "predict" else (x[:n], t[:n])
         tracemalloc.start()

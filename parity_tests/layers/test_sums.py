@@ -23,7 +23,7 @@ from torchport.layers.sums import own_limit
 from torchport.parity.compare import check_layer
 from torchport.twins import load_layer
 
-FEW = 150
+FEW = 80
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 
