@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -204,10 +205,8 @@ def _layer_rows(setting: Setting, step: Step, x: Array, dout: Array) -> Iterator
     own = _own_limits(step.oracle, x, dout, arithmetic)
     worst = _compare(setting, output, oracle.forward(x), limit, own("output"))
     yield Row(LOCAL, step.name, "output", rule.name, worst)
-    if isinstance(step.oracle, BatchNormalization):
-        for name, limit in running_limits(step.oracle, x, arithmetic).items():
-            worst = _compare(setting, getattr(step.module, name, None), getattr(oracle, name), limit)
-            yield Row(LOCAL, step.name, name, NORMALISE, worst)
+    if isinstance(oracle, BatchNormalization):
+        yield from _running_rows(setting, step, oracle, x)
     limits = rule.backward(step.oracle, Near.exactly(x), Near.exactly(dout), arithmetic)
     expected = {"input": oracle.backward(dout), **gradients(oracle)}
     for name, limit in {"input": limits.grad_input, **in_torch_terms(limits.grads)}.items():
@@ -215,6 +214,14 @@ def _layer_rows(setting: Setting, step: Step, x: Array, dout: Array) -> Iterator
         yield Row(LOCAL, step.name, f"grad_{name}", limits.rule, worst)
     if isinstance(step.oracle, Relu | Pooling):
         yield _tie_row(setting, step, x.shape)
+
+
+def _running_rows(setting: Setting, step: Step, ran: BatchNormalization, x: Array) -> Iterator[Row]:
+    """The running statistics after x, which both sides have seen."""
+    before: Any = step.oracle
+    for name, limit in running_limits(before, x, setting.arithmetic).items():
+        worst = _compare(setting, getattr(step.module, name, None), getattr(ran, name), limit)
+        yield Row(LOCAL, step.name, name, NORMALISE, worst)
 
 
 def _tie_row(setting: Setting, step: Step, shape: tuple[int, ...]) -> Row:
