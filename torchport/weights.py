@@ -18,6 +18,11 @@ from torch import Tensor
 from numpy_ref.checks import Array, check_mapping
 from numpy_ref.network import check_same_layout
 from numpy_ref.simple_convnet import simple_convnet_sizes
+from torchport.layers.terms import (
+    MODULE_ATTRIBUTES as MODULE_ATTRIBUTES,
+    in_torch_terms as in_torch_terms,
+    to_torch_layout as to_torch_layout,
+)
 
 # SimpleConvNet's parameters: the book's name and the key in a state_dict.
 STATE_DICT_KEYS = {
@@ -29,25 +34,12 @@ STATE_DICT_KEYS = {
     "b3": "affine2.bias",
 }
 
-# Any layer's: the reference's attribute and the module's.
-MODULE_ATTRIBUTES = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
-
 AXES = {"W1": 4, "b1": 1, "W2": 2, "b2": 1, "W3": 2, "b3": 1}
 DTYPES: dict[np.dtype[Any], torch.dtype] = {
     np.dtype("f2"): torch.float16,
     np.dtype("f4"): torch.float32,
     np.dtype("f8"): torch.float64,
 }
-
-
-def to_torch_layout(value: Array) -> Array:
-    """A parameter of a reference layer in its torch module's layout: an Affine weight transposed, else as it is."""
-    return value.T if value.ndim == 2 else value
-
-
-def in_torch_terms(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Parameters, their gradients or limits of a reference layer: W and b as weight and bias, in torch's layout."""
-    return {MODULE_ATTRIBUTES[name]: to_torch_layout(value) for name, value in arrays.items()}
 
 
 def to_state_dict(params: Mapping[str, Array]) -> dict[str, Tensor]:

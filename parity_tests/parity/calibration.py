@@ -12,7 +12,7 @@ from parity.cases import random_case
 from torchport.choices import BFLOAT16, IEEE, TF32
 from torchport.layers.arithmetic import Setting
 from torchport.networks import CONVOLUTIONS, from_reference
-from torchport.parity.compare import check_parity
+from torchport.parity import check_parity
 from torchport.parity.report import Report
 
 

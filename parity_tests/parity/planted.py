@@ -22,7 +22,7 @@ from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
 from torchport.layers.arithmetic import Setting
 from torchport.networks import SimpleConvNet, from_reference
 from torchport.parity.cases import seeded_batch, seeded_params
-from torchport.parity.compare import check_layer, check_parity
+from torchport.parity import check_layer, check_parity
 from torchport.parity.optimizers import check_optimizer
 from torchport.parity.report import Row
 from torchport.weights import cast_params
@@ -60,7 +60,7 @@ class Finding:
         """A row of the table: bug, layer, what caught it, the two margins and why one is small."""
         if self.float64 is None:
             return f"| {self.bug.name} | {self.bug.layer} | SURVIVED | | |"
-        caught = f"{self.float64.view} {self.float64.layer} {self.float64.quantity}"
+        caught = f"{self.float64.layer} {self.float64.quantity}, {self.float64.run}"
         second = self.bug.only_float64 if self.float32 is None else _margin(self.float32)
         margins = f"{_margin(self.float64)} | {second or 'SURVIVED'}"
         remark = f" ({self.bug.note})" if self.bug.note else ""
@@ -152,14 +152,23 @@ def in_loss(name: str, loss: Callable[[Tensor, Tensor], Tensor], only_float64: s
     return Bug(name, "loss", find, only_float64, note)
 
 
-def in_run(name: str, run: Callable[[SimpleConvNet, Tensor], Tensor]) -> Bug:
+class _Around(nn.Module):
+    def __init__(self, port: SimpleConvNet, run: Callable[[SimpleConvNet, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.port, self.run = port, run
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.run(self.port, input)
+
+
+def in_run(name: str, layer: str, run: Callable[[SimpleConvNet, Tensor], Tensor]) -> Bug:
     """A bug in how right layers are put together."""
 
     def find(dtype: torch.dtype) -> Row | None:
         reference, port, x, t = small_network(dtype)
-        return check_parity(reference, port, x, t, run=lambda input: run(port, input)).first_divergence
+        return check_parity(reference, _Around(port, run), x, t).first_divergence
 
-    return Bug(name, "network", find)
+    return Bug(name, layer, find)
 
 
 def in_layer(name: str, make: Callable[[np.random.Generator], tuple[Any, nn.Module, Array]]) -> Bug:
@@ -169,10 +178,10 @@ def in_layer(name: str, make: Callable[[np.random.Generator], tuple[Any, nn.Modu
         rng = np.random.default_rng(7)
         layer, module, x = make(rng)
         dout = rng.standard_normal(copy.copy(layer).forward(x).shape)  # which would move the layer's statistics
-        rows = check_layer(type(layer).__name__, layer, module.to(dtype), x, dout, Setting(dtype))
+        rows = check_layer(type(layer).__name__, layer, nn.Sequential(module.to(dtype)), x, dout, Setting(dtype))
         return first_failing(rows)
 
-    return Bug(name, type(make(np.random.default_rng(7))[0]).__name__, find)
+    return Bug(name, type(make(np.random.default_rng(7))[0]).__name__.lower(), find)
 
 
 def in_optimizer(

@@ -5,13 +5,8 @@ checks of gradients that trust neither.
 """
 
 from torchport.layers.arithmetic import Setting as Setting
-from torchport.parity import cases as cases, differences as differences, independent as independent, page as page
-from torchport.parity.compare import (
-    check_layer as check_layer,
-    check_loss as check_loss,
-    check_parity as check_parity,
-    compare as compare,
-)
+from torchport.parity import cases as cases, differences as differences, independent as independent
+from torchport.parity.compare import compare as compare
 from torchport.parity.independent import (
     GradientRow as GradientRow,
     adjoint_gap as adjoint_gap,
@@ -19,4 +14,6 @@ from torchport.parity.independent import (
     taylor_slope as taylor_slope,
 )
 from torchport.parity.optimizers import check_optimizer as check_optimizer
+from torchport.parity.losses import check_loss as check_loss
 from torchport.parity.report import Difference as Difference, Report as Report, Row as Row
+from torchport.parity.runs import ALL as ALL, check_layer as check_layer, check_parity as check_parity

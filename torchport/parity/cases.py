@@ -12,7 +12,7 @@ from numpy_ref.checks import Array
 from torchport.architectures import recognise
 from torchport.layers.arithmetic import Setting
 from torchport.networks import CONVOLUTIONS
-from torchport.parity.compare import check_parity
+from torchport.parity.runs import check_parity
 from torchport.parity.report import Report
 from torchport.weights import cast_params
 

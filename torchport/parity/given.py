@@ -1,10 +1,13 @@
-"""What a user gives to be judged: taken out of its wrappers, and refused where it is not finite."""
+"""What a user gives to be judged: taken out of its wrappers, refused where not finite, and put back as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from numpy_ref.checks import Array
@@ -29,6 +32,42 @@ def check_finite(x: Array, params: Mapping[str, Array], port: nn.Module) -> None
         if not np.isfinite(array).all():
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise ValueError(f"{name} must be finite to be judged, got {array[index]} at {list(index)}")
+
+
+@contextmanager
+def restored(port: nn.Module) -> Iterator[None]:
+    """Judging trains and predicts in the port itself, since a copy is another program; all of it is taken back.
+
+    Bit for bit: weights, buffers, gradients, what needs one, flags of training, and the random generators' states.
+    """
+    values = [(value, value.data, value.detach().clone()) for value in [*port.parameters(), *port.buffers()]]
+    grads = [(parameter, parameter.grad, parameter.requires_grad) for parameter in port.parameters()]
+    flags = [(module, module.training) for module in port.modules()]
+    buffers = [(module, dict(module._buffers)) for module in port.modules()]
+    generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = [value.device for value, *_ in values if value.device.type == "cuda"][:1]
+    try:
+        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+            for parameter, _, _ in grads:
+                parameter.grad = None
+                parameter.requires_grad_(parameter.is_floating_point())
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training  # train() would set what is inside as well
+        for module, own in buffers:
+            module._buffers.update(own)
+        for parameter, *_ in grads:
+            parameter.grad = None  # of another dtype, perhaps
+        for value, data, kept in values:
+            value.data = data  # whose dtype may have been another one's meanwhile
+            value.data.copy_(kept)
+        for parameter, grad, required in grads:
+            parameter.grad = grad
+            parameter.requires_grad_(required)
+        random.setstate(generators[0])
+        np.random.set_state(generators[1])
+        torch.set_rng_state(generators[2])
 
 
 def _array(value: Tensor) -> Array:

@@ -21,7 +21,6 @@ from torchport.networks import SimpleConvNet
 from torchport.parity.compare import compare
 from torchport.parity.differences import STEPS, CentralDifferences, central_differences
 from torchport.parity.report import Difference, table
-from torchport.parity.trace import trace_network
 from torchport.weights import to_params
 
 
@@ -80,11 +79,12 @@ def _judge(name: str, found: CentralDifferences, gradient: Array) -> GradientRow
 def port_gradients(port: SimpleConvNet, x: Array, t: Array) -> dict[str, Array]:
     """The port's own gradients of the book's loss, as W1 b1 W2 b2 W3 b3; NaN where it has none, which fails."""
     setting = Setting.of(port)
+    own = dict(port.named_parameters())
     with setting.computing():
-        run = trace_network(port, port, setting.tensor(x), torch.tensor(t, device=setting.device), softmax_with_loss)
-    found = {key: run.grads[key] for key, _ in port.named_parameters()}
-    none = {key: torch.full_like(value, math.nan) for key, value in port.named_parameters()}
-    return to_params({key: none[key] if grad is None else grad for key, grad in found.items()})
+        value = softmax_with_loss(port(setting.tensor(x)), torch.tensor(t, device=setting.device))
+        found = torch.autograd.grad(value, list(own.values()), allow_unused=True)
+    grads = zip(own.items(), found, strict=True)
+    return to_params({key: torch.full_like(p, math.nan) if grad is None else grad for (key, p), grad in grads})
 
 
 def gradient_table(rows: Sequence[GradientRow]) -> str:

@@ -13,7 +13,7 @@ from numpy_ref.optimizer import Optimizer
 from torchport.layers import SUM
 from torchport.layers.arithmetic import Setting
 from torchport.parity.compare import compare
-from torchport.parity.report import LOCAL, Row
+from torchport.parity.report import Row
 
 # Between an input of one step and the parameter after it, RMSprop and Adam round most often: two moments of three
 # operations each, a root, an addend, a product, a quotient and a sum.
@@ -45,5 +45,5 @@ def check_optimizer(
         theirs.step()
         limit = setting.arithmetic.of_sum(STEP_ROUNDINGS * step, size["p"])
         worst = compare(param.detach().to("cpu", torch.float64).numpy(), expected["p"], limit)
-        rows.append(Row(LOCAL, type(ours).__name__, f"step {step}", SUM, worst))
+        rows.append(Row("steps", type(ours).__name__, f"step {step}", SUM, worst))
     return rows

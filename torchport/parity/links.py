@@ -1,0 +1,308 @@
+"""Which calls of a port's run make which layers of the reference, told by what they make, never by names.
+
+A layer ends at the call whose value is the layer's, on the value that stands where the layer before ended, in any shape
+with the same order of elements. Only places through which every way from the input to the output goes can end a layer:
+then whatever holds between two of them holds for the whole port.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numpy_ref.checks import Array
+from torchport.layers.arithmetic import Arithmetic
+from torchport.layers.kinds import kind_of
+from torchport.layers.sums import own_limit
+from torchport.parity.compare import Own, compare
+from torchport.parity.probes import probe
+from torchport.parity.recording import Call, Record
+from torchport.parity.report import Difference
+
+# As near to a layer's output as only a slip in that layer can be: what lies so near is that layer, and wrong.
+NEAR = 2.0**-6
+
+
+class Stage(NamedTuple):
+    """A layer of the reference by its name in rows, on weights as the port can hold them."""
+
+    name: str
+    layer: Any
+
+
+@dataclass(eq=False)
+class Link:
+    """A stretch of a port's run, from one call to another, that stands for these layers; most often for one.
+
+    fault is what was found wrong already: "output" (no call makes what the first of the layers makes), "missing" (no
+    call at all), "input" (something is done to the layer's input before it; stages is then empty), or "changed" (the same,
+    behind the layer and inside its module).
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    start: Call
+    end: Call
+    fault: str = ""
+
+
+class Applied(NamedTuple):
+    """A layer that has run on what a port gave it, and what it made."""
+
+    layer: Any
+    x: Array
+    y: Array
+    limit: Array
+    own: Own | None
+
+
+def apply(
+    stage: Stage, x: Array, a: Arithmetic, *, actual: Array | None = None, predicting: bool = False, exact: bool = False
+) -> Applied:
+    """stage's layer on x (N, ...), with what the port drew to make actual of it; exact: nothing may be off at all.
+
+    ValueError where the port cannot have drawn that.
+    """
+    kind, layer = kind_of(stage.layer), copy.copy(stage.layer)
+    if predicting and kind.prediction is not None:
+        limit = np.asarray(0.0) if exact else kind.prediction(stage.layer, x, a)
+        return Applied(layer, x, layer.forward(x, train_flg=False), limit, None)
+    if kind.repeat is not None and actual is not None and actual.size == x.size:
+        layer = kind.repeat(layer, x, actual.reshape(x.shape), None)
+    y = layer.forward(x)
+    if exact:
+        return Applied(layer, x, y, np.asarray(0.0), None)
+    return Applied(layer, x, y, kind.rule.forward(stage.layer, x, a), own_limits(stage.layer, x, y, "output", a))
+
+
+def own_limits(layer: Any, x: Array, dout: Array, quantity: str, a: Arithmetic) -> Own | None:
+    """The limit of one entry of quantity by its own products; None where the layer's rule has none."""
+    products = kind_of(layer).rule.products
+    if products is None:
+        return None
+    return lambda index: own_limit(products(layer, x, dout, quantity, index), a)
+
+
+class Finder:
+    """Finds the links of one run. shapes are those of a sample before each stage and behind the last."""
+
+    def __init__(
+        self,
+        record: Record,
+        stages: Sequence[Stage],
+        shapes: Sequence[tuple[int, ...]],
+        a: Arithmetic,
+        *,
+        predicting: bool = False,
+    ) -> None:
+        # Of a port that raised, what it had made until then.
+        output = record.output or next(call for call in reversed(record.calls) if call.of_data)
+        self.calls, self.output, self.stages, self.a = record.calls, output, stages, a
+        self.predicting = predicting
+        n = len(record.calls[0].tensor)
+        self.shapes = [(n, *shape) for shape in shapes]
+
+    def links(self) -> list[Link]:
+        """One after the other, from the input to the output."""
+        found: list[Link] = []
+        place, k = self.calls[0], 0
+        while k < len(self.stages):
+            link = self._next(k, place)
+            found.append(link)
+            place, k = link.end, k + len(link.stages)
+        return found
+
+    def broken(self) -> tuple[str, list[Call]]:
+        """Of a run that raised, the first stage that is not there, and the calls from where it should begin."""
+        place, k = self.calls[0], 0
+        while k < len(self.stages) and (end := self._end(k, place)):
+            place, k = end, k + 1
+        rest = [call for call in self.calls[place.number + 1 :] if call.of_data]
+        return self.stages[min(k, len(self.stages) - 1)].name, rest
+
+    @cached_property
+    def ancestors(self) -> set[int]:
+        """Of the output, itself included: those that depend on the input."""
+        found, todo = set[int](), [self.output.number]
+        while todo:
+            number = todo.pop()
+            if number not in found and self.calls[number].of_data:
+                found.add(number)
+                todo += self.calls[number].parents
+        return found
+
+    @cached_property
+    def cuts(self) -> set[int]:
+        """Calls that every way from the input to the output goes through: no edge leaps over them."""
+        farthest: dict[int, int] = {}
+        for number in self.ancestors:
+            for parent in self.calls[number].parents:
+                farthest[parent] = max(farthest.get(parent, 0), number)
+        found, reach = set[int](), 0
+        for number in sorted(self.ancestors):
+            if reach <= number:
+                found.add(number)
+            reach = max(reach, farthest.get(number, 0))
+        return found
+
+    def _value(self, call: Call, shape: tuple[int, ...]) -> Array | None:
+        """Its value in the shape that the reference has there."""
+        found = call.value
+        return found.reshape(shape) if found is not None and found.size == np.prod(shape) else None
+
+    def _candidates(self, place: Call, k: int, behind: bool = True) -> list[Call]:
+        """Calls from place on that may hold what goes into stage k, the last first; cuts where there are any."""
+        size = int(np.prod(self.shapes[k]))
+        if k == len(self.stages):  # the output can only end at the output
+            return [self.output] if self.output.value is not None and self.output.value.size == size else []
+        found = [
+            call
+            for call in reversed(self.calls)
+            if call.number in self.ancestors
+            and call.number >= place.number + behind
+            and call.value is not None
+            and call.value.size == size
+        ]
+        cuts = [call for call in found if call.number in self.cuts]
+        dtype = self.output.tensor.dtype  # what is computed in another one is not the port's own
+        return sorted(cuts, key=lambda call: (call.tensor.dtype == dtype, call.requires_grad), reverse=True) or found
+
+    def _apply(self, k: int, x: Array, actual: Array | None = None) -> Applied | None:
+        try:
+            return apply(self.stages[k], x, self.a, actual=actual, predicting=self.predicting)
+        except ValueError:
+            return None
+
+    def _end(self, k: int, place: Call, x: Array | None = None) -> Call | None:
+        """The call where stage k ends that begins at place; its input x is place's value where none is given."""
+        x = self._value(place, self.shapes[k]) if x is None else x
+        if x is None:
+            return None
+        draws = kind_of(self.stages[k].layer).repeat is not None and not self.predicting
+        applied = None if draws else self._apply(k, x)
+        still = applied is not None and np.array_equal(applied.y.ravel(), x.ravel())  # flattening: no call is needed
+        for call in self._candidates(place, k + 1, behind=not still and k + 1 < len(self.stages)):
+            actual = self._value(call, self.shapes[k + 1])
+            if actual is not None and (found := self._apply(k, x, actual) if draws else applied) is not None:
+                if compare(actual, found.y, found.limit, found.own).ratio <= 1:
+                    return call
+        return None
+
+    def _next(self, k: int, place: Call) -> Link:
+        name = self.stages[k].name
+        if end := self._end(k, place):
+            return Link(name, tuple(self.stages[k : k + 1]), place, end)
+        return self._displaced(k, place) or self._near(k, place) or self._merged(k, place) or self._fault(k, place)
+
+    def _displaced(self, k: int, place: Call) -> Link | None:
+        """Stage k is right, on something else than what the layer before it made."""
+        x = self._value(place, self.shapes[k])
+        for call in self._candidates(place, k):
+            value = self._value(call, self.shapes[k])
+            if call is self.output or value is None or (x is not None and np.array_equal(value, x)):
+                continue
+            end = self._end(k, call)
+            if end is not None and end.value is not None and not np.array_equal(end.value.ravel(), value.ravel()):
+                link = Link(self.stages[k].name, (), place, call, "input")
+                changing = self.between(link)
+                # A change inside the module of the layer before is that one's.
+                outside = k == len(self.stages) - 1 or end.module != place.module
+                if k > 0 and place.module and outside and {place.module} == {each.module for each in changing}:
+                    link.name, link.fault = self.stages[k - 1].name, "changed"
+                return link
+        return None
+
+    def _near(self, k: int, place: Call) -> Link | None:
+        """Stage k is there, and a little wrong."""
+        x = self._value(place, self.shapes[k])
+        applied = None if x is None else self._apply(k, x)
+        if applied is None:
+            return None
+        for call in self._candidates(place, k + 1):
+            actual = self._value(call, self.shapes[k + 1])
+            if actual is not None and _distance(actual, applied.y) < NEAR:
+                return Link(self.stages[k].name, tuple(self.stages[k : k + 1]), place, call, "output")
+        return None
+
+    def _merged(self, k: int, place: Call) -> Link | None:
+        """Stage k and the next ones are seen in one piece: pooled before relu, or by a scripted function."""
+        x = self._value(place, self.shapes[k])
+        y = x
+        for last in range(k, len(self.stages)):
+            if y is None or (applied := self._apply(last, y)) is None:
+                return None
+            y = applied.y
+            for call in self._candidates(place, last + 1) if last > k else ():
+                actual = self._value(call, self.shapes[last + 1])
+                if x is None or actual is None or not _distance(actual, y) < NEAR:
+                    continue
+                stages = self.stages[k : last + 1]
+                whole = probe([stage.layer for stage in stages], x, None, self.a, prediction=self.predicting)
+                if compare(actual, whole.output, whole.limit).ratio <= 1:
+                    return Link(joined(stages), tuple(stages), place, call)
+        return None
+
+    def _fault(self, k: int, place: Call) -> Link:
+        """Stage k is wrong or missing; the link ends where a later one goes on, or with the output."""
+        for j in range(k + 1, len(self.stages)):
+            last = j == len(self.stages) - 1
+            for call in [self.output] if last else self._candidates(place, j, behind=False):
+                value = self._value(call, self.shapes[j])
+                end = None if value is None else self._end(j, call)
+                if end is None or value is None:
+                    continue
+                if not last and end.value is not None and np.array_equal(end.value.ravel(), value.ravel()):
+                    continue
+                fault = "missing" if call is place and j == k + 1 else "output"
+                return Link(self.stages[k].name, tuple(self.stages[k:j]), place, call, fault)
+        return Link(self.stages[k].name, tuple(self.stages[k:]), place, self.output, "output")
+
+    def between(self, link: Link) -> list[Call]:
+        """The calls of a link, in order."""
+        return [self.calls[i] for i in sorted(self.ancestors) if link.start.number < i <= link.end.number]
+
+
+def joined(stages: Sequence[Stage]) -> str:
+    """The name of several layers that are judged together."""
+    return " and ".join(stage.name for stage in stages)
+
+
+def _distance(actual: Array, expected: Array) -> float:
+    """Of two arrays, relative to the size of the second; infinite where not finite."""
+    size = np.linalg.norm(expected)
+    found = float(np.linalg.norm(actual - expected) / size) if size > 0 else np.inf
+    return found if np.isfinite(found) else np.inf
+
+
+def like(links: Sequence[Link], record: Record, stages: Sequence[Stage]) -> list[Link]:
+    """The same links in another run with the same sequence of calls, for stages of the same names."""
+    by_name = {stage.name: stage for stage in stages}
+    return [
+        Link(
+            link.name,
+            tuple(by_name[stage.name] for stage in link.stages),
+            record.calls[link.start.number],
+            record.calls[link.end.number],
+            link.fault,
+        )
+        for link in links
+    ]
+
+
+def sides(record: Record, calls: Sequence[Call]) -> Iterator[Call]:
+    """What does not depend on the input and goes into these calls: parameters and what is made of them, nearest first."""
+    seen, todo = set[int](), [number for call in reversed(calls) for number in call.parents]
+    while todo:
+        following: list[int] = []
+        for number in todo:
+            call = record.calls[number]
+            if not call.of_data and number not in seen:
+                seen.add(number)
+                yield call
+                following += call.parents
+        todo = following

@@ -1,0 +1,113 @@
+"""A port's loss, judged on the port's own output: its value, and its gradient there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from numpy_ref.checks import Array
+from numpy_ref.functions import LOG_OFFSET, softmax
+from torchport.layers import EXP
+from torchport.layers.arithmetic import Arithmetic, Setting
+from torchport.layers.loss import OUTPUTS, loss_limits, softmax_with_loss
+from torchport.layers.smooth import EXP_ULPS
+from torchport.parity.compare import compare
+from torchport.parity.report import Difference, Row
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+KNOWN = "the book adds 1e-7 inside the log, this loss does not"
+LOGITS, LOG_PROBABILITIES, PROBABILITIES = OUTPUTS  # what a port may end in
+
+# What a loss is tried on, relative to the reference's: a slip in it does not make it another kind of loss.
+ALIKE = 1e-2
+
+
+def taken_by(loss: Loss, classes: int, setting: Setting) -> str:
+    """What the loss takes: logits, or what log_softmax or softmax makes of them; logits where it fits none."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((classes, classes)), rng.permutation(classes)
+    expected = -np.log(softmax(x)[np.arange(classes), labels]).mean()
+    for name, make in OUTPUTS.items():
+        try:
+            with torch.no_grad():
+                found = loss(setting.tensor(make().forward(x)), torch.tensor(labels, device=setting.device))
+        except Exception:  # whatever a user's loss raises: it is judged later
+            continue
+        if isinstance(found, Tensor) and found.numel() == 1 and abs(found.item() - expected) < ALIKE * expected:
+            return name
+    return LOGITS
+
+
+def check_loss(
+    x: Array, t: Array, setting: Setting, loss: Loss = softmax_with_loss, takes: str = LOGITS, run: str = "loss"
+) -> list[Row]:
+    """Rows for the port's loss by itself, value and gradient, on outputs x (N, C) against labels t (N,)."""
+    leaf = setting.tensor(x).requires_grad_()
+    try:
+        with torch.enable_grad(), setting.computing():
+            value = loss(leaf, torch.tensor(t, device=setting.device))
+            value.backward()
+    except Exception as error:  # whatever a user's loss raises
+        first = (str(error).splitlines() or [""])[0]
+        return [Row(run, "loss", "output", EXP, Difference(note=f"the loss raised {type(error).__name__}: {first}"))]
+    grad = None if leaf.grad is None else leaf.grad.double().cpu().numpy()
+    return list(loss_rows(run, leaf.detach().double().cpu().numpy(), t, value, grad, setting, takes))
+
+
+def loss_rows(
+    run: str, x: Array, labels: Array, value: Any, grad: Array | None, setting: Setting, takes: str
+) -> Iterator[Row]:
+    """Rows for value and gradient, of which grad (N, C) arrived at the port's output x (N, C)."""
+    # Given outputs in the parameters' dtype, autocast computes the loss in it too.
+    a = Setting(setting.dtype, setting.device).arithmetic
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        yield Row(run, "loss", "output", EXP, Difference(note=f"expected one number, got {value!r:.60}"))
+        return
+    actual = value.detach().double().cpu().numpy().reshape(())
+    worst, known = compare(actual, *_value(x, labels, a, takes, LOG_OFFSET)), ""
+    if worst.ratio > 1 >= compare(actual, *_value(x, labels, a, takes, 0.0)).ratio:
+        known = KNOWN
+    yield Row(run, "loss", "output", EXP, worst, known=known)
+    expected, limit = _gradient(x, labels, a, takes)
+    if grad is None:
+        yield Row(run, "loss", "grad_input", EXP, Difference(note="no gradient arrives at the port's output"))
+        return
+    yield Row(run, "loss", "grad_input", EXP, compare(grad, expected, limit), cause=_gradient_cause(grad, expected, limit))
+
+
+def _value(x: Array, labels: Array, a: Arithmetic, takes: str, offset: float) -> tuple[Array, Array]:
+    """The mean of -log(p + offset), and its limit."""
+    n, picked = len(x), x[np.arange(len(x)), labels]
+    if takes == LOGITS:
+        shifted = x - x.max(axis=1, keepdims=True)
+        logs = shifted[np.arange(n), labels] - np.log(np.exp(shifted).sum(axis=1))
+        value = -np.mean(np.log(np.exp(logs) + offset) if offset else logs)
+        return np.asarray(value), np.asarray(loss_limits(x, labels, a, offset)[0])
+    logs = np.log(np.exp(picked) + offset) if takes == LOG_PROBABILITIES else np.log(picked + offset)
+    size = np.abs(logs)
+    own = 0.0 if takes == LOG_PROBABILITIES else EXP_ULPS * size + 2
+    return np.asarray(-logs.mean()), np.asarray(a.u * np.mean(own + (n + 2) * size))
+
+
+def _gradient(x: Array, labels: Array, a: Arithmetic, takes: str) -> tuple[Array, Array]:
+    """Of the mean, without the 1e-7, which the book's gradient does not know of; and its limit."""
+    n, one_hot = len(x), np.eye(x.shape[1])[labels]
+    if takes == LOGITS:
+        return (softmax(x) - one_hot) / n, loss_limits(x, labels, a)[1]
+    value = -one_hot / n if takes == LOG_PROBABILITIES else -one_hot / (n * x)
+    return value, 4 * a.u * np.abs(value)
+
+
+def _gradient_cause(grad: Array, expected: Array, limit: Array) -> str:
+    """A factor that all of it has, where that makes it right."""
+    n = len(grad)
+    if grad.shape != expected.shape or compare(grad, expected, limit).ratio <= 1:
+        return ""
+    for factor, words in ((n, f"{n}, the number of samples: a sum in place of the mean"), (1 / n, f"1/{n}"), (-1, "-1")):
+        if compare(grad, factor * expected, 2 * abs(factor) * limit).ratio <= 1:
+            return f"the gradient is the reference's times {words}"
+    return ""

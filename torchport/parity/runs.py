@@ -1,0 +1,336 @@
+"""The verdict: a port judged on several runs, each for what the others cannot show."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from numpy_ref.checks import Array, check_batch
+from numpy_ref.functions import class_labels
+from numpy_ref.layers import BatchNormalization, Layer
+from numpy_ref.network import PARAMETERS, Network
+from torchport.choices import IEEE
+from torchport.layers import SUM, kind_of
+from torchport.layers.arithmetic import Setting
+from torchport.layers.loss import OUTPUTS, softmax_with_loss
+from torchport.layers.terms import MODULE_ATTRIBUTES
+from torchport.parity.certificate import Judgement, Run, Subject, judge
+from torchport.parity.compare import compare
+from torchport.parity.given import check_finite, restored, unwrapped
+from torchport.parity.integers import homogeneous, integer_case, scaled
+from torchport.parity.links import Stage
+from torchport.parity.losses import Loss, check_loss, taken_by
+from torchport.parity.probes import probe
+from torchport.parity.report import Difference, Report, Row
+
+TRAINING, PREDICTION, SIZES, BATCH, INTEGERS, AGAIN, EXTREMES, DOUBLE = ALL = (
+    "training",
+    "prediction",
+    "sizes",
+    "batch",
+    "integers",
+    "again",
+    "extremes",
+    "double",
+)
+
+MANY = 128  # samples of an extreme run
+MOST = 2**24  # elements of the largest layer, in such a run
+FACTORS = (2.0**12, 2.0**-30)  # of the integers: finds clamps, thresholds and offsets
+
+
+def check_parity(
+    reference: Network,
+    port: nn.Module,
+    x: Array,
+    t: Array,
+    *,
+    mode: str = IEEE,
+    seed: int = 0,
+    loss: Loss = softmax_with_loss,
+    output: int | str | None = None,
+    run: Callable[[Tensor], Any] | None = None,
+    runs: Sequence[str] = ALL,
+    name: str = "port",
+    progress: bool = False,
+) -> Report:
+    """Whether port, any nn.Module that holds reference's weights, computes and trains as reference does.
+
+    The port runs as it is; nothing needs a name or a registration. Each layer of the reference is computed in float64
+    on the port's own input of it, so what a row says is that layer's own fault. All that judging changes in the port
+    is put back bit for bit.
+
+    Args:
+        reference: The oracle; its weights are rounded to the port's dtype.
+        port: The module; torch.compile's, DataParallel's and DistributedDataParallel's wrappers are taken off, and
+            what they wrap is judged; a compiled one is also judged as one piece.
+        x: The user's batch (N, ...).
+        t: Its labels (N,), or one-hot (N, C).
+        mode: "ieee"; "tf32" (CUDA) or "bfloat16" (autocast), for float32 ports.
+        seed: Of what is drawn.
+        loss: Of (output, labels); what it takes, logits or log-probabilities, is what the port must end in.
+        output: Which part of a tuple (a number) or a dict (a key) is the port's output; otherwise it is found.
+        run: Another callable of the same port, torch.compile(port) say, judged as one piece.
+        runs: Which of ALL to make.
+        name: The port's, in the report.
+        progress: Whether to show a bar on a terminal.
+
+    Returns:
+        A Report, which is true where there is parity.
+
+    Raises:
+        ValueError: For numbers that are not finite, an unfit x or t, or a dtype other than float64 and float32.
+        TypeError: For layers of the reference that are not registered (torchport.layers.register).
+
+    Example:
+        >>> import numpy as np, numpy_ref, torchport
+        >>> from torchport.parity import check_parity
+        >>> reference = numpy_ref.SimpleConvNet(input_dim=(1, 10, 10))
+        >>> port = torchport.SimpleConvNet.from_params(reference.params)
+        >>> bool(check_parity(reference, port, np.random.rand(4, 1, 10, 10), np.arange(4)))
+        True
+    """
+    inner = unwrapped(port)
+    run = run or (port if inner is not port else None)
+    setting = Setting.of(inner, mode)
+    check_finite(check_batch("x", x), reference.params, inner)
+    x = setting.round(np.asarray(x))
+    shapes = shapes_of(reference.layers.values(), x)
+    labels = class_labels(t, (len(x), shapes[-1][0])).astype(np.int64)
+    with restored(inner), setting.computing():
+        takes = taken_by(loss, shapes[-1][0], setting)
+        subject = Subject(inner, stages_of(reference, setting, takes), shapes, setting, loss, takes, output)
+        trial = _Trial(reference, subject, x, labels, seed)
+        rows: list[Row] = []
+        for part in tqdm(runs, desc=name, unit="run", leave=False, disable=None if progress else True):
+            rows += trial.make(part)
+        if run is not None:
+            rows += trial.piece(run)
+    return Report(tuple(rows), name, setting.name, setting.device, seed, tuple(trial.made), tuple(subject.notes))
+
+
+def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Array, setting: Setting) -> list[Row]:
+    """Rows for one module against one layer of the reference, on x and the upstream gradient dout. ValueError."""
+    x, dout = setting.round(x), setting.round(dout)
+    reference = Network({name: layer})
+    shapes = shapes_of([layer], x)
+    with restored(module), setting.computing():
+        stages = stages_of(reference, setting, next(iter(OUTPUTS)))
+        subject = Subject(module, stages, shapes, setting, softmax_with_loss, "")
+        rows = list(judge(subject, Run(TRAINING, x, cotangent=dout, wants_grad=True)))
+        if kind_of(layer).prediction is not None:
+            rows += judge(subject, Run(PREDICTION, x, predicting=True))
+    return rows
+
+
+def shapes_of(layers: Any, x: Array) -> list[tuple[int, ...]]:
+    """Of a sample: before the input's own stage, before each layer, before the output's and behind it."""
+    passed, shapes = x[:1], [x.shape[1:]]
+    for layer in layers:
+        passed = _copied(layer).forward(passed)
+        shapes.append(passed.shape[1:])
+    return [shapes[0], *shapes, shapes[-1]]
+
+
+def stages_of(reference: Network, setting: Setting, takes: str) -> list[Stage]:
+    """The input, the reference's layers on weights as the port can hold them, and the output."""
+    stages = [Stage("input", OUTPUTS[next(iter(OUTPUTS))]())]
+    for name, layer in reference.layers.items():
+        own = _copied(layer)
+        for attribute in MODULE_ATTRIBUTES:
+            if hasattr(own, attribute):
+                setattr(own, attribute, setting.round(getattr(own, attribute)))
+        stages.append(Stage(name.lower(), own))
+    return [*stages, Stage("output", OUTPUTS[takes]())]
+
+
+def _copied(layer: Any) -> Any:
+    """A copy that shares its parameters, but no random generator."""
+    own = copy.copy(layer)
+    vars(own).update({k: copy.deepcopy(v) for k, v in vars(own).items() if k not in PARAMETERS})
+    return own
+
+
+class _Trial:
+    """The runs of one port."""
+
+    def __init__(self, reference: Network, subject: Subject, x: Array, labels: Array, seed: int) -> None:
+        self.reference, self.subject, self.x, self.labels, self.seed = reference, subject, x, labels, seed
+        self.rng = np.random.default_rng([seed, 4])
+        self.made: list[str] = []
+        self.drawn = True  # whether the port takes drawn data
+        self.fewest = 2 if any(isinstance(stage.layer, BatchNormalization) for stage in subject.stages) else 1
+
+    def make(self, part: str) -> list[Row]:
+        """The rows of one of ALL."""
+        runs: dict[str, Callable[[], Iterator[Row]]] = {
+            TRAINING: self._training,
+            PREDICTION: self._prediction,
+            SIZES: self._sizes,
+            BATCH: self._batch,
+            INTEGERS: self._integers,
+            AGAIN: self._again,
+            EXTREMES: self._extremes,
+            DOUBLE: self._double,
+        }
+        if part not in runs:
+            raise ValueError(f"runs must be among {', '.join(ALL)}, got {part!r}")
+        return list(runs[part]())
+
+    def _judge(self, run: Run, subject: Subject | None = None) -> list[Row]:
+        self.made.append(run.name)
+        return list(judge(subject or self.subject, run))
+
+    def _cotangent(self, n: int) -> Array:
+        return self.rng.standard_normal((n, *self.subject.shapes[-1]))
+
+    def _draw(self, n: int) -> Array:
+        """Standard normal samples; the user's own where the port does not take those."""
+        if not self.drawn:
+            return self.x[np.arange(n) % len(self.x)]
+        return self.subject.setting.round(self.rng.standard_normal((n, *self.x.shape[1:])))
+
+    def _training(self) -> Iterator[Row]:
+        """As people train: on dense data, whose values coincide nowhere, x without a gradient."""
+        rows = self._judge(Run(TRAINING, self._draw(len(self.x)), cotangent=self._cotangent(len(self.x))))
+        if _raised(rows):
+            # It may take only data of a certain range: then the user's.
+            self.drawn = False
+            self.made.pop()
+            own = self._judge(Run(TRAINING, self.x, cotangent=self._cotangent(len(self.x))))
+            if not _raised(own):
+                self.subject.notes[f"drawn data were not judged: {rows[0].worst.note}, {rows[0].where}"] = None
+                rows = own
+        yield from rows
+
+    def _prediction(self) -> Iterator[Row]:
+        yield from self._judge(Run(PREDICTION, self._draw(len(self.x)), predicting=True))
+
+    def _sizes(self) -> Iterator[Row]:
+        """Other numbers of samples: hard-wired sizes, squeeze, a remainder that is dropped."""
+        few, more = self.fewest, len(self.x) + 3
+        yield from self._judge(Run(_samples(few), self._draw(few), cotangent=self._cotangent(few)))
+        yield from self._judge(Run(_samples(more), self._draw(more)))
+
+    def _batch(self) -> Iterator[Row]:
+        """The user's batch and loss; the loss by itself also on all classes, and on logits far from each other."""
+        yield from self._judge(Run(BATCH, self.x, labels=self.labels, wants_grad=True))
+        subject, classes = self.subject, self.subject.shapes[-1][0]
+        labels = self.rng.permutation(np.arange(2 * classes) % classes)
+        for scale in (1.0, 1e3):
+            logits = scale * self.rng.standard_normal((len(labels), classes))
+            outputs = subject.setting.round(OUTPUTS[subject.takes]().forward(subject.setting.round(logits)))
+            yield from check_loss(outputs, labels, subject.setting, subject.loss, subject.takes, f"loss, logits x {scale:g}")
+
+    def _integers(self) -> Iterator[Row]:
+        """On small whole numbers, where every sum is exact: zeros before relu, ties in pooling windows."""
+        subject = self.subject
+        if subject.setting.mode != IEEE:
+            return
+        found = subject.guides[0].parameters if subject.guides else {}
+        held = {key: each[0] for key, each in found.items() if each and each[0].call.tensor.is_leaf}
+        if not found or len(held) < len(found):
+            lacking = sorted({f"{stage}.{MODULE_ATTRIBUTES[name]}" for stage, name in found.keys() - held.keys()})
+            subject.notes[f"not run on integers, since {', '.join(lacking) or 'no weight'} cannot be set"] = None
+            return
+        case = integer_case(self.reference, self.x.shape[1:], len(self.x), self.seed)
+        whole = [("integers", case)]
+        if homogeneous(self.reference):
+            whole += [(f"integers x 2^{int(np.log2(factor))}", scaled(case, factor)) for factor in FACTORS]
+        blind = [layer for layer, share in case.zeros.items() if share == 0]
+        if blind:
+            subject.notes[f"no zero or tie was seen at {', '.join(blind)}"] = None
+        for name, each in whole:
+            with restored(subject.port), torch.no_grad():
+                layers = {key.lower(): layer for key, layer in each.network.layers.items()}
+                for (stage, attribute), parameter in held.items():
+                    value = parameter.to_port(np.asarray(getattr(layers[stage], attribute)))
+                    parameter.call.tensor.copy_(subject.setting.tensor(value))
+                own = [Stage(stage.name, layers.get(stage.name, stage.layer)) for stage in subject.stages]
+                run = Run(name, each.x, cotangent=each.cotangent, exact=True, inexact_from=each.inexact_from.lower())
+                with torch.enable_grad():
+                    yield from self._judge(run, replace(subject, stages=own))
+
+    def _again(self) -> Iterator[Row]:
+        """What is kept between calls."""
+        yield from self._judge(Run("batch again", self.x, labels=self.labels, wants_grad=True))
+
+    def _extremes(self) -> Iterator[Row]:
+        subject = self.subject
+        largest = max(int(np.prod(shape)) for shape in subject.shapes)
+        if MANY * largest <= MOST:
+            yield from self._judge(Run(_samples(MANY), self._draw(MANY)))
+        else:
+            subject.notes[f"{MANY} samples were not run, for their memory"] = None
+        if self.x.ndim == 4:
+            n = max(min(len(self.x), 8), self.fewest)
+            rows = self._judge(Run("channels_last", self._draw(n), memory_format=torch.channels_last))
+            if _raised(rows):  # loudly: view, where reshape would do
+                self.made.pop()
+                subject.notes[f"x in channels_last was not judged: {rows[0].worst.note:.60}, {rows[0].where}"] = None
+            else:
+                yield from rows
+        if not homogeneous(self.reference) and self.drawn:
+            yield from self._judge(Run("x 1000", subject.setting.round(1e3 * self._draw(len(self.x)))))
+
+    def _double(self) -> Iterator[Row]:
+        """A float32 port's float64 twin, where a slip shows that float32 rounds away."""
+        subject = self.subject
+        if subject.setting != Setting(torch.float32, subject.setting.device):
+            return
+        setting = Setting(torch.float64, subject.setting.device)
+        with restored(subject.port):
+            subject.port.double()
+            twin = replace(subject, setting=setting, guides=[], notes={}, seen={})
+            judgement = Judgement(twin, Run("as float64", self._draw(len(self.x)), cotangent=self._cotangent(len(self.x))))
+            rows = list(judgement.rows())
+            kinds = {call.tensor.dtype for call in judgement.record.calls if call.tensor.is_floating_point()}
+            if judgement.record.error is not None or kinds != {torch.float64}:
+                subject.notes["not judged as a float64 twin: it computes in float32 whatever its weights are"] = None
+                return
+        self.made.append("as float64")
+        yield from rows
+
+    def piece(self, run: Callable[[Tensor], Any]) -> list[Row]:
+        """Another callable of the port, seen in one piece: its outputs and gradients within the probes' limits."""
+        subject, x = self.subject, self._draw(len(self.x))
+        layers, cotangent = [stage.layer for stage in subject.stages], self._cotangent(len(self.x))
+        whole = probe(layers, x, cotangent, subject.arithmetic)
+        self.made.append("in one piece")
+        for parameter in subject.port.parameters():
+            parameter.grad = None
+        subject.port.train()
+        try:
+            found = run(subject.setting.tensor(x))
+            found = found if isinstance(found, Tensor) else next(iter(found.values() if isinstance(found, dict) else found))
+            found.backward(subject.setting.tensor(cotangent).to(found.dtype))
+        except Exception as error:  # whatever a user's callable raises
+            first = (str(error).splitlines() or [""])[0]
+            return [Row("in one piece", "port", "output", SUM, Difference(note=f"it raised {type(error).__name__}: {first}"))]
+        actual = found.detach().double().cpu().numpy()
+        rows = [Row("in one piece", "port", "output", SUM, compare(actual, whole.output, whole.limit))]
+        parameters = subject.guides[0].parameters if subject.guides else {}
+        for stage, grads, limits in zip(subject.stages, whole.grads, whole.grads_limits, strict=True):
+            for name, expected in grads.items():
+                for each in parameters.get((stage.name, name), [])[:1]:
+                    grad = each.call.tensor.grad if each.call.tensor.is_leaf else None
+                    if grad is not None:
+                        value = each.to_reference(grad.double().cpu().numpy(), expected)
+                        worst = compare(value, expected, limits[name])
+                        rows.append(Row("in one piece", stage.name, f"grad_{MODULE_ATTRIBUTES[name]}", SUM, worst))
+        return rows
+
+
+def _raised(rows: Sequence[Row]) -> bool:
+    return any("the port raised" in row.worst.note for row in rows)
+
+
+def _samples(n: int) -> str:
+    return "1 sample" if n == 1 else f"{n} samples"
