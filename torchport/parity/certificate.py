@@ -26,7 +26,7 @@ from torchport.parity import causes
 from torchport.parity.compare import compare
 from torchport.parity.links import Applied, Finder, Link, Stage, apply, like, own_limits, sides
 from torchport.parity.losses import Loss, loss_rows
-from torchport.parity.parameters import Found, find
+from torchport.parity.parameters import DERIVED, Found, find
 from torchport.parity.probes import probe
 from torchport.parity.recording import Call, Record, record, tensors_in
 from torchport.parity.report import Difference, Row
@@ -42,7 +42,12 @@ class Run(NamedTuple):
     exact: bool = False  # every number is exact: nothing may be off
     inexact_from: str = ""  # but from this stage on, and then in no gradient
     wants_grad: bool = False  # whether x needs a gradient too
+    again: bool = False  # whether it is a run made before
     memory_format: torch.memory_format = torch.contiguous_format
+
+
+# So many draws do not agree by chance, unless nearly all are the same.
+ENOUGH = 100
 
 
 @dataclass(eq=False)
@@ -65,13 +70,19 @@ class Subject:
     loss: Loss
     takes: str = ""  # what the loss takes
     output: Any = None
+    frozen: frozenset[int] = frozenset()  # ids of the parameters that need no gradient, as given
+    origins: dict[tuple[str, str], int] = field(default_factory=dict)  # ids of the reference's own arrays
     guides: list[Guide] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)  # in order
+    masks: dict[str, Array] = field(default_factory=dict)  # what was kept of the user's batch, by stage
     seen: dict[str, tuple[Tensor, Array]] = field(default_factory=dict)  # earlier outputs, which should rest
 
     @property
     def arithmetic(self) -> Arithmetic:
         return self.setting.arithmetic
+
+    def __post_init__(self) -> None:
+        self.flags = [(module, module.training) for module in self.port.modules()]
 
     def sizes(self, n: int) -> frozenset[int]:
         """Numbers of elements that can end a layer, for n samples."""
@@ -98,14 +109,24 @@ class Judgement:
             yield self._raised()
             return
         self._find()
+        located = list(self._locate())
         for link in self.links:
             yield from self._forward_rows(link)
         yield from self._state_rows()
+        yield from located
         if self.run.labels is None and self.run.cotangent is None:
             return
         self._watch()
         yield from self._backward()
         yield from self._gradient_rows()
+
+    def after(self) -> list[Row]:
+        """The rows of what an earlier run left, after one more."""
+        self._record()
+        if self.record.output is None:
+            return []
+        self._find()
+        return [row for row in self._state_rows() if row.quantity == "earlier output"]
 
     # --- The run
 
@@ -114,6 +135,8 @@ class Judgement:
         self.given = self.setting.tensor(run.x).to(memory_format=run.memory_format)
         if run.wants_grad:
             self.given.requires_grad_()
+        for module, training in self.subject.flags:
+            module.training = training
         if port.training == run.predicting:  # flags that a user set for single modules stay
             port.train(not run.predicting)
         self.kept = {name: value.detach().clone() for name, value in port.named_buffers()}
@@ -121,7 +144,10 @@ class Judgement:
             parameter.grad = None
         # A leaf that needs a gradient cannot be changed in place, which a right port may do with its own copy.
         self.passed = self.given.clone() if run.wants_grad else self.given
-        self.record: Record = record(port, port, self.passed, self.subject.sizes(len(run.x)))
+        with torch.set_grad_enabled(not run.predicting):
+            self.record: Record = record(port, port, self.passed, self.subject.sizes(len(run.x)))
+        if run.predicting and torch.is_autocast_enabled():
+            torch.clear_autocast_cache()  # weights that it has cast would have no gradient in training
         self._choose()
 
     def _choose(self) -> None:
@@ -159,6 +185,47 @@ class Judgement:
             if len(link.stages) > 1 and not link.fault:
                 self.subject.notes[f"{link.name} were judged together ({self._lines(link)})"] = None
 
+    def _locate(self) -> Iterator[Row]:
+        """Find the parameters of every link; of one that the port computes, the reference then takes that value."""
+        assert self.guide is not None
+        known, self.parameters = self.guide.parameters, {}
+        for link in self.links:
+            for stage in link.stages if not link.fault else ():
+                for name in MODULE_ATTRIBUTES:
+                    if not hasattr(stage.layer, name):
+                        continue
+                    key, value = (stage.name, name), getattr(stage.layer, name)
+                    if known:
+                        self.parameters[key] = [each.of(self.record) for each in known.get(key, [])]
+                        yield from self._fleeting_rows(link, stage, name, known.get(key, []))
+                        continue
+                    place = self.subject.shapes[self._index(stage.name)]
+                    self.parameters[key] = find(self.record, self.finder.between(link), value, place, self.a.u)
+                    yield from self._parameter_row(link, stage, name, value)
+        self.guide.parameters = self.parameters
+
+    def _fleeting_rows(self, link: Link, stage: Stage, name: str, before: list[Found]) -> Iterator[Row]:
+        """A parameter that is another tensor than in the run before: what it learns is lost."""
+        tensors = [[p.call.tensor for p in each.pieces if p.call.is_leaf] for each in (*before, *self.parameters[stage.name, name])]
+        half = len(before)
+        if any(a is not b for old, new in zip(tensors[:half], tensors[half:], strict=True) for a, b in zip(old, new, strict=True)):
+            quantity, note = MODULE_ATTRIBUTES[name], "it is a new tensor in every run, so what it learns is lost"
+            yield self._row(stage.name, f"grad_{quantity}", EXACT, Difference(note=note), self._where(link))
+
+    def _parameter_row(self, link: Link, stage: Stage, name: str, value: Array) -> Iterator[Row]:
+        """Whether the port has a parameter of the reference."""
+        found, quantity = self.parameters[stage.name, name], MODULE_ATTRIBUTES[name]
+        if not found:
+            note = "no tensor that it takes has the reference's values"
+            yield self._row(stage.name, quantity, EXACT, Difference(note=note), self._where(link))
+            return
+        held = found[0].value(value)
+        if not np.array_equal(held, value):
+            worst = compare(held, value, DERIVED * self.a.u * np.abs(value))
+            yield self._row(stage.name, quantity, SUM, worst, self._where(link))
+            setattr(stage.layer, name, held)
+            self.subject.notes[f"{stage.name}.{quantity} is computed from others, which are not judged"] = None
+
     # --- Rows
 
     def _row(self, layer: str, quantity: str, rule: str, worst: Difference, where: str = "", cause: str = "", known: str = "") -> Row:
@@ -172,32 +239,42 @@ class Judgement:
         finder = Finder(self.record, self.subject.stages, self.subject.shapes, self.a, predicting=self.run.predicting)
         layer, calls = finder.broken()
         where = next((call.where for call in calls if call.where and call.name not in MOVING), self.record.raised)
+        last = next(call for call in reversed(self.record.calls) if call.of_data)
+        if last.name in MOVING and len(last.tensor) != len(self.run.x):  # hard-wired sizes
+            where = last.where
         note = f"the port raised {type(error).__name__}: {first}"
         return self._row(layer, "output", EXACT, Difference(note=note), where)
 
     def _state_rows(self) -> Iterator[Row]:
         """What a run must leave as it was: its input, earlier outputs, the random generator, in prediction buffers."""
         subject, run = self.subject, self.run
-        note = ""
         if not np.array_equal(_array(self.passed), run.x):
             where = next((c.where for c in self.record.calls[1:] if c.tensor is self.passed), "")
-            yield self._row("port", "input afterwards", EXACT, Difference(note="the port changes its input in place"), where)
+            note = "the port changes its input in place"
+            yield self._row("port", "input afterwards", EXACT, Difference(note=note), where)
+        parameters = {id(value): name for name, value in subject.port.named_parameters()}
+        for call in self.record.calls:
+            if call.name and id(call.tensor) in parameters:
+                note = f"the port changes {parameters[id(call.tensor)]} in forward"
+                yield self._row("port", "parameters", EXACT, Difference(note=note), call.where)
+                break
         draws = any(kind_of(stage.layer).repeat is not None for stage in subject.stages) and not run.predicting
-        if self.record.drew and not draws:
+        if self.record.drew is not None and not draws:
             note = "the port draws random numbers, and the reference has no layer that does"
             yield self._row("port", "random numbers", EXACT, Difference(note=note), self.record.drew)
         for name, (tensor, value) in subject.seen.items():
             if not np.array_equal(_array(tensor), value, equal_nan=True):
-                note = f"the output of the run before ({name}) has changed"
-                yield self._row("port", "earlier output", EXACT, Difference(note=note))
+                note, where = f"the output of the run before ({name}) has changed", self.record.calls[-1].where
+                yield self._row("port", "earlier output", EXACT, Difference(note=note), where)
         if run.predicting:
             for name, value in subject.port.named_buffers():
                 if name in self.kept and not torch.equal(value, self.kept[name]):
                     note = f"the buffer {name} changes in prediction"
                     where = next((c.where for c in self.record.calls if c.tensor is value and c.name), "")
-                    yield self._row("port", "buffers", EXACT, Difference(note=note), where)
+                    using = (ln.name for ln in self.links if any(c.tensor is value for c in self._sides(ln)))
+                    yield self._row(next(using, "port"), "buffers", EXACT, Difference(note=note), where)
         assert self.record.output is not None
-        subject.seen = {run.name: (self.record.output.tensor.detach(), _array(self.record.output.tensor))}
+        subject.seen = {run.name: (self.record.output.tensor.detach(), _array(self.record.output.tensor).copy())}
 
     def _forward_rows(self, link: Link) -> Iterator[Row]:
         where = self._where(link)
@@ -225,11 +302,13 @@ class Judgement:
             yield self._row(link.name, "output", rule, applied, where)
             return
         self.applied[link] = applied
+        yield from self._mask_rows(link, first, x)
         for stage in link.stages[1:]:  # of a fault: seen where the next right layer begins
             applied = apply(stage, applied.y, self.a, predicting=self.run.predicting)
         if link.start is link.end and not link.fault and kind_of(first.layer).rule.name == EXACT:
             return  # nothing was done and nothing had to be: a flattening that the next layer does by itself
-        worst = self._compare(link.end, applied.y, applied.limit, applied.own)
+        limit = self._of_transform(link, applied.limit, applied.y)
+        worst = self._compare(link.end, applied.y, limit, applied.own)
         cause = ""
         if worst.ratio > 1 and not self.run.exact:
             cause = self._cause(link, first, x)
@@ -253,7 +332,19 @@ class Judgement:
     def _exact(self, stage: Stage) -> bool:
         """Whether nothing of this stage's output may be off."""
         until = self.run.inexact_from
+        if any("fft" in name for name in self.record.names):
+            return False
         return self.run.exact and not (until and self._index(stage.name) >= self._index(until))
+
+    def _of_transform(self, link: Link, limit: Array, like: Array) -> Array:
+        """The limit, but for a convolution by Fourier transforms, which errs by the largest sum in every entry.
+
+        By at most 11 u of it, as was measured; L is at least 5 u of it from 4 products on.
+        """
+        if not any("fft" in call.name for call in self.finder.between(link)):
+            return limit
+        self.subject.notes[f"{link.name} is computed by Fourier transforms: judged by its largest sum"] = None
+        return np.full(like.shape, 4 * np.max(limit))
 
     def _cause(self, link: Link, stage: Stage, x: Array) -> str:
         if link.fault == "missing":
@@ -283,6 +374,20 @@ class Judgement:
         }
         return causes.forward_cause(causes.Fault(stage.name, stage.layer, x, actual, fits, held, others))
 
+    def _mask_rows(self, link: Link, stage: Stage, x: Array) -> Iterator[Row]:
+        """What is drawn must be drawn anew for every sample, and in every run."""
+        if kind_of(stage.layer).repeat is None or self.run.labels is None or link.end.value is None:
+            return
+        seen, kept = x.reshape(len(x), -1) != 0, link.end.value.reshape(len(x), -1) != 0  # (N, D)
+        mixed = (seen & kept).any(axis=0) & (seen & ~kept).any(axis=0)
+        if not mixed.any() and seen.sum() - seen.any(axis=0).sum() > ENOUGH and (seen & ~kept).any():
+            note = "it drops the same of every sample"
+            yield self._row(link.name, "output", EXACT, Difference(note=note), self._where(link))
+        before = self.subject.masks.setdefault(stage.name, kept)
+        if self.run.again and seen.sum() > ENOUGH and (seen & ~kept).any() and np.array_equal(before & seen, kept & seen):
+            note = "it drops what it dropped in an earlier run"
+            yield self._row(link.name, "output", EXACT, Difference(note=note), self._where(link))
+
     def _input_cause(self, link: Link, x: Array | None) -> str:
         """What was done to what the layer before made."""
         actual = None if x is None else _shaped(link.end.value, x.shape)
@@ -298,18 +403,32 @@ class Judgement:
         """The running statistics after x, if the port holds them in the reference's shape; the next runs use them."""
         after = self.applied[link].layer
         held = [call for call in self._sides(link) if not call.requires_grad and call.tensor.numel() == len(after.gamma)]
+        n = len(x)
         for name, limit in running_limits(stage.layer, x, self.a).items():
-            found = [self._compare(call, getattr(after, name), limit, now=True) for call in held]
-            if found:
-                worst = min(found, key=lambda each: each.ratio)
-                yield self._row(link.name, name, NORMALISE, worst, self._where(link))
+            value, old = getattr(after, name), getattr(stage.layer, name)
+            found = [(self._compare(call, value, limit, now=True), call) for call in held]
+            if not found:
+                continue
+            worst, call = min(found, key=lambda each: each[0].ratio)
+            known = ""
+            if worst.ratio > 1 and name == "running_var" and n > 1:
+                kept = stage.layer.momentum * (0 if old is None else old)
+                unbiased = kept + (value - kept) * n / (n - 1)
+                fitting = [c for c in held if self._compare(c, unbiased, 2 * limit, now=True).ratio <= 1]
+                if fitting:
+                    known = f"torch's running variance is the unbiased one, n/(n - 1) = {n}/{n - 1} of the book's"
+                    call = fitting[0]
+                    worst = self._compare(call, value, limit, now=True)
+            if worst.ratio <= 1 or known:
+                setattr(after, name, np.asarray(call.array).reshape(value.shape))  # with which the port goes on
+            yield self._row(link.name, name, NORMALISE, worst, self._where(link), known=known)
         stage.layer.running_mean, stage.layer.running_var = after.running_mean, after.running_var
 
     def _compare(
         self, call: Call, expected: Array, limit: Array | float, own: Any = None, *, now: bool = False
     ) -> Difference:
         """A call's value against what it should be; one of another shape but the same size is taken in its order."""
-        if not self.setting.allows(call.tensor.dtype):
+        if call is self.record.output and not self.setting.allows(call.tensor.dtype):
             return Difference(note=f"dtype {call.tensor.dtype}, expected {self.setting.dtype}")
         value = call.array if now or call.value is None else call.value
         shape = tuple(call.tensor.shape)
@@ -322,28 +441,11 @@ class Judgement:
 
     def _watch(self) -> None:
         """Let gradients be kept where layers end and where parameters are used."""
-        assert self.guide is not None
-        self.parameters: dict[tuple[str, str], list[Found]] = {}
-        for link in self.links:
-            calls = self.finder.between(link)
-            for stage in link.stages if not link.fault else ():
-                place = self.subject.shapes[self._index(stage.name)]
-                for name in MODULE_ATTRIBUTES:
-                    if not hasattr(stage.layer, name):
-                        continue
-                    key = stage.name, name
-                    if key in self.guide.parameters:
-                        found = [Found(self.record.calls[f.call.number], f.shape, f.order) for f in self.guide.parameters[key]]
-                    else:
-                        value = self.setting.round(getattr(stage.layer, name))
-                        found = find(self.record, calls, value, place)
-                    self.parameters[key] = found
-        self.guide.parameters = self.parameters
         watched = {link.end for link in self.links} | {self.record.calls[0]}
-        watched |= {found.call for each in self.parameters.values() for found in each if not found.call.tensor.is_leaf}
-        self.leaves = [c.tensor for c in self.record.calls if c.tensor.is_leaf and c.tensor.requires_grad and not c.of_data]
-        for leaf in self.leaves:
-            leaf.grad = None
+        watched |= {piece.call for each in self.parameters.values() for found in each for piece in found.pieces}
+        for call in self.record.calls:
+            if call.is_leaf:
+                call.tensor.grad = None
         for call in watched:
             call.watch()
 
@@ -378,12 +480,23 @@ class Judgement:
         if self.dout is None:
             yield from self._cut_rows(self.links, "no gradient passes here")
             return
-        self.expected: dict[tuple[str, str], tuple[Array, Array]] = {}
-        rows: list[Row] = []
-        for segment in reversed(self._segments()):
-            if not any(link.fault for link in segment):
-                rows += self._segment_rows(segment)
-        yield from rows
+        self.users: dict[int, list[tuple[str, str]]] = {}
+        self.sums: dict[int, tuple[Any, Any]] = {}
+        for key, each in self.parameters.items():
+            if each and each[0].settable:
+                self.users.setdefault(id(each[0].pieces[0].call.tensor), []).append(key)
+        yield from self._tied_rows()
+        segments = self._segments()
+        while segments:
+            segment = segments.pop()
+            rows = self._segment_rows(segment)
+            if not all(row.ok for row in rows) and segments and not any(link.fault for link in segments[-1]):
+                # In-place calls on views, and ties that the layer before does away with, show no fault together.
+                together = self._segment_rows([*segments[-1], *segment])
+                if all(row.ok for row in together):
+                    segments.pop()
+                    rows = together
+            yield from rows
         yield from self._extra_rows()
 
     def _segments(self) -> list[list[Link]]:
@@ -392,8 +505,7 @@ class Judgement:
         current: list[Link] = []
         for link in self.links:
             trains = any(hasattr(stage.layer, name) for stage in link.stages for name in MODULE_ATTRIBUTES)
-            before = current[0].start if current else link.start
-            if not before.requires_grad and not link.end.requires_grad and not trains:
+            if not (current or trains or link.start.requires_grad or link.end.requires_grad):
                 continue  # of the input, or what only depends on it: no gradient is expected
             current.append(link)
             if link.end.requires_grad or link is self.links[-1]:
@@ -402,6 +514,9 @@ class Judgement:
         return found
 
     def _segment_rows(self, segment: list[Link]) -> list[Row]:
+        """Of one stretch between two places where gradients are seen; none where a fault lies in it."""
+        if any(link.fault for link in segment):
+            return []
         start, end = segment[0].start, segment[-1].end
         dout = self.dout if segment[-1] is self.links[-1] else end.grad
         stages = [stage for link in segment for stage in link.stages]
@@ -413,7 +528,14 @@ class Judgement:
         if len(stages) == 1:
             dx, limit, gradients = self._one(segment[0], stages[0], x, dout)
         else:
-            whole = probe([stage.layer for stage in stages], x, dout, self.a)
+            # What was drawn is repeated; layers that were seen one by one forward have it.
+            layers = [
+                self.applied[link].layer if link in self.applied and len(link.stages) == 1 else stage.layer
+                for link in segment
+                for stage in link.stages
+            ]
+            whole = probe(layers, x, dout, self.a)
+            assert whole.grad_input is not None
             dx, limit = whole.grad_input, whole.grad_input_limit
             gradients = [
                 (stage, name, grads[name], limits[name], None)
@@ -444,7 +566,7 @@ class Judgement:
             layer.forward(x)
         dx = layer.backward(dout)
         names = [name for name in MODULE_ATTRIBUTES if hasattr(stage.layer, name)]
-        if self.run.exact and not self.run.inexact_from:
+        if self._exact(stage) and not self.run.inexact_from:
             zero = np.zeros(1)
             return dx, zero, [(stage, name, getattr(layer, f"d{name}"), zero, None) for name in names]
         limits = kind.rule.backward(stage.layer if kind.repeat is None else layer, x, dout, self.a)
@@ -463,34 +585,38 @@ class Judgement:
     ) -> Iterator[Row]:
         quantity, found = MODULE_ATTRIBUTES[attribute], self.parameters[stage.name, attribute]
         if not found:
-            note = "no tensor that it takes has the reference's values"
-            if self.run.name == "training":
-                yield self._row(stage.name, quantity, EXACT, Difference(note=note), where)
             return
+        leaf = id(found[0].pieces[0].call.tensor)
+        if len(users := self.users.get(leaf, [])) > 1:  # one array in several layers of the reference too
+            before, limits = self.sums.get(leaf, (0.0, 0.0))
+            self.sums[leaf] = before + expected, limits + np.broadcast_to(limit, expected.shape)
+            users.remove((stage.name, attribute))
+            return
+        before, limits = self.sums.get(leaf, (0.0, 0.0))
+        expected, limit = before + expected, limits + limit + (2 * self.a.u * np.abs(before) if np.any(before) else 0.0)
         rows = []
         for each in found:
-            leaf = each.call.tensor.is_leaf
-            grad = _array(each.call.tensor.grad) if leaf and each.call.tensor.grad is not None else each.call.grad
+            grad = each.gradient(expected)
             if grad is None and np.any(expected):
                 worst = Difference(note="it gets no gradient")
                 rows.append(self._row(stage.name, f"grad_{quantity}", SUM, worst, where))
                 continue
-            whole, bound = self._shared(each, expected, np.broadcast_to(limit, expected.shape))
-            actual = np.zeros(whole.shape) if grad is None else each.to_reference(grad, whole)
+            actual = np.zeros(expected.shape) if grad is None else grad
+            bound = np.broadcast_to(limit, expected.shape)
             rows.append(
-                self._gradient_row(stage.name, f"grad_{quantity}", actual, whole, bound, own, where, segment, x, dout, attribute)
+                self._gradient_row(
+                    stage.name, f"grad_{quantity}", actual, expected, bound, own, where, segment, x, dout, attribute
+                )
             )
         yield min(rows, key=lambda row: row.worst.ratio)
-
-    def _shared(self, found: Found, expected: Array, limit: Array) -> tuple[Array, Array]:
-        """Of a parameter that several layers use, the sum of their gradients; the first to come waits for none."""
-        return expected, limit
 
     def _gradient_row(
         self, name: str, quantity: str, actual: Array, expected: Array, limit: Array, own: Any, where: str,
         segment: list[Link], x: Array, dout: Array, attribute: str = "grad_input",
     ) -> Row:
         rule = kind_of(segment[0].stages[0].layer).rule.name if len(segment) == 1 and len(segment[0].stages) == 1 else SUM
+        for link in segment:
+            limit = self._of_transform(link, limit, expected)
         worst = compare(actual, expected, limit, own)
         cause = ""
         if worst.ratio > 1 and len(segment) == 1 and len(segment[0].stages) == 1:
@@ -514,12 +640,24 @@ class Judgement:
                 return
         yield self._row(blamed.name, "grad_input", EXACT, Difference(note=note), self._where(blamed))
 
+    def _tied_rows(self) -> Iterator[Row]:
+        """One parameter of the port in place of several of the reference."""
+        for keys in self.users.values():
+            origins = {self.subject.origins.get(key) for key in keys}
+            if len(origins) == len(keys) > 1 and not len(self.parameters[keys[0]][0].pieces) > 1:
+                names = [f"{stage}.{MODULE_ATTRIBUTES[name]}" for stage, name in keys]
+                if len({str(self.parameters[key][0].pieces[0].inside) for key in keys}) == 1:
+                    note = f"{' and '.join(names)} are one parameter in the port"
+                    yield self._row(keys[-1][0], names[-1].partition(".")[2], EXACT, Difference(note=note))
+            if len(origins) == len(keys):
+                keys[1:] = []
+
     def _extra_rows(self) -> Iterator[Row]:
         """Parameters that are trained and that the reference has not, and those that nobody uses."""
         if self.run.name != "training" or any(link.fault for link in self.links) or not all(self.parameters.values()):
             return
         serving = set[int]()
-        todo = [found.call for each in self.parameters.values() for found in each]
+        todo = [piece.call for each in self.parameters.values() for found in each for piece in found.pieces]
         while todo:
             call = todo.pop()
             if call.number not in serving:
@@ -528,7 +666,7 @@ class Judgement:
         served = {id(self.record.calls[number].tensor) for number in serving}
         used = {id(call.tensor): call for call in self.record.calls}
         for name, parameter in self.subject.port.named_parameters():
-            if id(parameter) in served:
+            if id(parameter) in served or id(parameter) in self.subject.frozen:
                 continue
             if parameter.grad is None or not parameter.grad.any():
                 self.subject.notes[f"{name} is not used" if parameter.grad is None else f"{name} has a gradient of 0"] = None
@@ -541,7 +679,7 @@ class Judgement:
     # --- Where
 
     def _sides(self, link: Link) -> list[Call]:
-        return list(sides(self.record, self.finder.between(link)))
+        return list(sides(self.record.calls, self.finder.between(link)))
 
     def _index(self, name: str) -> int:
         return next(i for i, stage in enumerate(self.subject.stages) if stage.name == name)
@@ -589,7 +727,9 @@ MOVING = frozenset(
 
 
 def _part(returned: Any, key: int | str) -> Any:
-    """One part of what a port returned. ValueError."""
+    """One part of what a port returned, which may be one only in training. ValueError."""
+    if isinstance(returned, Tensor):
+        return returned
     try:
         return getattr(returned, key) if isinstance(key, str) and hasattr(returned, key) else returned[key]
     except (LookupError, TypeError) as error:

@@ -43,7 +43,7 @@ def restored(port: nn.Module) -> Iterator[None]:
     values = [(value, value.data, value.detach().clone()) for value in [*port.parameters(), *port.buffers()]]
     grads = [(parameter, parameter.grad, parameter.requires_grad) for parameter in port.parameters()]
     flags = [(module, module.training) for module in port.modules()]
-    buffers = [(module, dict(module._buffers)) for module in port.modules()]
+    buffers = [(m, dict(m._buffers)) for m in port.modules() if isinstance(m._buffers, dict)]  # a script's is none
     generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
     devices = [value.device for value, *_ in values if value.device.type == "cuda"][:1]
     try:

@@ -115,7 +115,22 @@ class Finder:
             link = self._next(k, place)
             found.append(link)
             place, k = link.end, k + len(link.stages)
+        if next((link.fault for link in found if link.fault), "") in ("input", "changed"):
+            # What is undone later, samples in another order say, is no fault of the whole.
+            return self._whole() or found
         return found
+
+    def _whole(self) -> list[Link] | None:
+        """All layers in one piece, if that is right."""
+        x = self._value(self.calls[0], self.shapes[0])
+        if x is None or self.output.value is None:
+            return None
+        whole = probe([stage.layer for stage in self.stages], x, None, self.a, prediction=self.predicting)
+        if self.output.value.size != whole.output.size:
+            return None
+        right = compare(self.output.value.reshape(whole.output.shape), whole.output, whole.limit).ratio <= 1
+        inner = self.stages[1:-1] or self.stages
+        return [Link(joined(inner), tuple(self.stages), self.calls[0], self.output)] if right else None
 
     def broken(self) -> tuple[str, list[Call]]:
         """Of a run that raised, the first stage that is not there, and the calls from where it should begin."""
@@ -170,7 +185,8 @@ class Finder:
         ]
         cuts = [call for call in found if call.number in self.cuts]
         dtype = self.output.tensor.dtype  # what is computed in another one is not the port's own
-        return sorted(cuts, key=lambda call: (call.tensor.dtype == dtype, call.requires_grad), reverse=True) or found
+        cuts.sort(key=lambda call: (call.tensor.dtype == dtype, call.requires_grad), reverse=True)
+        return cuts + [call for call in found if call.number not in self.cuts]
 
     def _apply(self, k: int, x: Array, actual: Array | None = None) -> Applied | None:
         try:
@@ -210,12 +226,17 @@ class Finder:
             if end is not None and end.value is not None and not np.array_equal(end.value.ravel(), value.ravel()):
                 link = Link(self.stages[k].name, (), place, call, "input")
                 changing = self.between(link)
-                # A change inside the module of the layer before is that one's.
+                # A change inside the module of the layer before is that one's, or with its parameters.
                 outside = k == len(self.stages) - 1 or end.module != place.module
-                if k > 0 and place.module and outside and {place.module} == {each.module for each in changing}:
+                same = place.module and outside and {place.module} == {each.module for each in changing}
+                if k > 0 and (same or self._takes(place) & {id(s.tensor) for s in sides(self.calls, changing)}):
                     link.name, link.fault = self.stages[k - 1].name, "changed"
                 return link
         return None
+
+    def _takes(self, call: Call) -> set[int]:
+        """The trained tensors that the call itself takes."""
+        return {id(c.tensor) for c in sides(self.calls, [call]) if c.requires_grad}
 
     def _near(self, k: int, place: Call) -> Link | None:
         """Stage k is there, and a little wrong."""
@@ -294,13 +315,13 @@ def like(links: Sequence[Link], record: Record, stages: Sequence[Stage]) -> list
     ]
 
 
-def sides(record: Record, calls: Sequence[Call]) -> Iterator[Call]:
+def sides(every: Sequence[Call], calls: Sequence[Call]) -> Iterator[Call]:
     """What does not depend on the input and goes into these calls: parameters and what is made of them, nearest first."""
     seen, todo = set[int](), [number for call in reversed(calls) for number in call.parents]
     while todo:
         following: list[int] = []
         for number in todo:
-            call = record.calls[number]
+            call = every[number]
             if not call.of_data and number not in seen:
                 seen.add(number)
                 yield call

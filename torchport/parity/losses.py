@@ -87,7 +87,10 @@ def _value(x: Array, labels: Array, a: Arithmetic, takes: str, offset: float) ->
         logs = shifted[np.arange(n), labels] - np.log(np.exp(shifted).sum(axis=1))
         value = -np.mean(np.log(np.exp(logs) + offset) if offset else logs)
         return np.asarray(value), np.asarray(loss_limits(x, labels, a, offset)[0])
-    logs = np.log(np.exp(picked) + offset) if takes == LOG_PROBABILITIES else np.log(picked + offset)
+    if takes == LOG_PROBABILITIES:
+        logs = np.log(np.exp(picked) + offset) if offset else picked
+    else:
+        logs = np.log(picked + offset)
     size = np.abs(logs)
     own = 0.0 if takes == LOG_PROBABILITIES else EXP_ULPS * size + 2
     return np.asarray(-logs.mean()), np.asarray(a.u * np.mean(own + (n + 2) * size))

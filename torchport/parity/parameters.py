@@ -7,71 +7,203 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from numpy_ref.checks import Array
 from torchport.parity.links import sides
-from torchport.parity.recording import Call, Record
+from torchport.parity.recording import UNSEEN, Call, Record, as_array
+
+Region = tuple[slice, ...]  # () for everything
+Layout = tuple[tuple[int, ...], tuple[int, ...]]  # an array is split into this shape, and its axes come in this order
 
 # As many entries are looked at before all are.
 FEW = 16
 
+DERIVED = 16  # roundings of what is computed of several parameters: a norm's sum, its root, a quotient and a product
+
+
+@dataclass(eq=False)
+class Piece:
+    """A region of a parameter, arranged as layout says, that is a region of one tensor of the port."""
+
+    call: Call
+    layout: Layout
+    region: Region = ()
+    inside: Region = ()
+
+    def arranged(self, value: Array) -> Array:
+        """The region of a parameter or of its gradient; a view."""
+        shape, order = self.layout
+        return value.reshape(shape).transpose(order)[self.region]
+
+    def held(self, array: Array, like: Array) -> Array:
+        """The same region of what the port has; a view."""
+        if not self.inside:
+            return array.reshape(self.arranged(like).shape)
+        return _axes(array, len(self.inside))[self.inside]
+
 
 @dataclass(eq=False)
 class Found:
-    """A parameter of the reference as the port holds it: split into shape, its axes in another order."""
+    """Where a port holds a parameter of the reference: in one piece, most often."""
 
-    call: Call
-    shape: tuple[int, ...]
-    order: tuple[int, ...]
+    pieces: list[Piece]
 
-    def to_reference(self, array: Array, like: Array) -> Array:
-        """An array in the port's layout, as the reference has it."""
-        moved = array.reshape([self.shape[axis] for axis in self.order])
-        return moved.transpose(np.argsort(self.order)).reshape(like.shape)
+    def value(self, like: Array) -> Array:
+        """What the port has, in the reference's layout."""
+        found = np.zeros(like.shape)
+        for piece in self.pieces:
+            assert piece.call.array is not None
+            piece.arranged(found)[...] = piece.held(piece.call.array, like)
+        return found
 
-    def to_port(self, array: Array) -> Array:
-        """An array in the reference's layout, as the port has it."""
-        return array.reshape(self.shape).transpose(self.order).reshape(self.call.tensor.shape)
+    @property
+    def settable(self) -> bool:
+        """Whether all of it is the port's own, and nothing computed of it."""
+        return all(piece.call.is_leaf for piece in self.pieces)
+
+    def gradient(self, like: Array) -> Array | None:
+        """What arrived, in the reference's layout; None where nothing did."""
+        grads = [piece.call.grad for piece in self.pieces]
+        if all(grad is None for grad in grads):
+            return None
+        found = np.zeros(like.shape)
+        for piece, grad in zip(self.pieces, grads, strict=True):
+            if grad is not None:
+                piece.arranged(found)[...] = piece.held(grad, like)
+        return found
+
+    def set(self, value: Array) -> None:
+        """Let the port have value (in the reference's layout) for this parameter."""
+        for piece in self.pieces:
+            tensor = piece.call.tensor
+            array = as_array(tensor)
+            assert array is not None
+            piece.held(array, value)[...] = piece.arranged(value)
+            with torch.no_grad():
+                tensor.copy_(torch.from_numpy(array))
+
+    def of(self, record: Record) -> Found:
+        """The same in another run with the same sequence of calls."""
+        return Found([Piece(record.calls[p.call.number], p.layout, p.region, p.inside) for p in self.pieces])
 
 
-def find(record: Record, calls: Sequence[Call], value: Array, place: tuple[int, ...]) -> list[Found]:
-    """Where these calls take value from, nearest first: the leaf where it was only moved on the way; empty if nowhere.
+def find(record: Record, calls: Sequence[Call], value: Array, place: tuple[int, ...], u: float) -> list[Found]:
+    """Where these calls take value from: at the nearest such tensor, in every layout that fits; empty if nowhere.
 
-    place is the shape (C, H, W) of a sample before the layer, in whose order the rows of a matrix may come.
+    That is the parameter itself where it was only moved on the way. What is computed of several, as weight_norm does,
+    may be off by roundings of u. place is the shape (C, H, W) of a sample before the layer.
     """
-    found: list[Found] = []
-    for call in sides(record, calls):
-        if call.tensor.numel() == value.size and call.tensor.is_floating_point():
-            array = call.array
-            if array is not None:
-                found += [Found(call, *layout) for layout in _layouts(array, value, place)]
-    found = [_leaf(record, each, value, place) for each in found]
+    held = list(sides(record.calls, calls))
+    if any(call.name == UNSEEN for call in calls):
+        held += [call for call in record.calls if call.is_leaf and call not in held]
+    held = [call for call in held if call.tensor.is_floating_point() and call.array is not None]
     # What is trained comes before what only looks the same, as a mean of 0 looks like a beta.
-    return sorted(found, key=lambda each: not each.call.requires_grad)
+    held.sort(key=lambda call: not call.requires_grad)
+    layouts = list(_layouts(value, place))
+    for call in held:
+        within = 0.0 if call.is_leaf or len(call.parents) == 1 else DERIVED * u
+        if found := [Found([Piece(call, layout)]) for layout in layouts if _equal(call, value, layout, within)]:
+            return [_at_leaf(record, each, value, layouts) for each in found]
+    return _in_parts(record, held, value)
 
 
-def _layouts(array: Array, value: Array, place: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """(shape, order) of each way in which array is value in another order of its axes."""
+def _layouts(value: Array, place: tuple[int, ...]) -> Iterator[Layout]:
+    """Ways in which a parameter may lie: with its axes in any order; rows of an Affine in any order of C, H, W."""
     shapes = [value.shape]
     if value.ndim == 2 and len(place) > 1 and np.prod(place) == len(value):
         shapes.append((*place, value.shape[1]))
     for shape in shapes:
         split = tuple(length for length in shape if length != 1)
         for order in itertools.permutations(range(len(split))):
-            moved = value.reshape(split).transpose(order)
-            if np.array_equal(moved.flat[:FEW], array.flat[:FEW]) and np.array_equal(moved.ravel(), array.ravel()):
-                yield split, order
+            yield split, order
 
 
-def _leaf(record: Record, found: Found, value: Array, place: tuple[int, ...]) -> Found:
-    """The parameter behind what was only moved, reshaped or cast, since its own hooks belong to it."""
-    call = found.call
-    while len(call.parents) == 1 and not call.tensor.is_leaf:
-        call = record.calls[call.parents[0]]
-        if call.tensor.numel() != value.size or call.array is None:
-            return found
-    if call is found.call or not call.tensor.is_leaf:
+def _equal(call: Call, value: Array, layout: Layout, within: float = 0.0) -> bool:
+    """Whether a tensor has a parameter's entries in this order, up to a relative error."""
+    array = call.array
+    if array is None or array.size != value.size:
+        return False
+    moved = value.reshape(layout[0]).transpose(layout[1])
+    few = np.abs(array.flat[:FEW] - moved.flat[:FEW]) <= within * np.abs(moved.flat[:FEW])
+    return bool(few.all() and (np.abs(array.ravel() - moved.ravel()) <= within * np.abs(moved.ravel())).all())
+
+
+def _leaf(record: Record, call: Call) -> Call:
+    """The parameter of which call is only a part, a view or a cast; call itself where more is computed."""
+    leaf = call
+    while len(leaf.parents) == 1 and not leaf.tensor.is_leaf:
+        leaf = record.calls[leaf.parents[0]]
+    return leaf if leaf.tensor.is_leaf and leaf.array is not None else call
+
+
+def _at_leaf(record: Record, found: Found, value: Array, layouts: list[Layout]) -> Found:
+    """The same at the parameter behind it, whose own hooks count."""
+    (piece,) = found.pieces
+    leaf = _leaf(record, piece.call)
+    if leaf is piece.call:
         return found
-    for layout in _layouts(call.array, value, place):  # type: ignore[arg-type]
-        return Found(call, *layout)
-    return found
+    for layout in layouts:
+        if _equal(leaf, value, layout):
+            return Found([Piece(leaf, layout)])
+    return next(iter(_in_parts(record, [leaf], value)), found)
+
+
+def _in_parts(record: Record, held: Sequence[Call], value: Array) -> list[Found]:
+    """value as a part of a larger tensor, or put together of smaller ones."""
+    pieces: list[Piece] = []
+    covered = np.zeros(value.size, dtype=bool)
+    for call in dict.fromkeys(_leaf(record, call) for call in held):
+        for layout in _matrices(value):
+            piece = _part(call, layout, value)
+            if piece is None:
+                continue
+            places = np.arange(value.size).reshape(layout[0]).transpose(layout[1])[piece.region].ravel()
+            if not covered[places].any():
+                covered[places] = True
+                pieces.append(piece)
+            break
+        if covered.all():
+            return [Found(pieces)]
+    return []
+
+
+def _matrices(value: Array) -> list[Layout]:
+    """As a matrix and transposed, as one row, as it is."""
+    columns = (len(value), value.size // len(value))
+    ways = [(columns, (0, 1)), (columns, (1, 0)), ((1, value.size), (0, 1)), ((value.size,), (0,))]
+    return [*ways, (value.shape, tuple(range(value.ndim)))]
+
+
+def _part(call: Call, layout: Layout, value: Array) -> Piece | None:
+    arranged, array = value.reshape(layout[0]).transpose(layout[1]), call.array
+    assert array is not None
+    array = _axes(array, arranged.ndim)
+    if array.ndim != arranged.ndim or array.size == value.size:
+        return None
+    if array.size > arranged.size:
+        inside = _region(arranged, array)
+        return inside and Piece(call, layout, inside=inside)
+    region = _region(array, arranged)
+    return region and Piece(call, layout, region, tuple(slice(None) for _ in region))
+
+
+def _region(small: Array, large: Array) -> Region | None:
+    """Where small is in large, which has more along one axis only."""
+    for axis, (length, most) in enumerate(zip(small.shape, large.shape, strict=True)):
+        others = [a == b for k, (a, b) in enumerate(zip(small.shape, large.shape, strict=True)) if k != axis]
+        if not all(others) or length >= most:
+            continue
+        line = large[tuple(slice(None) if k == axis else 0 for k in range(large.ndim))]
+        for start in np.flatnonzero(line[: most - length + 1] == small.flat[0]):
+            region = tuple(slice(start, start + length) if k == axis else slice(None) for k in range(large.ndim))
+            if np.array_equal(large[region], small):
+                return region
+    return None
+
+
+def _axes(array: Array, ndim: int) -> Array:
+    """array with that many axes, where one can be added or the last ones make one."""
+    if array.ndim == ndim - 1:
+        return array[np.newaxis]
+    return array.reshape(len(array), -1) if array.ndim > ndim == 2 else array

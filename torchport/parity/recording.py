@@ -7,6 +7,7 @@ and torch.export judge another program (no no_grad, hooks or own backward functi
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,15 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 
 from numpy_ref.checks import Array
 
 TORCH = os.path.dirname(torch.__file__) + os.sep
 OURS = tuple(str(Path(__file__).parents[2] / name) + os.sep for name in ("torchport", "numpy_ref"))
-OWN_BACKWARD = os.path.join(TORCH, "autograd", "function.py")
 MODULE_CALL = os.path.join(TORCH, "nn", "modules", "module.py")
 
+
+# What a scripted function or another piece makes that no mode sees into.
+UNSEEN = "unseen"
 
 # Functions that take only a tensor's shape and dtype.
 SHAPED = ("new_", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "size")
@@ -45,21 +49,33 @@ class Call:
     label: str = ""  # of a parameter or a buffer
     module: str = ""  # the path of the innermost module that made it
     value: Array | None = None  # float64, of what can end a layer
-    edge: GradientEdge | None = None
+    edge: GradientEdge | None = None  # of what a call made; a leaf has its gradient itself
     taken: bool = False  # whether value and edge are as they were when it was first used
-    grad: Array | None = None
+    arrived: Array | None = None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it is trained by itself; a view that is made under no_grad looks like it."""
+        return self.tensor.is_leaf and self.tensor.requires_grad and self.tensor._base is None
 
     @property
     def requires_grad(self) -> bool:
         """Whether a gradient arrives at it."""
-        return self.edge is not None
+        return self.edge is not None or self.is_leaf
+
+    @property
+    def grad(self) -> Array | None:
+        """What arrived at it, and what hooks have made of that."""
+        if not self.is_leaf:
+            return self.arrived
+        return None if self.tensor.grad is None else as_array(self.tensor.grad)
 
     def take(self, sizes: frozenset[int]) -> None:
         """Keep value and edge, before an in-place call changes them; autograd.Function sets the edge after forward."""
         if self.taken:
             return
         self.taken = True
-        if self.tensor.requires_grad:
+        if self.tensor.grad_fn is not None:
             self.edge = get_gradient_edge(self.tensor)
         if self.of_data and self.tensor.numel() in sizes:
             self.value = as_array(self.tensor)
@@ -78,7 +94,7 @@ class Call:
         def keep(grads: tuple[Tensor | None, ...]) -> None:
             found = grads[part]
             if found is not None:
-                self.grad = as_array(found)
+                self.arrived = as_array(found)
 
         node.register_prehook(keep)
 
@@ -93,7 +109,7 @@ class Record:
     raised: str = ""  # where
     raw: Any = None  # what the port returned
     returned: list[Call] = field(default_factory=list)  # all tensors in it
-    drew: str = ""  # where random numbers were drawn
+    drew: str | None = None  # where random numbers were drawn
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -126,7 +142,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 def record(port: nn.Module, run: Callable[[Tensor], Any], x: Tensor, sizes: frozenset[int]) -> Record:
     """run(x) with its calls; values are kept where the number of elements is in sizes. The port's errors are kept."""
     recorder = _Recorder(port, x, sizes)
-    error, returned = None, None
+    error, returned, state = None, None, _others_state()
     try:
         with recorder:
             returned = _call(run, x)
@@ -134,11 +150,17 @@ def record(port: nn.Module, run: Callable[[Tensor], Any], x: Tensor, sizes: froz
         error = raised
     for call in recorder.calls:
         call.take(sizes)
+    recorder.running = False
+    if recorder.drew is None and state != _others_state():
+        recorder.drew = ""
     found = Record(recorder.calls, error=error, raw=returned, drew=recorder.drew)
     if error is not None:
         found.raised = _raised_at(error)
     else:
         found.returned = [recorder.known(tensor) for tensor in tensors_in(returned)]
+        if any(call.name == UNSEEN for call in recorder.calls):  # which may take any parameter
+            for parameter in port.parameters():
+                recorder.known(parameter)
         for call in found.returned:
             call.take(sizes | {call.tensor.numel()})
     return found
@@ -151,7 +173,9 @@ def _call(run: Callable[[Tensor], Any], x: Tensor) -> Any:
 class _Recorder(TorchFunctionMode):
     def __init__(self, port: nn.Module, x: Tensor, sizes: frozenset[int]) -> None:
         super().__init__()
-        self.sizes, self.calls, self.drew = sizes, list[Call](), ""
+        self.sizes, self.calls = sizes, list[Call]()
+        self.drew: str | None = None
+        self.running, self.functions = True, {getattr(each.forward, "__code__", None) for each in _functions()}
         self.nodes: dict[int, Call] = {}  # of each living tensor, by id
         self.sharing: dict[int, list[Tensor]] = {}  # tensors by their memory, for changes through views
         self.labels = {id(value): name for name, value in [*port.named_parameters(), *port.named_buffers()]}
@@ -162,7 +186,9 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given = [tensor for tensor in tensors_in([args, kwargs or {}])]
+        given = list(tensors_in([args, kwargs or {}]))
+        if any(map(is_functorch_wrapped_tensor, given)):
+            return func(*args, **(kwargs or {}))  # inside vmap, which is seen from outside
         name = getattr(func, "__name__", type(func).__name__)
         if name == "__get__":  # of an attribute: shape, data, T
             name = getattr(func.__self__, "__name__", name)  # type: ignore[attr-defined]
@@ -197,7 +223,7 @@ class _Recorder(TorchFunctionMode):
                     before = self.nodes[id(other)].number
                     self._add(name, (before, self.nodes[id(tensor)].number), where, of_data, other)
         state = torch.get_rng_state()
-        if not self.drew and not torch.equal(state, self.state):
+        if self.drew is None and not torch.equal(state, self.state):
             self.drew = where
         self.state = state
 
@@ -205,10 +231,12 @@ class _Recorder(TorchFunctionMode):
         """The call that made it; of a tensor that no call made, one of its own."""
         if id(tensor) in self.nodes:
             return self.nodes[id(tensor)]
-        # What comes from a scripted function or another unseen piece goes on from the last call before it.
-        unseen = tensor.grad_fn is not None
-        before = tuple(call.number for call in self.calls[-1:]) if unseen else ()
-        call = self._add("unseen" if unseen else "", before, self._where() or self.last, unseen, tensor)
+        # What comes from a scripted function, NumPy or another unseen piece goes on from the last call before it.
+        own = id(tensor) in self.labels or tensor.requires_grad
+        unseen = tensor.grad_fn is not None or (not own and tensor.numel() in self.sizes)
+        before = tuple(c.number for c in self.calls[::-1] if c.of_data)[:1] if unseen else ()
+        where = self._where() if self.running else self.last
+        call = self._add(UNSEEN if unseen else "", before, where, unseen, tensor)
         call.label = self.labels.get(id(tensor), "")
         return call
 
@@ -227,7 +255,7 @@ class _Recorder(TorchFunctionMode):
         self.module = ""
         while frame is not None and frame.f_code is not _call.__code__:
             file, name = frame.f_code.co_filename, frame.f_code.co_name
-            if file == OWN_BACKWARD and name == "apply":
+            if frame.f_code in self.functions:
                 line = ""  # inside an autograd.Function: the line that applies it
             elif file == MODULE_CALL and name == "_call_impl":
                 module = frame.f_locals.get("self")
@@ -243,6 +271,19 @@ class _Recorder(TorchFunctionMode):
     def _path(self, module: Any) -> str:
         name = self.paths.get(id(module))
         return f"{name} ({type(module).__name__})" if name else ""
+
+
+def _functions(kind: type = torch.autograd.Function) -> Iterator[type]:
+    """Every class with a backward of its own."""
+    for each in kind.__subclasses__():
+        yield each
+        yield from _functions(each)
+
+
+def _others_state() -> tuple[Any, ...]:
+    """Of NumPy's and Python's random generators."""
+    _, keys, place, *_ = np.random.get_state()
+    return keys.tobytes(), place, random.getstate()  # type: ignore[union-attr]
 
 
 def _raised_at(error: Exception) -> str:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from numpy_ref.checks import Array, check_batch
 from numpy_ref.functions import class_labels
 from numpy_ref.layers import BatchNormalization, Layer
-from numpy_ref.network import PARAMETERS, Network
+from numpy_ref.network import STATISTICS, Network
 from torchport.choices import IEEE
 from torchport.layers import SUM, kind_of
 from torchport.layers.arithmetic import Setting
@@ -26,7 +26,7 @@ from torchport.parity.compare import compare
 from torchport.parity.given import check_finite, restored, unwrapped
 from torchport.parity.integers import homogeneous, integer_case, scaled
 from torchport.parity.links import Stage
-from torchport.parity.losses import Loss, check_loss, taken_by
+from torchport.parity.losses import LOGITS, Loss, check_loss, taken_by
 from torchport.parity.probes import probe
 from torchport.parity.report import Difference, Report, Row
 
@@ -104,9 +104,12 @@ def check_parity(
     x = setting.round(np.asarray(x))
     shapes = shapes_of(reference.layers.values(), x)
     labels = class_labels(t, (len(x), shapes[-1][0])).astype(np.int64)
+    frozen = frozenset(id(parameter) for parameter in inner.parameters() if not parameter.requires_grad)
+    origins = {(name.lower(), attribute): id(reference.params[key]) for key, (name, attribute) in reference.owners.items()}
     with restored(inner), setting.computing():
         takes = taken_by(loss, shapes[-1][0], setting)
-        subject = Subject(inner, stages_of(reference, setting, takes), shapes, setting, loss, takes, output)
+        stages = stages_of(reference, setting, takes)
+        subject = Subject(inner, stages, shapes, setting, loss, takes, output, frozen, origins)
         trial = _Trial(reference, subject, x, labels, seed)
         rows: list[Row] = []
         for part in tqdm(runs, desc=name, unit="run", leave=False, disable=None if progress else True):
@@ -154,7 +157,8 @@ def stages_of(reference: Network, setting: Setting, takes: str) -> list[Stage]:
 def _copied(layer: Any) -> Any:
     """A copy that shares its parameters, but no random generator."""
     own = copy.copy(layer)
-    vars(own).update({k: copy.deepcopy(v) for k, v in vars(own).items() if k not in PARAMETERS})
+    if hasattr(own, "rng"):
+        own.rng = np.random.RandomState(0)
     return own
 
 
@@ -188,6 +192,15 @@ class _Trial:
         self.made.append(run.name)
         return list(judge(subject or self.subject, run))
 
+    def _on_drawn(self, run: Run, subject: Subject | None = None) -> list[Row]:
+        """Where the port raises, it may take only data of a certain range: then it is not judged, and that is said."""
+        rows = self._judge(run, subject)
+        if not _raised(rows):
+            return rows
+        self.made.pop()
+        self.subject.notes[f"not judged on {run.name}: {rows[0].worst.note}, {rows[0].where}"] = None
+        return []
+
     def _cotangent(self, n: int) -> Array:
         return self.rng.standard_normal((n, *self.subject.shapes[-1]))
 
@@ -211,7 +224,9 @@ class _Trial:
         yield from rows
 
     def _prediction(self) -> Iterator[Row]:
-        yield from self._judge(Run(PREDICTION, self._draw(len(self.x)), predicting=True))
+        run = Run(PREDICTION, self._draw(len(self.x)), predicting=True)
+        yield from self._judge(run)
+        yield from Judgement(self.subject, run._replace(x=self._draw(len(self.x)))).after()
 
     def _sizes(self) -> Iterator[Row]:
         """Other numbers of samples: hard-wired sizes, squeeze, a remainder that is dropped."""
@@ -235,7 +250,7 @@ class _Trial:
         if subject.setting.mode != IEEE:
             return
         found = subject.guides[0].parameters if subject.guides else {}
-        held = {key: each[0] for key, each in found.items() if each and each[0].call.tensor.is_leaf}
+        held = {key: each[0] for key, each in found.items() if each and each[0].settable}
         if not found or len(held) < len(found):
             lacking = sorted({f"{stage}.{MODULE_ATTRIBUTES[name]}" for stage, name in found.keys() - held.keys()})
             subject.notes[f"not run on integers, since {', '.join(lacking) or 'no weight'} cannot be set"] = None
@@ -251,16 +266,20 @@ class _Trial:
             with restored(subject.port), torch.no_grad():
                 layers = {key.lower(): layer for key, layer in each.network.layers.items()}
                 for (stage, attribute), parameter in held.items():
-                    value = parameter.to_port(np.asarray(getattr(layers[stage], attribute)))
-                    parameter.call.tensor.copy_(subject.setting.tensor(value))
+                    parameter.set(np.asarray(getattr(layers[stage], attribute)))
                 own = [Stage(stage.name, layers.get(stage.name, stage.layer)) for stage in subject.stages]
-                run = Run(name, each.x, cotangent=each.cotangent, exact=True, inexact_from=each.inexact_from.lower())
+                for mine, stage in zip(own, subject.stages, strict=True):
+                    if isinstance(stage.layer, BatchNormalization):  # as the runs before have left them
+                        for statistic in STATISTICS:
+                            setattr(mine.layer, statistic, getattr(stage.layer, statistic))
+                inexact = each.inexact_from.lower() or ("" if subject.takes == LOGITS else "output")
+                run = Run(name, each.x, cotangent=each.cotangent, exact=True, inexact_from=inexact)
                 with torch.enable_grad():
-                    yield from self._judge(run, replace(subject, stages=own))
+                    yield from self._on_drawn(run, replace(subject, stages=own))
 
     def _again(self) -> Iterator[Row]:
         """What is kept between calls."""
-        yield from self._judge(Run("batch again", self.x, labels=self.labels, wants_grad=True))
+        yield from self._judge(Run("batch again", self.x, labels=self.labels, wants_grad=True, again=True))
 
     def _extremes(self) -> Iterator[Row]:
         subject = self.subject
@@ -272,19 +291,20 @@ class _Trial:
         if self.x.ndim == 4:
             n = max(min(len(self.x), 8), self.fewest)
             rows = self._judge(Run("channels_last", self._draw(n), memory_format=torch.channels_last))
-            if _raised(rows):  # loudly: view, where reshape would do
+            if _raised(rows):  # loudly, which is no wrong number: view, where reshape would do
                 self.made.pop()
-                subject.notes[f"x in channels_last was not judged: {rows[0].worst.note:.60}, {rows[0].where}"] = None
             else:
                 yield from rows
         if not homogeneous(self.reference) and self.drawn:
-            yield from self._judge(Run("x 1000", subject.setting.round(1e3 * self._draw(len(self.x)))))
+            yield from self._on_drawn(Run("x 1000", subject.setting.round(1e3 * self._draw(len(self.x)))))
 
     def _double(self) -> Iterator[Row]:
         """A float32 port's float64 twin, where a slip shows that float32 rounds away."""
         subject = self.subject
         if subject.setting != Setting(torch.float32, subject.setting.device):
             return
+        if not all(each[0].settable for guide in subject.guides[:1] for each in guide.parameters.values() if each):
+            return  # weights that are computed in float64 are others
         setting = Setting(torch.float64, subject.setting.device)
         with restored(subject.port):
             subject.port.double()
@@ -320,9 +340,8 @@ class _Trial:
         for stage, grads, limits in zip(subject.stages, whole.grads, whole.grads_limits, strict=True):
             for name, expected in grads.items():
                 for each in parameters.get((stage.name, name), [])[:1]:
-                    grad = each.call.tensor.grad if each.call.tensor.is_leaf else None
-                    if grad is not None:
-                        value = each.to_reference(grad.double().cpu().numpy(), expected)
+                    value = each.gradient(expected) if each.settable else None
+                    if value is not None:
                         worst = compare(value, expected, limits[name])
                         rows.append(Row("in one piece", stage.name, f"grad_{MODULE_ATTRIBUTES[name]}", SUM, worst))
         return rows
