@@ -328,6 +328,14 @@ class SigmoidAndSummedLoss(nn.Module):
         return self.output(self.hidden(x).sigmoid())
 
 
+@right(MLP, known=OFFSET, loss=lambda p, t: F.nll_loss(p.log(), t))
+class SoftmaxInForward(Perceptron):
+    """With the loss that goes with it."""
+
+    def forward(self, x: Tensor) -> Any:
+        return F.softmax(self.fc3(F.relu(self.fc2(F.relu(self.fc1(x))))), dim=1)
+
+
 @right(SIMPLE, output=0)
 class ReturnsTuple(Convnet):
     def forward(self, x: Tensor) -> Any:

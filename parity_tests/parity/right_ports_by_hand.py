@@ -35,6 +35,13 @@ from torchport import BatchNormalization
 class BookLayout(nn.Module):
     """Parameters by the book's names and in its layout."""
 
+    W1: Tensor
+    b1: Tensor
+    W2: Tensor
+    b2: Tensor
+    W3: Tensor
+    b3: Tensor
+
     def __init__(self, reference: nr.Network) -> None:
         super().__init__()
         for name, value in tensors(reference).items():
@@ -65,6 +72,14 @@ class BiasAddedInPlace(BookLayout):
         x = torch.tensordot(F.relu_(x), self.W2, dims=1)
         x.add_(self.b2).relu_()
         return (x.unsqueeze(1) @ self.W3).squeeze(1).add_(self.b3)
+
+
+@right(MLP)
+class BiasInTwoHalves(BookLayout):
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(x @ self.W1 + self.b1 / 2 + self.b1 / 2)
+        x = F.relu((x @ (2 * self.W2) + 2 * self.b2) * 0.5)
+        return x @ self.W3 + self.b3
 
 
 @right(MLP)
@@ -158,8 +173,14 @@ class ChannelsLastFlattened(Convnet):
 # --- Convolution and pooling
 
 
+class ByHand(Convnet):
+    """Its convolution has a bias, which torch's types do not know."""
+
+    conv1: Any
+
+
 @right(SIMPLE)
-class UnfoldAndProduct(Convnet):
+class UnfoldAndProduct(ByHand):
     """relu comes before the maps have the shape of maps."""
 
     def forward(self, x: Tensor) -> Any:
@@ -170,7 +191,7 @@ class UnfoldAndProduct(Convnet):
 
 
 @right(SQUARE)
-class WindowsByUnfold(Convnet):
+class WindowsByUnfold(ByHand):
     def forward(self, x: Tensor) -> Any:
         windows = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)  # (N, C, 8, 8, 3, 3)
         y = torch.einsum("nchwij,fcij->nfhw", windows, self.conv1.weight) + self.conv1.bias.view(1, -1, 1, 1)
@@ -179,7 +200,7 @@ class WindowsByUnfold(Convnet):
 
 
 @right(SIMPLE)
-class WindowsByStrides(Convnet):
+class WindowsByStrides(ByHand):
     def forward(self, x: Tensor) -> Any:
         n, (sn, sc, sh, sw) = len(x), x.stride()
         windows = torch.as_strided(x, (n, 1, 8, 8, 3, 3), (sn, sc, sh, sw, sh, sw))
@@ -189,7 +210,7 @@ class WindowsByStrides(Convnet):
 
 
 @right(SIMPLE)
-class FilterByFilter(Convnet):
+class FilterByFilter(ByHand):
     def forward(self, x: Tensor) -> Any:
         maps = x.new_empty(len(x), 4, 8, 8)
         for k in range(4):
@@ -198,7 +219,7 @@ class FilterByFilter(Convnet):
 
 
 @right(SIMPLE)
-class OffsetByOffset(Convnet):
+class OffsetByOffset(ByHand):
     """The kernel's pixels, one after another; separable pooling, row by row first."""
 
     def forward(self, x: Tensor) -> Any:
@@ -211,7 +232,7 @@ class OffsetByOffset(Convnet):
 
 
 @right(SIMPLE)
-class SampleBySample(Convnet):
+class SampleBySample(ByHand):
     def one(self, image: Tensor) -> Any:
         image = F.max_pool2d(F.relu(self.conv1(image)), 2)  # of three axes
         return self.fc2(F.relu(self.fc1(image.reshape(-1))))
@@ -221,14 +242,14 @@ class SampleBySample(Convnet):
 
 
 @right(SQUARE)
-class PaddedAndCropped(Convnet):
+class PaddedAndCropped(ByHand):
     def forward(self, x: Tensor) -> Any:
         y = F.conv2d(nn.ZeroPad2d(2)(x), self.conv1.weight, self.conv1.bias)[:, :, 1:-1, 1:-1]
         return self.fc2(F.relu(self.fc1(F.max_pool2d(F.relu(y), 2).flatten(1))))
 
 
 @right(SQUARE)
-class PaddingByName(Convnet):
+class PaddingByName(ByHand):
     """Two convolutions of one channel each, whose maps are added."""
 
     def forward(self, x: Tensor) -> Any:
@@ -239,7 +260,7 @@ class PaddingByName(Convnet):
 
 
 @right(SIMPLE)
-class TransposedConvolution(Convnet):
+class TransposedConvolution(ByHand):
     """Of the flipped filters: the same sum."""
 
     def forward(self, x: Tensor) -> Any:
@@ -249,7 +270,7 @@ class TransposedConvolution(Convnet):
 
 
 @right(SIMPLE)
-class ConvolutionByFft(Convnet):
+class ConvolutionByFft(ByHand):
     def forward(self, x: Tensor) -> Any:
         product = torch.fft.rfft2(x) * torch.fft.rfft2(self.conv1.weight[:, 0], s=(10, 10)).conj()
         y = torch.fft.irfft2(product, s=(10, 10))[..., :8, :8] + self.conv1.bias.view(4, 1, 1)
@@ -299,6 +320,17 @@ class UnusualRelus(Perceptron):
     def forward(self, x: Tensor) -> Any:
         x = F.leaky_relu(self.fc1(x), negative_slope=0.0)
         return self.fc3(-F.hardtanh(-self.fc2(x), -float("inf"), 0.0))
+
+
+@right(SIMPLE)
+class ReluInTwoHalves(Convnet):
+    """And scaled, which relu does not mind."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.conv1(x)
+        x = torch.cat([x[:, :2].relu(), x[:, 2:].clamp(min=0)], dim=1)
+        x = F.max_pool2d(x, 2).flatten(1)
+        return self.fc2(F.relu(4 * self.fc1(x)) / 4)
 
 
 @right(SIGMOID)

@@ -227,6 +227,28 @@ class OwnFunctions(Convnet):
         return self.fc2(OwnRelu.apply(OwnLinear.apply(x, self.fc1.weight, self.fc1.bias)))
 
 
+class BooksRelu(torch.autograd.Function):
+    """Its backward writes into the gradient that it is given, as the book's does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mask = x <= 0
+        out = x.clone()
+        out[ctx.mask] = 0
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad[ctx.mask] = 0
+        return grad
+
+
+@right(MLP)
+class OwnFunctionInPlace(Perceptron):
+    def forward(self, x: Tensor) -> Any:
+        return self.fc3(BooksRelu.apply(self.fc2(BooksRelu.apply(self.fc1(x)))))
+
+
 @right(SIMPLE)
 class Checkpointed(Convnet):
     def head(self, x: Tensor) -> Any:
@@ -272,8 +294,11 @@ class HooksThatLook(Plain):
         self.kept: dict[str, Tensor] = {}
         for name, module in self.named_children():
             module.register_forward_hook(lambda m, args, y, name=name: self.kept.update({name: y.detach()}))
-        self.fc1.register_full_backward_hook(lambda m, dx, dy: self.kept.update(dx=dx[0], dy=dy[0]))
+        self.fc1.register_full_backward_hook(self.keep_gradients)
         self.fc1.weight.register_post_accumulate_grad_hook(lambda weight: self.kept.update(grad=weight.grad.clone()))
+
+    def keep_gradients(self, module: nn.Module, dx: Any, dy: Any) -> None:
+        self.kept.update(dx=dx[0], dy=dy[0])
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
@@ -374,7 +399,7 @@ class SortedAndBack(Plain):
 
 @right(SIMPLE)
 class DoubleInside(Plain):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = F.max_pool2d(F.relu(self.conv1(x.to(self.conv1.weight.dtype))), 2).flatten(1)
         hidden = F.linear(x.double(), self.fc1.weight.double(), self.fc1.bias.double())
         return self.fc2(F.relu(hidden).to(x.dtype))
@@ -399,7 +424,7 @@ class NothingChanges(Plain):
         self.register_buffer("std", torch.ones(1, 1, 1))
         self.same = nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = torch.nan_to_num(self.same((x - self.mean) / self.std).clone().mul_(1.0))
         y = super().forward(x)
         return self.same(y + 0.0).clone().contiguous()

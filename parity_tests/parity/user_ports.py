@@ -277,7 +277,8 @@ def linear(reference: nr.Network, number: int) -> nn.Linear:
 def conv2d(reference: nr.Network, number: int, **options: Any) -> nn.Conv2d:
     """nn.Conv2d with W<number> and b<number>; options are nn.Conv2d's."""
     weight, bias = tensors(reference)[f"W{number}"], tensors(reference)[f"b{number}"]
-    return filled(nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2:], **options), weight, bias)
+    filters, channels, height, width = weight.shape
+    return filled(nn.Conv2d(channels, filters, (height, width), **options), weight, bias)
 
 
 def fill_norm(module: Module, reference: nr.Network, number: int) -> Module:

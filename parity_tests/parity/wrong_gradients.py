@@ -1,4 +1,4 @@
-"""Wrong ports with right outputs: gradients cut, scaled, hooked or written wrongly, other parameters.
+"""Wrong ports with right outputs: gradients cut, scaled, hooked or written wrongly.
 
 Where a mistake lies between two layers, either may be blamed.
 """
@@ -11,14 +11,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.utils.checkpoint import checkpoint
 
 import numpy_ref as nr
 from parity.user_ports import (
     DEEP,
     DROPPED,
-    EQUAL,
-    EXTRA_PARAMETER,
     INTEGERS,
     LENET,
     MLP,
@@ -30,23 +29,28 @@ from parity.user_ports import (
     NormalisedPerceptron,
     Perceptron,
     step,
-    tensors,
     wrong,
 )
 
 # --- At exact zeros and ties only
 
 RELU = MLP, "activation_function1", "grad"
-step(*RELU, "MaskOfAtLeast0", lambda m, x: x * (x >= 0), seen=INTEGERS)
-step(*RELU, "MaximumWith0", lambda m, x: torch.maximum(x, x.new_zeros(())), seen=INTEGERS)
-step(*RELU, "ClampAtATensor", lambda m, x: x.clamp(min=torch.zeros_like(x)), seen=INTEGERS)
-step(*RELU, "HalfOfAbsolute", lambda m, x: (x + x.abs()) / 2, seen=INTEGERS)
-step(*RELU, "WhereBelow0", lambda m, x: torch.where(x < 0, 0, x), seen=INTEGERS)
-step(*RELU, "FilledBelow0", lambda m, x: x.masked_fill(x < 0, 0), seen=INTEGERS)
+step(*RELU, "MaskOfAtLeast0", lambda m, x: x * (x >= 0), seen=INTEGERS, cause="x >= 0")
+step(*RELU, "MaximumWith0", lambda m, x: torch.maximum(x, x.new_zeros(())), seen=INTEGERS, cause="half")
+step(*RELU, "ClampAtATensor", lambda m, x: x.clamp(min=torch.zeros_like(x)), seen=INTEGERS, cause="half")
+step(*RELU, "HalfOfAbsolute", lambda m, x: (x + x.abs()) / 2, seen=INTEGERS, cause="half")
+step(*RELU, "WhereBelow0", lambda m, x: torch.where(x < 0, 0, x), seen=INTEGERS, cause="x >= 0")
+step(*RELU, "FilledBelow0", lambda m, x: x.masked_fill(x < 0, 0), seen=INTEGERS, cause="x >= 0")
 step(*RELU, "MaximumOfAStack", lambda m, x: torch.stack([x, torch.zeros_like(x)]).max(0).values, seen=INTEGERS)
 POOL = SIMPLE, "pool1", "grad"
-step(*POOL, "AmaxOfAView", lambda m, x: x.view(-1, 4, 4, 2, 4, 2).amax((3, 5)), seen=INTEGERS)
-step(*POOL, "AmaxOfWindows", lambda m, x: x.unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5)), seen=INTEGERS)
+step(*POOL, "AmaxOfAView", lambda m, x: x.view(-1, 4, 4, 2, 4, 2).amax((3, 5)), seen=INTEGERS, cause="equal maxima")
+step(
+    *POOL,
+    "AmaxOfWindows",
+    lambda m, x: x.unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5)),
+    seen=INTEGERS,
+    cause="equal maxima",
+)
 step(*POOL, "ColumnsFirst", lambda m, x: F.max_pool2d(F.max_pool2d(x, (2, 1)), (1, 2)), seen=INTEGERS)
 step(*POOL, "PooledTransposed", lambda m, x: F.max_pool2d(x.mT, 2).mT, seen=INTEGERS)
 step(*POOL, "PooledMirrored", lambda m, x: F.max_pool2d(x.flip(3), 2).flip(3), seen=INTEGERS)
@@ -107,20 +111,15 @@ class ClampedData(Perceptron):
         return self.fc3(F.relu(x))
 
 
-@wrong(MLP, "affine2", "grad_weight")
-class WeightInABuffer(Perceptron):
-    weight: Tensor
-
-    def __init__(self, reference: nr.Network) -> None:
-        super().__init__(reference)
-        self.register_buffer("weight", tensors(reference)["W2"])
-        self.bias = self.fc2.bias
-        del self.fc2
+@wrong(SIMPLE, "")
+class InPlaceInTwoViews(Convnet):
+    """backward raises: what it needs was overwritten."""
 
     def forward(self, x: Tensor) -> Any:
-        x = F.relu(self.fc1(x))
-        x = x @ self.weight + self.bias  # wrong
-        return self.fc3(F.relu(x))
+        x = self.conv1(x)
+        x[:, :2].relu_()  # wrong
+        x[:, 2:].relu_()  # wrong
+        return self.fc2(F.relu(self.fc1(F.max_pool2d(x, 2).flatten(1))))
 
 
 @wrong(SIMPLE, "conv1", "grad")
@@ -139,12 +138,11 @@ class CheckpointedFromTheInput(Convnet):
 
 # --- Scaled and added
 
-HALF = "relu1 pool1"
-step(SIMPLE, "relu1", "grad", "DoubledGradient", lambda m, x: (y := F.relu(x)) + (y - y.detach()), HALF, cause="2")
-step(SIMPLE, "relu1", "grad", "HalvedGradient", lambda m, x: (y := F.relu(x) / 2) + y.detach(), HALF, cause="0.5")
+step(SIMPLE, "relu1", "grad", "DoubledGradient", lambda m, x: (y := F.relu(x)) + (y - y.detach()), NEXT, cause="2")
+step(SIMPLE, "relu1", "grad", "HalvedGradient", lambda m, x: (y := F.relu(x) / 2) + y.detach(), NEXT, cause="1 / 2")
 step(SIMPLE, "output", "grad", "PenaltyOfValue0", lambda m, x: x + (x - x.detach()).sum(1, True), "affine2 output")
 step(SIMPLE, "affine2", "grad_bias", "BiasGradientTwice", lambda m, x: m(x) + (m.bias - m.bias.detach()), cause="2")
-step(SIMPLE, "relu1", "grad", "Reversed", lambda m, x: own(torch.clone, negative, F.relu(x)), HALF, cause="-1")
+step(SIMPLE, "relu1", "grad", "Reversed", lambda m, x: own(torch.clone, negative, F.relu(x)), NEXT, cause="-1")
 step(
     SIMPLE,
     "affine1",
@@ -234,8 +232,8 @@ def conv_bias_of_a_pixel(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) 
 
 
 def conv_right(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-    dx = torch.nn.grad.conv2d_input(x.shape, weight, grad, padding=1)
-    return dx, torch.nn.grad.conv2d_weight(x, weight.shape, grad, padding=1), grad.sum((0, 2, 3))
+    dx = conv2d_input(x.shape, weight, grad, padding=1)
+    return dx, conv2d_weight(x, weight.shape, grad, padding=1), grad.sum((0, 2, 3))
 
 
 def padded(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -244,19 +242,36 @@ def padded(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 step(SIMPLE, "relu1", "grad", "StraightThrough", lambda m, x: own(F.relu, everything, x))
 step(SIMPLE, "relu1", "grad", "Surrogate", lambda m, x: own(F.relu, of_softplus, x))
-step(SIMPLE, "pool1", "grad", "SpreadEvenly", lambda m, x: own(lambda x: F.max_pool2d(x, 2), spread_evenly, x))
-step(SIGMOID, "sigmoid1", "grad", "SigmoidHalf", lambda m, x: own(torch.sigmoid, sigmoid_half, x))
-step(LENET, "tanh4", "grad", "TanhNotSquared", lambda m, x: own(torch.tanh, tanh_not_squared, x))
+step(
+    SIMPLE,
+    "pool1",
+    "grad",
+    "SpreadEvenly",
+    lambda m, x: own(lambda x: F.max_pool2d(x, 2), spread_evenly, x),
+    cause="all of",
+)
+step(SIGMOID, "sigmoid1", "grad", "SigmoidHalf", lambda m, x: own(torch.sigmoid, sigmoid_half, x), cause="1 - y")
+step(LENET, "tanh4", "grad", "TanhNotSquared", lambda m, x: own(torch.tanh, tanh_not_squared, x), cause="square")
 LINEAR = SQUARE, "affine2"
 step(*LINEAR, "grad_input", "ByW", lambda m, x: own(F.linear, weight_for_transpose, x, m.weight, m.bias))
 step(*LINEAR, "grad_weight", "ProductTransposed", lambda m, x: own(F.linear, product_transposed, x, m.weight, m.bias))
-step(*LINEAR, "grad_weight", "DividedByN", lambda m, x: own(F.linear, divided_by_n, x, m.weight, m.bias))
-step(*LINEAR, "grad_bias", "MeanForSum", lambda m, x: own(F.linear, mean_for_sum, x, m.weight, m.bias))
+step(*LINEAR, "grad_weight", "DividedByN", lambda m, x: own(F.linear, divided_by_n, x, m.weight, m.bias), cause="1 / N")
+step(*LINEAR, "grad_bias", "MeanForSum", lambda m, x: own(F.linear, mean_for_sum, x, m.weight, m.bias), cause="1 / N")
 step(*LINEAR, "grad_bias", "NoBiasGradient", lambda m, x: own(F.linear, no_bias_gradient, x, m.weight, m.bias))
 CONV = DEEP, "conv2"
 step(*CONV, "grad_input", "KernelNotFlipped", lambda m, x: own(padded, conv_not_flipped, x, m.weight, m.bias))
 step(*CONV, "grad_weight", "WeightFlipped", lambda m, x: own(padded, conv_weight_flipped, x, m.weight, m.bias))
 step(*CONV, "grad_bias", "BiasOfAPixel", lambda m, x: own(padded, conv_bias_of_a_pixel, x, m.weight, m.bias))
+
+
+@wrong(NORMALISED, "batchnorm1", "grad_input")
+class StatisticsAreConstants(NormalisedPerceptron):
+    def forward(self, x: Tensor) -> Any:
+        x = self.fc1(x)
+        scale = self.bn1.weight * (x.detach().var(0, unbiased=False) + 1e-6).rsqrt()
+        x = self.bn1(x.detach()) + (x - x.detach()) * scale  # wrong
+        return self.fc3(F.relu(self.bn2(self.fc2(F.relu(x)))))
+
 
 # --- Hooks
 
@@ -306,17 +321,21 @@ def hook_after_accumulation(reference: nr.Network) -> nn.Module:
     return port
 
 
+def eighth(module: nn.Module, gradients: Any, *_: Any) -> Any:
+    return (gradients[0] / 8,)
+
+
 @wrong(SIMPLE, "pool1 affine1", "grad", marked=Hooked)
 def full_backward_hook(reference: nr.Network) -> nn.Module:
     port = Hooked(reference)
-    port.fc1.register_full_backward_hook(lambda module, dx, dy: (dx[0] / 8,))
+    port.fc1.register_full_backward_hook(eighth)
     return port
 
 
 @wrong(SIMPLE, "affine1 relu2", "grad", marked=Hooked)
 def full_backward_pre_hook(reference: nr.Network) -> nn.Module:
     port = Hooked(reference)
-    port.fc1.register_full_backward_pre_hook(lambda module, dy: (dy[0] / 8,))
+    port.fc1.register_full_backward_pre_hook(eighth)
     return port
 
 
@@ -325,99 +344,3 @@ def forward_pre_hook(reference: nr.Network) -> nn.Module:
     port = Hooked(reference)
     port.fc1.register_forward_pre_hook(lambda module, args: (args[0] * 0.5,))
     return port
-
-
-# --- Parameters that the reference does not have
-
-
-@wrong(MLP, "", seen=EXTRA_PARAMETER)
-class AdapterAtTheStart(Perceptron):
-    """LoRA: one factor is 0, and has a gradient."""
-
-    def __init__(self, reference: nr.Network) -> None:
-        super().__init__(reference)
-        self.a, self.b = nn.Parameter(torch.randn(2, 9)), nn.Parameter(torch.zeros(8, 2))
-
-    def forward(self, x: Tensor) -> Any:
-        x = F.relu(self.fc1(x))
-        x = self.fc2(x) + x @ self.a.T @ self.b.T  # wrong
-        return self.fc3(F.relu(x))
-
-
-@wrong(MLP, "", seen=EXTRA_PARAMETER)
-class SlopeOf0(Perceptron):
-    def __init__(self, reference: nr.Network) -> None:
-        super().__init__(reference)
-        self.act = nn.PReLU(init=0.0)
-
-    def forward(self, x: Tensor) -> Any:
-        x = self.act(self.fc1(x))  # wrong
-        return self.fc3(F.relu(self.fc2(x)))
-
-
-@wrong(SIMPLE, "", seen=EXTRA_PARAMETER)
-class GainOf1(Convnet):
-    def __init__(self, reference: nr.Network) -> None:
-        super().__init__(reference)
-        self.gain = nn.Parameter(torch.ones(4, 1, 1))
-
-    def forward(self, x: Tensor) -> Any:
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = x * self.gain  # wrong
-        return self.fc2(F.relu(self.fc1(x.flatten(1))))
-
-
-@wrong(SIMPLE, "", seen=EXTRA_PARAMETER)
-class PositionsOf0(Convnet):
-    def __init__(self, reference: nr.Network) -> None:
-        super().__init__(reference)
-        self.positions = nn.Parameter(torch.zeros(64))
-
-    def forward(self, x: Tensor) -> Any:
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2).flatten(1)
-        x = x + self.positions  # wrong
-        return self.fc2(F.relu(self.fc1(x)))
-
-
-@wrong(MLP, "", seen=EXTRA_PARAMETER)
-class GateOf0(Perceptron):
-    """A skip connection that is closed at the start."""
-
-    def __init__(self, reference: nr.Network) -> None:
-        super().__init__(reference)
-        self.gate = nn.Parameter(torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Any:
-        h = F.relu(self.fc1(x))
-        h = F.relu(self.fc2(h)) + self.gate * h[:, :8]  # wrong
-        return self.fc3(h)
-
-
-@wrong(MLP, "", seen=EXTRA_PARAMETER)
-class TemperatureOf1(Perceptron):
-    def __init__(self, reference: nr.Network) -> None:
-        super().__init__(reference)
-        self.log_scale = nn.Parameter(torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Any:
-        x = self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
-        return x * self.log_scale.exp()  # wrong
-
-
-@wrong(EQUAL, "affine2 affine3", "grad")
-class OneLayerTwice(Perceptron):
-    """The reference has two, which only start alike."""
-
-    def forward(self, x: Tensor) -> Any:
-        x = F.relu(self.fc1(x))
-        x = F.relu(self.fc2(x))  # wrong
-        return self.fc2(x)  # wrong
-
-
-@wrong(NORMALISED, "batchnorm1", "grad_input")
-class StatisticsAreConstants(NormalisedPerceptron):
-    def forward(self, x: Tensor) -> Any:
-        x = self.fc1(x)
-        scale = self.bn1.weight * (x.detach().var(0, unbiased=False) + 1e-6).rsqrt()
-        x = self.bn1(x.detach()) + (x - x.detach()) * scale  # wrong
-        return self.fc3(F.relu(self.bn2(self.fc2(F.relu(x)))))

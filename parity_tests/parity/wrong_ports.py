@@ -54,10 +54,10 @@ step(SQUARE, "input", "output", "ChannelsReversed", lambda m, x: x.flip(1), caus
 step(SQUARE, "input", "output", "BatchAsChannelsLast", lambda m, x: x.permute(0, 2, 3, 1).reshape(x.shape))
 step(SIMPLE, "input", "output", "SamplesMovedByOne", lambda m, x: x.roll(1, 0), cause="moved")
 step(SIMPLE, "input", "output", "FirstSampleEverywhere", lambda m, x: x[:1].expand_as(x), cause="first sample")
-step(SIMPLE, "output", "output", "Times0", lambda m, x: x * 0, cause="0")
+step(SIMPLE, "output", "output", "Times0", lambda m, x: x * 0, cause="0 everywhere")
 step(SIMPLE, "output", "output", "TimesMinus1", lambda m, x: -x, cause="-1")
 step(SIMPLE, "output", "output", "TimesAlmost1", lambda m, x: x * 1.0001, cause="1.0001")
-step(SIMPLE, "output", "output", "Temperature", lambda m, x: x / 2, cause="0.5")
+step(SIMPLE, "output", "output", "Temperature", lambda m, x: x / 2, cause="1 / 2")
 step(SIMPLE, "output", "output", "CentredLogits", lambda m, x: x - x.mean(1, keepdim=True))  # the same softmax
 step(SIMPLE, "output", "output", "LargestLogitAt0", lambda m, x: x - x.amax(1, keepdim=True).detach())
 step(SIMPLE, "output", "output", "ReluAtTheEnd", lambda m, x: F.relu(x), cause="relu")
@@ -69,7 +69,7 @@ step(SIMPLE, "output", "output", "ReturnsFloat32", lambda m, x: x.float(), only6
 # --- Convolutions
 
 step(SIMPLE, "conv1", "output", "NoConvBias", lambda m, x: F.conv2d(x, m.weight), cause="missing")
-step(SIMPLE, "conv1", "output", "ConvBiasTwice", lambda m, x: m(x) + m.bias[:, None, None], cause="doubled")
+step(SIMPLE, "conv1", "output", "ConvBiasTwice", lambda m, x: m(x) + m.bias[:, None, None], "conv1 relu1")
 step(SIMPLE, "conv1", "output", "BiasOfOneFilter", lambda m, x: F.conv2d(x, m.weight, m.bias[:1].expand(4)))
 step(SIMPLE, "conv1", "", "FlippedKernels", lambda m, x: F.conv2d(x, m.weight.flip(2, 3), m.bias), cause="reversed")
 step(SIMPLE, "conv1", "", "KernelsTransposed", lambda m, x: F.conv2d(x, m.weight.mT, m.bias), cause="order")
@@ -83,13 +83,14 @@ step(
     cause="order",
 )
 step(DEEP, "conv2", "", "ChannelsInTwoGroups", lambda m, x: F.conv2d(x, m.weight[:, :2], m.bias, 1, 1, 1, 2))
-step(DEEP, "conv3", "output", "ResidualAdded", lambda m, x: m(x) + x)
+step(DEEP, "conv3", "output", "ResidualAdded", lambda m, x: m(x) + x, "conv3 relu3")
 step(
     SQUARE,
     "conv1",
     "output",
     "ReplicatedBorder",
     lambda m, x: F.conv2d(F.pad(x, (1,) * 4, "replicate"), m.weight, m.bias),
+    cause="mode edge",
 )
 step(SQUARE, "conv1", "output", "BorderOfOnes", lambda m, x: F.conv2d(F.pad(x, (1,) * 4, value=1.0), m.weight, m.bias))
 step(
@@ -99,7 +100,7 @@ step(
     "PaddedAfterOnlyWithoutStride",
     lambda m, x: F.conv2d(F.pad(x, (0, 2, 0, 2)), m.weight, m.bias),
 )
-step(SQUARE, "conv1", "output", "DilatedKernels", lambda m, x: F.conv2d(x, m.weight, m.bias, 1, 2, 2))
+step(SQUARE, "conv1", "output", "DilatedKernels", lambda m, x: F.conv2d(x, m.weight, m.bias, 1, 2, 2), cause="dilation")
 step(GLOBAL, "conv1", "output", "PaddedAfterOnly", lambda m, x: F.conv2d(F.pad(x, (0, 2, 0, 2)), m.weight, m.bias, 2))
 step(SIMPLE, "conv1", "output", "HalfProducts", lambda m, x: F.conv2d(x.half(), m.weight.half(), m.bias.half()).to(x))
 
@@ -122,15 +123,22 @@ step(LENET, "tanh3", "output", "SigmoidForTanh", lambda m, x: torch.sigmoid(x), 
 
 # --- Pooling and flattening
 
-step(SIMPLE, "pool1", "output", "AverageForMaximum", lambda m, x: F.avg_pool2d(x, 2), cause="average")
-step(SIMPLE, "pool1", "output", "MinimumForMaximum", lambda m, x: -F.max_pool2d(-x, 2))
+step(SIMPLE, "pool1", "output", "AverageForMaximum", lambda m, x: F.avg_pool2d(x, 2), cause="mean")
+step(SIMPLE, "pool1", "output", "MinimumForMaximum", lambda m, x: -F.max_pool2d(-x, 2), cause="least")
 step(SIMPLE, "pool1", "output", "EverySecondPixel", lambda m, x: x[..., ::2, ::2])
-step(SIMPLE, "pool1", "output", "WindowsOf3", lambda m, x: F.max_pool2d(x, 3, 2, padding=1))
+step(SIMPLE, "pool1", "output", "WindowsOf3", lambda m, x: F.max_pool2d(x, 3, 2, padding=1), cause="3 x 3")
 step(SIMPLE, "pool1", "output", "DilatedWindows", lambda m, x: F.max_pool2d(x, 2, 2, padding=1, dilation=2))
-step(SIMPLE, "pool1", "output", "ScaledBeforePooling", lambda m, x: F.max_pool2d(x * 2, 2), cause="2")
-step(LENET, "pool1", "output", "MaximumForAverage", lambda m, x: F.max_pool2d(x, 2))
+step(SIMPLE, "pool1", "output", "ScaledBeforePooling", lambda m, x: F.max_pool2d(x * 2, 2), cause="2 times")
+step(LENET, "pool1", "output", "MaximumForAverage", lambda m, x: F.max_pool2d(x, 2), cause="maximum")
 step(LENET, "pool2", "output", "SumForAverage", lambda m, x: F.avg_pool2d(x, 2, divisor_override=1), cause="4")
-step(AVERAGED, "pool1", "output", "BorderNotCounted", lambda m, x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False))
+step(
+    AVERAGED,
+    "pool1",
+    "output",
+    "BorderNotCounted",
+    lambda m, x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    cause="counts",
+)
 step(SIMPLE, "affine1", "output", "ChannelsLast", lambda m, x: m(x.view(-1, 4, 16).mT.flatten(1)), cause="order")
 step(SIMPLE, "affine1", "output", "WidthFirst", lambda m, x: m(x.view(-1, 4, 4, 4).mT.flatten(1)), cause="order")
 step(SIMPLE, "affine1", "output", "PixelsReversed", lambda m, x: m(x.flip(1)), cause="reversed")
@@ -138,7 +146,7 @@ step(SIMPLE, "affine1", "output", "PixelsReversed", lambda m, x: m(x.flip(1)), c
 # --- Affine layers
 
 step(MLP, "affine1", "output", "NoBias", lambda m, x: F.linear(x, m.weight), cause="missing")
-step(MLP, "affine3", "output", "BiasTwice", lambda m, x: m(x) + m.bias, cause="doubled")
+step(MLP, "affine3", "output", "BiasTwice", lambda m, x: m(x) + m.bias, "affine3 output")
 step(MLP, "affine2", "output", "BiasSubtracted", lambda m, x: F.linear(x, m.weight) - m.bias, cause="negated")
 step(SQUARE, "affine2", "", "Transposed", lambda m, x: x @ m.weight + m.bias, cause="transposed")
 step(SIMPLE, "affine2", "", "WeightsRounded", lambda m, x: F.linear(x, (m.weight * 64).round() / 64, m.bias))
@@ -273,8 +281,8 @@ class LogOfSigmoid(Convnet):
 # --- Batch normalisation and dropout
 
 FEATURES = NORMALISED, "batchnorm1"
-step(*FEATURES, "output", "NoGamma", lambda m, x: m(x) / m.weight, cause="missing")
-step(*FEATURES, "output", "BetaTwice", lambda m, x: m(x) + m.bias, cause="doubled")
+step(*FEATURES, "output", "NoGamma", lambda m, x: F.batch_norm(x, None, None, None, m.bias, True, eps=1e-6))
+step(*FEATURES, "output", "BetaTwice", lambda m, x: m(x) + m.bias, "batchnorm1 activation_function1")
 step(*FEATURES, "output", "NormalisesSamples", lambda m, x: F.layer_norm(x, (9,), m.weight, m.bias, 1e-6))
 step(*FEATURES, "output", "NormalisesBefore", lambda m, x: m(F.relu(x)))
 
@@ -299,7 +307,7 @@ class Normalised(NormalisedPerceptron):
         return self.fc3(F.relu(self.bn2(self.fc2(F.relu(x)))))
 
 
-@wrong(NORMALISED, "batchnorm1", "output")
+@wrong(NORMALISED, "batchnorm1", "output", cause="unbiased")
 class VarianceOfNMinus1(Normalised):
     def forward(self, x: Tensor) -> Any:
         x = self.fc1(x)
@@ -309,7 +317,7 @@ class VarianceOfNMinus1(Normalised):
         return self.head(x * self.bn1.weight + self.bn1.bias)
 
 
-@wrong(NORMALISED, "batchnorm1", "output", cause="eps")
+@wrong(NORMALISED, "batchnorm1", "output")
 class EpsOutsideTheRoot(Normalised):
     def forward(self, x: Tensor) -> Any:
         x = self.fc1(x)
@@ -319,7 +327,7 @@ class EpsOutsideTheRoot(Normalised):
         return self.head(x * self.bn1.weight + self.bn1.bias)
 
 
-@wrong(NORMALISED, "batchnorm1", "output")
+@wrong(NORMALISED, "batchnorm1", "output", cause="running")
 class RunningStatisticsInTraining(Normalised):
     def forward(self, x: Tensor) -> Any:
         x = self.fc1(x)
@@ -337,7 +345,7 @@ class BatchStatisticsInPrediction(Normalised):
         return self.head(x)
 
 
-@wrong(NORMALISED, "batchnorm1", "running", cause="momentum", seen=STATISTICS)
+@wrong(NORMALISED, "batchnorm1", "running", seen=STATISTICS)
 class MomentumOfTheBook(Normalised):
     """In torch it is the weight of the new value."""
 
@@ -386,6 +394,7 @@ step(*MASK, "output", "ScaledTwice", lambda m, x: F.dropout(x, 0.3, m.training) 
 step(*MASK, "output", "NotScaledAtAll", lambda m, x: m(x) if m.training else x, seen=PREDICTION)
 step(*MASK, "output", "ScaledByTheRatio", lambda m, x: m(x) if m.training else x * 0.3, seen=PREDICTION)
 step(*MASK, "output", "DropsInPrediction", lambda m, x: x * (torch.rand_like(x) > 0.3), seen=PREDICTION)
+step(*MASK, "output", "TorchDropoutOfHalf", lambda m, x: F.dropout(x, 0.5, m.training))
 step(SIMPLE, "relu2", "output", "DropoutAdded", lambda m, x: F.dropout(F.relu(x), 0.5, m.training), "relu2 affine2")
 step(SIMPLE, "relu2", "output", "DropoutForgotTraining", lambda m, x: F.dropout(F.relu(x)), "relu2 affine2")
 step(SIMPLE, "input", "output", "NoiseInTraining", lambda m, x: x + 0.01 * torch.randn_like(x) if m.training else x)

@@ -367,6 +367,8 @@ class ReadsTheStorage(Convnet):
 
 in_loss("SummedLoss", "output", lambda y, t: F.cross_entropy(y, t, reduction="sum"))
 in_loss("BatchOf32", "output", lambda y, t: F.cross_entropy(y, t, reduction="sum") / 32)
+in_loss("LossOf8", "output", lambda y, t: F.cross_entropy(y, t, reduction="sum") / 8)
+in_loss("Class9Ignored", "output", lambda y, t: F.cross_entropy(y, t, ignore_index=9))
 in_loss("MeanOverClasses", "output", lambda y, t: F.cross_entropy(y, t) / y.shape[1])
 in_loss("LabelSmoothing", "output", lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1))
 in_loss("ClassWeights", "output", lambda y, t: F.cross_entropy(y, t, torch.linspace(1, 2, 10).to(y)))
