@@ -399,15 +399,6 @@ class DropoutByHand(Perceptron):
         return self.fc3(self.drop(F.relu(self.fc2(x))))
 
 
-@right(DROPPED, known="scale")
-class TorchDropout(Perceptron):
-    """It scales in training what the book scales in prediction."""
-
-    def forward(self, x: Tensor) -> Any:
-        x = F.dropout(F.relu(self.fc1(x)), 0.3, self.training)
-        return self.fc3(F.dropout(F.relu(self.fc2(x)), 0.3, self.training))
-
-
 @right(SIMPLE)
 class DropoutThatDoesNothing(Convnet):
     """By its ratio, or kept in evaluation mode by its owner."""

@@ -142,11 +142,16 @@ def step(
 
 
 def in_loss(
-    name: str, quantity: str, loss: Callable[[Tensor, Tensor], Tensor], cause: str = "", only64: str = ""
+    name: str,
+    quantity: str,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    cause: str = "",
+    only64: str = "",
+    layer: str = "loss",
 ) -> None:
     """Enter a right port with a wrong loss(output, labels)."""
     WRONG_PORTS.append(
-        WrongPort(name, SIMPLE, from_reference, "loss", quantity, (), {"loss": loss}, cause, LOSS, only64)
+        WrongPort(name, SIMPLE, from_reference, layer, quantity, (), {"loss": loss}, cause, LOSS, only64)
     )
 
 

@@ -290,7 +290,7 @@ class Hooked(Convnet):
     """fc1 has the hook."""
 
     def forward(self, x: Tensor) -> Any:
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2).flatten(1)
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2).flatten(1)  # wrong
         x = self.fc1(x)  # wrong
         return self.fc2(F.relu(x))
 
@@ -339,8 +339,12 @@ def full_backward_pre_hook(reference: nr.Network) -> nn.Module:
     return port
 
 
-@wrong(SIMPLE, "affine1", "output", marked=Hooked)
+def halved(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    return (args[0] * 0.5,)  # wrong
+
+
+@wrong(SIMPLE, "affine1", "output", marked=halved)
 def forward_pre_hook(reference: nr.Network) -> nn.Module:
     port = Hooked(reference)
-    port.fc1.register_forward_pre_hook(lambda module, args: (args[0] * 0.5,))
+    port.fc1.register_forward_pre_hook(halved)
     return port

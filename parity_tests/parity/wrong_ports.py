@@ -355,7 +355,7 @@ class MomentumOfTheBook(Normalised):
         return self.head(x)
 
 
-@wrong(NORMALISED, "batchnorm1", "running", seen=STATISTICS)
+@wrong(NORMALISED, "batchnorm1", "", seen=STATISTICS)
 class StatisticsNeverMove(Normalised):
     def forward(self, x: Tensor) -> Any:
         x, m = self.fc1(x), self.bn1
@@ -363,14 +363,14 @@ class StatisticsNeverMove(Normalised):
         return self.head(x)
 
 
-@wrong(NORMALISED, "batchnorm1", "running", seen=STATISTICS)
+@wrong(NORMALISED, "batchnorm1", "", seen=STATISTICS)
 class OnlyTheMeanMoves(Normalised):
     def forward(self, x: Tensor) -> Any:
         x, m = self.fc1(x), self.bn1
         if self.training:
             m.running_mean.lerp_(x.detach().mean(0), 0.1)
             return self.head(F.batch_norm(x, None, None, m.weight, m.bias, True, eps=1e-6))  # wrong
-        return self.head(m(x))
+        return self.head(m(x))  # wrong
 
 
 @wrong(NORMALISED_MAPS, "batchnorm1", "output", cause="channel")
@@ -391,10 +391,27 @@ step(*MASK, "output", "MaskInverted", lambda m, x: x * (torch.rand_like(x) < 0.3
 step(*MASK, "output", "DropsHalf", lambda m, x: x * (torch.rand_like(x) > 0.5) if m.training else x * 0.7)
 step(*MASK, "output", "OneMaskForAll", lambda m, x: x * (torch.rand_like(x[:1]) > 0.3) if m.training else x * 0.7)
 step(*MASK, "output", "ScaledTwice", lambda m, x: F.dropout(x, 0.3, m.training) if m.training else x * 0.7)
-step(*MASK, "output", "NotScaledAtAll", lambda m, x: m(x) if m.training else x, seen=PREDICTION)
 step(*MASK, "output", "ScaledByTheRatio", lambda m, x: m(x) if m.training else x * 0.3, seen=PREDICTION)
 step(*MASK, "output", "DropsInPrediction", lambda m, x: x * (torch.rand_like(x) > 0.3), seen=PREDICTION)
 step(*MASK, "output", "TorchDropoutOfHalf", lambda m, x: F.dropout(x, 0.5, m.training))
 step(SIMPLE, "relu2", "output", "DropoutAdded", lambda m, x: F.dropout(F.relu(x), 0.5, m.training), "relu2 affine2")
 step(SIMPLE, "relu2", "output", "DropoutForgotTraining", lambda m, x: F.dropout(F.relu(x)), "relu2 affine2")
 step(SIMPLE, "input", "output", "NoiseInTraining", lambda m, x: x + 0.01 * torch.randn_like(x) if m.training else x)
+
+
+@wrong(DROPPED, "dropout1", "output", seen=PREDICTION)
+class NotScaledAtAll(Perceptron):
+    def forward(self, x: Tensor) -> Any:
+        drop = Dropout(0.3) if self.training else nn.Identity()
+        x = drop(F.relu(self.fc1(x)))
+        x = drop(F.relu(self.fc2(x)))  # wrong
+        return self.fc3(x)
+
+
+@wrong(DROPPED, "dropout1", "output", cause="nn.Dropout")
+class TorchDropout(Perceptron):
+    """It scales in training what the book scales in prediction."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.dropout(F.relu(self.fc1(x)), 0.3, self.training)  # wrong
+        return self.fc3(F.dropout(F.relu(self.fc2(x)), 0.3, self.training))

@@ -292,8 +292,9 @@ class DrawsFromNumpy(Body):
 @wrong(SIMPLE, "", seen=RANDOM_STATE)
 class SeedsAnew(Body):
     def forward(self, x: Tensor) -> Any:
-        torch.manual_seed(0)  # wrong
-        return self.head(self.features(x).flatten(1))
+        torch.manual_seed(0)
+        x = F.relu(self.conv1(x))  # wrong
+        return self.head(F.max_pool2d(x, 2).flatten(1))
 
 
 @wrong(DROPPED, "dropout1 dropout2", "", seen=AGAIN)
@@ -348,12 +349,20 @@ step(
     lambda m, x: (x.exp() - (-x).exp()) / (x.exp() + (-x).exp()),
     seen=EXTREMES,
 )
-step(LENET, "tanh1", "output", "TanhClipped", lambda m, x: torch.tanh(x.clamp(-7, 7)), seen=EXTREMES)
+step(LENET, "tanh1", "output", "TanhClipped", lambda m, x: torch.tanh(x.clamp(-7, 7)), "conv1 tanh1", seen=EXTREMES)
 step(SIGMOID, "sigmoid1", "output", "SigmoidOverflows", lambda m, x: x.exp() / (1 + x.exp()), seen=EXTREMES)
-step(SIGMOID, "sigmoid1", "output", "SigmoidClipped", lambda m, x: torch.sigmoid(x.clamp(-9, 9)), seen=EXTREMES)
+step(
+    SIGMOID,
+    "sigmoid1",
+    "output",
+    "SigmoidClipped",
+    lambda m, x: torch.sigmoid(x.clamp(-9, 9)),
+    "affine1 sigmoid1",
+    seen=EXTREMES,
+)
 
 
-@wrong(SQUARE, "conv1", "output", seen=EXTREMES)
+@wrong(SQUARE, "input", "output", seen=EXTREMES)
 class ReadsTheStorage(Convnet):
     """As if it lay in the order of its axes."""
 
@@ -376,7 +385,7 @@ in_loss("Class0Ignored", "output", lambda y, t: F.cross_entropy(y, t, ignore_ind
 in_loss("LabelsMoved", "output", lambda y, t: F.cross_entropy(y, (t + 1) % 10))
 in_loss("HalfTheBatch", "output", lambda y, t: F.cross_entropy(y[::2], t[::2]))
 in_loss("SoftmaxTwice", "output", lambda y, t: F.cross_entropy(y.softmax(1), t))
-in_loss("NoLogSoftmax", "output", lambda y, t: F.nll_loss(y, t))
+in_loss("NoLogSoftmax", "output", lambda y, t: F.nll_loss(y, t), layer="output")
 in_loss(
     "FocalLoss",
     "output",

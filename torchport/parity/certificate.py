@@ -46,8 +46,8 @@ class Run(NamedTuple):
     memory_format: torch.memory_format = torch.contiguous_format
 
 
-# So many draws do not agree by chance, unless nearly all are the same.
-ENOUGH = 100
+# Of draws that agree by chance with a probability of 2^-BITS: no chance.
+BITS = 30
 
 
 @dataclass(eq=False)
@@ -379,12 +379,15 @@ class Judgement:
         if kind_of(stage.layer).repeat is None or self.run.labels is None or link.end.value is None:
             return
         seen, kept = x.reshape(len(x), -1) != 0, link.end.value.reshape(len(x), -1) != 0  # (N, D)
+        # Two draws agree with a probability of p^2 + (1 - p)^2.
+        p = stage.layer.dropout_ratio
+        enough = BITS / max(-np.log2(p**2 + (1 - p) ** 2), 1e-9)
         mixed = (seen & kept).any(axis=0) & (seen & ~kept).any(axis=0)
-        if not mixed.any() and seen.sum() - seen.any(axis=0).sum() > ENOUGH and (seen & ~kept).any():
+        if not mixed.any() and seen.sum() - seen.any(axis=0).sum() > enough:
             note = "it drops the same of every sample"
             yield self._row(link.name, "output", EXACT, Difference(note=note), self._where(link))
         before = self.subject.masks.setdefault(stage.name, kept)
-        if self.run.again and seen.sum() > ENOUGH and (seen & ~kept).any() and np.array_equal(before & seen, kept & seen):
+        if self.run.again and seen.sum() > enough and np.array_equal(before & seen, kept & seen):
             note = "it drops what it dropped in an earlier run"
             yield self._row(link.name, "output", EXACT, Difference(note=note), self._where(link))
 
@@ -469,7 +472,9 @@ class Judgement:
         except Exception as error:  # whatever a user's loss or backward raises
             first = (str(error).splitlines() or [""])[0]
             note = f"backward raised {type(error).__name__}: {first}"
-            yield self._row("loss" if self.run.labels is not None else "port", "gradient", EXACT, Difference(note=note))
+            changing = [c.where for c in self.record.calls if c.name.endswith("_") and not c.name.endswith("like_")]
+            where = ", ".join(dict.fromkeys(changing)) if "inplace operation" in first else ""
+            yield self._row("loss" if self.run.labels is not None else "port", "gradient", EXACT, Difference(note=note), where)
             return
         self.dout = output.grad
         x, subject = _array(output.tensor), self.subject
@@ -648,7 +653,9 @@ class Judgement:
                 names = [f"{stage}.{MODULE_ATTRIBUTES[name]}" for stage, name in keys]
                 if len({str(self.parameters[key][0].pieces[0].inside) for key in keys}) == 1:
                     note = f"{' and '.join(names)} are one parameter in the port"
-                    yield self._row(keys[-1][0], names[-1].partition(".")[2], EXACT, Difference(note=note))
+                    link = next(link for link in self.links if keys[-1][0] in [stage.name for stage in link.stages])
+                    quantity = f"grad_{MODULE_ATTRIBUTES[keys[-1][1]]}"
+                    yield self._row(keys[-1][0], quantity, EXACT, Difference(note=note), self._where(link))
             if len(origins) == len(keys):
                 keys[1:] = []
 
@@ -708,17 +715,17 @@ class Judgement:
             if not number.isdigit():
                 return ", ".join(places)
             files.setdefault(file, []).append(int(number))
-        return ", ".join(f"{file}:{_span(sorted(set(numbers)))}" for file, numbers in files.items())
+        return ", ".join(f"{file}:{span}" for file, numbers in files.items() for span in _spans(sorted(set(numbers))))
 
 
-def _span(numbers: list[int]) -> str:
+def _spans(numbers: list[int]) -> list[str]:
     """16-18; lines far apart, as of a function's and its caller's, one by one."""
     if numbers[-1] - numbers[0] > NEARBY:
-        return ", ".join(map(str, numbers))
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
+        return list(map(str, numbers))
+    return [str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"]
 
 
-NEARBY = 20  # lines
+NEARBY = 5  # lines
 
 # Calls that only move data: a fault is not looked for there unless there is nothing else.
 MOVING = frozenset(

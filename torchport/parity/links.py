@@ -123,7 +123,7 @@ class Finder:
     def _whole(self) -> list[Link] | None:
         """All layers in one piece, if that is right."""
         x = self._value(self.calls[0], self.shapes[0])
-        if x is None or self.output.value is None:
+        if x is None or self.output.value is None or any(map(self._draws, range(len(self.stages)))):
             return None
         whole = probe([stage.layer for stage in self.stages], x, None, self.a, prediction=self.predicting)
         if self.output.value.size != whole.output.size:
@@ -194,12 +194,16 @@ class Finder:
         except ValueError:
             return None
 
+    def _draws(self, k: int) -> bool:
+        """Whether a stage is judged by what the port itself drew."""
+        return kind_of(self.stages[k].layer).repeat is not None and not self.predicting
+
     def _end(self, k: int, place: Call, x: Array | None = None) -> Call | None:
         """The call where stage k ends that begins at place; its input x is place's value where none is given."""
         x = self._value(place, self.shapes[k]) if x is None else x
         if x is None:
             return None
-        draws = kind_of(self.stages[k].layer).repeat is not None and not self.predicting
+        draws = self._draws(k)
         applied = None if draws else self._apply(k, x)
         still = applied is not None and np.array_equal(applied.y.ravel(), x.ravel())  # flattening: no call is needed
         for call in self._candidates(place, k + 1, behind=not still and k + 1 < len(self.stages)):
@@ -255,7 +259,7 @@ class Finder:
         x = self._value(place, self.shapes[k])
         y = x
         for last in range(k, len(self.stages)):
-            if y is None or (applied := self._apply(last, y)) is None:
+            if y is None or self._draws(last) or (applied := self._apply(last, y)) is None:
                 return None
             y = applied.y
             for call in self._candidates(place, last + 1) if last > k else ():

@@ -142,7 +142,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 def record(port: nn.Module, run: Callable[[Tensor], Any], x: Tensor, sizes: frozenset[int]) -> Record:
     """run(x) with its calls; values are kept where the number of elements is in sizes. The port's errors are kept."""
     recorder = _Recorder(port, x, sizes)
-    error, returned, state = None, None, _others_state()
+    error, returned = None, None
     try:
         with recorder:
             returned = _call(run, x)
@@ -151,7 +151,7 @@ def record(port: nn.Module, run: Callable[[Tensor], Any], x: Tensor, sizes: froz
     for call in recorder.calls:
         call.take(sizes)
     recorder.running = False
-    if recorder.drew is None and state != _others_state():
+    if recorder.drew is None and recorder.state != _generators():
         recorder.drew = ""
     found = Record(recorder.calls, error=error, raw=returned, drew=recorder.drew)
     if error is not None:
@@ -180,7 +180,7 @@ class _Recorder(TorchFunctionMode):
         self.sharing: dict[int, list[Tensor]] = {}  # tensors by their memory, for changes through views
         self.labels = {id(value): name for name, value in [*port.named_parameters(), *port.named_buffers()]}
         self.paths = {id(module): name for name, module in port.named_modules()}
-        self.last, self.module, self.state = "", "", torch.get_rng_state()
+        self.last, self.module, self.state = "", "", _generators()
         self._add("", (), "", True, x).take(frozenset([x.numel()]))
 
     def __torch_function__(
@@ -222,8 +222,8 @@ class _Recorder(TorchFunctionMode):
                 if other is not tensor:
                     before = self.nodes[id(other)].number
                     self._add(name, (before, self.nodes[id(tensor)].number), where, of_data, other)
-        state = torch.get_rng_state()
-        if self.drew is None and not torch.equal(state, self.state):
+        state = _generators()
+        if self.drew is None and state != self.state:
             self.drew = where
         self.state = state
 
@@ -271,6 +271,19 @@ class _Recorder(TorchFunctionMode):
     def _path(self, module: Any) -> str:
         name = self.paths.get(id(module))
         return f"{name} ({type(module).__name__})" if name else ""
+
+
+def _functions(kind: type = torch.autograd.Function) -> Iterator[type]:
+    """Every class with a backward of its own."""
+    for each in kind.__subclasses__():
+        yield each
+        yield from _functions(each)
+
+
+def _generators() -> tuple[Any, ...]:
+    """The states of torch's, NumPy's and Python's random generators."""
+    _, keys, place, *_ = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), keys.tobytes(), place, random.getstate()  # type: ignore[union-attr]
 
 
 def _functions(kind: type = torch.autograd.Function) -> Iterator[type]:

@@ -106,7 +106,7 @@ def check_parity(
     labels = class_labels(t, (len(x), shapes[-1][0])).astype(np.int64)
     frozen = frozenset(id(parameter) for parameter in inner.parameters() if not parameter.requires_grad)
     origins = {(name.lower(), attribute): id(reference.params[key]) for key, (name, attribute) in reference.owners.items()}
-    with restored(inner), setting.computing():
+    with restored(inner), setting.computing(), np.errstate(all="ignore"):
         takes = taken_by(loss, shapes[-1][0], setting)
         stages = stages_of(reference, setting, takes)
         subject = Subject(inner, stages, shapes, setting, loss, takes, output, frozen, origins)
