@@ -15,16 +15,14 @@ from numpy_ref.functions import class_labels
 from numpy_ref.layers import BatchNormalization, Layer, Pooling, Relu, SoftmaxWithLoss
 from numpy_ref.network import Network
 from torchport.choices import IEEE
-from torchport.layers import EXACT, EXP, NORMALISE, SUM, Near, kind_of
-from torchport.layers.arithmetic import Arithmetic, Setting, arithmetic_of, rounded
-from torchport.layers.kinds import predict
+from torchport.layers import EXACT, EXP, NORMALISE, kind_of, predicted
+from torchport.layers.arithmetic import Arithmetic, Setting
 from torchport.layers.loss import loss_limits, softmax_with_loss
 from torchport.layers.smooth import running_limits
 from torchport.layers.sums import own_limit
 from torchport.parity.given import check_finite, unwrapped
-from torchport.parity.report import END_TO_END, LOCAL, Difference, Report, Row
+from torchport.parity.report import LOCAL, Difference, Report, Row
 from torchport.parity.trace import (
-    NetworkTrace,
     Run,
     Step,
     align,
@@ -35,9 +33,7 @@ from torchport.parity.trace import (
     make_step,
     parameters,
     predicting,
-    trace_children,
     trace_module,
-    trace_network,
 )
 from torchport.weights import in_torch_terms
 
@@ -80,10 +76,8 @@ def check_parity(
     labels = class_labels(t, _logits_shape(passed[-1])).astype(np.int64)
     cotangent = np.random.default_rng(seed).standard_normal(passed[-1].shape)
     with judged(steps, setting):
-        predicted = list(_prediction_rows(setting, steps, run or port, passed[0]))  # before training moves statistics
         rows = _local_rows(setting, steps, passed[0], cotangent, labels, loss)
-        whole, kinks = _end_to_end_rows(setting, steps, port, run or port, passed, labels, loss)
-    return Report(tuple(rows + whole + predicted), name, setting.name, setting.device, seed, kinks)
+    return Report(tuple(rows), name, setting.name, setting.device, seed, 0)
 
 
 def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Array, setting: Setting) -> list[Row]:
@@ -97,17 +91,6 @@ def check_loss(x: Array, t: Array, setting: Setting, loss: Loss = softmax_with_l
     """Rows for the port's loss, value and gradient, on logits x (N, C) against t. ValueError, TypeError."""
     with setting.computing():
         return list(_loss_rows(setting, x, class_labels(t, _logits_shape(x)).astype(np.int64), loss))
-
-
-def check_predictions(reference: Network, x: Array, found: Array, dtype: torch.dtype) -> Difference:
-    """How found (N, C), predicted in dtype for x (N, ...) by whatever program, differs from what reference predicts.
-
-    reference holds the same weights in float64; the limits are carried through its layers. ValueError, TypeError.
-    """
-    near = Near.exactly(rounded(x, dtype))
-    for layer in reference.layers.values():
-        near = predict(layer, near, arithmetic_of(dtype))
-    return compare(found.astype(np.float64), *near)
 
 
 def compare(
@@ -192,26 +175,30 @@ def _layer_rows(setting: Setting, step: Step, x: Array, dout: Array) -> Iterator
     """One module by itself, on what the port can hold of x and dout."""
     x, dout = setting.round(x), setting.round(dout)
     oracle, rule = copy.copy(step.oracle), kind_of(step.oracle).rule
-    arithmetic = setting.arithmetic._replace(sharp=setting.mode == IEEE)
+    arithmetic = setting.arithmetic
     yield from _parameter_rows(setting, step)
     if prediction := kind_of(step.oracle).prediction:
-        yield _prediction_row(setting, [step], step.module, x, LOCAL, step.name, prediction.name)
+        with predicting([step]):
+            found = step.module(setting.tensor(x))
+        limit = prediction(step.oracle, x, arithmetic)
+        worst = _compare(setting, found, predicted(step.oracle, x), limit)
+        yield Row(LOCAL, step.name, "prediction", rule.name, worst)
     try:
         output, grads = trace_module(step.module, setting.tensor(x), setting.tensor(dout))
     except Exception as error:  # whatever a user's module raises
         yield Row(LOCAL, step.name, "output", rule.name, _raised(error))
         return
-    limit = rule.forward(step.oracle, Near.exactly(x), arithmetic)
+    limit = rule.forward(step.oracle, x, arithmetic)
     own = _own_limits(step.oracle, x, dout, arithmetic)
     worst = _compare(setting, output, oracle.forward(x), limit, own("output"))
     yield Row(LOCAL, step.name, "output", rule.name, worst)
     if isinstance(oracle, BatchNormalization):
         yield from _running_rows(setting, step, oracle, x)
-    limits = rule.backward(step.oracle, Near.exactly(x), Near.exactly(dout), arithmetic)
+    limits = rule.backward(step.oracle, x, dout, arithmetic)
     expected = {"input": oracle.backward(dout), **gradients(oracle)}
     for name, limit in {"input": limits.grad_input, **in_torch_terms(limits.grads)}.items():
         worst = _compare(setting, grads.get(name), expected[name], limit, own(f"grad_{name}"))
-        yield Row(LOCAL, step.name, f"grad_{name}", limits.rule, worst)
+        yield Row(LOCAL, step.name, f"grad_{name}", rule.name, worst)
     if isinstance(step.oracle, Relu | Pooling):
         yield _tie_row(setting, step, x.shape)
 
@@ -253,7 +240,7 @@ def _own_limits(
     names = {"grad_weight": "W", "grad_bias": "b"}
 
     def of_quantity(quantity: str) -> Callable[[tuple[int, ...]], float] | None:
-        if products is None or not a.sharp:
+        if products is None:
             return None
 
         def of_entry(index: tuple[int, ...]) -> float:
@@ -272,24 +259,6 @@ def _parameter_rows(setting: Setting, step: Step) -> Iterator[Row]:
         yield Row(LOCAL, step.name, name, EXACT, _compare(setting, own.get(name), value, 0))
 
 
-def _prediction_rows(setting: Setting, steps: list[Step], run: Run, x: Array) -> Iterator[Row]:
-    """What the whole port predicts, where a layer does that otherwise than in training."""
-    if any(kind_of(step.oracle).prediction for step in steps):
-        yield _prediction_row(setting, steps, run, x, END_TO_END, "network", SUM)
-
-
-def _prediction_row(setting: Setting, steps: list[Step], run: Run, x: Array, view: str, name: str, rule: str) -> Row:
-    near = Near.exactly(x)
-    for step in steps:
-        near = predict(step.oracle, near, setting.arithmetic)
-    try:
-        with predicting(steps):
-            output = run(setting.tensor(x))
-    except Exception as error:  # whatever a user's port raises
-        return Row(view, name, "prediction", rule, _raised(error))
-    return Row(view, name, "prediction", rule, _compare(setting, output, *near))
-
-
 def _loss_rows(setting: Setting, logits: Array, labels: Array, loss: Loss) -> Iterator[Row]:
     """The loss by itself."""
     x = setting.round(logits)
@@ -297,7 +266,7 @@ def _loss_rows(setting: Setting, logits: Array, labels: Array, loss: Loss) -> It
     head.forward(x, labels)
     # Given logits in the parameters' dtype, autocast computes the loss in it too.
     arithmetic = Setting(setting.dtype, setting.device).arithmetic
-    _, grad_limit = loss_limits(Near.exactly(x), labels, arithmetic)
+    _, grad_limit = loss_limits(x, labels, arithmetic)
     leaf = setting.tensor(x).requires_grad_()
     try:
         found = loss(leaf, torch.tensor(labels, device=setting.device))
@@ -305,13 +274,13 @@ def _loss_rows(setting: Setting, logits: Array, labels: Array, loss: Loss) -> It
     except Exception as error:  # whatever a user's loss raises
         yield Row(LOCAL, "loss", "output", EXP, _raised(error))
         return
-    yield _loss_row(setting, LOCAL, found, Near.exactly(x), labels, arithmetic)
+    yield _loss_row(setting, LOCAL, found, x, labels, arithmetic)
     yield Row(LOCAL, "loss", "grad_input", EXP, _compare(setting, grad, head.backward(), grad_limit))
 
 
-def _loss_row(setting: Setting, view: str, found: Tensor, x: Near, labels: Array, a: Arithmetic) -> Row:
+def _loss_row(setting: Setting, view: str, found: Tensor, x: Array, labels: Array, a: Arithmetic) -> Row:
     """The loss's value; where it is the one without the book's offset, a known difference."""
-    value, shifted = SoftmaxWithLoss().forward(x.value, labels), x.value - x.value.max(axis=1, keepdims=True)
+    value, shifted = SoftmaxWithLoss().forward(x, labels), x - x.max(axis=1, keepdims=True)
     worst = _compare(setting, found, np.asarray(value, dtype=float), loss_limits(x, labels, a)[0])
     without = np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels])
     limit, _ = loss_limits(x, labels, a, offset=0)
@@ -320,50 +289,6 @@ def _loss_row(setting: Setting, view: str, found: Tensor, x: Near, labels: Array
             view, "loss", "output", EXP, worst, known=f"the book adds {OFFSET} inside the log, this loss does not"
         )
     return Row(view, "loss", "output", EXP, worst)
-
-
-def _end_to_end_rows(
-    setting: Setting, steps: list[Step], port: nn.Module, run: Run, passed: list[Array], labels: Array, loss: Loss
-) -> tuple[list[Row], int]:
-    """The port by itself from x to the gradients, against limits carried along. Also counts the kinks."""
-    near = [Near.exactly(passed[0])]
-    for step, value in zip(steps, passed[1:], strict=True):
-        near.append(Near.within(value, kind_of(step.oracle).rule.forward(step.oracle, near[-1], setting.arithmetic)))
-    try:
-        outputs = trace_children(port, setting.tensor(passed[0]))
-        t = torch.tensor(labels, device=setting.device)
-        trace = trace_network(port, run, setting.tensor(passed[0]), t, loss)
-    except Exception as error:  # whatever a user's port raises
-        return [Row(END_TO_END, "network", "output", SUM, _raised(error))], 0
-    rows = [
-        Row(END_TO_END, step.name, "output", kind_of(step.oracle).rule.name, _compare(setting, found, *expected))
-        for step, found, expected in zip(steps, outputs, near[1:], strict=True)
-    ]
-    rows.append(Row(END_TO_END, "network", "output", SUM, _compare(setting, trace.output, *near[-1])))
-    head = SoftmaxWithLoss()
-    head.forward(passed[-1], labels)
-    _, grad_limit = loss_limits(near[-1], labels, setting.arithmetic)
-    rows.append(_loss_row(setting, END_TO_END, trace.loss, near[-1], labels, setting.arithmetic))
-    back, kinks = _end_to_end_gradients(setting, steps, near, Near(head.backward(), grad_limit), trace)
-    return rows + back, kinks
-
-
-def _end_to_end_gradients(
-    setting: Setting, steps: list[Step], near: list[Near], dout: Near, trace: NetworkTrace
-) -> tuple[list[Row], int]:
-    """Gradients of the loss in every parameter, from the last layer to the first, and in the input."""
-    _, ran = forward(steps, near[0].value)
-    rows, kinks = [], 0
-    for step, layer, x in zip(steps[::-1], ran[::-1], near[-2::-1], strict=True):
-        bound = kind_of(layer).rule.backward(step.oracle, x, dout, setting.arithmetic)
-        dout = Near.within(layer.backward(dout.value), bound.grad_input)
-        expected = gradients(layer)
-        for name, limit in in_torch_terms(bound.grads).items():
-            worst = _compare(setting, trace.grads.get(f"{step.name}.{name}"), expected[name], limit)
-            rows.append(Row(END_TO_END, step.name, f"grad_{name}", bound.rule, worst))
-        kinks += bound.kinks
-    rows.append(Row(END_TO_END, "network", "grad_input", SUM, _compare(setting, trace.grads["input"], *dout)))
-    return rows, kinks
 
 
 def _raised(error: Exception) -> Difference:
