@@ -43,15 +43,15 @@ class Arithmetic(NamedTuple):
         """Where a port may do each operation in its dtype: outside of products of matrices."""
         return Arithmetic(self.u, self.tiny, self.u)
 
-    def of_products(self, k: Array, size: Array, total: Array, squares: Array, inner: Array | None = None) -> Array:
-        """L for sums of k products (sums.py): total is Y, size S, squares Q; inner is Y without a bias."""
-        walk = 8 / 3 * np.sqrt(k + 1) * np.abs(total) + 5 * np.sqrt((k + 7) * squares)
-        return self.of_walk(walk, k, size, total, squares, inner)
-
-    def of_walk(
-        self, walk: Any, k: Any, size: Any, total: Any, squares: Any, inner: Any = None, alike: float = 1
+    def of_products(
+        self, k: Any, size: Any, total: Any, squares: Any, inner: Any = None, *, walk: Any = None, alike: Any = 1.0
     ) -> Array:
-        """The same where partial sums are off by walk times their u, and alike products at a time are one number."""
+        """L for sums of k products (sums.py): total is Y, size S, squares Q; inner is Y without a bias.
+
+        walk is what partial sums add up to, in u, where that is known; alike products at a time are one number.
+        """
+        if walk is None:
+            walk = np.sqrt(alike) * (8 / 3 * np.sqrt(k + 1) * np.abs(total) + 5 * np.sqrt((k + 7) * squares))
         cap = (k + 1) * size
         limit = self.u_sum * (2 * cap if self.cuts else np.minimum(cap, walk)) + k * self.tiny
         if self.u_operand:

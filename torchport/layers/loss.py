@@ -98,23 +98,6 @@ def _chances(x: Array, a: Arithmetic) -> tuple[Array, Array]:
     return y, a.u * (arguments + 2 * EXP_ULPS + 2) + a.of_sum(x.shape[1], 1.0)
 
 
-def loss_limits(x: Array, labels: Array, a: Arithmetic, offset: float = LOG_OFFSET) -> tuple[float, Array]:
-    """Limits of SoftmaxWithLoss's value, and of its gradient (N, C), on logits x (N, C) against labels (N,).
-
-    offset is what the logarithm's argument is never under: 0 for a loss that does not add the book's.
-    """
-    (y, relative), (n, classes), picked = _chances(x, a), x.shape, (np.arange(len(x)), labels)
-    y_limit = np.minimum(y * relative + a.tiny, 1)
-    grad_limit = (y_limit + 2 * a.u * np.abs(y - np.eye(classes)[labels])) / n
-    inside = y[picked] + max(offset, a.tiny)
-    inside_relative = y_limit[picked] / inside + a.u
-    size = np.abs(np.log(inside))
-    # The log of what may be larger or smaller by that much, but is never under the offset.
-    below = -np.log(np.maximum(1 - inside_relative, max(offset, a.tiny) / inside))
-    per_sample = np.maximum(np.log1p(inside_relative), below) + EXP_ULPS * a.u * size
-    return float(per_sample.mean() + a.of_sum(n, size.mean())), grad_limit
-
-
 class Identity:
     """What a port ends in that returns its logits."""
 
@@ -180,6 +163,25 @@ def _log_backward(layer: LogSoftmax, x: Array, dout: Array, a: Arithmetic) -> Li
     relative = _log_forward(layer, x, a) + EXP_ULPS * a.u
     sums = a.of_sum(x.shape[1] + 3, size.sum(axis=1, keepdims=True))
     return Limits(y * (relative * total + sums) + 4 * a.u * (size + y * total) + a.tiny)
+
+
+def loss_limits(x: Array, labels: Array, a: Arithmetic, offset: float = LOG_OFFSET) -> tuple[float, Array]:
+    """Limits of SoftmaxWithLoss's value, and of its gradient (N, C), on logits x (N, C) against labels (N,).
+
+    offset is what is added inside the logarithm; a loss without one, 0, is that of log_softmax.
+    """
+    (y, relative), (n, classes), picked = _chances(x, a), x.shape, (np.arange(len(x)), labels)
+    y_limit = np.minimum(y * relative + a.tiny, 1)
+    grad_limit = (y_limit + 2 * a.u * np.abs(y - np.eye(classes)[labels])) / n
+    if offset == 0:
+        limit, size = _log_forward(LogSoftmax(), x, a)[picked], np.abs(LogSoftmax().forward(x)[picked])
+    else:
+        inside = y[picked] + offset
+        off = y_limit[picked] / inside + a.u
+        # The log of what may be larger or smaller by that much, but is never under the offset.
+        size, below = np.abs(np.log(inside)), -np.log(np.maximum(1 - off, offset / inside))
+        limit = np.maximum(np.log1p(off), below) + EXP_ULPS * a.u * size
+    return float(limit.mean() + a.of_sum(n, size.mean())), grad_limit
 
 
 def _scores(rng: np.random.Generator) -> Array:

@@ -33,9 +33,15 @@ NORMALISE_ROUNDINGS = 8
 
 
 def _mean_limit(x: Array, a: Arithmetic, roundings: int = 0) -> Array:
-    """Of the mean (D,) of x (N, D), whose terms were rounded before: L, those roundings, and two of the division."""
-    n, (k, size, total, squares) = len(x), (part(x).mean(axis=0) for part in PARTS)
-    return np.asarray(a.by_hand.of_products(k * n, size, total, squares / n) + (roundings + 2) * a.u * size)
+    """Of the mean (D,) of x (N, D), whose terms were rounded before: L, those roundings, and two of the division.
+
+    Equal terms round alike, so L grows by the root of how often a column's values repeat (sums.py).
+    """
+    n, ordered, (k, size, total, squares) = len(x), np.sort(np.abs(x), axis=0), (part(x).mean(axis=0) for part in PARTS)
+    different = (ordered[0] != 0) + np.count_nonzero((ordered[1:] != ordered[:-1]) & (ordered[1:] != 0), axis=0)
+    alike = n * k / np.maximum(different, 1)
+    limit = a.by_hand.of_products(k * n, size, total, squares / n, alike=alike)
+    return np.asarray(limit + (roundings + 2) * a.u * size)
 
 
 class _Batch(NamedTuple):
@@ -85,7 +91,8 @@ def _norm_backward(layer: nr.BatchNormalization, x: Array, dout: Array, a: Arith
     mean_d, mean_along = np.abs(d.mean(axis=0)), np.abs(along.mean(axis=0))
     d_limit, along_limit = _mean_limit(d, a, 3), _mean_limit(along, a, 3) + shift * mean_d
     # Autograd adds up d - xn mean(d xn) once more, for the mean's own gradient.
-    last = xn * along_limit + (along_limit + 4 * a.u * mean_along) * xn.mean(axis=0) + 2 * shift * mean_along
+    last = (xn + shift) * along_limit + (along_limit + 4 * a.u * mean_along) * (xn.mean(axis=0) + shift)
+    last = last + 2 * shift * mean_along
     size = np.abs(d) + mean_d + 2 * xn * mean_along
     own = d_limit + last + NORMALISE_ROUNDINGS * a.u * size
     projected = np.abs(d - d.mean(axis=0) - batch.xn * along.mean(axis=0))

@@ -58,7 +58,8 @@ def own_limit(terms: Terms, a: Arithmetic) -> float:
     # Equal terms round alike: they are one rounding, of as much more weight.
     alike = max(len(products), 1) / max(len(np.unique(np.abs(products))), 1)
     walk, size = 8 / math.sqrt(3) * math.sqrt(alike * (squares + steps)), float(np.sum(np.abs(products))) + abs(bias)
-    return float(a.of_walk(walk, k, size, inner + bias, squares, inner if bias else None, alike))
+    before = inner if bias else None
+    return float(a.of_products(k, size, inner + bias, squares, before, walk=walk, alike=alike))
 
 
 def _orders(products: Array, sort: bool) -> list[Array]:
