@@ -66,13 +66,13 @@ class Arithmetic(NamedTuple):
         return np.minimum(np.add(k, 1), 8 * np.sqrt(np.add(k, 1) / 3)) * self.u * size + np.multiply(k, self.tiny)
 
 
-def not_zero(x: Array) -> Array:
-    """1 where x is not 0, else 0."""
-    return np.asarray(x != 0, dtype=np.float64)
-
-
 # Of operands: what makes K, S, Y and Q of an operation that adds up products.
-PARTS: tuple[Callable[[Array], Array], ...] = (not_zero, np.abs, np.positive, np.square)
+PARTS: tuple[Callable[[Array], Array], ...] = (
+    lambda x: np.asarray(x != 0, np.float64),
+    np.abs,
+    np.positive,
+    np.square,
+)
 
 
 def arithmetic_of(dtype: torch.dtype) -> Arithmetic:
@@ -148,7 +148,16 @@ class Setting:
         autocast: AbstractContextManager[Any] = nullcontext()
         if self.mode == BFLOAT16:
             autocast = torch.autocast(torch.device(self.device).type, torch.bfloat16)
-        with _tf32(self.mode == TF32), torch.backends.nnpack.flags(enabled=False), autocast:
+        # torch 2.9 names the precision of each operation; before, TF32 is a flag. Mixing the two is an error there.
+        products, convolutions = torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None)
+        on = self.mode == TF32
+        switch, value = ("fp32_precision", "tf32" if on else "ieee") if convolutions else ("allow_tf32", on)
+        switches = (
+            (products, switch, value),
+            (convolutions or torch.backends.cudnn, switch, value),
+            (products, "allow_bf16_reduced_precision_reduction", False),  # partial sums would be rounded
+        )
+        with _switched(*switches), torch.backends.nnpack.flags(enabled=False), autocast:
             yield
 
 
@@ -159,18 +168,13 @@ def rounded(x: Array, dtype: torch.dtype) -> Array:
 
 
 @contextmanager
-def _tf32(on: bool) -> Iterator[None]:
-    """TensorFloat-32 in CUDA's products on or off, and back as it was afterwards."""
-    # torch 2.9 names the precision of each operation; before, TF32 is a flag. Mixing the two is an error there.
-    convolutions = getattr(torch.backends.cudnn, "conv", None)
-    named = convolutions is not None
-    places = (torch.backends.cuda.matmul, convolutions if named else torch.backends.cudnn)
-    switch, value = ("fp32_precision", "tf32" if on else "ieee") if named else ("allow_tf32", on)
-    before = [getattr(place, switch) for place in places]
+def _switched(*switches: tuple[Any, str, Any]) -> Iterator[None]:
+    """Attributes of torch's backends as given, and back as they were afterwards."""
+    before = [getattr(place, name) for place, name, _ in switches]
     try:
-        for place in places:
-            setattr(place, switch, value)
+        for place, name, value in switches:
+            setattr(place, name, value)
         yield
     finally:
-        for place, old in zip(places, before, strict=True):
-            setattr(place, switch, old)
+        for (place, name, _), old in zip(switches, before, strict=True):
+            setattr(place, name, old)

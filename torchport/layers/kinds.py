@@ -120,11 +120,12 @@ def image(rng: np.random.Generator) -> Array:
     return rng.standard_normal((3, 2, 6, 6))
 
 
-def register(kind: LayerKind) -> None:
-    """Let layers of exactly this class be ported, judged, drawn and tested, from now on. TypeError."""
-    if not isinstance(kind, LayerKind) or not isinstance(kind.layer, type):
-        raise TypeError(f"register takes a LayerKind of a class of layers, got {kind!r:.200}")
-    KINDS[kind.layer] = kind
+def register(*kinds: LayerKind) -> None:
+    """Let layers of exactly these classes be ported, judged, drawn and tested, from now on. TypeError."""
+    for kind in kinds:
+        if not isinstance(kind, LayerKind) or not isinstance(kind.layer, type):
+            raise TypeError(f"register takes a LayerKind of a class of layers, got {kind!r:.200}")
+    KINDS.update({kind.layer: kind for kind in kinds})
 
 
 def predicted(layer: Layer, x: Array) -> Array:

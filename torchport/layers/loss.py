@@ -111,10 +111,7 @@ class Identity:
 class Softmax:
     """softmax of x (N, C)."""
 
-    KEPT = ("out",)
-
-    def __init__(self) -> None:
-        self.out: Array | None = None
+    out: Array | None = None  # once forward ran
 
     def forward(self, x: Array) -> Array:
         self.out = softmax(check_batch("x", x, ndim=2))
@@ -188,22 +185,12 @@ def _scores(rng: np.random.Generator) -> Array:
     return 3 * rng.standard_normal((4, 5))
 
 
-register(LayerKind(Identity, lambda *_: nn.Identity(), SAME, lambda rng: (Identity(), _scores(rng))))
+PLAIN, LOG = Rule(EXP, _softmax_forward, _softmax_backward), Rule(EXP, _log_forward, _log_backward)
+
 register(
-    LayerKind(
-        Softmax,
-        lambda *_: nn.Softmax(1),
-        Rule(EXP, _softmax_forward, _softmax_backward),
-        lambda rng: (Softmax(), _scores(rng)),
-    )
-)
-register(
-    LayerKind(
-        LogSoftmax,
-        lambda *_: nn.LogSoftmax(1),
-        Rule(EXP, _log_forward, _log_backward),
-        lambda rng: (LogSoftmax(), _scores(rng)),
-    )
+    LayerKind(Identity, lambda *_: nn.Identity(), SAME, lambda rng: (Identity(), _scores(rng))),
+    LayerKind(Softmax, lambda *_: nn.Softmax(1), PLAIN, lambda rng: (Softmax(), _scores(rng))),
+    LayerKind(LogSoftmax, lambda *_: nn.LogSoftmax(1), LOG, lambda rng: (LogSoftmax(), _scores(rng))),
 )
 
 # What a port may return, and the layer that makes it of logits.

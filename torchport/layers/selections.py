@@ -66,19 +66,15 @@ def _dropout_prediction(layer: nr.Dropout, x: Array, a: Arithmetic) -> Array:
 
 
 register(
-    LayerKind(nr.Relu, lambda *_: nn.ReLU(), SAME, lambda rng: (nr.Relu(), image(rng)), about=lambda _: "max(0, x)")
-)
-register(
+    LayerKind(nr.Relu, lambda *_: nn.ReLU(), SAME, lambda rng: (nr.Relu(), image(rng)), about=lambda _: "max(0, x)"),
+    LayerKind(nr.Flatten, lambda *_: nn.Flatten(), SAME, lambda rng: (nr.Flatten(), image(rng))),
     LayerKind(
         nr.Pooling,
         window_module(nn.MaxPool2d, -torch.inf),
         Rule(EXACT, exactly, _max_backward),
         lambda rng: (nr.Pooling(3, 3, 2, 1), image(rng)),
         about=lambda layer: f"max of {window_about(layer)}",
-    )
-)
-register(LayerKind(nr.Flatten, lambda *_: nn.Flatten(), SAME, lambda rng: (nr.Flatten(), image(rng))))
-register(
+    ),
     LayerKind(
         nr.Dropout,
         lambda layer, _: Dropout(layer.dropout_ratio),
@@ -87,5 +83,5 @@ register(
         prediction=_dropout_prediction,
         repeat=_repeat_mask,
         about=lambda layer: f"ratio {layer.dropout_ratio}, in training",
-    )
+    ),
 )

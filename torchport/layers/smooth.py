@@ -164,29 +164,18 @@ def _response_backward(layer: nr.LocalResponseNormalization, x: Array, dout: Arr
     return Limits(own + factor * sums + a.tiny)
 
 
+SIGMOID, TANH = Rule(EXP, _sigmoid_forward, _sigmoid_backward), Rule(EXP, _tanh_forward, _tanh_backward)
+
 register(
-    LayerKind(
-        nr.Sigmoid,
-        lambda *_: nn.Sigmoid(),
-        Rule(EXP, _sigmoid_forward, _sigmoid_backward),
-        lambda rng: (nr.Sigmoid(), image(rng)),
-    )
-)
-register(
-    LayerKind(
-        nr.Tanh, lambda *_: nn.Tanh(), Rule(EXP, _tanh_forward, _tanh_backward), lambda rng: (nr.Tanh(), image(rng))
-    )
-)
-register(
+    LayerKind(nr.Sigmoid, lambda *_: nn.Sigmoid(), SIGMOID, lambda rng: (nr.Sigmoid(), image(rng))),
+    LayerKind(nr.Tanh, lambda *_: nn.Tanh(), TANH, lambda rng: (nr.Tanh(), image(rng))),
     LayerKind(
         nr.BatchNormalization,
         lambda layer, _: BatchNormalization(len(layer.gamma), layer.momentum),
         Rule(NORMALISE, _norm_forward, _norm_backward),
         lambda rng: (nr.BatchNormalization(rng.random(72), rng.standard_normal(72)), image(rng)),
         prediction=_norm_prediction,
-    )
-)
-register(
+    ),
     LayerKind(
         nr.LocalResponseNormalization,
         # torch takes the mean of the squares where the paper has their sum.
@@ -194,5 +183,5 @@ register(
         Rule(NORMALISE, _response_forward, _response_backward),
         lambda rng: (nr.LocalResponseNormalization(3, 0.3, 0.75, 1.5), image(rng)),
         about=lambda layer: f"over {layer.size} channels",
-    )
+    ),
 )

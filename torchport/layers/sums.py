@@ -75,15 +75,15 @@ def _orders(products: Array, sort: bool) -> list[Array]:
 
 def _products(layer: Any, x: Array, dout: Array, quantity: str, index: tuple[int, ...]) -> Terms:
     """By linearity: x times what passes back from a one at the entry, or dout times what a one there passes on."""
-    twin, (n, *place), bias = copy.copy(layer), index, 0.0
-    if not isinstance(layer, nr.AveragePooling):
-        twin.b, bias = np.zeros_like(layer.b), layer.b
+    layer = _as_subsampling(layer, x) if isinstance(layer, nr.AveragePooling) else layer
+    twin, (n, *place) = copy.copy(layer), index
+    twin.b = np.zeros_like(layer.b)
     if quantity == "output":
         one = np.zeros_like(dout[:1])
         one[(0, *place)] = 1
         twin.forward(x[n : n + 1])
-        bias = np.broadcast_to(bias, dout.shape[1])[place[0]]
-        return Terms(_orders(x[n] * twin.backward(one)[0], sort=True), float(bias))
+        bias = float(np.broadcast_to(layer.b, dout.shape[1])[place[0]])
+        return Terms(_orders(x[n] * twin.backward(one)[0], sort=True), bias)
     if quantity == "grad_input":
         one = np.zeros_like(x[:1])
         one[(0, *place)] = 1
@@ -151,26 +151,23 @@ def _shares(layer: nr.Convolution, x: Array, dout: Array) -> tuple[Array, Array,
     return 8 / math.sqrt(3) * np.sqrt(np.concatenate(grad_input)), of_w, of_b
 
 
-def _by_hand(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """The rule for a layer that is no product of matrices in torch: its last argument is the arithmetic."""
-    return lambda *args: rule(*args[:-1], args[-1].by_hand)
+def _as_subsampling(layer: nr.AveragePooling | nr.Subsampling, x: Array) -> nr.Subsampling:
+    """Average pooling as what it is: window sums, scaled by one share for all channels of x (N, C, H, W)."""
+    if isinstance(layer, nr.Subsampling):
+        return layer
+    share = np.full(x.shape[1], 1 / (layer.pool_h * layer.pool_w))
+    twin = nr.Subsampling(share, np.zeros_like(share), layer.pool_h, layer.pool_w, layer.stride)
+    twin.pad = layer.pad
+    return twin
 
 
-def _average(layer: nr.AveragePooling, run: Callable[[Array], Array], x: Array, a: Arithmetic) -> Array:
-    """Of run(x), which adds up shares of x; the share is the area's reciprocal, or the sum is divided by the area."""
-    area = layer.pool_h * layer.pool_w
-    k, size, total, squares = (run(part(x)) for part in PARTS)
-    return np.asarray(a.by_hand.of_products(k * area, size, total, squares / area) + a.of_sum(1, np.abs(total)))
+def _window_forward(layer: nr.AveragePooling | nr.Subsampling, x: Array, a: Arithmetic) -> Array:
+    return _linear_forward(_as_subsampling(layer, x), x, a.by_hand)
 
 
-def _average_forward(layer: nr.AveragePooling, x: Array, a: Arithmetic) -> Array:
-    return _average(layer, copy.copy(layer).forward, x, a)
-
-
-def _average_backward(layer: nr.AveragePooling, x: Array, dout: Array, a: Arithmetic) -> Limits:
-    twin = copy.copy(layer)
-    twin.forward(x)
-    return Limits(_average(layer, twin.backward, dout, a))
+def _window_backward(layer: nr.AveragePooling | nr.Subsampling, x: Array, dout: Array, a: Arithmetic) -> Limits:
+    limits = _linear_backward(_as_subsampling(layer, x), x, dout, a.by_hand)
+    return limits if isinstance(layer, nr.Subsampling) else Limits(limits.grad_input)
 
 
 def _convolution(layer: nr.Convolution, conv: str) -> nn.Module:
@@ -183,41 +180,36 @@ def _convolution_about(layer: nr.Convolution) -> str:
     return f"{filters} filters {height} x {width}, stride {layer.stride}, pad {layer.pad}"
 
 
-def _affine_sample(rng: np.random.Generator) -> tuple[nr.Affine, Array]:
-    return nr.Affine(rng.standard_normal((10, 5)), rng.standard_normal(5)), rng.standard_normal((4, 10))
-
-
-def _convolution_sample(rng: np.random.Generator) -> tuple[nr.Convolution, Array]:
-    return nr.Convolution(rng.standard_normal((3, 2, 3, 3)), rng.standard_normal(3), 2, 1), image(rng)
-
-
 PRODUCTS = Rule(SUM, _linear_forward, _linear_backward, _products)
+WINDOWS = Rule(SUM, _window_forward, _window_backward, _products)
 
-register(LayerKind(nr.Convolution, _convolution, PRODUCTS, _convolution_sample, about=_convolution_about))
 register(
+    LayerKind(
+        nr.Convolution,
+        _convolution,
+        PRODUCTS,
+        lambda rng: (nr.Convolution(rng.random((3, 2, 3, 3)) - 0.5, rng.standard_normal(3), 2, 1), image(rng)),
+        about=_convolution_about,
+    ),
     LayerKind(
         nr.Affine,
         lambda layer, _: nn.Linear(*layer.W.shape),
         PRODUCTS,
-        _affine_sample,
+        lambda rng: (nr.Affine(rng.random((10, 5)) - 0.5, rng.standard_normal(5)), rng.standard_normal((4, 10))),
         about=lambda layer: f"{layer.W.shape[0]} to {layer.W.shape[1]}",
-    )
-)
-register(
+    ),
     LayerKind(
         nr.AveragePooling,
         window_module(nn.AvgPool2d, 0.0),
-        Rule(SUM, _average_forward, _average_backward, _products),
+        WINDOWS,
         lambda rng: (nr.AveragePooling(3, 2, 2, 1), image(rng)),
         about=lambda layer: f"mean of {window_about(layer)}",
-    )
-)
-register(
+    ),
     LayerKind(
         nr.Subsampling,
         lambda layer, _: Subsampling(len(layer.W), (layer.pool_h, layer.pool_w), layer.stride),
-        Rule(SUM, _by_hand(_linear_forward), _by_hand(_linear_backward), _products),
+        WINDOWS,
         lambda rng: (nr.Subsampling(rng.standard_normal(2), rng.standard_normal(2)), image(rng)),
         about=lambda layer: f"sum of {window_about(layer)}, scaled",
-    )
+    ),
 )

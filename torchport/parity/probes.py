@@ -1,49 +1,43 @@
 """How far a stretch of several layers may be off that is seen in one piece, by running it with errors put in.
 
-Rounding errors e of the single operations are independent, of mean 0, and within their layer's local limits l. To first
+Rounding errors e of single operations are independent, of mean 0, and within their layer's local limits l. To first
 order an output is off by the sum of its derivatives d times e, which by Hoeffding's inequality is beyond
 LAMBDA sqrt(sum of (d l)^2) with a probability of 2 exp(-LAMBDA^2 / 2) = 3e-14. That root is what random signs times l
 move the output by, in the root mean square; so some runs of the float64 reference estimate it, whatever the derivatives
-are. The last layer's own limit is added as it is.
+are. What the last layer adds is its own limit, as it is.
 
 Behind a relu or a maximum that may take another branch, the runs take it by themselves. A branch that one run in
-MOST_RUNS takes moves the root mean square by an eighth of what it changes: LAMBDA times that is all of it.
+LAMBDA^2 takes moves the root mean square by an eighth of what it changes: LAMBDA times that is all of it.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
-from numpy_ref.network import Network
-from torchport.layers.arithmetic import Arithmetic, arithmetic_of, rounded
+from torchport.layers.arithmetic import Arithmetic
 from torchport.layers.kinds import kind_of, predicted
-from torchport.parity.compare import compare
-from torchport.parity.report import Difference
 from torchport.weights import MODULE_ATTRIBUTES as NAMES
 
 LAMBDA = 8
-MOST_RUNS = LAMBDA**2
 
-Key = tuple[int, str]  # of a layer's output, grad_input, or gradient by the reference's attribute
+Key = tuple[int, str]  # a layer's number, and output, grad_input or the reference's attribute
 
 
-@dataclass(frozen=True)
-class Probed:
+class Probed(NamedTuple):
     """What the reference makes of x and dout, in its layout, and how far a port may be off."""
 
     output: Array
     limit: Array
-    grad_input: Array | None = None
-    grad_input_limit: Array | None = None
-    grads: list[dict[str, Array]] = field(default_factory=list)
-    grads_limits: list[dict[str, Array]] = field(default_factory=list)
+    grad_input: Array | None
+    grad_input_limit: Array | None
+    grads: list[dict[str, Array]]  # of each layer
+    grads_limits: list[dict[str, Array]]
 
 
 def probe(
@@ -58,26 +52,30 @@ def probe(
 ) -> Probed:
     """The layers one after the other on x (N, ...), and backward on dout, if given; or what they predict.
 
-    A layer that draws must draw the same in every run (LayerKind.repeat). count is at most MOST_RUNS.
+    A layer that draws must draw the same in every run (LayerKind.repeat). count is at most LAMBDA^2.
     """
     found = _run(layers, x, dout, prediction, lambda _, value: value)
     limits, rng = _local_limits(layers, x, dout, prediction, found, a), np.random.default_rng(seed)
-    seen = [key for key in found if key == (len(layers) - 1, "output") or key == (0, "grad_input") or key[1] in NAMES]
+    last = (len(layers) - 1, "output")
+    seen = [key for key in found if key in (last, (0, "grad_input")) or key[1] in NAMES]
     spread = {key: np.zeros(found[key].shape) for key in seen}
-    for _ in range(min(count, MOST_RUNS)):
+    for _ in range(count):
         moved = _run(layers, x, dout, prediction, lambda key, y: y + limits[key] * rng.choice([-1.0, 1.0], y.shape))
         spread = {key: np.hypot(spread[key], moved[key] - found[key]) for key in seen}  # squares would underflow
     whole = {key: limits[key] + LAMBDA / np.sqrt(count) * spread[key] for key in seen}
     grads, grads_limits = (
         [{name: of[k, name] for name in NAMES if (k, name) in of} for k in range(len(layers))] for of in (found, whole)
     )
-    output, grad_input = (len(layers) - 1, "output"), (0, "grad_input")
-    of_input = found.get(grad_input), whole.get(grad_input)
-    return Probed(found[output], whole[output], *of_input, grads, grads_limits)
+    of_input = found.get((0, "grad_input")), whole.get((0, "grad_input"))
+    return Probed(found[last], whole[last], *of_input, grads, grads_limits)
 
 
 def _run(
-    layers: Sequence[Layer], x: Array, dout: Array | None, prediction: bool, moved: Callable[[Key, Array], Array]
+    layers: Sequence[Layer],
+    x: Array,
+    dout: Array | None,
+    prediction: bool,
+    moved: Callable[[Key, Array], Array],
 ) -> dict[Key, Array]:
     """What every layer makes of what moved leaves of the layer's before."""
     found, ran = dict[Key, Array](), [copy.copy(layer) for layer in layers]
@@ -99,20 +97,9 @@ def _local_limits(
     limits = dict[Key, Array]()
     for k, layer in enumerate(layers):
         kind = kind_of(layer)
-        forward = kind.prediction if prediction and kind.prediction else kind.rule.forward
-        limits[k, "output"] = forward(layer, x, a)
+        limits[k, "output"] = ((prediction and kind.prediction) or kind.rule.forward)(layer, x, a)
         if dout is not None:
             own = kind.rule.backward(layer, x, found.get((k + 1, "grad_input"), dout), a)
             limits |= {(k, "grad_input"): own.grad_input, **{(k, name): each for name, each in own.grads.items()}}
         x = found[k, "output"]
     return limits
-
-
-def check_predictions(reference: Network, x: Array, found: Array, dtype: torch.dtype) -> Difference:
-    """How found (N, C), predicted in dtype for x (N, ...) by whatever program, differs from what reference predicts.
-
-    reference holds the same weights in float64. ValueError, TypeError.
-    """
-    layers = list(reference.layers.values())
-    probed = probe(layers, rounded(x, dtype), None, arithmetic_of(dtype), prediction=True)
-    return compare(found.astype(np.float64), probed.output, probed.limit)
