@@ -15,10 +15,7 @@ from torch import nn
 from numpy_ref.checks import Array
 from numpy_ref.files import stage
 from numpy_ref.network import Network
-from torchport.layers.arithmetic import arithmetic_of, rounded
-from torchport.parity.compare import compare
-from torchport.parity.probes import probe
-from torchport.parity.report import Difference
+from torchport.parity.probes import check_predictions
 from torchport.weights import DTYPES
 
 SUFFIX = ".onnx"
@@ -93,13 +90,3 @@ def _check_outputs(content: bytes, reference: Network, x: Array) -> str:
     if difference.ratio > 1:
         raise ValueError(f"onnxruntime predicts otherwise than the reference: {difference}")
     return f"parity: onnxruntime in {kind}, largest error/limit {difference.ratio:.2g}"
-
-
-def check_predictions(reference: Network, x: Array, found: Array, dtype: torch.dtype) -> Difference:
-    """How found (N, C), predicted in dtype for x (N, ...) by whatever program, differs from what reference predicts.
-
-    reference holds the same weights in float64. ValueError, TypeError.
-    """
-    layers, arithmetic = list(reference.layers.values()), arithmetic_of(dtype)
-    probed = probe(layers, rounded(x, dtype), None, arithmetic, prediction=True)
-    return compare(found.astype(np.float64), probed.output, probed.limit)

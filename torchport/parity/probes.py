@@ -17,11 +17,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
-from torchport.layers.arithmetic import Arithmetic
+from numpy_ref.network import Network
+from torchport.layers.arithmetic import Arithmetic, arithmetic_of, rounded
 from torchport.layers.kinds import kind_of, predicted
+from torchport.parity.compare import compare
+from torchport.parity.report import Difference
 from torchport.weights import MODULE_ATTRIBUTES as NAMES
 
 LAMBDA = 8
@@ -103,3 +107,13 @@ def _local_limits(
             limits |= {(k, "grad_input"): own.grad_input, **{(k, name): each for name, each in own.grads.items()}}
         x = found[k, "output"]
     return limits
+
+
+def check_predictions(reference: Network, x: Array, found: Array, dtype: torch.dtype) -> Difference:
+    """How found (N, C), predicted in dtype for x (N, ...) by whatever program, differs from what reference predicts.
+
+    reference holds the same weights in float64. ValueError, TypeError.
+    """
+    layers, arithmetic = list(reference.layers.values()), arithmetic_of(dtype)
+    probed = probe(layers, rounded(x, dtype), None, arithmetic, prediction=True)
+    return compare(found.astype(np.float64), probed.output, probed.limit)
