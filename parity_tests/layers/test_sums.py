@@ -200,3 +200,28 @@ def test_a_product_left_out_is_above_both_limits() -> None:
     load_layer(module, layer)
     found = ratios(layer, module, x, rng.standard_normal((5, 4)), Setting(torch.float32))
     assert {quantity for quantity, ratio in found.items() if ratio > 1} == {"output", "grad_input", "W"}
+
+
+def cut_off(x: Array) -> Array:
+    """As TensorFloat-32 holds it: the last 13 of float32's 23 bits are gone."""
+    return (x.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("data", ["normal", "positive", "constant", "one huge"])
+def test_what_tensorfloat_32_cuts_off_is_allowed_for(data: str) -> None:
+    """Emulated: exact products of what is left of the operands, added up in float32. No GPU was measured."""
+    a = Setting(torch.float32).arithmetic._replace(u_operand=2.0**-10, cuts=True)
+    rng, ratios_found = np.random.default_rng(0), []
+    for k in (1, 10, 300, 3000):
+        w = rng.standard_normal((k, 50)) if data == "normal" else KINDS[data](rng, (k, 50))
+        layer, x = nr.Affine(w, rng.standard_normal(50)), KINDS[data](rng, (40, k))
+        products, steps = layer.forward(x), np.zeros((40, 50), np.float32)
+        for column, row in zip(cut_off(x).T, cut_off(w), strict=True):
+            steps = (steps + np.outer(column, row)).astype(np.float32)
+        error, rule = np.abs(steps + layer.b - products), kind_of(layer).rule
+        limit = rule.forward(layer, x, a)
+        assert rule.products is not None
+        for index in zip(*np.nonzero(error > limit), strict=True):  # one number in all products: cut off alike
+            limit[index] = own_limit(rule.products(layer, x, products, "output", tuple(map(int, index))), a)
+        ratios_found.append(np.max(error / limit))
+    assert 0.2 < max(ratios_found) <= 1
