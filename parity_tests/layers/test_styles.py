@@ -71,6 +71,8 @@ BATCHES: dict[str, Draw] = {
     "many": lambda rng: rng.random((600, 12)),
     "far from 0": lambda rng: 100 + rng.standard_normal((32, 12)),
     "constant columns": lambda rng: np.zeros((1000, 12)) + 10 * rng.standard_normal(12),
+    "far constant columns": lambda rng: np.zeros((64, 12)) + 1e5 * rng.standard_normal(12),
+    "far and hardly moved": lambda rng: 1e5 * rng.standard_normal(12) + 1e-3 * rng.standard_normal((64, 12)),
     "black and white": lambda rng: np.where(rng.random((100, 12)) < 0.1, 1.0, 0.0),
     "one huge": lambda rng: np.where(np.arange(1200).reshape(100, 12) == 7, 1e4, rng.standard_normal((100, 12))),
     "tiny": lambda rng: 1e-5 * rng.standard_normal((50, 12)),
@@ -138,7 +140,8 @@ def test_a_right_module_is_within_its_limits(style: str, arithmetic: str, rng: n
         assert max(found.values()) <= 1, found
 
 
-HOSTILE = ("two samples", "far from 0", "constant columns", "one huge", "tiny")  # nothing is left of some gradients
+# Nothing is left of some gradients, or of the deviation.
+HOSTILE = ("two samples", "far from 0", "constant columns", "hardly moved", "one huge", "tiny")
 
 
 @pytest.mark.parametrize("style", [style for style in STYLES if not style.endswith(HOSTILE)])
@@ -196,5 +199,5 @@ def test_running_statistics_are_within_their_limits(batch: str, dtype: torch.dty
     for name, limit in running_limits(layer, x, setting.arithmetic).items():
         error = np.abs(getattr(module, name).double().numpy() - getattr(after, name))
         assert (error <= limit).all()
-        if dtype == torch.float32 and batch not in HOSTILE:
+        if dtype == torch.float32 and not batch.endswith(HOSTILE):
             assert 0 < error.max() <= limit.max() < 1e-4 * np.abs(getattr(after, name)).max()
