@@ -185,6 +185,12 @@ def test_a_right_loss_is_within_its_limits(name: str, dtype: torch.dtype, rng: n
         assert grad_limit.max() <= 1e3 * setting.arithmetic.u * max(1, scale) / 300
 
 
+def test_the_books_loss_is_never_off_by_more_than_its_offset_lets_it(rng: np.random.Generator) -> None:
+    """Logits of 80 in bfloat16, where softmax may be off by more than itself."""
+    x, t = 80 * rng.standard_normal((300, 10)), rng.integers(0, 10, 300)
+    assert loss_limits(x, t, SETTINGS["bfloat16"].arithmetic)[0] < -2 * np.log(LOG_OFFSET)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("batch", BATCHES)
 def test_running_statistics_are_within_their_limits(batch: str, dtype: torch.dtype, rng: np.random.Generator) -> None:
@@ -200,4 +206,4 @@ def test_running_statistics_are_within_their_limits(batch: str, dtype: torch.dty
         error = np.abs(getattr(module, name).double().numpy() - getattr(after, name))
         assert (error <= limit).all()
         if dtype == torch.float32 and not batch.endswith(HOSTILE):
-            assert 0 < error.max() <= limit.max() < 1e-4 * np.abs(getattr(after, name)).max()
+            assert 0 < error.max() <= limit.max() < 3e-6 * np.abs(getattr(after, name)).max()

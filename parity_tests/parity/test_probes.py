@@ -109,6 +109,13 @@ def test_of_one_layer_they_are_the_layers_own() -> None:
             np.testing.assert_array_equal(probed.grads_limits[0][name], limit)
 
 
+def test_where_a_layer_predicts_otherwise_its_own_limit_is_that_of_the_prediction() -> None:
+    dropout, x, a = nr.Dropout(0.3), np.random.default_rng(0).standard_normal((4, 10)), SETTING.arithmetic
+    limit = kind_of(dropout).prediction
+    assert limit is not None
+    np.testing.assert_array_equal(probe([dropout], x, None, a, prediction=True).limit, limit(dropout, x, a))
+
+
 def test_layers_that_only_move_data_have_none() -> None:
     x, dout = np.random.default_rng(0).standard_normal((2, 3, 4, 4)), np.ones((2, 12))
     probed = probe([nr.Relu(), nr.Pooling(2, 2), nr.Relu(), nr.Flatten()], x, dout, SETTING.arithmetic)
