@@ -186,9 +186,9 @@ def test_a_right_loss_is_within_its_limits(name: str, dtype: torch.dtype, rng: n
 
 
 def test_the_books_loss_is_never_off_by_more_than_its_offset_lets_it(rng: np.random.Generator) -> None:
-    """Logits of 80 in bfloat16, where softmax may be off by more than itself."""
-    x, t = 80 * rng.standard_normal((300, 10)), rng.integers(0, 10, 300)
-    assert loss_limits(x, t, SETTINGS["bfloat16"].arithmetic)[0] < -2 * np.log(LOG_OFFSET)
+    """Of 5,000 classes bfloat16's softmax may be off by more than itself."""
+    x, t = rng.standard_normal((30, 5000)), rng.integers(0, 5000, 30)
+    assert 1 < loss_limits(x, t, SETTINGS["bfloat16"].arithmetic)[0] < -np.log(LOG_OFFSET)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
