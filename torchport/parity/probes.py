@@ -29,6 +29,7 @@ from torchport.parity.report import Difference
 from torchport.weights import MODULE_ATTRIBUTES as NAMES
 
 LAMBDA = 8
+SIGNS = np.array([-1, 1], np.int8)
 
 Key = tuple[int, str]  # a layer's number, and output, grad_input or the reference's attribute
 
@@ -60,11 +61,15 @@ def probe(
     """
     found = _run(layers, x, dout, prediction, lambda _, value: value)
     limits, rng = _local_limits(layers, x, dout, prediction, found, a), np.random.default_rng(seed)
+
+    def shaken(key: Key, value: Array) -> Array:
+        return value + limits[key] * rng.choice(SIGNS, value.shape) if np.any(limits[key]) else value
+
     last = (len(layers) - 1, "output")
     seen = [key for key in found if key in (last, (0, "grad_input")) or key[1] in NAMES]
     spread = {key: np.zeros(found[key].shape) for key in seen}
     for _ in range(count):
-        moved = _run(layers, x, dout, prediction, lambda key, y: y + limits[key] * rng.choice([-1.0, 1.0], y.shape))
+        moved = _run(layers, x, dout, prediction, shaken)
         spread = {key: np.hypot(spread[key], moved[key] - found[key]) for key in seen}  # squares would underflow
     whole = {key: limits[key] + LAMBDA / np.sqrt(count) * spread[key] for key in seen}
     grads, grads_limits = (
