@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,9 @@ LAMBDA = 8
 SIGNS = np.array([-1, 1], np.int8)
 
 Key = tuple[int, str]  # a layer's number, and output, grad_input or the reference's attribute
+Found = dict[Key, Array]
+Moved = Callable[[Key, Array], Array]  # what the next layer is given of a value
+Run = Callable[[Moved], Found]
 
 
 class Probed(NamedTuple):
@@ -59,35 +63,35 @@ def probe(
 
     A layer that draws must draw the same in every run (LayerKind.repeat). count is at most LAMBDA^2.
     """
-    found = _run(layers, x, dout, prediction, lambda _, value: value)
-    limits, rng = _local_limits(layers, x, dout, prediction, found, a), np.random.default_rng(seed)
+    run = partial(_run, layers, x, dout, prediction)
+    found = run(lambda _, value: value)
+    limits, last = _local_limits(layers, x, dout, prediction, found, a), (len(layers) - 1, "output")
+    seen = {key: value for key, value in found.items() if key in (last, (0, "grad_input")) or key[1] in NAMES}
+    spread = _spread(run, seen, limits, np.random.default_rng(seed), count)
+    whole = {key: limits[key] + LAMBDA * spread[key] for key in seen}
+    of_input = found.get((0, "grad_input")), whole.get((0, "grad_input"))
+    grads, grads_limits = (
+        [{name: of[k, name] for name in NAMES if (k, name) in of} for k in range(len(layers))] for of in (seen, whole)
+    )
+    return Probed(found[last], whole[last], *of_input, grads, grads_limits)
+
+
+def _spread(run: Run, seen: Found, limits: Found, rng: np.random.Generator, count: int) -> Found:
+    """The root mean square of what random signs of the limits change."""
 
     def shaken(key: Key, value: Array) -> Array:
         return value + limits[key] * rng.choice(SIGNS, value.shape) if np.any(limits[key]) else value
 
-    last = (len(layers) - 1, "output")
-    seen = [key for key in found if key in (last, (0, "grad_input")) or key[1] in NAMES]
-    spread = {key: np.zeros(found[key].shape) for key in seen}
+    spread = {key: np.zeros(value.shape) for key, value in seen.items()}
     for _ in range(count):
-        moved = _run(layers, x, dout, prediction, shaken)
-        spread = {key: np.hypot(spread[key], moved[key] - found[key]) for key in seen}  # squares would underflow
-    whole = {key: limits[key] + LAMBDA / np.sqrt(count) * spread[key] for key in seen}
-    grads, grads_limits = (
-        [{name: of[k, name] for name in NAMES if (k, name) in of} for k in range(len(layers))] for of in (found, whole)
-    )
-    of_input = found.get((0, "grad_input")), whole.get((0, "grad_input"))
-    return Probed(found[last], whole[last], *of_input, grads, grads_limits)
+        moved = run(shaken)
+        spread = {key: np.hypot(spread[key], moved[key] - seen[key]) for key in seen}  # squares would underflow
+    return {key: value / np.sqrt(count) for key, value in spread.items()}
 
 
-def _run(
-    layers: Sequence[Layer],
-    x: Array,
-    dout: Array | None,
-    prediction: bool,
-    moved: Callable[[Key, Array], Array],
-) -> dict[Key, Array]:
+def _run(layers: Sequence[Layer], x: Array, dout: Array | None, prediction: bool, moved: Moved) -> Found:
     """What every layer makes of what moved leaves of the layer's before."""
-    found, ran = dict[Key, Array](), [copy.copy(layer) for layer in layers]
+    found, ran = Found(), [copy.copy(layer) for layer in layers]
     for k, layer in enumerate(ran):
         found[k, "output"] = predicted(layer, x) if prediction else layer.forward(x)
         x = moved((k, "output"), found[k, "output"])
@@ -100,10 +104,10 @@ def _run(
 
 
 def _local_limits(
-    layers: Sequence[Layer], x: Array, dout: Array | None, prediction: bool, found: dict[Key, Array], a: Arithmetic
-) -> dict[Key, Array]:
+    layers: Sequence[Layer], x: Array, dout: Array | None, prediction: bool, found: Found, a: Arithmetic
+) -> Found:
     """Of everything that is found, each layer by itself."""
-    limits = dict[Key, Array]()
+    limits = Found()
     for k, layer in enumerate(layers):
         kind = kind_of(layer)
         limits[k, "output"] = ((prediction and kind.prediction) or kind.rule.forward)(layer, x, a)
