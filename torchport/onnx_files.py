@@ -15,7 +15,7 @@ from torch import nn
 from numpy_ref.checks import Array
 from numpy_ref.files import stage
 from numpy_ref.network import Network
-from torchport.parity.compare import check_predictions
+from torchport.parity.probes import check_predictions
 from torchport.weights import DTYPES
 
 SUFFIX = ".onnx"

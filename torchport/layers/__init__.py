@@ -11,13 +11,17 @@ from torchport.layers.kinds import (
     SUM as SUM,
     LayerKind as LayerKind,
     Limits as Limits,
-    Near as Near,
-    Prediction as Prediction,
     Rule as Rule,
+    Terms as Terms,
     kind_of as kind_of,
+    predicted as predicted,
     register as register,
 )
-from torchport.layers.loss import SoftmaxWithLoss as SoftmaxWithLoss, softmax_with_loss as softmax_with_loss
+from torchport.layers.loss import (
+    OUTPUTS as OUTPUTS,
+    SoftmaxWithLoss as SoftmaxWithLoss,
+    softmax_with_loss as softmax_with_loss,
+)
 from torchport.layers.modules import (
     BatchNormalization as BatchNormalization,
     Dropout as Dropout,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,29 +22,64 @@ MODES = (IEEE, TF32, BFLOAT16)
 
 
 class Arithmetic(NamedTuple):
-    """What one operation may be off by relative to its result: u, in sums u_sum; and tiny where it underflows."""
+    """What the port's single operations may be off by, relative to their results, the float64 reference's included.
 
-    u: float
-    u_sum: float
-    tiny: float
-    sharp: bool = False  # both sides have the same inputs, and compute in the dtype's own arithmetic
+    Sums are derived in sums.py. bfloat16 products (autocast) are exact and added up in float32, which is rounded once,
+    and once more where a bias is added. TensorFloat-32 cuts an operand off by up to 2^-10 of it, by half of that in the
+    mean: the products lose up to 2^-10 |Y| together, and differ from that as independently as roundings do. Tensor
+    cores are reported to cut partial sums off too (Fasi, Higham, Mikaitis & Pranesh, PeerJ CS 7:e330, 2021), which adds
+    up: 2 u (K + 1) S. What is said of GPUs is unmeasured.
+    """
 
-    def of_products(self, terms: Array, size: Array, total: Array, squares: Array) -> Array:
-        """L for sums of K products that are not 0, where what is summed is known (sums.py): entry by entry."""
-        walk = 8 / 3 * np.sqrt(terms + 1) * np.abs(total) + 5 * np.sqrt((terms + 7) * squares)
-        return np.asarray(self.u * np.minimum((terms + 1) * size, walk) + terms * self.tiny)
+    u: float  # an operation on numbers of the dtype
+    tiny: float  # where a result underflows: absolute
+    u_sum: float  # a partial sum inside a kernel
+    u_result: float = 0.0  # a sum, where it is rounded once more
+    u_operand: float = 0.0  # a factor, where it is cut off
+    cuts: bool = False  # whether partial sums are cut off
 
-    def of_sum(self, terms: int | Array, size: Array | float) -> Any:
-        """c(K) u S for a sum of K products and one addend, c(K) = min(K + 1, 8 + sqrt(K)), S = size (sums.py)."""
-        return np.minimum(np.add(terms, 1), 8 + np.sqrt(terms)) * self.u_sum * size + np.multiply(terms, self.tiny)
+    @property
+    def by_hand(self) -> Arithmetic:
+        """Where a port may do each operation in its dtype: outside of products of matrices."""
+        return Arithmetic(self.u, self.tiny, self.u)
+
+    def of_products(
+        self, k: Any, size: Any, total: Any, squares: Any, inner: Any = None, *, walk: Any = None, alike: Any = 1.0
+    ) -> Array:
+        """L for sums of k products (sums.py): total is Y, size S, squares Q; inner is Y without a bias.
+
+        walk is what partial sums add up to, in u, where that is known; alike products at a time are one number.
+        """
+        if walk is None:
+            walk = np.sqrt(alike) * (8 / 3 * np.sqrt(k + 1) * np.abs(total) + 5 * np.sqrt((k + 7) * squares))
+        cap = (k + 1) * size
+        limit = self.u_sum * (2 * cap if self.cuts else np.minimum(cap, walk)) + k * self.tiny
+        if self.u_operand:
+            independent = 8 / np.sqrt(3) * np.sqrt(2 * alike * squares)
+            limit = limit + self.u_operand * np.minimum(2 * size, np.abs(total) + independent)
+        if self.u_result:
+            limit = limit + self.u_result * (np.abs(total) + (0 if inner is None else np.abs(inner)))
+        return np.asarray(limit)
+
+    def of_sum(self, k: int | Array, size: Array | float) -> Any:
+        """For k roundings and an addend, of results no larger than size: k + 1 at most, 8 sqrt(k / 3) but for 2e-14."""
+        return np.minimum(np.add(k, 1), 8 * np.sqrt(np.add(k, 1) / 3)) * self.u * size + np.multiply(k, self.tiny)
+
+
+# Of operands: what makes K, S, Y and Q of an operation that adds up products.
+PARTS: tuple[Callable[[Array], Array], ...] = (
+    lambda x: np.asarray(x != 0, np.float64),
+    np.abs,
+    np.positive,
+    np.square,
+)
 
 
 def arithmetic_of(dtype: torch.dtype) -> Arithmetic:
     """That of operations in dtype, and of the float64 reference's, taken together."""
     # finfo.eps is the distance from 1 to the next number: twice the unit roundoff.
-    reference = torch.finfo(torch.float64).eps / 2
-    u = torch.finfo(dtype).eps / 2 + reference
-    return Arithmetic(u, u, torch.finfo(dtype).tiny)
+    u = torch.finfo(dtype).eps / 2 + torch.finfo(torch.float64).eps / 2
+    return Arithmetic(u, torch.finfo(dtype).tiny, u)
 
 
 @dataclass(frozen=True)
@@ -87,8 +122,10 @@ class Setting:
     @property
     def arithmetic(self) -> Arithmetic:
         """Of the port's operations and the float64 reference's, taken together."""
-        found = arithmetic_of(self.held)
-        return found._replace(u_sum=2.0**-11) if self.mode == TF32 else found
+        own, cuda = arithmetic_of(self.held), torch.device(self.device).type == "cuda"
+        if self.mode == BFLOAT16:
+            return own._replace(u_sum=arithmetic_of(torch.float32).u, u_result=own.u, cuts=cuda)
+        return own._replace(u_operand=2.0**-10, cuts=True) if self.mode == TF32 else own
 
     def tensor(self, x: Array) -> Tensor:
         """x on the device, in the dtype."""
@@ -111,7 +148,16 @@ class Setting:
         autocast: AbstractContextManager[Any] = nullcontext()
         if self.mode == BFLOAT16:
             autocast = torch.autocast(torch.device(self.device).type, torch.bfloat16)
-        with _tf32(self.mode == TF32), torch.backends.nnpack.flags(enabled=False), autocast:
+        # torch 2.9 names the precision of each operation; before, TF32 is a flag. Mixing the two is an error there.
+        products, convolutions = torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None)
+        on = self.mode == TF32
+        switch, value = ("fp32_precision", "tf32" if on else "ieee") if convolutions else ("allow_tf32", on)
+        switches = (
+            (products, switch, value),
+            (convolutions or torch.backends.cudnn, switch, value),
+            (products, "allow_bf16_reduced_precision_reduction", False),  # partial sums would be rounded
+        )
+        with _switched(*switches), torch.backends.nnpack.flags(enabled=False), autocast:
             yield
 
 
@@ -122,18 +168,13 @@ def rounded(x: Array, dtype: torch.dtype) -> Array:
 
 
 @contextmanager
-def _tf32(on: bool) -> Iterator[None]:
-    """TensorFloat-32 in CUDA's products on or off, and back as it was afterwards."""
-    # torch 2.9 names the precision of each operation; before, TF32 is a flag. Mixing the two is an error there.
-    convolutions = getattr(torch.backends.cudnn, "conv", None)
-    named = convolutions is not None
-    places = (torch.backends.cuda.matmul, convolutions if named else torch.backends.cudnn)
-    switch, value = ("fp32_precision", "tf32" if on else "ieee") if named else ("allow_tf32", on)
-    before = [getattr(place, switch) for place in places]
+def _switched(*switches: tuple[Any, str, Any]) -> Iterator[None]:
+    """Attributes of torch's backends as given, and back as they were afterwards."""
+    before = [getattr(place, name) for place, name, _ in switches]
     try:
-        for place in places:
-            setattr(place, switch, value)
+        for place, name, value in switches:
+            setattr(place, name, value)
         yield
     finally:
-        for place, old in zip(places, before, strict=True):
-            setattr(place, switch, old)
+        for (place, name, _), old in zip(switches, before, strict=True):
+            setattr(place, name, old)

@@ -1,9 +1,7 @@
 """What is known of each kind of layer, in one record: its torch module, and how far a correct port may be from it.
 
-Limits are derived, never chosen, and every limit has two parts: what a layer adds by rounding, and what it passes on
-from the limit of its input. With no limit on the input this judges a layer by itself; chained through a network it
-judges the whole (a running error bound). The rules are in sums, selections and smooth; u is the port's unit roundoff
-plus the float64 reference's (arithmetic.py).
+Limits are derived, never chosen, and local: they hold for the very input and upstream gradient that the port had. The
+rules are in sums, selections, smooth and loss; what a single operation may be off by is in arithmetic.
 """
 
 from __future__ import annotations
@@ -23,39 +21,13 @@ from torchport.layers.arithmetic import Arithmetic
 # Rules, by the name that a report shows.
 EXACT, SUM, EXP, NORMALISE = "exact", "sum", "exp", "normalise"
 
-UNKNOWN = 1e30  # as good as no limit, but products of several are still finite
-
-
-class Near(NamedTuple):
-    """Values of the reference, and how far a correct port's may be from them."""
-
-    value: Array
-    limit: Array
-
-    @classmethod
-    def within(cls, value: Array, limit: Array) -> Near:
-        """As given to the next layer: a limit that says nothing does not grow further, up to infinity."""
-        return cls(value, np.minimum(limit, UNKNOWN))
-
-    @classmethod
-    def exactly(cls, value: Array) -> Near:
-        """Values that both sides share."""
-        return cls(value, np.zeros_like(value))
-
-    @property
-    def size(self) -> Array:
-        """The largest absolute value that either side may have."""
-        return np.abs(self.value) + self.limit
-
 
 @dataclass(frozen=True)
 class Limits:
-    """Elementwise limits of a layer's backward pass, in the reference's layout, and the rule of each."""
+    """Of a layer's backward pass, in the reference's layout; a number, or any shape that broadcasts, serves as well."""
 
     grad_input: Array
-    rule: str
-    grads: dict[str, Array] = field(default_factory=dict)  # by the reference's attribute: W, b
-    kinks: int = 0  # entries whose gradient may take another path within the limit of the input
+    grads: dict[str, Array] = field(default_factory=dict)  # by the reference's attribute: W, b, gamma, beta
 
 
 class Terms(NamedTuple):
@@ -66,23 +38,16 @@ class Terms(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """The limits of one kind of layer: of its output for x, and of its gradients for x and dout.
+    """The limits of one kind of layer, x and dout being exactly what both sides have.
 
     An entry above a limit is judged by what it adds up itself, where products(layer, x, dout, quantity, index) tells:
     quantity is "output", "grad_input", "W" or "b", index an entry in the reference's layout.
     """
 
     name: str
-    forward: Callable[[Any, Near, Arithmetic], Array]
-    backward: Callable[[Any, Near, Near, Arithmetic], Limits]
+    forward: Callable[[Any, Array, Arithmetic], Array]  # of the output, for (layer, x, a)
+    backward: Callable[[Any, Array, Array, Arithmetic], Limits]  # for (layer, x, dout, a)
     products: Callable[[Any, Array, Array, str, tuple[int, ...]], Terms] | None = None
-
-
-class Prediction(NamedTuple):
-    """How a layer predicts that trains otherwise: the rule's name, and the limit of forward(x, train_flg=False)."""
-
-    name: str
-    limit: Callable[[Any, Near, Arithmetic], Array]
 
 
 def class_name(layer: Layer) -> str:
@@ -100,7 +65,10 @@ class LayerKind:
             copied into its weight and bias, a W of two axes transposed.
         rule: How far a correct port may be off, entry by entry.
         sample: A layer and an input of it, from a generator: for tests, and for networks drawn at random.
-        prediction: Where it predicts by another operation than it trains with.
+        prediction: The limit of forward(x, train_flg=False), where it predicts by another operation than it trains.
+        repeat: For (layer, x, y, dx), a copy of a layer that draws, which draws what the port drew when it made y of x;
+            dx, the port's gradient for an upstream one without zeros, tells where x does not. ValueError where the
+            layer would not draw that.
         about: What a picture says of it.
 
     Example:
@@ -118,12 +86,14 @@ class LayerKind:
         >>> class TorchTriple(torch.nn.Module):
         ...     def forward(self, input):
         ...         return input + input + input
-        >>> def limit(near, a):  # what it passes on, and two additions
-        ...     return 3 * near.limit + 2 * a.u * 3 * near.size
         >>> register(LayerKind(
         ...     layer=Triple,
         ...     module=lambda layer, conv: TorchTriple(),
-        ...     rule=Rule(SUM, lambda layer, x, a: limit(x, a), lambda layer, x, dout, a: Limits(limit(dout, a), SUM)),
+        ...     rule=Rule(  # two additions, of results up to 3 |x|
+        ...         SUM,
+        ...         lambda layer, x, a: a.of_sum(2, 3 * np.abs(x)),
+        ...         lambda layer, x, dout, a: Limits(a.of_sum(2, 3 * np.abs(dout))),
+        ...     ),
         ...     sample=lambda rng: (Triple(), rng.standard_normal((4, 3))),
         ... ))
         >>> rng = np.random.RandomState(0)
@@ -137,27 +107,31 @@ class LayerKind:
     module: Callable[[Any, str], nn.Module]
     rule: Rule
     sample: Callable[[np.random.Generator], tuple[Any, Array]]
-    prediction: Prediction | None = None
+    prediction: Callable[[Any, Array, Arithmetic], Array] | None = None
+    repeat: Callable[[Any, Array, Array, Array | None], Any] | None = None
     about: Callable[[Any], str] = class_name
 
 
 KINDS: dict[type, LayerKind] = {}
 
 
-def register(kind: LayerKind) -> None:
-    """Let layers of exactly this class be ported, judged, drawn and tested, from now on. TypeError."""
-    if not isinstance(kind, LayerKind) or not isinstance(kind.layer, type):
-        raise TypeError(f"register takes a LayerKind of a class of layers, got {kind!r:.200}")
-    KINDS[kind.layer] = kind
+def image(rng: np.random.Generator) -> Array:
+    """A small batch (3, 2, 6, 6), for samples."""
+    return rng.standard_normal((3, 2, 6, 6))
 
 
-def predict(layer: Layer, x: Near, a: Arithmetic) -> Near:
-    """What layer predicts for x, and the limit of it. TypeError for a class that is not registered."""
-    kind, twin = kind_of(layer), copy.copy(layer)
-    if kind.prediction is None:
-        return Near.within(twin.forward(x.value), kind.rule.forward(layer, x, a))
-    predicting: Any = twin
-    return Near.within(predicting.forward(x.value, train_flg=False), kind.prediction.limit(layer, x, a))
+def register(*kinds: LayerKind) -> None:
+    """Let layers of exactly these classes be ported, judged, drawn and tested, from now on. TypeError."""
+    for kind in kinds:
+        if not isinstance(kind, LayerKind) or not isinstance(kind.layer, type):
+            raise TypeError(f"register takes a LayerKind of a class of layers, got {kind!r:.200}")
+    KINDS.update({kind.layer: kind for kind in kinds})
+
+
+def predicted(layer: Layer, x: Array) -> Array:
+    """What layer predicts for x; the layer stays as it is. TypeError for a class that is not registered."""
+    twin: Any = copy.copy(layer)
+    return np.asarray(twin.forward(x) if kind_of(layer).prediction is None else twin.forward(x, train_flg=False))
 
 
 def kind_of(layer: Layer) -> LayerKind:

@@ -1,7 +1,8 @@
-"""The book's softmax and cross-entropy, value and gradient (Deep Learning from Scratch, section 5.6.3)."""
+"""The book's softmax and cross-entropy (Deep Learning from Scratch, section 5.6.3), and what a port may end in."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from numpy_ref.checks import Array
+from numpy_ref.checks import Array, check_batch, recorded
 from numpy_ref.functions import LOG_OFFSET, softmax
 from torchport.checks import check_floating, check_tensor
 from torchport.layers.arithmetic import Arithmetic
-from torchport.layers.kinds import Near
+from torchport.layers.kinds import EXP, LayerKind, Limits, Rule, register
+from torchport.layers.selections import SAME
 from torchport.layers.smooth import EXP_ULPS
 
 
@@ -85,26 +87,111 @@ def _require(condition: Tensor, expected: str, found: Tensor | None = None) -> N
         raise ValueError(expected + values)
 
 
-def loss_limits(x: Near, labels: Array, a: Arithmetic, offset: float = LOG_OFFSET) -> tuple[float, Array]:
+def _chances(x: Array, a: Arithmetic) -> tuple[Array, Array]:
+    """softmax(x) (N, C), and how far it may be off relative to itself.
+
+    By exp's rounded argument, here and on average in the sum, which torch's log_softmax rounds twice; by exp in both;
+    by the sum (of C numbers of which each is a part of 1) and the quotient.
+    """
+    y, shift = softmax(x), x.max(axis=1, keepdims=True) - x
+    arguments = 2 * shift + 2 * (y * shift).sum(axis=1, keepdims=True)
+    return y, a.u * (arguments + 2 * EXP_ULPS + 2) + a.of_sum(x.shape[1], 1.0)
+
+
+class Identity:
+    """What a port ends in that returns its logits."""
+
+    def forward(self, x: Array) -> Array:
+        return x
+
+    def backward(self, dout: Array) -> Array:
+        return dout
+
+
+class Softmax:
+    """softmax of x (N, C)."""
+
+    out: Array | None = None  # once forward ran
+
+    def forward(self, x: Array) -> Array:
+        self.out = softmax(check_batch("x", x, ndim=2))
+        return self.out
+
+    def backward(self, dout: Array) -> Array:
+        y = recorded(self.out, self)
+        return np.asarray(y * (dout - (y * dout).sum(axis=1, keepdims=True)))
+
+
+class LogSoftmax(Softmax):
+    """log(softmax(x)) of x (N, C), which does not underflow."""
+
+    def forward(self, x: Array) -> Array:
+        super().forward(x)
+        shifted = x - x.max(axis=1, keepdims=True)
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+    def backward(self, dout: Array) -> Array:
+        return np.asarray(dout - recorded(self.out, self) * dout.sum(axis=1, keepdims=True))
+
+
+def _softmax_forward(_: Softmax, x: Array, a: Arithmetic) -> Array:
+    y, relative = _chances(x, a)
+    return np.minimum(y * relative + a.tiny, 1)
+
+
+def _softmax_backward(_: Softmax, x: Array, dout: Array, a: Arithmetic) -> Limits:
+    (y, relative), size = _chances(x, a), np.abs(dout)
+    # y (d - m), m the mean of d by y: of y, of each term of m, of m's sum, and four roundings.
+    mean = (y * dout).sum(axis=1, keepdims=True)
+    terms = (y * size * (relative + 4 * a.u)).sum(axis=1, keepdims=True)
+    m_limit = terms + a.of_sum(y.shape[1], (y * size).sum(axis=1, keepdims=True))
+    return Limits(y * (relative * np.abs(dout - mean) + m_limit + 4 * a.u * (size + np.abs(mean))) + a.tiny)
+
+
+def _log_forward(layer: LogSoftmax, x: Array, a: Arithmetic) -> Array:
+    """Of log(softmax(x)), of x - max - log(sum), and of x - logsumexp(x), which rounds at the maximum's size."""
+    y = np.abs(copy.copy(layer).forward(x))
+    return np.asarray(_chances(x, a)[1] + a.u * (EXP_ULPS * y + np.abs(x).max(axis=1, keepdims=True)))
+
+
+def _log_backward(layer: LogSoftmax, x: Array, dout: Array, a: Arithmetic) -> Limits:
+    """d - y sum(d), y being exp of the output; of log(softmax(x)), d / y times y, so each term is rounded before."""
+    y, size, total = _chances(x, a)[0], np.abs(dout), np.abs(dout.sum(axis=1, keepdims=True))
+    relative = _log_forward(layer, x, a) + EXP_ULPS * a.u
+    sums = a.of_sum(x.shape[1] + 3, size.sum(axis=1, keepdims=True))
+    return Limits(y * (relative * total + sums) + 4 * a.u * (size + y * total) + a.tiny)
+
+
+def loss_limits(x: Array, labels: Array, a: Arithmetic, offset: float = LOG_OFFSET) -> tuple[float, Array]:
     """Limits of SoftmaxWithLoss's value, and of its gradient (N, C), on logits x (N, C) against labels (N,).
 
-    offset is what the logarithm's argument is never under: 0 for a loss that does not add the book's.
+    offset is what is added inside the logarithm; a loss without one, 0, is that of log_softmax.
     """
-    n, classes = x.value.shape
-    y, picked = softmax(x.value), (np.arange(n), labels)
-    shift = x.value.max(axis=1, keepdims=True) - x.value
-    # Relative error of softmax: of exp's rounded argument, here and on average in the sum; of exp in both; of the sum
-    # (of C numbers of which each is a part of 1) and the quotient. torch's log_softmax, behind cross_entropy, rounds
-    # the argument twice, and its gradient is one exp more.
-    arguments = 2 * shift + 2 * (y * shift).sum(axis=1, keepdims=True)
-    relative = a.u * (arguments + 2 * EXP_ULPS + 2) + a.of_sum(classes, 1.0)
-    relative = relative + np.expm1(np.minimum(2 * x.limit.max(axis=1, keepdims=True), 100))  # no overflow
+    (y, relative), (n, classes), picked = _chances(x, a), x.shape, (np.arange(len(x)), labels)
     y_limit = np.minimum(y * relative + a.tiny, 1)
     grad_limit = (y_limit + 2 * a.u * np.abs(y - np.eye(classes)[labels])) / n
-    inside = y[picked] + max(offset, a.tiny)
-    inside_relative = y_limit[picked] / inside + a.u
-    size = np.abs(np.log(inside))
-    # The log of what may be larger or smaller by that much, but is never under the offset.
-    below = -np.log(np.maximum(1 - inside_relative, max(offset, a.tiny) / inside))
-    per_sample = np.maximum(np.log1p(inside_relative), below) + EXP_ULPS * a.u * size
-    return float(per_sample.mean() + a.of_sum(n, size.mean())), grad_limit
+    if offset == 0:
+        limit, size = _log_forward(LogSoftmax(), x, a)[picked], np.abs(LogSoftmax().forward(x)[picked])
+    else:
+        inside = y[picked] + offset
+        off = y_limit[picked] / inside + a.u
+        # The log of what may be larger or smaller by that much, but is never under the offset.
+        size, below = np.abs(np.log(inside)), -np.log(np.maximum(1 - off, offset / inside))
+        limit = np.maximum(np.log1p(off), below) + EXP_ULPS * a.u * size
+    return float(limit.mean() + a.of_sum(n, size.mean())), grad_limit
+
+
+def _scores(rng: np.random.Generator) -> Array:
+    return 3 * rng.standard_normal((4, 5))
+
+
+PLAIN, LOG = Rule(EXP, _softmax_forward, _softmax_backward), Rule(EXP, _log_forward, _log_backward)
+
+register(
+    LayerKind(Identity, lambda *_: nn.Identity(), SAME, lambda rng: (Identity(), _scores(rng))),
+    LayerKind(Softmax, lambda *_: nn.Softmax(1), PLAIN, lambda rng: (Softmax(), _scores(rng))),
+    LayerKind(LogSoftmax, lambda *_: nn.LogSoftmax(1), LOG, lambda rng: (LogSoftmax(), _scores(rng))),
+)
+
+# What a port may return, and the layer that makes it of logits.
+OUTPUTS: dict[str, type] = {"logits": Identity, "log-probabilities": LogSoftmax, "probabilities": Softmax}

@@ -14,9 +14,6 @@ and Stability of Numerical Algorithms, 2002, section 3.1), and rules up to some 
 
 Data need not be without order, nor roundings independent: equal terms round alike. So an entry above L is judged by its
 own products (own_limit): T in the orders that kernels take, and K over the number of different terms in its place.
-
-Where inputs differ within limits of their own: c(K) u S, c(K) = min(K + 1, 8 + sqrt(K)) (Higham & Mary, SIAM J. Sci.
-Comput. 41(5), 2019).
 """
 
 from __future__ import annotations
@@ -31,9 +28,9 @@ from torch import nn
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from numpy_ref.util import pad_image
-from torchport.layers.arithmetic import Arithmetic
-from torchport.layers.kinds import SUM, LayerKind, Limits, Near, Rule, Terms, register
+from numpy_ref.util import col2im
+from torchport.layers.arithmetic import PARTS, Arithmetic
+from torchport.layers.kinds import SUM, LayerKind, Limits, Rule, Terms, image, register
 from torchport.layers.modules import Subsampling, UnfoldConv2d, window_about, window_module
 
 CONVOLUTIONS: dict[str, type[nn.Conv2d]] = {"conv2d": nn.Conv2d, "unfold": UnfoldConv2d}
@@ -46,23 +43,23 @@ def check_convolution(conv: str) -> type[nn.Conv2d]:
     return CONVOLUTIONS[conv]
 
 
-Linear = nr.Affine | nr.Convolution
+Linear = nr.Affine | nr.Convolution | nr.Subsampling
 
 
 def own_limit(terms: Terms, a: Arithmetic) -> float:
     """How far one sum may be off, by what it adds up: u min((K + 1) S, 8 / sqrt(3) sqrt(m T))."""
     products = terms.orders[0][terms.orders[0] != 0]
     k, bias = len(products) + (terms.bias != 0), terms.bias
-    squares = float(np.sum(products**2)) + bias**2
+    squares, inner = float(np.sum(products**2)) + bias**2, float(np.sum(products))
     steps = 0.0  # the squares of the partial sums, in the worst of the orders, the bias first or last
     for order in terms.orders:
         sums = np.cumsum(order[order != 0])
-        last = float(sums[-1]) + bias if len(sums) else bias
-        steps = max(steps, float(np.sum(sums**2)) + last**2, float(np.sum((sums + bias) ** 2)))
+        steps = max(steps, float(np.sum(sums**2)) + (inner + bias) ** 2, float(np.sum((sums + bias) ** 2)))
     # Equal terms round alike: they are one rounding, of as much more weight.
     alike = max(len(products), 1) / max(len(np.unique(np.abs(products))), 1)
-    size = float(np.sum(np.abs(products))) + abs(bias)
-    return a.u * min((k + 1) * size, 8 / math.sqrt(3) * math.sqrt(alike * (squares + steps))) + k * a.tiny
+    walk, size = 8 / math.sqrt(3) * math.sqrt(alike * (squares + steps)), float(np.sum(np.abs(products))) + abs(bias)
+    before = inner if bias else None
+    return float(a.of_products(k, size, inner + bias, squares, before, walk=walk, alike=alike))
 
 
 def _orders(products: Array, sort: bool) -> list[Array]:
@@ -76,137 +73,101 @@ def _orders(products: Array, sort: bool) -> list[Array]:
     return [flat, flat[::-1], outer, outer[::-1]]
 
 
-def _convolution_products(layer: nr.Convolution, x: Array, dout: Array, quantity: str, index: tuple[int, ...]) -> Terms:
-    (_, _, fh, fw), s = layer.W.shape, layer.stride
-    out_h, out_w = dout.shape[2:]
-    padded = pad_image(x, layer.pad)
+def _products(layer: Any, x: Array, dout: Array, quantity: str, index: tuple[int, ...]) -> Terms:
+    """By linearity: x times what passes back from a one at the entry, or dout times what a one there passes on."""
+    layer = _as_subsampling(layer, x) if isinstance(layer, nr.AveragePooling) else layer
+    twin, (n, *place) = copy.copy(layer), index
+    twin.b = np.zeros_like(layer.b)
     if quantity == "output":
-        n, f, oy, ox = index
-        window = padded[n, :, oy * s : oy * s + fh, ox * s : ox * s + fw]
-        return Terms(_orders(layer.W[f] * window, sort=True), float(np.broadcast_to(layer.b, len(layer.W))[f]))
+        one = np.zeros_like(dout[:1])
+        one[(0, *place)] = 1
+        twin.forward(x[n : n + 1])
+        bias = float(np.broadcast_to(layer.b, dout.shape[1])[place[0]])
+        return Terms(_orders(x[n] * twin.backward(one)[0], sort=True), bias)
     if quantity == "grad_input":
-        n, c, row, column = index
-        found = [
-            dout[n, :, oy, ox] * layer.W[:, c, row + layer.pad - oy * s, column + layer.pad - ox * s]
-            for oy in range(out_h)
-            for ox in range(out_w)
-            if 0 <= row + layer.pad - oy * s < fh and 0 <= column + layer.pad - ox * s < fw
-        ]  # (places, FN)
-        return Terms(_orders(np.array(found).T if found else np.zeros((1, 1)), sort=True))
+        one = np.zeros_like(x[:1])
+        one[(0, *place)] = 1
+        return Terms(_orders(dout[n] * twin.forward(one)[0], sort=True))
+    channel = place[0] if quantity == "W" and isinstance(layer, nr.Affine) else n  # of the output
     if quantity == "b":
-        return Terms(_orders(dout[:, index[0]], sort=False))
-    f, c, i, j = index
-    seen = padded[:, c, i : i + s * (out_h - 1) + 1 : s, j : j + s * (out_w - 1) + 1 : s]
-    return Terms(_orders(dout[:, f] * seen, sort=False))
-
-
-def _affine_products(layer: nr.Affine, x: Array, dout: Array, quantity: str, index: tuple[int, ...]) -> Terms:
-    if quantity == "output":
-        n, h = index
-        weights = layer.W[:, h].reshape(x.shape[1:])  # of an image, channels and places
-        return Terms(_orders(x[n] * weights, sort=True), float(np.broadcast_to(layer.b, layer.W.shape[1])[h]))
-    if quantity == "grad_input":
-        n, *place = index
-        row = np.ravel_multi_index(tuple(place), x.shape[1:])
-        return Terms(_orders(dout[n] * layer.W[row], sort=True))
-    if quantity == "b":
-        return Terms(_orders(dout[:, index[0]], sort=False))
-    d, h = index
-    return Terms(_orders(x.reshape(len(x), -1)[:, d] * dout[:, h], sort=False))
+        return Terms(_orders(dout[:, channel], sort=False))
+    twin.W = np.zeros_like(layer.W)
+    twin.W[index] = 1
+    if isinstance(layer, nr.Convolution):  # one filter and channel are all that is seen
+        twin.W, twin.b, x = twin.W[n : n + 1, place[:1]], 0.0, x[:, place[:1]]
+        return Terms(_orders(dout[:, channel] * twin.forward(x)[:, 0], sort=False))
+    return Terms(_orders((dout * twin.forward(x))[:, channel], sort=False))
 
 
 def _mapped(layer: Linear, function: Callable[[Array], Array]) -> Any:
-    """The layer on function of its weights, without its bias."""
-    twin = copy.copy(layer)
-    twin.W, twin.b = function(layer.W), 0.0
+    """The layer on function of its parameters."""
+    twin: Any = copy.copy(layer)
+    twin.W, twin.b = function(layer.W), function(np.asarray(layer.b))
     return twin
 
 
-def _not_zero(x: Array) -> Array:
-    return np.asarray(x != 0, dtype=np.float64)
+def _linear_forward(layer: Linear, x: Array, a: Arithmetic) -> Array:
+    k, size, total, squares = (_mapped(layer, part).forward(part(x)) for part in PARTS)
+    twin, inner = copy.copy(layer), None
+    if a.u_result:
+        twin.b = np.zeros_like(layer.b)
+        inner = twin.forward(x)
+    return a.of_products(k, size, total, squares, inner)
 
 
-# Of operands: what makes K, S, Y and Q of an operation.
-PARTS: tuple[Callable[[Array], Array], ...] = (_not_zero, np.abs, np.positive, np.square)
-
-
-def _fan(layer: Linear) -> tuple[int, int]:
-    """How many inputs make one output, and how many outputs one input touches."""
-    if isinstance(layer, nr.Affine):
-        return layer.W.shape[0], layer.W.shape[1]
-    area = math.prod(layer.W.shape[2:])
-    return layer.W.shape[1] * area, layer.W.shape[0] * area
-
-
-def _linear_forward(layer: Linear, x: Near, a: Arithmetic) -> Array:
-    magnitude = _mapped(layer, np.abs)
-    size = magnitude.forward(x.size)  # S without the bias; (N, outputs, ...)
-    bias = np.reshape(np.float64(layer.b), (-1,) + (1,) * (size.ndim - 2))
-    if a.sharp:
-        return a.of_products(*(_mapped(layer, part).forward(part(x.value)) + part(bias) for part in PARTS))
-    return np.asarray(magnitude.forward(x.limit) + a.of_sum(_fan(layer)[0], size + np.abs(bias)))
-
-
-def _linear_backward(layer: Linear, x: Near, dout: Near, a: Arithmetic) -> Limits:
-    def products(part: Callable[[Array], Array], x: Array, dout: Array) -> tuple[Array, Array, Array]:
+def _linear_backward(layer: Linear, x: Array, dout: Array, a: Arithmetic) -> Limits:
+    def of_part(part: Callable[[Array], Array]) -> tuple[Array, Array, Array]:
         twin = _mapped(layer, part)
-        twin.forward(x)
-        return twin.backward(dout), twin.dW, twin.db
+        twin.forward(part(x))
+        return twin.backward(part(dout)), twin.dW, twin.db
 
-    if a.sharp:
-        parts = [products(part, part(x.value), part(dout.value)) for part in PARTS]
-        grad_input, grad_w, grad_b = (a.of_products(*each) for each in zip(*parts, strict=True))
-        return Limits(grad_input, SUM, {"W": grad_w, "b": grad_b})
-    size, size_w, size_b = products(np.abs, x.size, dout.size)
-    passed, passed_w, passed_b = products(np.abs, np.abs(x.value), dout.limit)
-    passed_w = passed_w + products(np.abs, x.limit, dout.size)[1]
-    terms = dout.value.size // dout.value.shape[1]  # N, or N*OH*OW
-    grads = {"W": passed_w + a.of_sum(terms, size_w), "b": passed_b + a.of_sum(terms, size_b)}
-    return Limits(passed + a.of_sum(_fan(layer)[1], size), SUM, grads)
+    parts = zip(*(of_part(part) for part in PARTS), strict=True)
+    grad_input, grad_w, grad_b = (a.of_products(*each) for each in parts)
+    if a.u_result and isinstance(layer, nr.Convolution):
+        more, more_w, more_b = _shares(layer, x, dout)
+        grad_input, grad_w, grad_b = (
+            limit + a.u_result * each for limit, each in ((grad_input, more), (grad_w, more_w), (grad_b, more_b))
+        )
+    return Limits(grad_input, {"W": grad_w, "b": grad_b})
 
 
-def _average_forward(layer: nr.AveragePooling, x: Near, a: Arithmetic) -> Array:
-    twin = copy.copy(layer)
-    return np.asarray(twin.forward(x.limit) + a.of_sum(layer.pool_h * layer.pool_w, twin.forward(x.size)))
+def _shares(layer: nr.Convolution, x: Array, dout: Array) -> tuple[Array, Array, Array]:
+    """What a convolution by columns is off by more in bfloat16, in u_result: it rounds each share of a gradient.
+
+    The weights' is added up from shares of images. The input's is added up in bfloat16, from shares of P places in no
+    particular order: 8 / sqrt(3) sqrt(E T), E T as for L.
+    """
+    twin: Any = copy.copy(layer)
+    grad_input, of_w, of_b = [], np.zeros_like(layer.W), np.zeros(len(layer.W))
+    (filters, _, fh, fw), s = layer.W.shape, layer.stride
+    places = -(-fh // s) * -(-fw // s)
+    for sample, each in zip(x[:, np.newaxis], dout[:, np.newaxis], strict=True):
+        twin.forward(sample)
+        total = twin.backward(each)
+        of_w, of_b = of_w + np.abs(twin.dW), of_b + np.abs(twin.db)
+        columns = each.transpose(0, 2, 3, 1).reshape(-1, filters) @ layer.W.reshape(filters, -1)
+        squares = col2im(columns**2, sample.shape, fh, fw, s, layer.pad)
+        grad_input.append(squares + (places + 1) * (squares + 2 * total**2) / 6)
+    return 8 / math.sqrt(3) * np.sqrt(np.concatenate(grad_input)), of_w, of_b
 
 
-def _average_backward(layer: nr.AveragePooling, x: Near, dout: Near, a: Arithmetic) -> Limits:
-    twin = copy.copy(layer)
-    twin.forward(x.value)
-    terms = _overlapping(layer) + 1  # and the division
-    return Limits(twin.backward(dout.limit) + a.of_sum(terms, twin.backward(dout.size)), SUM)
+def _as_subsampling(layer: nr.AveragePooling | nr.Subsampling, x: Array) -> nr.Subsampling:
+    """Average pooling as what it is: window sums, scaled by one share for all channels of x (N, C, H, W)."""
+    if isinstance(layer, nr.Subsampling):
+        return layer
+    share = np.full(x.shape[1], 1 / (layer.pool_h * layer.pool_w))
+    twin = nr.Subsampling(share, np.zeros_like(share), layer.pool_h, layer.pool_w, layer.stride)
+    twin.pad = layer.pad
+    return twin
 
 
-def _overlapping(layer: nr.AveragePooling | nr.Subsampling) -> int:
-    """In how many windows an entry is at most."""
-    return -(-layer.pool_h // layer.stride) * -(-layer.pool_w // layer.stride)
+def _window_forward(layer: nr.AveragePooling | nr.Subsampling, x: Array, a: Arithmetic) -> Array:
+    return _linear_forward(_as_subsampling(layer, x), x, a.by_hand)
 
 
-def _sums(layer: nr.Subsampling, x: Near, a: Arithmetic) -> Near:
-    """Of the windows, (N, C, OH, OW)."""
-    twin = copy.copy(layer)
-    twin.W, twin.b = np.ones_like(layer.W), np.zeros_like(layer.b)
-    value, passed, size = (twin.forward(each) for each in (x.value, x.limit, x.size))
-    return Near(value, passed + a.of_sum(layer.pool_h * layer.pool_w, size))
-
-
-def _subsampling_forward(layer: nr.Subsampling, x: Near, a: Arithmetic) -> Array:
-    sums, (scale, bias) = _sums(layer, x, a), (np.abs(each)[:, np.newaxis, np.newaxis] for each in (layer.W, layer.b))
-    return np.asarray(scale * sums.limit + 3 * a.u * (scale * sums.size + bias) + a.tiny)
-
-
-def _subsampling_backward(layer: nr.Subsampling, x: Near, dout: Near, a: Arithmetic) -> Limits:
-    sums, twin = _sums(layer, x, a), copy.copy(layer)
-    twin.W = np.abs(layer.W)
-    twin.forward(x.value)
-    terms = _overlapping(layer) + 1  # and the product
-    n, over = dout.value.size // dout.value.shape[1], (0, 2, 3)
-    passed_w = np.sum(dout.limit * sums.size + np.abs(dout.value) * sums.limit, axis=over)
-    grads = {
-        "W": passed_w + a.of_sum(n + 1, np.sum(dout.size * sums.size, axis=over)),
-        "b": dout.limit.sum(axis=over) + a.of_sum(n, dout.size.sum(axis=over)),
-    }
-    return Limits(twin.backward(dout.limit) + a.of_sum(terms, twin.backward(dout.size)), SUM, grads)
+def _window_backward(layer: nr.AveragePooling | nr.Subsampling, x: Array, dout: Array, a: Arithmetic) -> Limits:
+    limits = _linear_backward(_as_subsampling(layer, x), x, dout, a.by_hand)
+    return limits if isinstance(layer, nr.Subsampling) else Limits(limits.grad_input)
 
 
 def _convolution(layer: nr.Convolution, conv: str) -> nn.Module:
@@ -219,48 +180,36 @@ def _convolution_about(layer: nr.Convolution) -> str:
     return f"{filters} filters {height} x {width}, stride {layer.stride}, pad {layer.pad}"
 
 
+PRODUCTS = Rule(SUM, _linear_forward, _linear_backward, _products)
+WINDOWS = Rule(SUM, _window_forward, _window_backward, _products)
+
 register(
     LayerKind(
         nr.Convolution,
         _convolution,
-        Rule(SUM, _linear_forward, _linear_backward, _convolution_products),
-        lambda rng: (
-            nr.Convolution(rng.standard_normal((3, 2, 3, 3)), rng.standard_normal(3), 2, 1),
-            rng.standard_normal((3, 2, 6, 6)),
-        ),
+        PRODUCTS,
+        lambda rng: (nr.Convolution(rng.random((3, 2, 3, 3)) - 0.5, rng.standard_normal(3), 2, 1), image(rng)),
         about=_convolution_about,
-    )
-)
-register(
+    ),
     LayerKind(
         nr.Affine,
         lambda layer, _: nn.Linear(*layer.W.shape),
-        Rule(SUM, _linear_forward, _linear_backward, _affine_products),
-        lambda rng: (
-            nr.Affine(rng.standard_normal((10, 5)), rng.standard_normal(5)),
-            rng.standard_normal((4, 10)),
-        ),
+        PRODUCTS,
+        lambda rng: (nr.Affine(rng.random((10, 5)) - 0.5, rng.standard_normal(5)), rng.standard_normal((4, 10))),
         about=lambda layer: f"{layer.W.shape[0]} to {layer.W.shape[1]}",
-    )
-)
-register(
+    ),
     LayerKind(
         nr.AveragePooling,
         window_module(nn.AvgPool2d, 0.0),
-        Rule(SUM, _average_forward, _average_backward),
-        lambda rng: (nr.AveragePooling(3, 2, 2, 1), rng.standard_normal((3, 2, 6, 6))),
+        WINDOWS,
+        lambda rng: (nr.AveragePooling(3, 2, 2, 1), image(rng)),
         about=lambda layer: f"mean of {window_about(layer)}",
-    )
-)
-register(
+    ),
     LayerKind(
         nr.Subsampling,
         lambda layer, _: Subsampling(len(layer.W), (layer.pool_h, layer.pool_w), layer.stride),
-        Rule(SUM, _subsampling_forward, _subsampling_backward),
-        lambda rng: (
-            nr.Subsampling(rng.standard_normal(2), rng.standard_normal(2)),
-            rng.standard_normal((3, 2, 6, 6)),
-        ),
+        WINDOWS,
+        lambda rng: (nr.Subsampling(rng.standard_normal(2), rng.standard_normal(2)), image(rng)),
         about=lambda layer: f"sum of {window_about(layer)}, scaled",
-    )
+    ),
 )

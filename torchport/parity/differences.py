@@ -19,10 +19,11 @@ from numpy_ref.functions import LOG_OFFSET, class_labels, softmax
 from numpy_ref.gradient import STEP
 from numpy_ref.layers import BatchNormalization, Dropout, Pooling, Relu
 from numpy_ref.network import Network
-from torchport.layers import Near, kind_of
+from torchport.layers import kind_of
 from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import loss_limits
 from torchport.layers.smooth import EXP_ULPS
+from torchport.parity.probes import probe
 
 # The book's step, and the smaller ones for an entry that has a kink within it.
 STEPS = (STEP, STEP / 10, STEP / 100)
@@ -138,18 +139,17 @@ def _difference_limit(near: float, far: float, size: float, h: float, rounding: 
 def _loss_rounding(network: Network, x: Array, labels: Array) -> float:
     """How far rounding moves the difference of two losses without the 1e-7.
 
-    The book's loss has the running error bound of its layers; log(1 + e / p) passes on the relative error of p times
-    e / (p + e), and adds that of its logarithm and of two sums.
+    Either loss: by the layers, which probes put into the logits, and the softmax's gradient passes on; by the book's
+    loss of given logits; and by log(1 + e / p), which passes on the relative error of p times e / (p + e), and adds
+    that of its logarithm, of a mean and of the last sum. A rounding is counted twice, once for each of the two.
     """
-    arithmetic = Setting().arithmetic  # two evaluations taken together
-    limit = np.zeros_like(x)
-    for layer in network.layers.values():
-        limit, x = kind_of(layer).rule.forward(layer, Near(x, limit), arithmetic), layer.forward(x)
-    loss_limit, grad_limit = loss_limits(Near(x, limit), labels, arithmetic)
-    rows, n = np.arange(len(x)), len(x)
-    chances = softmax(x)[rows, labels]
-    relative = n * grad_limit[rows, labels] / chances
-    correction = np.log1p(LOG_OFFSET / chances)
-    passed = relative * LOG_OFFSET / (chances + LOG_OFFSET)
-    size = correction.mean() + np.abs(np.log(chances)).mean()
-    return float(loss_limit + passed.mean() + arithmetic.of_sum(n + EXP_ULPS, size))
+    arithmetic, (rows, n) = Setting().arithmetic, (np.arange(len(x)), len(x))
+    logits = probe(list(network.layers.values()), x, None, arithmetic)
+    chances = softmax(logits.output)
+    slope = np.abs(chances - np.eye(chances.shape[1])[labels]) / n
+    loss_limit, grad_limit = loss_limits(logits.output, labels, arithmetic)
+    of_label = chances[rows, labels]
+    correction = np.log1p(LOG_OFFSET / of_label)
+    passed = n * grad_limit[rows, labels] / of_label * LOG_OFFSET / (of_label + LOG_OFFSET)
+    size = correction.mean() + np.abs(np.log(of_label)).mean()
+    return float(np.sum(slope * logits.limit) + loss_limit + passed.mean() + arithmetic.of_sum(n + EXP_ULPS, size))
