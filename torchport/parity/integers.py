@@ -75,7 +75,7 @@ def _drawn(reference: Network, shape: tuple[int, ...], rng: np.random.Generator)
     zeros, sums = dict[str, float](), list[float]()
     for name, layer, x, y in [*zip(network.layers, layers, values[:-1], values[1:], strict=True)][::-1]:
         if type(layer) in (nr.Relu, nr.Pooling):
-            zeros[name] = _seen(layer, x, y, dout)
+            zeros = {name: _seen(layer, x, y, dout), **zeros}
         sums.insert(0, _largest_sum(layer, x, dout))
         dout = layer.backward(dout) if len(sums) < len(layers) else dout
     exact = [*takewhile(lambda each: type(each) in HOMOGENEOUS and log2(_divisor(each)).is_integer(), layers)]
@@ -109,11 +109,12 @@ def _linear(layer: Any, x: Array, later: Sequence[type], rng: np.random.Generato
     _, ones, live = np.split(rng.permutation(outputs), [eighth, eighth * (2 if conv else 1)])
     if last:
         W = rng.choice([-1.0, 1.0], (inputs, outputs))
-    else:  # no input is dealt twice before all have been
+    else:  # every input is dealt once before one is again
         count = min(inputs, FEWEST if conv and np.abs(x).max() > LOUD else max(FEWEST, inputs // len(live)))
-        W, receivers = np.zeros((inputs, outputs)), np.repeat(live, count)
-        packs = [rng.permutation(inputs) for _ in range(ceil(len(receivers) / inputs))]
-        W[np.concatenate(packs)[: len(receivers)], receivers] = np.resize([1.0, -1.0], len(receivers))
+        W, hands = np.zeros((inputs, outputs)), inputs // count
+        packs = [rng.permutation(inputs)[: hands * count].reshape(hands, count) for _ in range(0, len(live), hands)]
+        dealt = np.concatenate(packs)[: len(live)].T  # (count, live)
+        W[dealt, live] = np.resize([1.0, -1.0], dealt.T.shape).T
     layer.W, layer.b = W if type(layer) is nr.Affine else W.T.reshape(layer.W.shape), np.zeros(outputs)
     y = np.asarray(layer.forward(x))
     if {nr.Sigmoid, Tanh} & {*near}:  # flat at large values: no gradient would pass
