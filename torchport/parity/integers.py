@@ -105,7 +105,7 @@ def _linear(layer: Any, x: Array, later: Sequence[type], rng: np.random.Generato
     near, conv = [*takewhile(lambda kind: kind not in LINEAR, later)], type(layer) is nr.Convolution
     outputs = layer.W.shape[1 if type(layer) is nr.Affine else 0]
     inputs, last = layer.W.size // outputs, len(near) == len(later)
-    eighth = 0 if last or nr.BatchNormalization in near else outputs // 8
+    eighth = 0 if nr.BatchNormalization in near else outputs // 8
     _, ones, live = np.split(rng.permutation(outputs), [eighth, eighth * (2 if conv else 1)])
     if last:
         W = rng.choice([-1.0, 1.0], (inputs, outputs))
