@@ -202,6 +202,8 @@ def test_names_are_text_and_not_markup(alone: bool) -> None:
     assert page.texts("script") == []
     ((_, finding),) = findings_of(page)
     assert finding.count(nasty) == 12
+    right = Page(to_fragment(replace(report, rows=rows[1:]).to_dict()))
+    assert right.texts("script") == []
     if not alone:
         assert page.texts("code")[0] == nasty
         assert nasty in page.texts("dt")
@@ -256,6 +258,10 @@ def test_a_known_difference_is_hollow_and_does_not_stretch_the_scale() -> None:
     assert "hollow" not in "".join(page_of([replace(PASSING, rows=PASSING.rows[:3])]).texts("li"))
     assert [mark["class"] for mark in marks_of(page)] == ["mark colour-0"] * 2 + ["mark colour-0 known"]
     assert "to ∞" not in page.texts("text")
+    assert max(float(mark["x"][:-1]) for mark in marks_of(page_of([PASSING]))) < 97
+    wrong = replace(PASSING.rows[3], run="batch", worst=difference(2), known="")
+    (*_, mark) = marks_of(page_of([replace(PASSING, rows=(*PASSING.rows, wrong))]))
+    assert mark["class"] == "mark colour-0 fail"  # whatever else is known of it
 
 
 def texts_of(page: Page, *kinds: str) -> list[str]:

@@ -38,8 +38,8 @@ REPORTS = {
     "nan": of(replace(RIGHT, worst=difference(np.nan))),
     "nothing": of(),
     "long": of(
-        replace(WRONG, run=LONG, layer=LONG, quantity=LONG, where=LONG, cause=LONG),
-        replace(RIGHT, layer=f"{LONG}\n{LONG}", worst=Difference(note=LONG * 2)),
+        replace(WRONG, run=LONG, layer=f"{LONG}\n{LONG}", quantity=LONG, where=LONG, cause=LONG),
+        replace(RIGHT, worst=Difference(note=f"{LONG}\n{LONG}")),
         notes=(LONG,),
     ),
 }
@@ -176,7 +176,13 @@ def test_all_rows_are_in_the_text_and_failing_ones_say_why() -> None:
     assert lines[-1].strip() != KNOWN
     assert len(report.to_text(report.rows[:3]).split("\n")) == 4
     (known,) = (row for row in report.rows if row.known)
-    assert report.to_text([known]).split("\n")[-1].strip() == KNOWN
+    _, line, why = report.to_text([known]).split("\n")
+    assert (line.split()[:2], why.strip()) == (["known", "loss"], KNOWN)
+
+
+def test_nothing_is_worse_than_nan() -> None:
+    report = of(*(replace(WRONG, run=str(ratio), worst=difference(ratio)) for ratio in (2, np.nan, 3)))
+    assert re.search(r"3 FAIL  sum +affine2  output +nan ", str(report))
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -222,7 +228,7 @@ def test_a_port_that_is_wrong_is_told_in_a_few_lines(judged: dict[str, Any]) -> 
     with pytest.raises(AssertionError) as caught:
         testing.assert_parity(None, None, None, None)  # type: ignore[arg-type]
     assert str(caught.value).split("\n") == message_of(failing())
-    assert len(caught.getrepr(style="short").reprtraceback.reprentries) == 1  # type: ignore[union-attr]
+    assert len(caught.getrepr(style="short").reprtraceback.reprentries) == 1
 
 
 def test_the_examples_are_true(judged: dict[str, Any]) -> None:

@@ -252,7 +252,7 @@ def table(lines: Iterable[Sequence[str]], sides: str = "<" * 9) -> str:
 
 def _table(groups: Iterable[Sequence[Row]], by: str) -> list[str]:
     """A header, and of each group of rows how many there are and the worst, with its run or rule; cut to fit."""
-    lines = [("", by, "layer", "quantity", "ratio", "error", "where")]
+    lines: list[tuple[str, ...]] = [("", by, "layer", "quantity", "ratio", "error", "where")]
     for rows in groups:
         row = max(rows, key=lambda row: row.size)
         count = f"{len(rows)} " if len(rows) > 1 else ""
