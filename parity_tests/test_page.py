@@ -41,6 +41,7 @@ FAILING = replace(
     port="unfold",
 )
 CASES = {"passing": [PASSING], "failing": [FAILING], "both": [PASSING, FAILING], "long": [passing(), failing()]}
+CASES["nothing"] = [replace(PASSING, rows=())]
 EVALUATION = {"accuracy": {"numpy": 0.96, "conv2d": 0.97}, "samples": 100, "agreeing": 100, "memory": 2**20}
 ABOUT = {"weights": "params.pkl", "batch": "32 x 1 x 28 x 28"}
 
@@ -346,7 +347,7 @@ def test_a_report_alone_makes_a_page() -> None:
     assert page.texts("code")[0] == "check_parity(reference, port, x, t, seed=7, name='unfold')"
 
 
-@pytest.mark.parametrize("report", [passing(), failing()], ids=["passing", "failing"])
+@pytest.mark.parametrize("report", [passing(), failing(), *CASES["nothing"]], ids=["passing", "failing", "nothing"])
 def test_a_notebook_shows_what_is_wrong_and_the_picture(report: Report) -> None:
     page = Page(report._repr_html_())
     assert page.open == []

@@ -191,5 +191,5 @@ def _row(row: Record) -> str:
     return (
         f'<tr class="{"ok" if row["ok"] else "fail"}"><th scope="row">{escape(row["layer"])} {escape(row["quantity"])}'
         f"</th><td>{escape(row['run'])}</td><td>{verdict}</td><td>{_number(row['ratio'], '.2g')}</td>{entry}"
-        f'<td>{escape(row["rule"])}</td><td class="why">{escape(where)}</td></tr>'
+        f"<td>{escape(row['rule'])}</td><td>{escape(where)}</td></tr>"
     )

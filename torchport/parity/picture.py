@@ -7,10 +7,12 @@ the width, so that text keeps its size on a phone; colours are variables in repo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
+
+from torchport.parity.text import shortened
 
 SHAPES = (
     "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",  # circle
@@ -69,12 +71,6 @@ def title_of(report: Record) -> str:
     return f"{report['port']}, {report['dtype']}, {report['device']}"
 
 
-def shortened(name: str, room: int) -> str:
-    """A name in one line, cut in its middle to room characters."""
-    name = " ".join(name.split())
-    return name if len(name) <= room else f"{name[: room // 2]}…{name[len(name) - (room - room // 2 - 1) :]}"
-
-
 def size(row: Record) -> float:
     """The error as a multiple of its limit; infinite where it is NaN."""
     ratio = float(row["ratio"])
@@ -94,20 +90,12 @@ def draw(reports: Sequence[Record]) -> str:
     failed = {name for row in rows if not row["ok"] for name in (row["layer"], (row["layer"], row["quantity"]))}
     step = max(LANE * (len(reports) - 1) + 2 * MARGIN, 18)
     bottom = TOP + step * len(lines)
-    parts, heads = [_ground(scale, bottom)], set()
-    for y, (name, line) in zip(range(TOP, bottom, step), lines.items(), strict=True):
-        layer, quantity = name
-        base = f'y="{y + step / 2 + 4:g}"'
-        if layer not in heads:
-            heads.add(layer)
-            text = escape(shortened(layer, max(LABEL_ROOM - len(quantity), 5)))
-            parts.append(f'<line class="row" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
-            parts.append(f'<text class="layer{" fail" * (layer in failed)}" x="0" {base}>{text}</text>')
-        kind, cross = (" fail", "✗ ") if name in failed else ("", "")
-        parts.append(f'<text class="name{kind}" x="{LABELS_END}%" {base}>{cross}{escape(quantity)}</text>')
-        top = y + (step - LANE * (len(reports) - 1)) // 2
+    tops = dict(zip(lines, range(TOP, bottom, step), strict=True))
+    parts = [_ground(scale, bottom), *_names(tops, failed, step)]
+    for name, line in lines.items():
+        first = tops[name] + (step - LANE * (len(reports) - 1)) // 2
         # One below the other, so that equal ones do not hide each other.
-        parts += [_point(number, reports[number], found, scale, top + LANE * number) for number, found in line.items()]
+        parts += [_point(number, reports[number], rows, scale, first + LANE * number) for number, rows in line.items()]
     return (
         f'{_legend(reports)}\n<svg class="picture" width="100%" height="{bottom + 24}" role="img" '
         f'aria-label="Error as a multiple of its limit"><desc>{escape(_summary(reports, lines))}</desc>\n'
@@ -139,6 +127,8 @@ def _lines(reports: Sequence[Record]) -> Lines:
 
 def _summary(reports: Sequence[Record], lines: Lines) -> str:
     """The picture in words."""
+    if not lines:
+        return "Nothing was compared."
     marks = [(worst(rows), reports[number]) for line in lines.values() for number, rows in line.items()]
     failed, equal = sum(not row["ok"] for row, _ in marks), sum(size(row) == 0 for row, _ in marks)
     row, report = max(marks, key=lambda mark: (not mark[0]["ok"], not mark[0]["known"], size(mark[0])))
@@ -180,6 +170,19 @@ def _power(exponent: int) -> str:
     if exponent == 0:
         return "1"
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _names(tops: dict[tuple[str, str], int], failed: Collection[object], step: int) -> Iterator[str]:
+    """What each line is of: its quantity, and before the first of a layer a line across and the layer's name."""
+    firsts = {layer: y for (layer, _), y in reversed(tops.items())}
+    for (layer, quantity), y in tops.items():
+        base = f'y="{y + step / 2 + 4:g}"'
+        if firsts[layer] == y:
+            kind, name = " fail" * (layer in failed), shortened(layer, max(LABEL_ROOM - len(quantity), 5))
+            yield f'<line class="row" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
+            yield f'<text class="layer{kind}" x="0" {base}>{escape(name)}</text>'
+        kind, cross = (" fail", "✗ ") if (layer, quantity) in failed else ("", "")
+        yield f'<text class="name{kind}" x="{LABELS_END}%" {base}>{cross}{escape(quantity)}</text>'
 
 
 def _point(number: int, report: Record, rows: Sequence[Record], scale: Scale, y: int) -> str:

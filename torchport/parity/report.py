@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from torchport.choices import BFLOAT16, TF32
-from torchport.parity import page
-from torchport.parity.picture import shortened
+from torchport.parity import page, text
+from torchport.parity.text import grouped, table as table
 
-WIDTH = 79  # columns of every text
 ENDS = {"input", "output", "loss", "port"}  # what is judged like a layer, and is none
 
 
@@ -125,14 +123,7 @@ class Report:
         return self.verdict
 
     def __str__(self) -> str:
-        """In lines of at most 79: the verdict, the runs, what is wrong, what is right, a table by layer, notes."""
-        head, *findings = self._told(most=len(self.rows))
-        lines = [head, f"runs: {', '.join(self.runs)}", *findings]
-        notes = [*(f"known: {known}" for known in self.known), *(f"note: {note}" for note in self.notes)]
-        failed = _grouped(row for row in self.rows if not row.ok)
-        passed = _grouped((row for row in self.rows if row.ok), "layer")
-        layers = _table([*failed.values(), *passed.values()], "rule")
-        return "\n".join([*map(_wrapped, lines), "", *layers, "", *map(_wrapped, notes)]).rstrip()
+        return text.summary(self)
 
     @property
     def ok(self) -> bool:
@@ -147,8 +138,8 @@ class Report:
     @property
     def faults(self) -> tuple[Fault, ...]:
         """What fails, each quantity of a layer once, the first divergence first."""
-        judged, faults, told = _grouped(self.rows), [], {""}
-        for name, rows in _grouped(row for row in self.rows if not row.ok).items():
+        judged, faults, told = grouped(self.rows), [], {""}
+        for name, rows in grouped(row for row in self.rows if not row.ok).items():
             row, runs = rows[0], _runs(rows, judged[name])
             cause = "" if row.cause in told else row.cause
             faults.append(Fault(name, f"{_at(row.where)}, {runs}", str(row.worst), cause))
@@ -173,14 +164,14 @@ class Report:
     @property
     def verdict(self) -> str:
         """One line: parity of how much, or the first divergence."""
-        text = f"{self._head}: {self.first_divergence or '; '.join([self._measured, *self.known])}"
-        return " ".join(text.split())
+        line = f"{self.head}: {self.first_divergence or '; '.join([self.measured, *self.known])}"
+        return " ".join(line.split())
 
     def raise_if_failed(self) -> None:
         """AssertionError in a few short lines, unless ok."""
         __tracebackhide__ = True  # pytest shows the line that called
         if not self.ok:
-            raise AssertionError("\n".join(map(_wrapped, self._told(most=1))))
+            raise AssertionError(text.message(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN and infinities as text, which JSON has no numbers for."""
@@ -207,60 +198,21 @@ class Report:
 
     def to_text(self, rows: Iterable[Row] | None = None) -> str:
         """A line of at most 79 columns for each of rows (None: all), and below it what there is to say."""
-        rows = tuple(self.rows if rows is None else rows)
-        head, *lines = _table([[row] for row in rows], "run")
-        for row, line in zip(rows, lines, strict=True):
-            said = (row.known,) if row.known else () if row.ok else (str(row.worst), row.cause)
-            head = "\n".join([head, line, *(_wrapped(f"      {text}") for text in said if text)])
-        return head
+        return text.listing(self.rows if rows is None else rows)
 
     @property
-    def _head(self) -> str:
+    def head(self) -> str:
+        """Whether there is parity, of what."""
         return f"{'parity' if self.ok else 'NO PARITY'}: {self.port} in {self.dtype} on {self.device}"
 
     @property
-    def _measured(self) -> str:
+    def measured(self) -> str:
         """How much was compared, and how near to its limit it came."""
         worst = max(self.rows, key=lambda row: row.size, default=None)
         if worst is None:
             return "nothing was compared"
         counts = f"{self.right}, {_count(len(self.rows), 'comparison')} in {_count(len(self.runs), 'run')}"
         return f"{counts}, the largest error {worst.size:.2g} of its limit{f' ({worst.name})' if worst.size else ''}"
-
-    def _told(self, most: int) -> list[str]:
-        """The verdict in lines: so many faults, the names of the others, what is right; or how much was compared."""
-        if not self.faults:
-            return [self._head, self._measured]
-        lines = [self._head]
-        for fault in self.faults[:most]:
-            also = "also wrong: " if lines[1:] else ""
-            lines += [f"{also}{fault.name}{fault.place}", f"  {fault.values}"]
-            lines += [f"  cause: {fault.cause}"] if fault.cause else []
-        if others := ", ".join(fault.name for fault in self.faults[most:]):
-            lines.append(textwrap.shorten(f"also wrong: {others}", WIDTH, placeholder=" ..."))
-        return [*lines, f"right: {self.right}"]
-
-
-def table(lines: Iterable[Sequence[str]], sides: str = "<" * 9) -> str:
-    """Lines of equally many cells as text, each column as wide as its widest cell and aligned to a side ("<>")."""
-    columns = [
-        [f"{cell:{side}{max(map(len, column))}}" for cell in column]
-        for side, column in zip(sides, zip(*lines, strict=True), strict=False)
-    ]
-    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
-
-
-def _table(groups: Iterable[Sequence[Row]], by: str) -> list[str]:
-    """A header, and of each group of rows how many there are and the worst, with its run or rule; cut to fit."""
-    lines: list[tuple[str, ...]] = [("", by, "layer", "quantity", "ratio", "error", "where")]
-    for rows in groups:
-        row = max(rows, key=lambda row: row.size)
-        count = f"{len(rows)} " if len(rows) > 1 else ""
-        names = (shortened(name, 18) for name in (getattr(row, by), row.layer, row.quantity))
-        numbers = ("", "") if row.worst.note else (f"{row.worst.ratio:.2g}", f"{row.worst.error:.2g}")
-        lines.append((f"{count}{row.status}", *names, *numbers, row.where))
-    texts = table(lines, "><<<>><").split("\n")
-    return [text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…" for text in texts]
 
 
 def _apart(actual: float, expected: float) -> tuple[str, str]:
@@ -287,20 +239,8 @@ def _layers(rows: Iterable[Row]) -> set[str]:
     return {name for row in rows for name in row.layer.split(" and ")} - ENDS
 
 
-def _grouped(rows: Iterable[Row], by: str = "name") -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(getattr(row, by), []).append(row)
-    return groups
-
-
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _wrapped(line: str) -> str:
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
-    return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _record(row: Row) -> dict[str, Any]:
