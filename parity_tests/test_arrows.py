@@ -18,7 +18,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "data": ("data drawn folders glyphs images", "layers"),
     "figures": ("figures", "layers"),
     "networks": ("networks twins states weights architectures", "choices layers"),
-    "parity": ("parity", "choices layers networks"),
+    "parity": ("parity testing", "choices layers networks"),
     "files": ("formats", "networks"),
     "evaluation": ("evaluation", "layers networks data"),
     "onnx": ("onnx_files", "networks parity"),

@@ -8,6 +8,7 @@ Exit status: 0 parity, 1 no parity, 2 bad input.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shlex
 import sys
 from dataclasses import asdict
@@ -29,6 +30,8 @@ DTYPES = {
     "tf32": [("float32", TF32)],
     "bfloat16": [("float32", BFLOAT16)],
 }
+
+SUSPICIOUS = 0.5  # of a limit
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,6 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=cli.count(1), default=32, help="images compared (default: 32)")
     parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights, images, gradients (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html and report.json there")
+    parser.add_argument("--rows", action="store_true", help="print all that was compared, not only what is suspicious")
     cli.add_geometry(parser)
     args = parser.parse_args()
     if args.params is not None and args.network is not None:
@@ -80,23 +84,46 @@ def main() -> int:
         args.out.mkdir(parents=True, exist_ok=True)
     dtypes = tp.weights.DTYPES
     settings = [tp.parity.Setting(dtypes[np.dtype(name)], args.device, mode) for name, mode in DTYPES[args.dtype]]
-    reports = tp.parity.cases.check_ports(params, x, t, settings, seed=args.seed, **geometry)
+    reports = tp.parity.cases.check_ports(params, x, t, settings, seed=args.seed, progress=True, **geometry)
     for report in reports:
-        print(f"{report.port}, {report.dtype}, {report.device}\n{report.to_text()}\n")
+        show(report, args.rows)
     evaluation = None
     if images is not None and labels is not None:
         judged = tp.evaluation.evaluate_ports(params, images, labels, device=args.device, progress=True, **geometry)
         print(f"{judged.to_text()}\n")
         evaluation = asdict(judged)
+    record = tp.parity.page.to_dict(
+        [report.to_dict() for report in reports],
+        command=shlex.join(["python", "scripts/parity_report.py", *sys.argv[1:]]),
+        evaluation=evaluation,
+        about=about(args, x),
+    )
     if args.out is not None:
-        command = shlex.join(["python", "scripts/parity_report.py", *sys.argv[1:]])
-        for path in tp.parity.page.save(args.out, reports, command=command, evaluation=evaluation):
+        for path in tp.parity.page.save(args.out, record):
             print(f"wrote {path}")
     for report in reports:
         print(report.verdict)
-    ok = tp.parity.page.all_agree(reports, evaluation)
-    print("PARITY" if ok else "NO PARITY")
-    return 0 if ok else 1
+    print("PARITY" if record["ok"] else "NO PARITY")
+    return 0 if record["ok"] else 1
+
+
+def show(report: tp.parity.Report, all_rows: bool) -> None:
+    """Print what is wrong with a port, and the rows that take more than half of their limit, or all."""
+    if not report.ok:
+        print(f"{report}\n")
+    rows = report.rows if all_rows else [row for row in report.rows if row.ok and row.size > SUSPICIOUS]
+    if rows:
+        print(f"{report.port}, {report.dtype}, {report.device}\n{report.to_text(rows)}\n")
+
+
+def about(args: argparse.Namespace, x: Array) -> dict[str, str]:
+    """What was compared, for the head of the page."""
+    weights, data = f"{args.network}, seed {args.seed}", f"normal, seed {args.seed}"
+    if args.params is not None:
+        weights, data = str(args.params), f"the first {len(x)} test images of MNIST, 0 to 1"
+    if args.params is not None and args.params.is_file():
+        weights += f" (sha256 {hashlib.sha256(args.params.read_bytes()).hexdigest()[:16]})"
+    return {"weights": weights, "data": data, "batch": " x ".join(map(str, x.shape))}
 
 
 def seeded(args: argparse.Namespace) -> tuple[dict[str, Array], Array, Array]:

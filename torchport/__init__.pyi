@@ -10,6 +10,7 @@ from . import (
     parity as parity,
     porting as porting,
     subjects as subjects,
+    testing as testing,
     training as training,
     weights as weights,
 )
@@ -29,4 +30,5 @@ from .layers import (
 from .networks import SimpleConvNet as SimpleConvNet, from_reference as from_reference
 from .optimizers import BookAdam as BookAdam, make_optimizer as make_optimizer
 from .parity import Setting as Setting, check_parity as check_parity
+from .testing import assert_parity as assert_parity
 from .weights import to_params as to_params, to_state_dict as to_state_dict

@@ -1,4 +1,7 @@
-"""The parity report as one HTML page, which needs no other file, script or font; and as JSON with the same numbers."""
+"""The parity report as one HTML page, which needs no other file, script or font; and as JSON with the same numbers.
+
+Both are made of reports as Report.to_dict has them, so a report.json can be drawn again.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,37 @@ import torch
 
 from numpy_ref.files import replace_file
 from torchport.choices import TF32
-from torchport.parity.picture import draw, title_of
-from torchport.parity.report import LOCAL, Report, Row
+from torchport.parity.picture import Record, draw, title_of
 
-HEADER = ("quantity", "verdict", "view", "error/limit (ratio)", "error", "limit", "worst at", "expected", "actual")
+NUMBERS = {"expected": ".9g", "actual": ".9g", "error": ".2e", "limit": ".2e"}
+HEADER = ("quantity", "run", "verdict", "error/limit", *NUMBERS, "worst at", "rule", "where")
 
 
-def all_agree(reports: Sequence[Report], evaluation: Mapping[str, Any] | None = None) -> bool:
-    """Whether every row is within its limit and, if evaluated, every prediction equal. ValueError without a report."""
+def to_dict(
+    reports: Sequence[Record],
+    *,
+    command: str,
+    evaluation: Record | None = None,
+    about: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What the page says, as plain values for JSON. ValueError without a report.
+
+    command repeats the comparison, in one line; evaluation: accuracy by network, samples, agreeing, memory (bytes,
+    None); about: weights, data, batch and whatever else was compared, by name.
+    """
     if not reports:
         raise ValueError("parity is judged over one report or more, got none")
-    return all(report.ok for report in reports) and _predictions_agree(evaluation)
+    return {
+        "ok": all(report["ok"] for report in reports) and not _differing(evaluation),
+        "command": command,
+        "about": dict(about or {}),
+        "environment": environment(reports),
+        "reports": list(reports),
+        **({} if evaluation is None else {"evaluation": dict(evaluation)}),
+    }
 
 
-def environment(reports: Sequence[Report]) -> dict[str, str]:
+def environment(reports: Sequence[Record]) -> dict[str, str]:
     """Versions, devices, flags and seeds: what a result depends on, by name."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     return {
@@ -40,61 +60,51 @@ def environment(reports: Sequence[Report]) -> dict[str, str]:
         "CUDA": torch.version.cuda or "none",
         "system": platform.platform(),
         "CPU": f"{platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-        "device": ", ".join(dict.fromkeys(_device(report.device) for report in reports)),
+        "device": ", ".join(dict.fromkeys(_device(report["device"]) for report in reports)),
         "threads": str(torch.get_num_threads()),
-        "TF32": "on" if any(report.dtype == TF32 for report in reports) else "off while judging",
+        "TF32": "on" if any(report["dtype"] == TF32 for report in reports) else "off while judging",
         "deterministic algorithms": "required" if deterministic else "not required",
         "cuDNN benchmark": "on" if torch.backends.cudnn.benchmark else "off",
-        "seed": ", ".join(dict.fromkeys(str(report.seed) for report in reports)),
+        "seed": ", ".join(dict.fromkeys(str(report["seed"]) for report in reports)),
     }
 
 
-def to_dict(reports: Sequence[Report], *, command: str, evaluation: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What the page says, as plain values for JSON. ValueError without a report."""
-    found = {
-        "ok": all_agree(reports, evaluation),
-        "command": command,
-        "environment": environment(reports),
-        "reports": [report.to_dict() for report in reports],
-    }
-    return found if evaluation is None else {**found, "evaluation": dict(evaluation)}
-
-
-def to_html(reports: Sequence[Report], *, command: str, evaluation: Mapping[str, Any] | None = None) -> str:
-    """One page. evaluation: accuracy by network, samples, agreeing, memory (bytes, None). ValueError without a report.
-
-    command is what repeats the comparison, in one line.
-    """
-    ok = all_agree(reports, evaluation)
-    first = sorted(reports, key=lambda report: report.ok)
-    template = resources.files("torchport.parity").joinpath("report_template.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        verdict="PARITY" if ok else "NO PARITY",
-        state="ok" if ok else "fail",
-        sentences="\n".join([*_disagreement(evaluation), *map(_sentence, first)]),
+def to_html(record: Record) -> str:
+    """One page of what to_dict found, also where it has been JSON since."""
+    reports, evaluation = record["reports"], record.get("evaluation")
+    first = sorted(reports, key=lambda report: bool(report["ok"]))
+    about = {**record["about"], "runs": ", ".join(dict.fromkeys(run for report in reports for run in report["runs"]))}
+    differ = f"NO PARITY: {_differing(evaluation)} of {evaluation['samples']} predictions differ." if evaluation else ""
+    return Template(_file("report_template.html")).substitute(
+        verdict="PARITY" if record["ok"] else "NO PARITY",
+        state="ok" if record["ok"] else "fail",
+        style=_file("report.css"),
+        about="".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in about.items()),
+        disagreement=f'<div class="finding fail">{differ}</div>' if _differing(evaluation) else "",
+        findings="\n".join(map(_findings, first)),
+        evaluation=_evaluation(evaluation) if evaluation else "",
         picture=draw(reports),
-        largest=_largest(reports),
-        evaluation="" if evaluation is None else _evaluation(evaluation),
         rows="\n".join(_rows(report, alone=len(reports) == 1) for report in first),
-        command=escape(command),
-        environment=_environment(reports),
+        command=escape(record["command"]),
+        environment=_pairs("What it ran on", ("what", "value"), record["environment"]),
     )
 
 
-def save(
-    folder: Path, reports: Sequence[Report], *, command: str, evaluation: Mapping[str, Any] | None = None
-) -> tuple[Path, Path]:
-    """Write report.json and report.html into folder, each whole or not at all; their paths. ValueError, OSError."""
-    record = json.dumps(to_dict(reports, command=command, evaluation=evaluation), indent=1)
-    page = to_html(reports, command=command, evaluation=evaluation)
+def to_fragment(report: Record) -> str:
+    """One report for a notebook: its findings and the picture, in colours for a light and a dark ground."""
+    return f'<div class="parity"><style>{_file("report.css")}</style>\n{_findings(report)}\n{draw([report])}\n</div>'
+
+
+def save(folder: Path, record: Record) -> tuple[Path, Path]:
+    """Write what to_dict found as report.json and report.html into folder, each whole or not at all. OSError."""
     paths = folder / "report.json", folder / "report.html"
-    for path, text in zip(paths, (record, page), strict=True):
+    for path, text in zip(paths, (json.dumps(record, indent=1), to_html(record)), strict=True):
         replace_file(path, text.encode())
     return paths
 
 
-def _predictions_agree(evaluation: Mapping[str, Any] | None) -> bool:
-    return evaluation is None or bool(evaluation["agreeing"] == evaluation["samples"])
+def _file(name: str) -> str:
+    return resources.files("torchport.parity").joinpath(name).read_text(encoding="utf-8")
 
 
 def _device(name: str) -> str:
@@ -104,108 +114,82 @@ def _device(name: str) -> str:
     return name
 
 
-def _sentence(report: Report) -> str:
-    """The verdict of one report as a list item."""
-    kinks = f"{report.kinks} {'kink' if report.kinks == 1 else 'kinks'}"
+def _differing(evaluation: Record | None) -> int:
+    """How many predictions differ."""
+    return 0 if evaluation is None else evaluation["samples"] - evaluation["agreeing"]
+
+
+def _findings(report: Record) -> str:
+    """The verdict of one report; where it fails every fault, and what is right; what else must be known of it."""
+    faults = [
+        f"<li><strong>{escape(fault['name'])}</strong>{escape(fault['place'])}<br>{escape(fault['values'])}"
+        + (f"<br>{escape(fault['cause'])}</li>" if fault["cause"] else "</li>")
+        for fault in report["faults"]
+    ]
+    known = [f"known difference of definition, no fault: {text}" for text in report["known"]]
+    notes = [*([f"right: {report['right']}", *known] if faults else []), *report["notes"]]
     return (
-        f'<li class="{"ok" if report.ok else "fail"}">{escape(report.verdict)} <span class="of">({kinks})</span></li>'
+        f'<div class="finding {"ok" if report["ok"] else "fail"}">'
+        + (f"NO PARITY: {escape(title_of(report))}" if faults else escape(report["verdict"]))
+        + (f"<ul>{''.join(faults)}</ul>" if faults else "")
+        + "".join(f'<div class="of">{escape(note)}</div>' for note in notes)
+        + "</div>"
     )
 
 
-def _disagreement(evaluation: Mapping[str, Any] | None) -> list[str]:
-    """A list item where the networks predict differently, which no report knows of."""
-    if evaluation is None or _predictions_agree(evaluation):
-        return []
-    differing = evaluation["samples"] - evaluation["agreeing"]
-    return [f'<li class="fail">NO PARITY: {differing} of {evaluation["samples"]} predictions differ.</li>']
-
-
-def _table(caption: str, header: Iterable[str], bodies: Iterable[Iterable[str]]) -> str:
+def _table(caption: str, header: Iterable[str], rows: Iterable[str]) -> str:
     """A table that scrolls by itself where the screen is narrower, by keyboard too."""
-    name = escape(caption)
+    name, lines = escape(caption), "\n".join(rows)
     heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in header)
-    groups = "\n".join("<tbody>\n" + "\n".join(rows) + "\n</tbody>" for rows in bodies)
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{name}">\n<table><caption>{name}</caption>\n'
-        f"<thead><tr>{heads}</tr></thead>\n{groups}\n</table></div>"
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table></div>"
     )
 
 
-def _cells(head: str, *cells: str) -> str:
-    """A row of a table from a heading, to be escaped, and HTML."""
-    return f'<tr><th scope="row">{escape(head)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-
-
-def _number(value: float, spec: str) -> str:
+def _number(value: float | str, spec: str) -> str:
     """Rounded for the eye, exact in the markup, as JSON has it."""
-    shown = format(value, spec) if math.isfinite(value) else {"nan": "NaN", "inf": "∞"}.get(str(value), "-∞")
+    number = float(value)
+    shown = format(number, spec) if math.isfinite(number) else {"nan": "NaN", "inf": "∞"}.get(str(number), "-∞")
     return f'<data value="{value}">{shown}</data>'
 
 
-def _largest(reports: Sequence[Report]) -> str:
-    """How near the limits come to being reached, by view, rule, dtype and device."""
-    groups: dict[tuple[str, ...], list[tuple[Row, Report]]] = {}
-    for report in reports:
-        for row in report.rows:
-            groups.setdefault((row.view, row.rule, report.dtype, report.device), []).append((row, report))
-    rows = []
-    for (view, *rest), found in sorted(groups.items(), key=lambda group: (group[0][0] != LOCAL, group[0])):
-        row, report = max(found, key=lambda pair: pair[0].size)
-        where = escape(f"{report.port}, {row.layer} {row.quantity}") if row.worst.ratio else "all equal"
-        rule, *place = map(escape, rest)
-        rows.append(_cells(view, rule, _number(row.worst.ratio, ".2g"), *place, where))
-    header = ("view", "rule", "error/limit", "dtype", "device", "where")
-    return _table("Largest error/limit by rule", header, [rows])
-
-
-def _evaluation(evaluation: Mapping[str, Any]) -> str:
+def _evaluation(evaluation: Record) -> str:
     """Accuracy of all networks on a test set."""
     memory = evaluation["memory"]
-    rows = [_cells(name, _number(accuracy, ".4f")) for name, accuracy in evaluation["accuracy"].items()]
-    rows.append(_cells("equal predictions", f"{evaluation['agreeing']} of {evaluation['samples']}"))
-    rows.append(_cells("peak memory", "unknown" if memory is None else f"{memory / 2**20:.0f} MiB"))
-    return "<h2>On the test set</h2>\n" + _table("Accuracy (share of test images)", ("network", "result"), [rows])
+    pairs = {name: f"{accuracy:.4f}" for name, accuracy in evaluation["accuracy"].items()}
+    pairs["equal predictions"] = f"{evaluation['agreeing']} of {evaluation['samples']}"
+    pairs["peak memory"] = "unknown" if memory is None else f"{memory / 2**20:.0f} MiB"
+    return "<h2>On the test set</h2>\n" + _pairs("Accuracy (share of test images)", ("network", "result"), pairs)
 
 
-def _environment(reports: Sequence[Report]) -> str:
-    rows = [_cells(name, escape(value)) for name, value in environment(reports).items()]
-    return _table("What it ran on", ("what", "value"), [rows])
+def _pairs(caption: str, header: tuple[str, str], pairs: Mapping[str, str]) -> str:
+    rows = (f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in pairs.items())
+    return _table(caption, header, rows)
 
 
-def _rows(report: Report, alone: bool) -> str:
+def _rows(report: Record, alone: bool) -> str:
     """All rows of one report, what fails first; folded where nothing fails."""
-    failed, passed = [row for row in report.rows if not row.ok], [row for row in report.rows if row.ok]
-    groups = [(f"{len(failed)} outside their limits, first what to look at first", failed)] if failed else []
-    groups.append((f"{len(passed)} within their limits", passed))
-    bodies = [
-        [f'<tr class="group"><th scope="rowgroup" colspan="{len(HEADER) + 1}">{name}</th></tr>', *map(_row, rows)]
-        for name, rows in groups
-    ]
-    title = title_of(report)
-    count = f"{len(failed)} of {len(report.rows)} rows FAIL" if failed else f"all {len(report.rows)} rows ok"
+    rows = sorted(report["rows"], key=lambda row: bool(row["ok"]))
+    failed, title = sum(not row["ok"] for row in rows), escape(title_of(report))
+    count = f"{failed} of {len(rows)} rows FAIL" if failed else f"all {len(rows)} rows ok"
     return (
-        f"<details{' open' if failed or alone else ''}><summary><h3>{escape(title)}: {count}</h3></summary>\n"
-        + _table(f"The worst entry of each array: {title}", (*HEADER, "rule"), bodies)
+        f"<details{' open' if failed or alone else ''}><summary><h3>{title}: {count}</h3></summary>\n"
+        + _table(f"The worst entry of each array: {title_of(report)}", HEADER, map(_row, rows))
         + "\n</details>"
     )
 
 
-def _word(row: Row) -> str:
-    """The verdict of a row."""
-    if not row.ok:
-        return "<strong>FAIL</strong>"
-    return row.status
-
-
-def _row(row: Row) -> str:
-    worst = row.worst
-    values = (worst.error, ".2e"), (worst.limit, ".2e"), (worst.expected, ".9g"), (worst.actual, ".9g")
-    numbers = [f"<td>{_number(value, spec)}</td>" for value, spec in values]
-    numbers.insert(2, f"<td>{escape(str(list(worst.index)))}</td>")
-    if worst.note:
-        numbers = [f'<td colspan="5" class="note">{escape(worst.note)}</td>']
+def _row(row: Record) -> str:
+    numbers = [f"<td>{_number(row[name], spec)}</td>" for name, spec in NUMBERS.items()]
+    if row["note"]:
+        entry = f'<td colspan="{len(NUMBERS) + 1}" class="note">{escape(row["note"])}</td>'
+    else:
+        entry = f"{''.join(numbers)}<td>{escape(str(row['index']))}</td>"
+    verdict = "<strong>FAIL</strong>" if not row["ok"] else "known" if row["known"] else "ok"
+    where = ": ".join(filter(None, (row["where"], row["cause"] or row["known"])))
     return (
-        f'<tr class="{"ok" if row.ok else "fail"}"><th scope="row">{escape(row.layer)} {escape(row.quantity)}</th>'
-        f"<td>{_word(row)}</td><td>{escape(row.view)}</td>"
-        f"<td>{_number(worst.ratio, '.2g')}</td>{''.join(numbers)}<td>{escape(row.rule)}</td></tr>"
+        f'<tr class="{"ok" if row["ok"] else "fail"}"><th scope="row">{escape(row["layer"])} {escape(row["quantity"])}'
+        f"</th><td>{escape(row['run'])}</td><td>{verdict}</td><td>{_number(row['ratio'], '.2g')}</td>{entry}"
+        f"<td>{escape(row['rule'])}</td><td>{escape(where)}</td></tr>"
     )

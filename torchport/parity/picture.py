@@ -1,18 +1,18 @@
 """A picture of error/limit as inline SVG: a line per layer and quantity, a mark per report, the limit drawn.
 
-Places across are in per cent of the width, so that text keeps its size on a phone; colours are the page's variables.
+Drawn from reports as Report.to_dict has them, or as they come out of a report.json. Places across are in per cent of
+the width, so that text keeps its size on a phone; colours are variables in report.css.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
-from torchport.parity.report import END_TO_END, LOCAL, Report, Row
-
-VIEWS = {LOCAL: "Local: each layer by itself", END_TO_END: "End to end: the whole network"}
+from torchport.parity.text import shortened
 
 SHAPES = (
     "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",  # circle
@@ -22,15 +22,16 @@ SHAPES = (
     "M-1.3-4h2.6v2.7h2.7v2.6h-2.7v2.7h-2.6v-2.7h-2.7v-2.6h2.7z",  # plus
     "M0 4L4.2-3.4H-4.2z",  # triangle upside down
 )
-COLOURS = 4  # as many as report_template.html has
+COLOURS = 4  # as many as report.css has
 
 LABELS_END, EQUAL, START, END = 40.0, 45.0, 55.0, 96.0  # per cent: names, no error, the scale
 FAR, FAR_END, FAR_CENTRE = 1e12, 85.0, 94.0  # a ratio to infinity, or of 1e300, would crowd the others out
-LABEL_ROOM = 19  # characters that fit beside the scale on a phone
+LABEL_ROOM = 18  # characters that fit beside the scale on a phone
 TOP, LANE = 40, 7  # pixels: above the first line, and per report in a line
 MARGIN = 7  # pixels from a line's edge to the centre of a mark
 
-Lines = Mapping[tuple[str, str], Mapping[int, Row]]  # (layer, quantity) -> number of the report -> row
+Record = Mapping[str, Any]  # a report or a row as plain values
+Lines = Mapping[tuple[str, str], Mapping[int, Sequence[Record]]]  # (layer, quantity) -> number of the report -> rows
 
 
 @dataclass(frozen=True)
@@ -65,63 +66,76 @@ class Scale:
         return [exponent for exponent in range(self.low, self.high + 1) if exponent % step == 0]
 
 
-def title_of(report: Report) -> str:
+def title_of(report: Record) -> str:
     """What tells a report from its neighbours."""
-    return f"{report.port}, {report.dtype}, {report.device}"
+    return f"{report['port']}, {report['dtype']}, {report['device']}"
 
 
-def draw(reports: Sequence[Report]) -> str:
-    """The legend, and a picture per view on one scale, as HTML."""
-    scale = Scale.of(row.worst.ratio for report in reports for row in report.rows)
-    views = {view: _lines(reports, view) for view in VIEWS}
-    pictures = [_picture(reports, view, lines, scale) for view, lines in views.items() if lines]
-    shapes = "".join(f'<path id="mark-{number}" d="{shape}"/>' for number, shape in enumerate(SHAPES))
-    legend = "".join(
-        f'<li><svg width="14" height="14" aria-hidden="true">{_mark(number, "7", 7)}</svg> '
-        f"{escape(title_of(report))}</li>"
-        for number, report in enumerate(reports)
-    )
-    return (
-        f'<svg width="0" height="0" class="shapes" aria-hidden="true"><defs>{shapes}</defs></svg>\n'
-        f'<ul class="legend">{legend}</ul>\n<div class="pictures">\n' + "\n".join(pictures) + "\n</div>"
-    )
+def size(row: Record) -> float:
+    """The error as a multiple of its limit; infinite where it is NaN."""
+    ratio = float(row["ratio"])
+    return math.inf if math.isnan(ratio) else ratio
 
 
-def _lines(reports: Sequence[Report], view: str) -> Lines:
-    """What to draw, in the order of the first report that has it."""
-    lines: dict[tuple[str, str], dict[int, Row]] = {}
-    for number, report in enumerate(reports):
-        for row in report.rows:
-            if row.view == view:
-                lines.setdefault((row.layer, row.quantity), {})[number] = row
-    return lines
+def worst(rows: Sequence[Record]) -> Record:
+    """The row to show of these: one that fails, else a known difference, else the largest."""
+    return max(rows, key=lambda row: (not row["ok"], bool(row["known"]), size(row)))
 
 
-def _picture(reports: Sequence[Report], view: str, lines: Lines, scale: Scale) -> str:
+def draw(reports: Sequence[Record]) -> str:
+    """The legend and the picture, as HTML."""
+    lines = _lines(reports)
+    rows = [row for report in reports for row in report["rows"]]
+    scale = Scale.of(size(row) for row in rows if not row["known"])
+    failed = {name for row in rows if not row["ok"] for name in (row["layer"], (row["layer"], row["quantity"]))}
     step = max(LANE * (len(reports) - 1) + 2 * MARGIN, 18)
     bottom = TOP + step * len(lines)
-    drawn = [_line(reports, key, rows, TOP + step * i, step, scale) for i, (key, rows) in enumerate(lines.items())]
-    name = "picture-" + view
+    tops = dict(zip(lines, range(TOP, bottom, step), strict=True))
+    parts = [_ground(scale, bottom), *_names(tops, failed, step)]
+    for name, line in lines.items():
+        first = tops[name] + (step - LANE * (len(reports) - 1)) // 2
+        # One below the other, so that equal ones do not hide each other.
+        parts += [_point(number, reports[number], rows, scale, first + LANE * number) for number, rows in line.items()]
     return (
-        f'<figure><figcaption>{VIEWS[view]}</figcaption>\n<svg class="picture" width="100%" height="{bottom + 24}" '
-        f'role="img" aria-labelledby="{name}-title {name}-desc"><title id="{name}-title">'
-        f'Error as a multiple of its limit. {VIEWS[view]}</title>\n<desc id="{name}-desc">'
-        f"{escape(_summary(reports, lines))}</desc>\n"
-        + "\n".join([_ground(scale, bottom), *drawn, _axis(scale, bottom)])
-        + "\n</svg></figure>"
+        f'{_legend(reports)}\n<svg class="picture" width="100%" height="{bottom + 24}" role="img" '
+        f'aria-label="Error as a multiple of its limit"><desc>{escape(_summary(reports, lines))}</desc>\n'
+        + "\n".join([*parts, _axis(scale, bottom)])
+        + "\n</svg>"
     )
 
 
-def _summary(reports: Sequence[Report], lines: Lines) -> str:
+def _legend(reports: Sequence[Record]) -> str:
+    kinds = [(number, f"colour-{number % COLOURS}", title_of(report)) for number, report in enumerate(reports)]
+    if any(row["known"] for report in reports for row in report["rows"]):
+        kinds.append((0, "known", "hollow: a known difference of definition, no fault"))
+    shapes = [f'<svg width="14" height="14" aria-hidden="true">{_mark(*kind[:2], "7", 7)}</svg>' for kind in kinds]
+    items = (f"<li>{shape} {escape(text)}</li>" for shape, (_, _, text) in zip(shapes, kinds, strict=True))
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _lines(reports: Sequence[Record]) -> Lines:
+    """What to draw: the input, the layers in the order of the outputs, the output of all, the loss."""
+    lines: dict[tuple[str, str], dict[int, list[Record]]] = {}
+    for number, report in enumerate(reports):
+        for row in report["rows"]:
+            lines.setdefault((row["layer"], row["quantity"]), {}).setdefault(number, []).append(row)
+    layers = [layer for layer, quantity in sorted(lines, key=lambda line: line[1] != "output")]
+    places = {layer: place for place, layer in enumerate(dict.fromkeys(layers))}
+    places |= {"input": -1, "output": len(places), "loss": len(places) + 1}
+    return dict(sorted(lines.items(), key=lambda line: places[line[0][0]]))
+
+
+def _summary(reports: Sequence[Record], lines: Lines) -> str:
     """The picture in words."""
-    marks = [(number, row) for rows in lines.values() for number, row in rows.items()]
-    beyond = sum(not row.ok for _, row in marks)
-    equal = sum(row.worst.ratio == 0 for _, row in marks)
-    number, worst = max(marks, key=lambda mark: mark[1].size)
+    if not lines:
+        return "Nothing was compared."
+    marks = [(worst(rows), reports[number]) for line in lines.values() for number, rows in line.items()]
+    failed, equal = sum(not row["ok"] for row, _ in marks), sum(size(row) == 0 for row, _ in marks)
+    row, report = max(marks, key=lambda mark: (not mark[0]["ok"], not mark[0]["known"], size(mark[0])))
     return (
         f"{len(lines)} quantities of {len(reports)} comparisons: {len(marks)} marks on a logarithmic scale, "
-        f"{beyond} beyond the limit, {equal} without any error. The largest error is {worst.worst.ratio:.2g} of its "
-        f"limit: {worst.layer} {worst.quantity} of {title_of(reports[number])}. The tables below have every number."
+        f"{failed} beyond the limit, {equal} without any error. The largest error is {size(row):.2g} of its limit: "
+        f"{row['layer']} {row['quantity']} of {title_of(report)}."
     )
 
 
@@ -158,34 +172,33 @@ def _power(exponent: int) -> str:
     return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def _line(
-    reports: Sequence[Report], key: tuple[str, str], rows: Mapping[int, Row], y: int, step: int, scale: Scale
-) -> str:
-    """A name and its marks, one below the other so that equal ones do not hide each other."""
-    failed = not all(row.ok for row in rows.values())
-    parts = [
-        f'<g><title>{escape(" ".join(key))}</title><line class="row" x1="0" x2="100%" y1="{y}" y2="{y}"/>',
-        f'<text class="{"name fail" if failed else "name"}" x="{LABELS_END}%" y="{y + step / 2 + 4:g}">'
-        f"{'✗ ' if failed else ''}{escape(_label(*key))}</text></g>",
-    ]
-    top = y + (step - LANE * (len(reports) - 1)) // 2
-    for number, row in rows.items():
-        place = f"{scale.place(row.worst.ratio):.2f}%"
-        title = f"{title_of(reports[number])}: {row.worst.ratio:.2g} of the limit{'' if row.ok else ', FAIL'}"
-        parts.append(_mark(number, place, top + LANE * number, title))
-    return "".join(parts)
+def _names(tops: dict[tuple[str, str], int], failed: Collection[object], step: int) -> Iterator[str]:
+    """What each line is of: its quantity, and before the first of a layer a line across and the layer's name."""
+    firsts = {layer: y for (layer, _), y in reversed(tops.items())}
+    for (layer, quantity), y in tops.items():
+        base = f'y="{y + step / 2 + 4:g}"'
+        if firsts[layer] == y:
+            kind, name = " fail" * (layer in failed), shortened(layer, max(LABEL_ROOM - len(quantity), 5))
+            yield f'<line class="row" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
+            yield f'<text class="layer{kind}" x="0" {base}>{escape(name)}</text>'
+        kind, cross = (" fail", "✗ ") if (layer, quantity) in failed else ("", "")
+        yield f'<text class="name{kind}" x="{LABELS_END}%" {base}>{cross}{escape(quantity)}</text>'
 
 
-def _label(layer: str, quantity: str) -> str:
-    """Layer and quantity, cut in the middle of the layer's name where it is long."""
-    room = max(LABEL_ROOM - len(quantity) - 1, 5)
-    if len(layer) > room:
-        layer = f"{layer[: room // 2]}…{layer[-(room - room // 2 - 1) :]}"
-    return f"{layer} {quantity}"
+def _point(number: int, report: Record, rows: Sequence[Record], scale: Scale, y: int) -> str:
+    """The mark of a report for what its runs found of one quantity."""
+    row = worst(rows)
+    kind, why, ratio = "", "", size(row)
+    if row["known"]:
+        kind, why, ratio = " known", row["known"], min(ratio, 10.0**scale.high)  # no fault, so it may be drawn nearer
+    elif not row["ok"]:
+        kind, why = " fail", f"FAIL {row['cause']}".rstrip()
+    among = f", the worst of {len(rows)} runs" if len(rows) > 1 else ""
+    tip = f"{title_of(report)}: {size(row):.2g} of the limit in {row['run']}{among}{why and f': {why}'}"
+    return _mark(number, f"colour-{number % COLOURS}{kind}", f"{scale.place(ratio):.2f}%", y, tip)
 
 
-def _mark(number: int, x: str, y: int, title: str = "") -> str:
-    tip = f"<title>{escape(title)}</title>" if title else ""
-    return (
-        f'<use href="#mark-{number % len(SHAPES)}" class="mark colour-{number % COLOURS}" x="{x}" y="{y}">{tip}</use>'
-    )
+def _mark(number: int, kind: str, x: str, y: int, tip: str = "") -> str:
+    """A report's shape, as an SVG inside the other: so it needs no id, of which a notebook may have many."""
+    title = f"<title>{escape(tip)}</title>" if tip else ""
+    return f'<svg class="mark {kind}" x="{x}" y="{y}">{title}<path d="{SHAPES[number % len(SHAPES)]}"/></svg>'

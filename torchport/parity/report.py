@@ -1,17 +1,18 @@
-"""What a comparison found: one record per layer and quantity, and the verdict over them all."""
+"""What a comparison found: a row per run, layer and quantity, and one verdict over them all."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torchport.choices import BFLOAT16, TF32
+from torchport.parity import page, text
+from torchport.parity.text import grouped, table as table
 
-LOCAL = "local"
-END_TO_END = "end-to-end"
+ENDS = {"input", "output", "loss", "port"}  # what is judged like a layer, and is none
 
 
 @dataclass(frozen=True)
@@ -20,34 +21,38 @@ class Difference:
 
     shape: tuple[int, ...] = ()
     index: tuple[int, ...] = ()
-    expected: float = float("nan")
-    actual: float = float("nan")
-    error: float = float("inf")
+    expected: float = math.nan
+    actual: float = math.nan
+    error: float = math.inf
     limit: float = 0.0
-    ratio: float = float("inf")
-    loose: int = 0  # entries whose limit is as large as the array's root mean square: hardly judged
+    ratio: float = math.inf
     note: str = ""
 
     def __str__(self) -> str:
         if self.note:
             return self.note
-        return (
-            f"worst at {list(self.index)}, expected {self.expected:.9g}, got {self.actual:.9g}, "
-            f"error {self.error:.2e}, limit {self.limit:.2e}"
-        )
+        actual, expected = _apart(self.actual, self.expected)
+        entry = f"{list(self.index)} is" if self.index else "is"
+        return f"{entry} {actual}, expected {expected} (error {self.error:.1e}, limit {self.limit:.1e})"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One quantity of one layer, in torch's layout: output, prediction (in evaluation mode), weight, grad_weight..."""
+    """One quantity of one layer in one run of the port, in torch's layout: output, grad_input, weight, grad_bias..."""
 
-    view: str  # LOCAL or END_TO_END
+    run: str  # training, prediction, 1 sample, integers, batch...
     layer: str
     quantity: str
     rule: str
     worst: Difference
-    cause: str = ""  # what makes the difference, where that is known
+    where: str = ""  # net.py:21, or "expected relu1 before net.py:21"
+    cause: str = ""  # what makes the difference, proved
     known: str = ""  # a known difference of definition that explains it: no fault
+
+    @property
+    def name(self) -> str:
+        """Layer and quantity."""
+        return f"{self.layer} {self.quantity}"
 
     @property
     def ok(self) -> bool:
@@ -63,29 +68,43 @@ class Row:
 
     @property
     def status(self) -> str:
-        """In a word or two: FAIL, known, hardly judged or ok."""
-        if not self.ok:
-            return "FAIL"
-        return "known" if self.known else "hardly judged" if self.hardly_judged else "ok"
-
-    @property
-    def hardly_judged(self) -> bool:
-        """Whether the limits are as large as the values in half of the entries: the row says little."""
-        return 2 * self.worst.loose > math.prod(self.worst.shape)
+        """In a word: FAIL, known or ok."""
+        return "known" if self.known else "ok" if self.ok else "FAIL"
 
     def __str__(self) -> str:
-        rule = "" if self.worst.note else f" ({self.rule})"
-        cause = f"; {self.cause or self.known}" if self.cause or self.known else ""
-        return f"{self.view} {self.layer} {self.quantity}: {self.worst}{rule}{cause}"
+        run = "" if self.run == "training" else f" (in {self.run})"
+        why = f": {self.cause or self.known}" if self.cause or self.known else ""
+        return f"{self.name}{':' * bool(self.worst.note)} {self.worst}{_at(self.where)}{run}{why}"
+
+
+class Fault(NamedTuple):
+    """A quantity of a layer that fails, told once for all the runs in which it does, as the first of them shows it."""
+
+    name: str  # "affine2 output"
+    place: str  # " at net.py:21, only in integers"
+    values: str  # of the worst entry, with error and limit; or what there is in its place
+    cause: str  # "" also where a fault before has it
 
 
 @dataclass(frozen=True, repr=False)
 class Report:
     """All rows of one port, in the order in which a fault should be looked for, and what they were computed with.
 
-    Local rows come first, forward and then backward from the loss; then the end-to-end rows. kinks counts the entries
-    of the end-to-end pass where the gradient may take the other side of a relu or another entry of a pooling window
-    within the limits; what that can change is part of the limits behind it.
+    It is true where it is ok; its repr is the verdict, its str a table, and a notebook shows a picture.
+
+    Args:
+        rows: what was compared; without any there is no parity.
+        port, dtype, device, seed: what was judged, and what the random numbers were drawn from.
+        runs: the runs of the port that there were, by their sizes and scales.
+        notes: what a reader must know of how it was judged.
+
+    >>> worst = Difference((2,), (1,), expected=1.0, actual=1.5, error=0.5, limit=1e-6, ratio=5e5)
+    >>> row = Row("training", "conv1", "output", "sum", worst, where="net.py:14")
+    >>> report = Report((row,), "port", "float32", "cpu", seed=0, runs=("training",))
+    >>> report
+    NO PARITY: port in float32 on cpu: conv1 output [1] is 1.5, expected 1 (error 5.0e-01, limit 1.0e-06) at net.py:14
+    >>> bool(report)
+    False
     """
 
     rows: tuple[Row, ...]
@@ -93,7 +112,8 @@ class Report:
     dtype: str
     device: str
     seed: int
-    kinks: int
+    runs: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """ok: so that `assert check_parity(...)` says what it seems to say."""
@@ -102,106 +122,129 @@ class Report:
     def __repr__(self) -> str:
         return self.verdict
 
+    def __str__(self) -> str:
+        return text.summary(self)
+
     @property
     def ok(self) -> bool:
-        """Whether every row is within its limits."""
-        return all(row.ok for row in self.rows)
+        """Whether something was compared, and all of it is within its limits."""
+        return bool(self.rows) and all(row.ok for row in self.rows)
 
     @property
     def first_divergence(self) -> Row | None:
-        """The row to look at first: of the layer at fault, or end-to-end where only the wiring can be."""
+        """The row to look at first."""
         return next((row for row in self.rows if not row.ok), None)
 
     @property
-    def inherited(self) -> tuple[Row, ...]:
-        """The end-to-end rows that fail where a layer fails by itself: they say no more than that one."""
-        first = self.first_divergence
-        if first is None or first.view != LOCAL:
-            return ()
-        return tuple(row for row in self.rows if row.view == END_TO_END and not row.ok)
+    def faults(self) -> tuple[Fault, ...]:
+        """What fails, each quantity of a layer once, the first divergence first."""
+        judged, faults, told = grouped(self.rows), [], {""}
+        for name, rows in grouped(row for row in self.rows if not row.ok).items():
+            row, runs = rows[0], _runs(rows, judged[name])
+            cause = "" if row.cause in told else row.cause
+            faults.append(Fault(name, f"{_at(row.where)}, {runs}", str(row.worst), cause))
+            told.add(row.cause)
+        return tuple(faults)
 
     @property
-    def largest(self) -> dict[tuple[str, str], float]:
-        """The largest error/limit by view and rule."""
-        found: dict[tuple[str, str], float] = {}
-        for row in self.rows:
-            found[row.view, row.rule] = max(found.get((row.view, row.rule), 0.0), row.size)
-        return found
+    def known(self) -> tuple[str, ...]:
+        """The known differences of definition, each once."""
+        return tuple(dict.fromkeys(f"{row.name}: {row.known}" for row in self.rows if row.known))
+
+    @property
+    def right(self) -> str:
+        """How much holds in every run: "5 of 6 layers, loss and prediction"."""
+        layers, wrong = _layers(self.rows), _layers(row for row in self.rows if not row.ok)
+        count = f"{'' if self.ok else f'{len(layers - wrong)} of '}{_count(len(layers), 'layer')}"
+        loss = [row.ok for row in self.rows if row.layer == "loss"]
+        prediction = [row.ok for row in self.rows if row.run == "prediction"]
+        whole = [name for name, oks in (("loss", loss), ("prediction", prediction)) if oks and all(oks)]
+        return ", ".join(filter(None, (count, " and ".join(whole))))
 
     @property
     def verdict(self) -> str:
-        """One line: parity, or the first divergence and what it means."""
-        row, name = self.first_divergence, f"{self.port} in {self.dtype} on {self.device}"
-        if row is None:
-            worst = max(self.rows, key=lambda row: row.size)
-            return (
-                f"parity: {name}, all {len(self.rows)} rows within their limits, the largest error "
-                f"{worst.worst.ratio:.2g} of its limit ({worst.view} {worst.layer} {worst.quantity}), "
-                f"{self.kinks} kinks, {sum(row.hardly_judged for row in self.rows)} rows hardly judged"
-                f"{''.join(f'; {known}' for known in dict.fromkeys(row.known for row in self.rows) if known)}"
-            )
-        failed = sum(not row.ok for row in self.rows)
-        cause = "every layer is right by itself, so look at the wiring: order, reshape"
-        if row.view == LOCAL:
-            cause = f"not inherited: {row.layer} is wrong by itself; {len(self.inherited)} end-to-end rows inherit it"
-        return f"NO PARITY: {name}, {failed} of {len(self.rows)} rows fail, first {row}; {cause}"
+        """One line: parity of how much, or the first divergence."""
+        line = f"{self.head}: {self.first_divergence or '; '.join([self.measured, *self.known])}"
+        return " ".join(line.split())
 
     def raise_if_failed(self) -> None:
-        """AssertionError with the verdict, unless ok."""
+        """AssertionError in a few short lines, unless ok."""
+        __tracebackhide__ = True  # pytest shows the line that called
         if not self.ok:
-            raise AssertionError(self.verdict)
+            raise AssertionError(text.message(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN and infinities as text, which JSON has no numbers for."""
-        settings = {
-            "port": self.port,
-            "dtype": self.dtype,
-            "device": self.device,
-            "seed": self.seed,
-            "kinks": self.kinks,
+        return {
+            **{name: getattr(self, name) for name in ("ok", "verdict", "port", "dtype", "device", "seed", "right")},
+            **{name: list(getattr(self, name)) for name in ("runs", "known", "notes")},
+            "faults": [fault._asdict() for fault in self.faults],
+            "rows": [_record(row) for row in self.rows],
         }
-        return {"ok": self.ok, "verdict": self.verdict, **settings, "rows": [_record(row) for row in self.rows]}
 
     def to_json(self) -> str:
         """to_dict as text."""
         return json.dumps(self.to_dict(), indent=1)
 
-    def to_html(self, command: str | None = None) -> str:
-        """A page by itself; command is what repeats the comparison (None: the call of check_parity)."""
-        from torchport.parity import page  # which knows this module
-
+    def to_html(self, command: str | None = None, about: Mapping[str, str] | None = None) -> str:
+        """A page by itself; command repeats the comparison (None: by check_parity), about names weights and data."""
         mode = f"mode={self.dtype!r}, " if self.dtype in (TF32, BFLOAT16) else ""
         call = f"check_parity(reference, port, x, t, {mode}seed={self.seed}, name={self.port!r})"
-        return page.to_html([self], command=call if command is None else command)
+        return page.to_html(page.to_dict([self.to_dict()], command=call if command is None else command, about=about))
 
-    def to_text(self) -> str:
-        """A table with a row per layer and quantity, and the largest error/limit by view and rule."""
-        header = ("view", "layer", "quantity", "error", "limit", "error/limit", "worst at", "verdict")
-        largest = ", ".join(f"{view} {rule} {ratio:.2g}" for (view, rule), ratio in self.largest.items())
-        return f"{table([header, *(_cells(row) for row in self.rows)])}\nlargest error/limit: {largest}"
+    def _repr_html_(self) -> str:
+        """The verdict, what is wrong and the picture, for a notebook."""
+        return page.to_fragment(self.to_dict())
+
+    def to_text(self, rows: Iterable[Row] | None = None) -> str:
+        """A line of at most 79 columns for each of rows (None: all), and below it what there is to say."""
+        return text.listing(self.rows if rows is None else rows)
+
+    @property
+    def head(self) -> str:
+        """Whether there is parity, of what."""
+        return f"{'parity' if self.ok else 'NO PARITY'}: {self.port} in {self.dtype} on {self.device}"
+
+    @property
+    def measured(self) -> str:
+        """How much was compared, and how near to its limit it came."""
+        worst = max(self.rows, key=lambda row: row.size, default=None)
+        if worst is None:
+            return "nothing was compared"
+        counts = f"{self.right}, {_count(len(self.rows), 'comparison')} in {_count(len(self.runs), 'run')}"
+        return f"{counts}, the largest error {worst.size:.2g} of its limit{f' ({worst.name})' if worst.size else ''}"
 
 
-def table(lines: Sequence[tuple[str, ...]]) -> str:
-    """Lines of equally many cells as text, each column as wide as its widest cell."""
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+def _apart(actual: float, expected: float) -> tuple[str, str]:
+    """Both with as many digits, at least four, as it takes to tell them apart."""
+    pairs = [(f"{actual:.{digits}g}", f"{expected:.{digits}g}") for digits in range(4, 18)]
+    return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
+
+
+def _at(where: str) -> str:
+    return where and f"{', ' if where.startswith('expected') else ' at '}{where}"
+
+
+def _runs(failed: Sequence[Row], judged: Sequence[Row]) -> str:
+    """In which of the runs that judged it something fails."""
+    first, *others = dict.fromkeys(row.run for row in failed)
+    among = len({row.run for row in judged})
+    if others:
+        return "in every run" if len(others) + 1 == among else f"in {first}, also in {', '.join(others)}"
+    return f"only in {first}" if among > 1 else f"in {first}"
+
+
+def _layers(rows: Iterable[Row]) -> set[str]:
+    """Their layers by name, also of those that were judged together."""
+    return {name for row in rows for name in row.layer.split(" and ")} - ENDS
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _record(row: Row) -> dict[str, Any]:
     record = {**asdict(row), **asdict(row.worst), "ok": row.ok}
     del record["worst"]
+    record |= {name: list(record[name]) for name in ("shape", "index")}
     return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    worst = row.worst
-    numbers = (f"{worst.error:.2e}", f"{worst.limit:.2e}", f"{worst.ratio:.2g}", str(list(worst.index)))
-    if worst.note:
-        numbers = ("", "", "", worst.note)
-    return (
-        row.view,
-        row.layer,
-        row.quantity,
-        *numbers,
-        row.status,
-    )

@@ -1,0 +1,41 @@
+"""For a user's own tests of a port."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from numpy_ref.checks import Array
+    from numpy_ref.network import Network
+    from torchport.parity import Report
+
+
+def assert_parity(reference: Network, port: nn.Module, x: Array, t: Array, **options: Any) -> Report:
+    """Assert that port computes what reference computes, forward and backward.
+
+    Args:
+        reference: the network in NumPy, which is right by definition.
+        port: any module, judged as it is and left as it was.
+        x: a batch (N, ...), and t its labels (N,) or one-hot (N, classes).
+        options: those of torchport.parity.check_parity, as loss, runs, mode and seed.
+
+    Returns:
+        The report, which says how much was compared.
+
+    Raises:
+        AssertionError: in a few lines what differs and where, both values, error, limit, cause, and what is right.
+
+    >>> import numpy as np, numpy_ref, torchport
+    >>> reference, x = numpy_ref.TwoLayerNet(8, 6, 4), np.random.RandomState(0).randn(5, 8)
+    >>> port = torchport.from_reference(reference)
+    >>> assert_parity(reference, port, x, t=np.arange(5) % 4).ok
+    True
+    """
+    from torchport.parity import check_parity  # which takes torch's second to import
+
+    __tracebackhide__ = True  # pytest shows the line that called
+    report = check_parity(reference, port, x, t, **options)
+    report.raise_if_failed()
+    return report
