@@ -14,6 +14,7 @@ from torch import Tensor
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
+from numpy_ref.functions import sigmoid
 from numpy_ref.network import PARAMETERS
 from torchport.layers import kind_of
 from torchport.layers.arithmetic import arithmetic_of, rounded
@@ -64,6 +65,8 @@ LAYERS: dict[str, Callable[[np.random.Generator], tuple[Any, Array]]] = {
     "strided": lambda rng: (nr.Convolution(drawn(rng, 4, 3, 3, 3), drawn(rng, 4), 2, 0), drawn(rng, 6, 3, 9, 9)),
     "affine": lambda rng: (nr.Affine(drawn(rng, 12, 12), drawn(rng, 12)), drawn(rng, 6, 12)),
     "flat": lambda rng: (nr.Affine(drawn(rng, 24, 5), drawn(rng, 5)), drawn(rng, 6, 2, 3, 4)),
+    "zeros": lambda rng: (nr.Relu(), np.round(drawn(rng, 6, 3, 5, 5))),
+    "ties": lambda rng: (nr.Pooling(2, 2, 2, 0), np.round(drawn(rng, 6, 3, 6, 6))),
     "relu": lambda rng: (nr.Relu(), drawn(rng, 6, 3, 5, 5)),
     "sigmoid": lambda rng: (nr.Sigmoid(), drawn(rng, 6, 7)),
     "tanh": lambda rng: (nr.Tanh(), drawn(rng, 6, 7)),
@@ -267,3 +270,213 @@ def test_a_mistake_is_named(row: Row, dtype: torch.dtype, rng: np.random.Generat
     if actual.shape == forward(layer, x).shape and row.words != "it is missing":
         assert not it.fits(actual, layer, x), "no mistake"
     assert row.words in forward_cause(it)
+
+
+def named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@pytest.mark.parametrize(("row", "dtype"), CASES)
+def test_a_mistake_that_nearly_fits_is_not_named(row: Row, dtype: torch.dtype, rng: np.random.Generator) -> None:
+    layer, x, actual = port_of(row, rng, dtype)
+    size = np.maximum(np.abs(actual), max(np.abs(actual).max(), 1) / 8)
+    nearly = actual + 300 * torch.finfo(dtype).eps * size * rng.choice([-1, 1], actual.shape)
+    assert forward_cause(fault(layer, x, rounded(nearly, dtype), dtype, row.train_flg)) == ""
+
+
+@pytest.mark.parametrize("dtype", BOTH, ids=named)
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("size", [1e-1, 1e-3, 1e-5])
+def test_nothing_is_guessed(kind: str, size: float, dtype: torch.dtype, rng: np.random.Generator) -> None:
+    layer, x = held(*LAYERS[kind](rng), dtype)
+    y = forward(layer, x)
+    assert forward_cause(fault(layer, x, rounded(y + size * drawn(rng, *y.shape), dtype), dtype)) == ""
+    one = y.copy()
+    one.flat[one.size // 2] += size
+    assert forward_cause(fault(layer, x, rounded(one, dtype), dtype)) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("affine", lambda W, b: {"fc.weight": W, "fc.bias": b}, "fc.weight is the reference's, not transposed"),
+        ("affine", lambda W, b: {"fc.weight": W.T, "fc.bias": b[::-1]}, "fc.bias is reversed along O"),
+        ("affine", lambda W, b: {"fc.weight": W.T[::-1], "fc.bias": 2 * b}, "along O; fc.bias is doubled"),
+        ("affine", lambda W, b: {"fc.weight": 3 * W.T, "fc.bias": b}, "fc.weight is 3 times the reference's"),
+        ("affine", lambda W, b: {"fc.weight": W.T + np.eye(12), "fc.bias": b}, "12 of 144 numbers differ, by up to 1"),
+        ("affine", lambda W, b: {"fc.weight": np.sort(W), "fc.bias": b}, "the reference's numbers in another order"),
+        ("flat", lambda W, b: {"fc.weight": by_pixels(W).T, "fc.bias": b}, "fc.weight is in the order H, W, C, O"),
+        ("conv", lambda W, b: {"c.weight": W[:, ::-1], "c.bias": b}, "c.weight is reversed along I"),
+        ("conv", lambda W, b: {"c.weight": W, "c.bias": OTHERS["other.bias"]}, "c.bias is other.bias"),
+        ("conv", lambda W, b: {"c.weight": rounded(W, torch.float16), "c.bias": b}, "c.weight is rounded to float16"),
+    ],
+)
+@pytest.mark.parametrize("dtype", BOTH, ids=named)
+def test_parameters_are_told_by_the_ports_own(
+    kind: str, change: Any, words: str, dtype: torch.dtype, rng: np.random.Generator
+) -> None:
+    layer, x = held(*LAYERS[kind](rng), dtype)
+    params = {name: rounded(array, dtype) for name, array in change(layer.W, layer.b).items()}
+    weight, bias = (torch.tensor(each, dtype=dtype) for each in params.values())
+    tensor = torch.tensor(x, dtype=dtype)
+    made = conv(tensor, weight, bias) if kind == "conv" else F.linear(tensor.flatten(1), weight, bias)
+    assert words in forward_cause(fault(layer, x, made.double().numpy(), dtype, params=params))
+
+
+def by_pixels(W: Array) -> Array:
+    """Rows (2, 3, 4) in the order H, W, C."""
+    return W.reshape(2, 3, 4, -1).transpose(1, 2, 0, 3).reshape(W.shape)
+
+
+class Backward(NamedTuple):
+    """A quantity of the layer's backward pass, of x and dout."""
+
+    layer: Any
+    quantity: str
+
+    def __call__(self, x: Array, dout: Array) -> Array:
+        own = copy.deepcopy(self.layer)
+        own.forward(x)
+        grad_input = own.backward(dout)
+        return np.asarray(grad_input if self.quantity == "grad_input" else getattr(own, f"d{self.quantity}"))
+
+
+class Slip(NamedTuple):
+    """A mistake in a gradient, made of backward(x, dout) -> the quantity, x and dout."""
+
+    layer: str
+    quantity: str
+    words: str
+    make: Callable[..., Any]
+
+
+def where(dout: Array, *part: Any) -> Array:
+    """dout where part is, else 0."""
+    only = np.zeros_like(dout)
+    only[part] = dout[part]
+    return only
+
+
+def flipped(layer: Any) -> Any:
+    twin = copy.copy(layer)
+    twin.W = layer.W[..., ::-1, ::-1]
+    return twin
+
+
+def by_windows(y: Array) -> Array:
+    """Each entry for all of its window of 2 x 2."""
+    return y.repeat(2, axis=2).repeat(2, axis=3)
+
+
+def of_windows(x: Array, function: Callable[..., Array]) -> Array:
+    n, c, h, w = x.shape
+    return function(x.reshape(n, c, h // 2, 2, w // 2, 2), axis=(3, 5))
+
+
+def best(x: Array) -> Array:
+    return x == by_windows(of_windows(x, np.max))
+
+
+GRADIENTS = [
+    Slip("conv", "W", "is 0 everywhere", lambda g, x, d: 0 * g(x, d)),
+    Slip("conv", "W", "is 1 / N (6) times", lambda g, x, d: g(x, d) / 6),
+    Slip("conv", "W", "is N (6) times", lambda g, x, d: g(x, d) * 6),
+    Slip("conv", "b", "is 1 / pixels (64) times", lambda g, x, d: g(x, d) / 64),
+    Slip("conv", "b", "is 1 / N pixels (384) times", lambda g, x, d: g(x, d) / 384),
+    Slip("affine", "W", "is 2 times", lambda g, x, d: g(x, d) * 2),
+    Slip("affine", "grad_input", "is -1 times", lambda g, x, d: -g(x, d)),
+    Slip("affine", "W", "is 0.97 times", lambda g, x, d: 0.97 * g(x, d)),
+    Slip("affine", "W", "a clamp to -1.5 … 1.5", lambda g, x, d: np.clip(g(x, d), -1.5, 1.5)),
+    Slip("affine", "W", "0.01 times the parameter added", lambda g, x, d: g(x, d) + 0.01 * g.layer.W),
+    Slip("affine", "W", "is the reference's, not transposed", lambda g, x, d: g(x, d).T),
+    Slip("conv", "W", "is reversed along H and W", lambda g, x, d: g(x, d)[..., ::-1, ::-1]),
+    Slip("conv", "W", "is in the order O, I, W, H", lambda g, x, d: g(x, d).swapaxes(2, 3)),
+    Slip("affine", "W", "first half of the batch", lambda g, x, d: g(x, where(d, np.s_[:3]))),
+    Slip("conv", "b", "last sample", lambda g, x, d: g(x, where(d, -1))),
+    Slip("conv", "b", "first pixel", lambda g, x, d: g(x, where(d, np.s_[:], np.s_[:], 0, 0))),
+    Slip(
+        "conv",
+        "grad_input",
+        "it.weight is reversed along H and W, in the gradient",
+        lambda g, x, d: Backward(flipped(g.layer), "grad_input")(x, d),
+    ),
+    Slip(
+        "affine", "grad_input", "the upstream gradient is moved by one along N", lambda g, x, d: g(x, np.roll(d, 1, 0))
+    ),
+    Slip("affine", "W", "is moved by one along N", lambda g, x, d: g(np.roll(x, 1, 0), d)),
+    Slip("affine", "W", "the upstream gradient goes through relu", lambda g, x, d: g(x, np.maximum(d, 0))),
+    Slip("affine", "grad_input", "is the upstream one as it is", lambda g, x, d: d),
+    Slip("zeros", "grad_input", "is the upstream one as it is", lambda g, x, d: d),
+    Slip("zeros", "grad_input", "passes where x >= 0 (", lambda g, x, d: d * (x >= 0)),
+    Slip("zeros", "grad_input", "is half at x == 0 (", lambda g, x, d: d * (0.5 * (x >= 0) + 0.5 * (x > 0))),
+    Slip("sigmoid", "grad_input", "without 1 - y", lambda g, x, d: d * sigmoid(x)),
+    Slip("sigmoid", "grad_input", "at y, not at x", lambda g, x, d: g(sigmoid(x), d)),
+    Slip("tanh", "grad_input", "without the square", lambda g, x, d: d * (1 - np.tanh(x))),
+    Slip("tanh", "grad_input", "of x and not of y", lambda g, x, d: d * (1 - x**2)),
+    Slip("ties", "grad_input", "goes to all of a window", lambda g, x, d: by_windows(d)),
+    Slip("ties", "grad_input", "is shared by all of a window", lambda g, x, d: by_windows(d) / 4),
+    Slip("ties", "grad_input", "goes to each of equal maxima", lambda g, x, d: by_windows(d) * best(x)),
+    Slip(
+        "ties",
+        "grad_input",
+        "is shared by equal maxima",
+        lambda g, x, d: by_windows(d) * best(x) / by_windows(of_windows(best(x), np.sum)),
+    ),
+    Slip(
+        "ties",
+        "grad_input",
+        "goes to the last of equal maxima",
+        lambda g, x, d: g(x[..., ::-1, ::-1], d[..., ::-1, ::-1])[..., ::-1, ::-1],
+    ),
+    Slip("dropout", "grad_input", "nn.Dropout's 1 / (1 - r) times", lambda g, x, d: g(x, d) / 0.6),
+    Slip("norm", "gamma", "is 1 / N (6) times", lambda g, x, d: g(x, d) / 6),
+    Slip(
+        "norm",
+        "beta",
+        "the upstream gradient is its first sample",
+        lambda g, x, d: g(x, np.broadcast_to(d[:1], d.shape)),
+    ),
+]
+
+
+def slip_of(slip: Slip, rng: np.random.Generator, dtype: torch.dtype) -> tuple[GradientFault, Array]:
+    """The link, and the limit of the quantity."""
+    layer, x = held(*LAYERS[slip.layer](rng), dtype)
+    dout = rounded(drawn(rng, *forward(copy.deepcopy(layer), x).shape), dtype)
+    backward = Backward(layer, slip.quantity)
+    found = kind_of(layer).rule.backward(copy.deepcopy(layer), x, dout, arithmetic_of(dtype))
+    bound = found.grad_input if slip.quantity == "grad_input" else found.grads[slip.quantity]
+
+    def fits(value: Array, expected: Array) -> bool:
+        return bool((np.abs(value - expected) <= bound).all())
+
+    actual = rounded(slip.make(backward, x, dout), dtype)
+    assert actual.shape != (expected := backward(x, dout)).shape or not fits(actual, expected), "no mistake"
+    return GradientFault("it", layer, x, dout, slip.quantity, actual, fits), bound
+
+
+SLIPS = [
+    pytest.param(slip, dtype, id=f"{slip.layer} {slip.quantity}: {slip.words} ({named(dtype)})")
+    for slip in GRADIENTS
+    for dtype in BOTH
+]
+
+
+@pytest.mark.parametrize(("slip", "dtype"), SLIPS)
+def test_a_mistake_in_a_gradient_is_named(slip: Slip, dtype: torch.dtype, rng: np.random.Generator) -> None:
+    assert slip.words in gradient_cause(slip_of(slip, rng, dtype)[0])
+
+
+@pytest.mark.parametrize(("slip", "dtype"), SLIPS)
+def test_a_gradient_that_nearly_fits_is_not_named(slip: Slip, dtype: torch.dtype, rng: np.random.Generator) -> None:
+    it, bound = slip_of(slip, rng, dtype)
+    assert it.actual is not None
+    size = np.maximum(np.abs(it.actual), max(np.abs(it.actual).max(), 1) / 8)
+    off = np.maximum(300 * torch.finfo(dtype).eps * size, 10 * bound)
+    nearly = it.actual + off * rng.choice([-1, 1], it.actual.shape)
+    assert gradient_cause(it._replace(actual=rounded(nearly, dtype))) == ""
+
+
+def test_no_gradient_at_all(rng: np.random.Generator) -> None:
+    it, _ = slip_of(GRADIENTS[0], rng, torch.float64)
+    assert "no gradient" in gradient_cause(it._replace(actual=None))

@@ -22,9 +22,10 @@ from torchport.parity import mistakes, variants
 from torchport.parity.mistakes import Mistake
 from torchport.parity.variants import other
 
+Fits = Callable[[Array, Array], bool]  # (value, what is made)
 Make = Callable[[Any, Array, Any], Array]  # (layer, x, dout) -> what is compared
 
-SAMPLES, ROUGH = 2, 0.05  # samples tried first; the error relative to the largest entry that is worth another look
+SAMPLES = 2  # tried first
 BY_BATCH = nr.Dropout | nr.BatchNormalization  # samples cannot be taken apart, and prediction is another operation
 
 
@@ -62,11 +63,14 @@ def forward_cause(fault: Fault) -> str:
         return f"{fault.name} is missing: its input comes out as it is"
     few = len(fault.x) if by_batch else SAMPLES
 
+    made = make(fault.layer, fault.x, None)
+
     def explains(m: Mistake) -> bool:
-        return _explains(m, fault.actual, make, few, lambda value, _: fault.fits(value, m.layer, m.x[: len(value)]))
+        fits: Fits = lambda value, _: fault.fits(value, m.layer, m.x[: len(value)])
+        return _explains(m, fault.actual, make, few, _error(fault.actual, made), fits)
 
     with np.errstate(all="ignore"):  # what overflows explains nothing
-        found = _of_output(fault, make(fault.layer, fault.x, None), training, explains)
+        found = _of_output(fault, made, training, explains)
         return next((mistake.sentence for mistake in found if explains(mistake)), "")
 
 
@@ -78,16 +82,23 @@ def gradient_cause(fault: GradientFault) -> str:
     by_sample = fault.quantity == "grad_input" and not isinstance(fault.layer, BY_BATCH)
     few, make = SAMPLES if by_sample else len(fault.x), partial(_backward, fault.quantity)
 
+    made = make(fault.layer, fault.x, fault.dout)
+
     def explains(m: Mistake) -> bool:
-        return _explains(m, actual, make, few, lambda value, made: made.size < actual.size or fault.fits(value, made))
+        fits: Fits = lambda value, made: made.size < actual.size or fault.fits(value, made)
+        return _explains(m, actual, make, few, _error(actual, made), fits)
 
     with np.errstate(all="ignore"):
-        found = _of_gradient(fault, actual, make(fault.layer, fault.x, fault.dout))
+        found = _of_gradient(fault, actual, made)
         return next((mistake.sentence for mistake in found if explains(mistake)), "")
 
 
-def _explains(m: Mistake, actual: Array, make: Make, few: int, fits: Callable[[Array, Array], bool]) -> bool:
-    """Whether the link holds with the mistake: on a few samples, which costs little, and then on all."""
+def _error(value: Array, made: Array) -> float:
+    return float(np.abs(value.reshape(made.shape) - made).max()) if value.size == made.size else math.inf
+
+
+def _explains(m: Mistake, actual: Array, make: Make, few: int, error: float, fits: Fits) -> bool:
+    """Whether the link holds with the mistake, and errs by less than half: on a few samples, and then on all."""
     for n in sorted({min(few, len(m.x)), len(m.x)}):
         try:
             made = make(m.layer, m.x[:n], None if m.dout is None else m.dout[:n])
@@ -95,8 +106,7 @@ def _explains(m: Mistake, actual: Array, make: Make, few: int, fits: Callable[[A
             value = m.step(actual.reshape(shape)[: len(made)], made)
         except ValueError:  # the mistake's shapes are not the port's
             return False
-        near = np.abs(value - made).max() <= ROUGH * np.abs(made).max()  # False for NaN
-        if not (near and fits(value, made)):
+        if not (_error(value, made) <= error / 2 and fits(value, made)):  # of NaN: not
             return False
     return True
 
@@ -145,7 +155,7 @@ def _factors(layer: Any, n: int, y: Array) -> dict[str, float]:
     """Numbers by which people multiply, for n samples and a result y (n, outputs, ...)."""
     pixels, r = math.prod(y.shape[2:]), getattr(layer, "dropout_ratio", 0)
     window = layer.pool_h * layer.pool_w if isinstance(layer, WindowLayer) else 1
-    sizes = {"N": n, "pixels": pixels, "N pixels": n * pixels, "window": window}
+    sizes = {"N": n, "pixels": pixels, "window": window, **({"N pixels": n * pixels} if pixels > 1 else {})}
     whole = {"2": 2, "255": 255, **{f"{name} ({k})": k for name, k in sizes.items() if k > 1}}
     parts = {f"1 / {name}": 1 / k for name, k in whole.items()}
     return {"-1": -1, **whole, **parts, **({"1 - r": 1 - r, "nn.Dropout's 1 / (1 - r)": 1 / (1 - r)} if r else {})}
@@ -237,7 +247,8 @@ def _of_gradient(fault: GradientFault, actual: Array, made: Array) -> Iterator[M
     )
     yield from (plain(f"the gradient {phrase}", step=step) for phrase, step in itertools.chain(*steps))
     arrays = _of_input(layer, x, dout) if quantity == "grad_input" else _of_parameter(own[quantity], value, made)
-    yield from (plain(f"the gradient {phrase}", step=mistakes.added(array, made)) for phrase, array in arrays)
+    allowed = 0 if isinstance(layer, nr.Relu) else 4 * u
+    yield from (plain(f"the gradient {phrase}", step=mistakes.equal(array, allowed)) for phrase, array in arrays)
     for phrase, changed in itertools.chain(variants.parts(dout), mistakes.inputs(dout)):
         yield plain(f"the upstream gradient {phrase}", dout=rounded(changed, dtype))
     for phrase, changed in mistakes.inputs(x):

@@ -93,9 +93,19 @@ def instead(step: Step, x: Array) -> Step:
     return lambda value, made: np.where(step(value, x[: len(value)]) == x[: len(value)], made, np.nan)
 
 
-def added(wrong: Array, right: Array | float = 0.0) -> Step:
-    """The step back from wrong having been added, in place of right: the first entries of both, for fewer samples."""
+def added(wrong: Array, right: Array) -> Step:
+    """The step back from wrong having been added in place of right: their first entries, where samples are fewer."""
     return lambda value, _: value - (wrong - right)[: len(value)]
+
+
+def equal(array: Array, allowed: float) -> Step:
+    """The step back from array, but for so much relative to it."""
+
+    def step(value: Array, made: Array) -> Array:
+        wrong = array[: len(value)]
+        return np.where(np.abs(value - wrong) <= allowed * np.abs(wrong), made, value - wrong + made)
+
+    return step
 
 
 def on_arrays(function: Callable[[Any], Any]) -> Callable[[Array], Array]:
@@ -105,7 +115,7 @@ def on_arrays(function: Callable[[Any], Any]) -> Callable[[Array], Array]:
 
 def functions(value: Array, x: Array, u: float) -> Steps:
     """Functions that may have made value of x; the last two with numbers fitted to them."""
-    for name, (function, *roundings) in FUNCTIONS.items():
+    for name, (function, *roundings) in FUNCTIONS.items() if x.ndim > 1 else ():
         yield name, behind(on_arrays(function), *(u * each for each in roundings))
     if np.sum(below := x < 0) >= ENOUGH:
         slope, low, high = np.vdot(x[below], value[below]) / np.vdot(x[below], x[below]), value.min(), value.max()
