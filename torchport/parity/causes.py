@@ -1,4 +1,7 @@
-"""What a porter did wrong at a link that fails. A mistake is named only if with it the link holds, in every entry."""
+"""What a porter did wrong at a link that fails. A mistake is named only if with it the link holds, in every entry.
+
+mistakes.py has what people do to results and to arrays, variants.py the layers that they have in others' places.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,7 @@ from torchport.parity import mistakes, variants
 from torchport.parity.mistakes import Mistake
 from torchport.parity.variants import other
 
-Fits = Callable[[Array, Array], bool]  # (value, what is made)
-Make = Callable[[Any, Array, Any], Array]  # (layer, x, dout) -> what is compared
-
-SAMPLES = 2  # tried first
+SAMPLES = 2  # which are tried before all
 BY_BATCH = nr.Dropout | nr.BatchNormalization  # samples cannot be taken apart, and prediction is another operation
 
 
@@ -53,62 +53,67 @@ class GradientFault(NamedTuple):
     fits: Callable[[Array, Array], bool]  # (value, expected): whether value lies within the limits around expected
 
 
+class _Trial(NamedTuple):
+    """How a mistake is tried on a link whose value is actual: on few samples, and then on all."""
+
+    actual: Array
+    make: Callable[[Any, Array, Any], Array]  # (layer, x, dout) -> what is compared
+    fits: Callable[[Mistake, Array, Array], bool]  # (mistake, value, what is made with it)
+    few: int
+    error: float  # the largest, without a mistake
+
+    def explains(self, m: Mistake) -> bool:
+        """Whether the link holds with the mistake, and errs by less than half."""
+        for n in sorted({min(self.few, len(m.x)), len(m.x)}):
+            try:
+                made = self.make(m.layer, m.x[:n], None if m.dout is None else m.dout[:n])
+                shape = (len(m.x), *made.shape[1:]) if n < len(m.x) else made.shape
+                value = m.step(self.actual.reshape(shape)[: len(made)], made)
+            except ValueError:  # the mistake's shapes are not the port's
+                return False
+            if not (_error(value, made) <= self.error / 2 and self.fits(m, value, made)):  # of NaN: not
+                return False
+        return True
+
+    def cause(self, tried: Iterator[Mistake]) -> str:
+        """The sentence of the first mistake that explains the link's value, or nothing."""
+        with np.errstate(all="ignore"):  # what overflows explains nothing
+            return next((mistake.sentence for mistake in tried if self.explains(mistake)), "")
+
+
 def forward_cause(fault: Fault) -> str:
     """The mistake that makes the port's output of a link, in a sentence; "" where none of these does."""
-    fault = fault._replace(layer=_as_drawn(fault.layer, fault.x, fault.actual))
-    predict = partial(_forward, train_flg=False)
-    training = not (by_batch := isinstance(fault.layer, BY_BATCH)) or not fault.fits(predict(fault.layer, fault.x), fault.layer, fault.x)
-    make = _forward if training else predict
-    if training and np.array_equal(fault.actual.ravel(), fault.x.ravel()):
+    layer, x, actual = _as_drawn(fault.layer, fault.x, fault.actual), fault.x, fault.actual
+    by_batch, predict = isinstance(layer, BY_BATCH), partial(_forward, train_flg=False)
+    training = not (by_batch and fault.fits(predict(layer, x), layer, x))
+    if training and np.array_equal(actual.ravel(), x.ravel()):
         return f"{fault.name} is missing: its input comes out as it is"
-    few = len(fault.x) if by_batch else SAMPLES
-
-    made = make(fault.layer, fault.x, None)
-
-    def explains(m: Mistake) -> bool:
-        fits: Fits = lambda value, _: fault.fits(value, m.layer, m.x[: len(value)])
-        return _explains(m, fault.actual, make, few, _error(fault.actual, made), fits)
-
-    with np.errstate(all="ignore"):  # what overflows explains nothing
-        found = _of_output(fault, made, training, explains)
-        return next((mistake.sentence for mistake in found if explains(mistake)), "")
+    make = _forward if training else predict
+    made, few = make(layer, x), len(x) if by_batch else SAMPLES
+    trial = _Trial(actual, make, lambda m, v, _: fault.fits(v, m.layer, m.x[: len(v)]), few, _error(actual, made))
+    return trial.cause(_of_output(fault._replace(layer=layer), made, training, trial))
 
 
 def gradient_cause(fault: GradientFault) -> str:
     """The mistake that makes the port's gradient of a link, in a sentence; "" where none of these does."""
     if (actual := fault.actual) is None:
         return "there is no gradient: something is detached, or made under no_grad"
-    fault = fault._replace(layer=_as_drawn(fault.layer, fault.x, actual))
-    by_sample = fault.quantity == "grad_input" and not isinstance(fault.layer, BY_BATCH)
-    few, make = SAMPLES if by_sample else len(fault.x), partial(_backward, fault.quantity)
-
-    made = make(fault.layer, fault.x, fault.dout)
-
-    def explains(m: Mistake) -> bool:
-        fits: Fits = lambda value, made: made.size < actual.size or fault.fits(value, made)
-        return _explains(m, actual, make, few, _error(actual, made), fits)
-
-    with np.errstate(all="ignore"):
-        found = _of_gradient(fault, actual, made)
-        return next((mistake.sentence for mistake in found if explains(mistake)), "")
+    layer, make = _as_drawn(fault.layer, fault.x, actual), partial(_backward, fault.quantity)
+    made, by_sample = (
+        make(layer, fault.x, fault.dout),
+        fault.quantity == "grad_input" and not isinstance(layer, BY_BATCH),
+    )
+    if actual.size != made.size:
+        return ""
+    few = SAMPLES if by_sample else len(fault.x)
+    trial = _Trial(
+        actual, make, lambda _, v, made: made.size < actual.size or fault.fits(v, made), few, _error(actual, made)
+    )
+    return trial.cause(_of_gradient(fault._replace(layer=layer), actual.reshape(made.shape), made))
 
 
 def _error(value: Array, made: Array) -> float:
     return float(np.abs(value.reshape(made.shape) - made).max()) if value.size == made.size else math.inf
-
-
-def _explains(m: Mistake, actual: Array, make: Make, few: int, error: float, fits: Fits) -> bool:
-    """Whether the link holds with the mistake, and errs by less than half: on a few samples, and then on all."""
-    for n in sorted({min(few, len(m.x)), len(m.x)}):
-        try:
-            made = make(m.layer, m.x[:n], None if m.dout is None else m.dout[:n])
-            shape = (len(m.x), *made.shape[1:]) if n < len(m.x) else made.shape
-            value = m.step(actual.reshape(shape)[: len(made)], made)
-        except ValueError:  # the mistake's shapes are not the port's
-            return False
-        if not (_error(value, made) <= error / 2 and fits(value, made)):  # of NaN: not
-            return False
-    return True
 
 
 def _forward(layer: Any, x: Array, _: Any = None, **flags: bool) -> Array:
@@ -142,10 +147,6 @@ def _parameters(layer: Layer) -> dict[str, Array]:
     return {name: np.atleast_1d(getattr(layer, name)) for name in PARAMETERS if hasattr(layer, name)}
 
 
-def _label(name: str, attribute: str) -> str:
-    return f"{name}.{'weight' if attribute in ('W', 'gamma') else 'bias'}"
-
-
 def _dtype(*held: Array) -> torch.dtype:
     """The port's: the narrower of float32 and float64 that holds all these numbers."""
     return torch.float32 if all(np.array_equal(rounded(each, torch.float32), each) for each in held) else torch.float64
@@ -161,28 +162,31 @@ def _factors(layer: Any, n: int, y: Array) -> dict[str, float]:
     return {"-1": -1, **whole, **parts, **({"1 - r": 1 - r, "nn.Dropout's 1 / (1 - r)": 1 / (1 - r)} if r else {})}
 
 
-def _of_output(fault: Fault, made: Array, training: bool, explains: Callable[[Mistake], bool]) -> Iterator[Mistake]:
-    """Cheapest and likeliest first."""
+def _each(subject: str, pairs: Iterator[tuple[str, Any]], name: str, of: Mistake) -> Iterator[Mistake]:
+    """The mistake with each of several layers, inputs, upstream gradients or steps, by the name of the field."""
+    return (of._replace(sentence=f"{subject} {phrase}", **{name: each}) for phrase, each in pairs)
+
+
+def _of_output(fault: Fault, made: Array, training: bool, trial: _Trial) -> Iterator[Mistake]:
+    """What may have become of a layer's output: cheapest and likeliest first."""
     name, layer, x, value, *_ = fault
-    own, plain, result = _parameters(layer), partial(Mistake, layer=layer, x=x), value.size == made.size
+    own, none, same_size = _parameters(layer), Mistake("", layer, x), value.size == made.size
     u, factors = arithmetic_of(dtype := _dtype(x, value, *own.values())).u, _factors(layer, len(x), made)
-    yield from _given(fault, own, dtype, explains)
-    if result:
+    yield from _given(fault, own, dtype, trial)
+    if same_size:
         value = value.reshape(made.shape)
-        for phrase, step in mistakes.alike(value, made, factors, u):
-            yield plain(f"the result {phrase}", step=step)
+        yield from _each("the result", mistakes.alike(value, made, factors, u), "step", none)
         yield from _steps(fault, value, made, u)
     for attribute, parameter in own.items():
-        for phrase, changed in mistakes.changes(parameter, attribute == "gamma", fault.others):
-            yield plain(
-                f"{_label(name, attribute)} {phrase}", layer=other(layer, **{attribute: rounded(changed, dtype)})
-            )
-    yield from (plain(f"the input {phrase}", x=rounded(changed, dtype)) for phrase, changed in mistakes.inputs(x))
-    for kind, others in variants.LAYERS.items():
-        yield from others(layer, x, training) if isinstance(layer, kind) else ()
+        changed = mistakes.changes(parameter, attribute, fault.others)
+        twins = ((phrase, other(layer, **{attribute: rounded(array, dtype)})) for phrase, array in changed)
+        yield from _each(f"{name}.{mistakes.LABELS[attribute]}", twins, "layer", none)
+    yield from _each("the input", ((phrase, rounded(array, dtype)) for phrase, array in mistakes.inputs(x)), "x", none)
+    for kind, of_kind in variants.LAYERS.items():
+        yield from of_kind(layer, x, training) if isinstance(layer, kind) else ()
     yield from variants.precisions(layer, x, own, u)
-    for phrase, step in mistakes.dropped(value, made, factors, u) if result else ():
-        yield plain(f"the result {phrase}", step=step)
+    if same_size:
+        yield from _each("the result", mistakes.dropped(value, made, factors, u), "step", none)
 
 
 def _steps(fault: Fault, value: Array, made: Array, u: float) -> Iterator[Mistake]:
@@ -197,29 +201,26 @@ def _steps(fault: Fault, value: Array, made: Array, u: float) -> Iterator[Mistak
     for axis in axes if bias.size > 1 else ():
         if axis != 1 and made.shape[axis] == bias.size:
             wrong, right = (np.expand_dims(bias, [each for each in axes if each != place]) for place in (axis, 1))
-            yield plain(f"the bias is added along axis {axis}, not 1", step=mistakes.added(wrong, right))
+            step = mistakes.in_place(made - right + wrong)
+            yield plain(f"the bias is added along axis {axis}, not 1", step=step)
 
 
-def _given(
-    fault: Fault, own: dict[str, Array], dtype: torch.dtype, explains: Callable[[Mistake], bool]
-) -> Iterator[Mistake]:
+def _given(fault: Fault, own: Mapping[str, Array], dtype: torch.dtype, trial: _Trial) -> Iterator[Mistake]:
     """What the port's calls take for parameters, where with these, which are not the reference's, the link holds."""
+    image = fault.x.shape[1:] if isinstance(fault.layer, nr.Affine) and fault.x.ndim == 4 else ()
     choices = [
         [("", parameter), *((label, new) for label, tensor in fault.params.items() for new in _read(tensor, parameter))]
         for parameter in own.values()
     ]
-    for chosen in itertools.product(*choices):
-        new = {attribute: array for attribute, (_, array) in zip(own, chosen, strict=True)}
-        mistake = Mistake("", other(fault.layer, **new), fault.x)
-        if any(label for label, _ in chosen) and explains(mistake):
-            image = fault.x.shape[1:] if new[next(iter(new))].ndim == 2 and fault.x.ndim == 4 else ()
+    for chosen in itertools.islice(itertools.product(*choices), 1, None):
+        taken = list(zip(own, chosen, strict=True))
+        mistake = Mistake("", other(fault.layer, **{attribute: new for attribute, (_, new) in taken}), fault.x)
+        if trial.explains(mistake):
             phrases = []
-            for (label, array), (attribute, parameter) in zip(chosen, own.items(), strict=True):
-                known = mistakes.changes(
-                    parameter, attribute == "gamma", fault.others, image if attribute == "W" else ()
-                )
+            for attribute, (label, new) in taken:
+                known = mistakes.changes(own[attribute], attribute, fault.others, image)
                 known = ((phrase, rounded(changed, dtype)) for phrase, changed in known)
-                phrases += [f"{label} {mistakes.described(array, parameter, known)}"] if label else []
+                phrases += [f"{label} {mistakes.described(new, own[attribute], known)}"] if label else []
             yield mistake._replace(sentence="; ".join(phrases))
 
 
@@ -232,34 +233,26 @@ def _read(tensor: Array, parameter: Array) -> Iterator[Array]:
                 yield new
 
 
-def _of_gradient(fault: GradientFault, actual: Array, made: Array) -> Iterator[Mistake]:
-    """Cheapest and likeliest first."""
+def _of_gradient(fault: GradientFault, value: Array, made: Array) -> Iterator[Mistake]:
+    """What may have become of a gradient: cheapest and likeliest first."""
     name, layer, x, dout, quantity, *_ = fault
-    own, plain = _parameters(layer), partial(Mistake, layer=layer, x=x, dout=dout)
-    u, factors = arithmetic_of(dtype := _dtype(x, dout, actual, *own.values())).u, _factors(layer, len(x), dout)
-    if actual.size != made.size:
-        return
-    value = actual.reshape(made.shape)
-    steps = (
-        mistakes.alike(value, made, factors, u),
-        mistakes.functions(value, made, u),
-        mistakes.dropped(value, made, factors, u),
-    )
-    yield from (plain(f"the gradient {phrase}", step=step) for phrase, step in itertools.chain(*steps))
-    arrays = _of_input(layer, x, dout) if quantity == "grad_input" else _of_parameter(own[quantity], value, made)
+    own, none, of_input = _parameters(layer), Mistake("", layer, x, dout), quantity == "grad_input"
+    u, factors = arithmetic_of(_dtype(x, dout, value, *own.values())).u, _factors(layer, len(x), dout)
+    yield from _each("the gradient", mistakes.alike(value, made, factors, u), "step", none)
+    yield from _each("the gradient goes through", mistakes.bends(value, made, u), "step", none)
+    arrays = _of_input(layer, x, dout) if of_input else _of_parameter(own[quantity], value, made)
     allowed = 0 if isinstance(layer, nr.Relu) else 4 * u
-    yield from (plain(f"the gradient {phrase}", step=mistakes.equal(array, allowed)) for phrase, array in arrays)
-    for phrase, changed in itertools.chain(variants.parts(dout), mistakes.inputs(dout)):
-        yield plain(f"the upstream gradient {phrase}", dout=rounded(changed, dtype))
-    for phrase, changed in mistakes.inputs(x):
-        yield plain(f"the input {phrase}, in the gradient", x=rounded(changed, dtype))
-    for attribute, parameter in own.items():
-        for phrase, changed in (
-            mistakes.changes(parameter, attribute == "gamma", {}) if quantity == "grad_input" else ()
-        ):
-            yield plain(
-                f"{_label(name, attribute)} {phrase}, in the gradient", layer=other(layer, **{attribute: changed})
-            )
+    steps = ((phrase, mistakes.in_place(array, allowed)) for phrase, array in arrays)
+    yield from _each("the gradient", steps, "step", none)
+    yield from _each("the upstream gradient", variants.parts(dout), "dout", none)
+    if quantity == "W":
+        yield from _each("in the gradient, the input", mistakes.of_batch(x), "x", none)
+    else:
+        yield from _each("the upstream gradient", mistakes.of_batch(dout), "dout", none)
+    changed = mistakes.changes(own["W"], "W", {}) if of_input and "W" in own else iter(())
+    twins = ((phrase, other(layer, W=array)) for phrase, array in changed)
+    yield from _each(f"in the gradient, {name}.weight", twins, "layer", none)
+    yield from _each("the gradient", mistakes.dropped(value, made, factors, u), "step", none)
 
 
 def _of_input(layer: Any, x: Array, dout: Array) -> mistakes.Arrays:
@@ -272,4 +265,4 @@ def _of_input(layer: Any, x: Array, dout: Array) -> mistakes.Arrays:
 def _of_parameter(parameter: Array, value: Array, made: Array) -> mistakes.Arrays:
     decay = np.vdot(parameter, value - made) / np.vdot(parameter, parameter)
     yield f"has {decay:.6g} times the parameter added: weight decay", made + decay * parameter
-    yield from mistakes.rearranged(made, mistakes.letters_of(made))
+    yield from mistakes.of_parameter(made)

@@ -23,6 +23,7 @@ Step = Callable[[Array, Array], Array]
 Steps = Iterator[tuple[str, Step]]
 Arrays = Iterator[tuple[str, Array]]
 
+LABELS = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
 ENOUGH = 4  # entries that show a number which is fitted to them
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}  # narrowest first
 
@@ -89,17 +90,12 @@ def unrounded(dtype: torch.dtype, share: float = 1) -> Step:
 
 
 def instead(step: Step, x: Array) -> Step:
-    """The step back to a layer's value, from that of a function of its input x whose step back is given."""
+    """The step back from a function of x in the place of the layer; of behind that function, the step is given."""
     return lambda value, made: np.where(step(value, x[: len(value)]) == x[: len(value)], made, np.nan)
 
 
-def added(wrong: Array, right: Array) -> Step:
-    """The step back from wrong having been added in place of right: their first entries, where samples are fewer."""
-    return lambda value, _: value - (wrong - right)[: len(value)]
-
-
-def equal(array: Array, allowed: float) -> Step:
-    """The step back from array, but for so much relative to it."""
+def in_place(array: Array, allowed: float = 0) -> Step:
+    """The step back from array in the place of what is made, but for an error allowed relative to it."""
 
     def step(value: Array, made: Array) -> Array:
         wrong = array[: len(value)]
@@ -114,14 +110,20 @@ def on_arrays(function: Callable[[Any], Any]) -> Callable[[Array], Array]:
 
 
 def functions(value: Array, x: Array, u: float) -> Steps:
-    """Functions that may have made value of x; the last two with numbers fitted to them."""
-    for name, (function, *roundings) in FUNCTIONS.items() if x.ndim > 1 else ():
+    """Functions that may have made value of x."""
+    for name, (function, *roundings) in FUNCTIONS.items():
         yield name, behind(on_arrays(function), *(u * each for each in roundings))
+    yield from bends(value, x, u)
+
+
+def bends(value: Array, x: Array, u: float) -> Steps:
+    """A leaky relu and a clamp, with the numbers that value shows."""
     if np.sum(below := x < 0) >= ENOUGH:
-        slope, low, high = np.vdot(x[below], value[below]) / np.vdot(x[below], x[below]), value.min(), value.max()
+        slope = np.vdot(x[below], value[below]) / np.vdot(x[below], x[below])
         yield f"leaky relu of slope {slope:.4g}", behind(lambda x: np.where(x < 0, slope * x, x), 2 * u)
-        if np.sum((value == high) & (x > high)) + np.sum((value == low) & (x < low)) >= ENOUGH:
-            yield f"a clamp to {low:.4g} … {high:.4g}", behind(lambda x: np.clip(x, low, high), 0)
+    low, high = value.min(), value.max()
+    if np.sum((value == high) & (x > high)) + np.sum((value == low) & (x < low)) >= ENOUGH:
+        yield f"a clamp to {low:.4g} … {high:.4g}", behind(lambda x: np.clip(x, low, high), 0)
 
 
 def alike(value: Array, made: Array, factors: Mapping[str, float], u: float) -> Steps:
@@ -141,9 +143,7 @@ def dropped(value: Array, made: Array, factors: Mapping[str, float], u: float) -
     lost = np.sum((value == 0) & (made != 0))
     for name, c in _fitted(value, made, {**factors, "1": 1}) if lost >= ENOUGH else ():
         times = behind(partial(np.multiply, c), 2 * u)
-        phrase = (
-            f"is 0 in {lost / made.size:.0%} of its entries and {name} times the reference's in the others: dropout"
-        )
+        phrase = f"is 0 in {lost / made.size:.0%} of its entries, {name} times the reference's in the others: dropout"
         yield phrase, partial(lambda times, value, made: np.where(value == 0, made, times(value, made)), times)
 
 
@@ -174,9 +174,19 @@ def rearranged(array: Array, letters: str, fixed: int = 0) -> Arrays:
     yield from ((f"is moved by one along {letters[0]}", np.roll(array, by, 0)) for by in (1, -1))
 
 
+def of_batch(x: Array) -> Arrays:
+    """x (N, ...) rearranged within each sample."""
+    return rearranged(x, "NCHW" if x.ndim == 4 else "NIJKL"[: x.ndim], fixed=1)
+
+
+def of_parameter(parameter: Array) -> Arrays:
+    """A parameter rearranged: outputs, inputs, height, width."""
+    return rearranged(parameter, {1: "O", 2: "IO"}.get(parameter.ndim, "OIHWD"[: parameter.ndim]))
+
+
 def inputs(x: Array) -> Arrays:
-    """What may have become of an input, or of an upstream gradient."""
-    yield from rearranged(x, "NCHW" if x.ndim == 4 else "NIJKL"[: x.ndim], fixed=1)
+    """What may have become of an input."""
+    yield from of_batch(x)
     yield "is divided by 255", x / 255
     yield "is multiplied by 255", x * 255
     yield "is inverted, 1 - x", 1 - x
@@ -190,22 +200,18 @@ def inputs(x: Array) -> Arrays:
     yield from ((f"goes through {name}", on_arrays(function)(x)) for name, (function, *_) in FUNCTIONS.items())
 
 
-def letters_of(parameter: Array) -> str:
-    """Of its axes: outputs, inputs, height, width."""
-    return {1: "O", 2: "IO"}.get(parameter.ndim, "OIHWD"[: parameter.ndim])
-
-
-def changes(parameter: Array, missing: float, others: Mapping[str, Array], image: tuple[int, ...] = ()) -> Arrays:
-    """What may have become of a parameter; its inputs are the pixels of an image (C, H, W), where it is given."""
-    yield "is missing", np.full_like(parameter, missing)
+def changes(parameter: Array, attribute: str, others: Mapping[str, Array], image: tuple[int, ...] = ()) -> Arrays:
+    """What may have become of a parameter; a W's inputs are the pixels of an image (C, H, W), where it is given."""
+    yield "is missing", np.full_like(parameter, attribute == "gamma")
     yield "is doubled", 2 * parameter
     yield "is negated", -parameter
     yield from ((f"is rounded to {name}", rounded(parameter, dtype)) for name, dtype in DTYPES.items())
     same_size = ((name, each) for name, each in others.items() if each.size == parameter.size)
     yield from ((f"is {name}", each.reshape(parameter.shape)) for name, each in same_size)
-    yield from rearranged(parameter, letters_of(parameter))
-    rows = rearranged(parameter.reshape(*image, -1), "CHWO") if image else ()
-    yield from ((phrase, each.reshape(parameter.shape)) for phrase, each in rows)
+    yield from of_parameter(parameter)
+    if image and attribute == "W":
+        rows = rearranged(parameter.reshape(*image, -1), "CHWO")
+        yield from ((phrase, each.reshape(parameter.shape)) for phrase, each in rows)
 
 
 def described(new: Array, parameter: Array, candidates: Arrays) -> str:
