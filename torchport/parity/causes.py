@@ -175,8 +175,8 @@ def _of_output(fault: Fault, made: Array, training: bool, trial: _Trial) -> Iter
     yield from _given(fault, own, dtype, trial)
     if same_size:
         value = value.reshape(made.shape)
-        yield from _each("the result", mistakes.alike(value, made, factors, u), "step", none)
         yield from _steps(fault, value, made, u)
+        yield from _each("the result", mistakes.alike(value, made, factors, u), "step", none)
     for attribute, parameter in own.items():
         changed = mistakes.changes(parameter, attribute, fault.others)
         twins = ((phrase, other(layer, **{attribute: rounded(array, dtype)})) for phrase, array in changed)

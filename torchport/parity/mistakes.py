@@ -24,24 +24,38 @@ Steps = Iterator[tuple[str, Step]]
 Arrays = Iterator[tuple[str, Array]]
 
 LABELS = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
+UNDERFLOW = 1e-30  # u of it is more than what float32 loses there
 ENOUGH = 4  # entries that show a number which is fitted to them
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}  # narrowest first
 
-# name: (function, its roundings relative to the result, and to the argument where parts of that size cancel)
-FUNCTIONS: dict[str, tuple[Callable[[Any], Any], float, float]] = {
-    "relu": (torch.relu, 0, 0),
-    "sigmoid": (torch.sigmoid, 8, 0),
-    "tanh": (torch.tanh, 8, 0),
-    "log_softmax": (partial(F.log_softmax, dim=1), 8, 8),
-    "softmax": (partial(F.softmax, dim=1), 8, 0),
-    "elu": (F.elu, 8, 0),
-    "selu": (F.selu, 8, 0),
-    "silu": (F.silu, 8, 0),
-    "gelu": (F.gelu, 8, 8),
-    "gelu by tanh": (partial(F.gelu, approximate="tanh"), 8, 8),
-    "softplus": (F.softplus, 8, 8),
-    "hardsigmoid": (F.hardsigmoid, 8, 0),
-    "abs": (torch.abs, 0, 0),
+
+def _nothing(_: Array, __: Array) -> Any:
+    return 0.0
+
+
+def _argument(_: Array, made: Array) -> Any:
+    return np.abs(made)
+
+
+def _largest(_: Array, made: Array) -> Any:
+    return 2 * np.abs(made).max(axis=1, keepdims=True)
+
+
+# name: (function, its roundings, what they are relative to besides the result: parts that cancel, an exponent)
+FUNCTIONS: dict[str, tuple[Callable[[Any], Any], float, Callable[[Array, Array], Any]]] = {
+    "relu": (torch.relu, 0, _nothing),
+    "sigmoid": (torch.sigmoid, 8, _nothing),
+    "tanh": (torch.tanh, 8, _nothing),
+    "log_softmax": (partial(F.log_softmax, dim=1), 8, _largest),
+    "softmax": (partial(F.softmax, dim=1), 8, lambda value, made: np.abs(value) * _largest(value, made)),
+    "elu": (F.elu, 8, _nothing),
+    "selu": (F.selu, 8, _nothing),
+    "silu": (F.silu, 8, _nothing),
+    "gelu": (F.gelu, 8, _argument),
+    "gelu by tanh": (partial(F.gelu, approximate="tanh"), 8, _argument),
+    "softplus": (F.softplus, 8, _argument),
+    "hardsigmoid": (F.hardsigmoid, 8, _nothing),
+    "abs": (torch.abs, 0, _nothing),
 }
 
 
@@ -63,13 +77,13 @@ class Mistake(NamedTuple):
 # --- Steps behind a layer
 
 
-def behind(function: Callable[[Array], Array], of_result: float, of_argument: float = 0) -> Step:
-    """The step back from what function made, but for its roundings."""
+def behind(function: Callable[[Array], Array], u: float, size: Callable[[Array, Array], Any] = _nothing) -> Step:
+    """The step back from what function made, but for roundings u of its value and of size(value, made)."""
 
     def step(value: Array, made: Array) -> Array:
         found, h = np.full_like(made, np.nan), 1e-6 * (1 + np.abs(made))
         error, slope = value - function(made), (function(made + h) - function(made - h)) / (2 * h)
-        allowed = of_result * (np.abs(value) + np.abs(slope * made)) + of_argument * np.abs(made)
+        allowed = u * (np.abs(value) + np.abs(slope * made) + size(value, made) + UNDERFLOW)
         # Newton's steps for functions of an entry, for log_softmax and for softmax.
         for guess in (made, value, made + error / slope, made + error, made + error / function(made)):
             found = np.where(np.isnan(found) & (np.abs(function(guess) - value) <= allowed), guess, found)
@@ -111,8 +125,8 @@ def on_arrays(function: Callable[[Any], Any]) -> Callable[[Array], Array]:
 
 def functions(value: Array, x: Array, u: float) -> Steps:
     """Functions that may have made value of x."""
-    for name, (function, *roundings) in FUNCTIONS.items():
-        yield name, behind(on_arrays(function), *(u * each for each in roundings))
+    for name, (function, roundings, size) in FUNCTIONS.items():
+        yield name, behind(on_arrays(function), roundings * u, size)
     yield from bends(value, x, u)
 
 
@@ -122,7 +136,7 @@ def bends(value: Array, x: Array, u: float) -> Steps:
         slope = np.vdot(x[below], value[below]) / np.vdot(x[below], x[below])
         yield f"leaky relu of slope {slope:.4g}", behind(lambda x: np.where(x < 0, slope * x, x), 2 * u)
     low, high = value.min(), value.max()
-    if np.sum((value == high) & (x > high)) + np.sum((value == low) & (x < low)) >= ENOUGH:
+    if low < high and np.sum((value == high) & (x > high)) + np.sum((value == low) & (x < low)) >= ENOUGH:
         yield f"a clamp to {low:.4g} … {high:.4g}", behind(lambda x: np.clip(x, low, high), 0)
 
 
