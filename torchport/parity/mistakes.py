@@ -1,0 +1,242 @@
+"""What people do by mistake to results and to arrays. Another mistake is another row.
+
+A mistake says it in words, with what the port would then have computed: another layer's, of another input or upstream
+gradient, and with a step behind it, which is taken back before the port's value is judged.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from numpy_ref.checks import Array
+from torchport.layers.arithmetic import rounded
+
+# (the port's value, what is made before the step) -> what the step was given, as near to what is made as may be, or NaN
+Step = Callable[[Array, Array], Array]
+Steps = Iterator[tuple[str, Step]]
+Arrays = Iterator[tuple[str, Array]]
+
+LABELS = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
+UNDERFLOW = 1e-30  # u of it is more than what float32 loses there
+ENOUGH = 4  # entries that show a number which is fitted to them
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}  # narrowest first
+
+
+def _nothing(_: Array, __: Array) -> Any:
+    return 0.0
+
+
+def _argument(_: Array, made: Array) -> Any:
+    return np.abs(made)
+
+
+def _largest(_: Array, made: Array) -> Any:
+    return 2 * np.abs(made).max(axis=1, keepdims=True)
+
+
+# name: (function, its roundings, what they are relative to besides the result: parts that cancel, an exponent)
+FUNCTIONS: dict[str, tuple[Callable[[Any], Any], float, Callable[[Array, Array], Any]]] = {
+    "relu": (torch.relu, 0, _nothing),
+    "sigmoid": (torch.sigmoid, 8, _nothing),
+    "tanh": (torch.tanh, 8, _nothing),
+    "log_softmax": (partial(F.log_softmax, dim=1), 8, _largest),
+    "softmax": (partial(F.softmax, dim=1), 8, lambda value, made: np.abs(value) * _largest(value, made)),
+    "elu": (F.elu, 8, _nothing),
+    "selu": (F.selu, 8, _nothing),
+    "silu": (F.silu, 8, _nothing),
+    "gelu": (F.gelu, 8, _argument),
+    "gelu by tanh": (partial(F.gelu, approximate="tanh"), 8, _argument),
+    "softplus": (F.softplus, 8, _argument),
+    "hardsigmoid": (F.hardsigmoid, 8, _nothing),
+    "abs": (torch.abs, 0, _nothing),
+}
+
+
+def as_it_is(value: Array, _: Array) -> Array:
+    """No step."""
+    return value
+
+
+class Mistake(NamedTuple):
+    """A sentence, and what is computed with the mistake."""
+
+    sentence: str
+    layer: Any
+    x: Array
+    dout: Array | None = None
+    step: Step = as_it_is
+
+
+# --- Steps behind a layer
+
+
+def behind(function: Callable[[Array], Array], u: float, size: Callable[[Array, Array], Any] = _nothing) -> Step:
+    """The step back from what function made, but for roundings u of its value and of size(value, made)."""
+
+    def step(value: Array, made: Array) -> Array:
+        found, h = np.full_like(made, np.nan), 1e-6 * (1 + np.abs(made))
+        error, slope = value - function(made), (function(made + h) - function(made - h)) / (2 * h)
+        allowed = u * (np.abs(value) + np.abs(slope * made) + size(value, made) + UNDERFLOW)
+        # Newton's steps for functions of an entry, for log_softmax and for softmax.
+        for guess in (made, value, made + error / slope, made + error, made + error / function(made)):
+            found = np.where(np.isnan(found) & (np.abs(function(guess) - value) <= allowed), guess, found)
+        return found
+
+    return step
+
+
+def unrounded(dtype: torch.dtype, share: float = 1) -> Step:
+    """The step back from a rounding to dtype; share is how much of the error beyond that is judged."""
+
+    def step(value: Array, made: Array) -> Array:
+        half = np.ldexp(torch.finfo(dtype).eps / 2, np.frexp(value)[1] - 1) * (value != 0)  # of the way to the next
+        beyond = np.clip(made, value - half, value + half) - made
+        return np.where(rounded(value, dtype) == value, made + share * beyond, np.nan)
+
+    return step
+
+
+def instead(step: Step, x: Array) -> Step:
+    """The step back from a function of x in the place of the layer; of behind that function, the step is given."""
+    return lambda value, made: np.where(step(value, x[: len(value)]) == x[: len(value)], made, np.nan)
+
+
+def in_place(array: Array, allowed: float = 0) -> Step:
+    """The step back from array in the place of what is made, but for an error allowed relative to it."""
+
+    def step(value: Array, made: Array) -> Array:
+        wrong = array[: len(value)]
+        return np.where(np.abs(value - wrong) <= allowed * np.abs(wrong), made, value - wrong + made)
+
+    return step
+
+
+def on_arrays(function: Callable[[Any], Any]) -> Callable[[Array], Array]:
+    """torch's function, of an array."""
+    return lambda x: np.asarray(function(torch.from_numpy(np.array(x))))
+
+
+def functions(value: Array, x: Array, u: float) -> Steps:
+    """Functions that may have made value of x."""
+    for name, (function, roundings, size) in FUNCTIONS.items():
+        yield name, behind(on_arrays(function), roundings * u, size)
+    yield from bends(value, x, u)
+
+
+def bends(value: Array, x: Array, u: float) -> Steps:
+    """A leaky relu and a clamp, with the numbers that value shows."""
+    if np.sum(below := x < 0) >= ENOUGH:
+        slope = np.vdot(x[below], value[below]) / np.vdot(x[below], x[below])
+        yield f"leaky relu of slope {slope:.4g}", behind(lambda x: np.where(x < 0, slope * x, x), 2 * u)
+    low, high = value.min(), value.max()
+    if low < high and np.sum((value == high) & (x > high)) + np.sum((value == low) & (x < low)) >= ENOUGH:
+        yield f"a clamp to {low:.4g} … {high:.4g}", behind(lambda x: np.clip(x, low, high), 0)
+
+
+def alike(value: Array, made: Array, factors: Mapping[str, float], u: float) -> Steps:
+    """What may have become of all entries alike: a factor, an offset, rounding."""
+    if not value.any():
+        yield "is 0 everywhere", lambda _, made: made
+    for name, c in _fitted(value, made, factors):
+        yield f"is {name} times the reference's", behind(partial(np.multiply, c), 2 * u)
+    if value.size >= ENOUGH:
+        offset = np.mean(value - made)
+        yield f"has {offset:.6g} added to every entry", behind(partial(np.add, offset), 2 * u)
+    yield from ((f"is rounded to {name}", unrounded(dtype)) for name, dtype in DTYPES.items())
+
+
+def dropped(value: Array, made: Array, factors: Mapping[str, float], u: float) -> Steps:
+    """Entries that are 0 where they should not be, the others with a factor: of all steps this one explains most."""
+    lost = np.sum((value == 0) & (made != 0))
+    for name, c in _fitted(value, made, {**factors, "1": 1}) if lost >= ENOUGH else ():
+        times = behind(partial(np.multiply, c), 2 * u)
+        phrase = f"is 0 in {lost / made.size:.0%} of its entries, {name} times the reference's in the others: dropout"
+        yield phrase, partial(lambda times, value, made: np.where(value == 0, made, times(value, made)), times)
+
+
+def _fitted(value: Array, made: Array, factors: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """What value may be relative to made: the named factors that come near, and what comes nearest."""
+    kept = (value != 0) & (made != 0)
+    fitted = [np.vdot(made[kept], value[kept]) / np.vdot(made[kept], made[kept])] if np.sum(kept) >= ENOUGH else []
+    for c in dict.fromkeys(factors.values()):
+        if np.isclose(c, fitted, 1e-3).any():
+            yield " = ".join(name for name, factor in factors.items() if factor == c), c
+    yield from ((f"{c:.6g}", c) for c in fitted)
+
+
+# --- Arrays
+
+
+def rearranged(array: Array, letters: str, fixed: int = 0) -> Arrays:
+    """array with its axes in other orders but for the first fixed ones, reversed, or moved on by one."""
+    for axes in itertools.islice(itertools.permutations(range(array.ndim)), 1, None):
+        if axes[:fixed] == tuple(range(fixed)):
+            moved, order = array.transpose(axes), ", ".join(letters[axis] for axis in axes)
+            phrase = f"is in the order {order}, not {', '.join(letters)}"
+            phrase = "is the reference's, not transposed" if letters == "IO" else phrase
+            yield from ((phrase, each) for each in (moved, moved.reshape(array.shape)))
+            yield phrase, array.reshape(moved.shape).transpose(np.argsort(axes))
+    for axes in itertools.chain(*(itertools.combinations(range(array.ndim), count) for count in (1, 2))):
+        yield f"is reversed along {' and '.join(letters[axis] for axis in axes)}", np.flip(array, axes)
+    yield from ((f"is moved by one along {letters[0]}", np.roll(array, by, 0)) for by in (1, -1))
+
+
+def of_batch(x: Array) -> Arrays:
+    """x (N, ...) rearranged within each sample."""
+    return rearranged(x, "NCHW" if x.ndim == 4 else "NIJKL"[: x.ndim], fixed=1)
+
+
+def of_parameter(parameter: Array) -> Arrays:
+    """A parameter rearranged: outputs, inputs, height, width."""
+    return rearranged(parameter, {1: "O", 2: "IO"}.get(parameter.ndim, "OIHWD"[: parameter.ndim]))
+
+
+def inputs(x: Array) -> Arrays:
+    """What may have become of an input."""
+    yield from of_batch(x)
+    yield "is divided by 255", x / 255
+    yield "is multiplied by 255", x * 255
+    yield "is inverted, 1 - x", 1 - x
+    yield "is negated", -x
+    yield "is scaled, 2 x - 1", 2 * x - 1
+    yield "is normalised by MNIST's mean and deviation", (x - 0.1307) / 0.3081
+    yield "is normalised by its own mean and deviation", (x - x.mean()) / x.std()
+    yield "is cut to integers", np.trunc(x)
+    yield "is its first sample everywhere", np.broadcast_to(x[:1], x.shape)
+    yield from ((f"is rounded to {name}", rounded(x, dtype)) for name, dtype in DTYPES.items())
+    yield from ((f"goes through {name}", on_arrays(function)(x)) for name, (function, *_) in FUNCTIONS.items())
+
+
+def changes(parameter: Array, attribute: str, others: Mapping[str, Array], image: tuple[int, ...] = ()) -> Arrays:
+    """What may have become of a parameter; a W's inputs are the pixels of an image (C, H, W), where it is given."""
+    yield "is missing", np.full_like(parameter, attribute == "gamma")
+    yield "is doubled", 2 * parameter
+    yield "is negated", -parameter
+    yield from ((f"is rounded to {name}", rounded(parameter, dtype)) for name, dtype in DTYPES.items())
+    same_size = ((name, each) for name, each in others.items() if each.size == parameter.size)
+    yield from ((f"is {name}", each.reshape(parameter.shape)) for name, each in same_size)
+    yield from of_parameter(parameter)
+    if image and attribute == "W":
+        rows = rearranged(parameter.reshape(*image, -1), "CHWO")
+        yield from ((phrase, each.reshape(parameter.shape)) for phrase, each in rows)
+
+
+def described(new: Array, parameter: Array, candidates: Arrays) -> str:
+    """How new differs from a parameter: as one of the candidates, or in numbers."""
+    for phrase, candidate in candidates:
+        if np.array_equal(candidate, new):
+            return phrase
+    if np.array_equal(np.sort(new, axis=None), np.sort(parameter, axis=None)):
+        return "has the reference's numbers in another order"
+    factor, differ = np.vdot(parameter, new) / np.vdot(parameter, parameter), new != parameter
+    if np.allclose(new, factor * parameter, 1e-6, 0):
+        return f"is {factor:.6g} times the reference's"
+    largest = np.abs(new - parameter).max()
+    return f"is not the reference's: {np.sum(differ)} of {new.size} numbers differ, by up to {largest:.2g}"

@@ -1,0 +1,182 @@
+"""Layers and gradients that people have in the place of the reference's. Another one is another row."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import numpy_ref as nr
+from numpy_ref.checks import Array
+from numpy_ref.functions import sigmoid
+from numpy_ref.layers import WindowLayer
+from numpy_ref.network import layer_statistics
+from numpy_ref.util import conv_output_size
+from torchport.layers.arithmetic import arithmetic_of, rounded
+from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, as_it_is, unrounded
+
+
+def other(layer: Any, **attributes: Any) -> Any:
+    """A copy of the layer, with other attributes."""
+    twin = copy.copy(layer)
+    vars(twin).update(attributes)
+    return twin
+
+
+def _framed(x: Array, before: int, after: int, fill: float = 0, **mode: Any) -> Array:
+    """x (N, C, H, W) with so many pixels around it."""
+    return np.asarray(np.pad(x, ((0, 0), (0, 0), *2 * ((before, after),)), **(mode or {"constant_values": fill})))
+
+
+def _windows(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
+    """Other strides and pads, and windows that begin elsewhere."""
+    s, p, bare = layer.stride, layer.pad, other(layer, pad=0)
+    size = (layer.pool_h, layer.pool_w) if isinstance(layer, WindowLayer) else layer.W.shape[2:]
+    for stride, pad in itertools.product(range(1, 5), range(5)):
+        yield Mistake(f"stride {stride} and pad {pad}, not {s} and {p}", other(layer, stride=stride, pad=pad), x)
+    height, width = ((conv_output_size(n, k, s, p) - 1) * s + k for n, k in zip(x.shape[2:], size, strict=True))
+    for top in range(max(size)):
+        padded = _framed(x, top, max(size), -np.inf if isinstance(layer, nr.Pooling) else 0)[:, :, :height, :width]
+        yield Mistake(f"{top} pixels of padding at the top and the left, not {p}", bare, padded)
+    for mode in ("edge", "reflect", "wrap"):
+        yield Mistake(f"padding by mode {mode}", bare, _framed(x, p, p, mode=mode))
+
+
+def _dilations(layer: nr.Convolution, x: Array, _: bool) -> Iterator[Mistake]:
+    for d, pad in itertools.product((2, 3), range(7)):
+        spaced = np.kron(layer.W, np.outer(*2 * (np.eye(d)[0],)))[..., : 1 - d, : 1 - d]
+        yield Mistake(f"dilation {d} and pad {pad}, not 1 and {layer.pad}", other(layer, W=spaced, pad=pad), x)
+
+
+def _pools(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
+    """Other windows' sizes, other pooling, and other ways to pad."""
+    size, s, p, bare = (layer.pool_h, layer.pool_w), layer.stride, layer.pad, other(layer, pad=0)
+    for kind, (height, width) in itertools.product(POOLS, (size, *((k, k) for k in range(p + 1, 6)))):
+        sentence = f"{POOLS[kind]} of {height} x {width}, not {POOLS[type(layer)]} of {size[0]} x {size[1]}"
+        yield Mistake(sentence, kind(height, width, s, p), x)
+    if isinstance(layer, nr.Pooling):
+        yield Mistake("the least of each window, not the largest", layer, -x, step=lambda value, _: -value)
+        yield Mistake("padding of 0 may win the maximum", bare, _framed(x, p, p))
+        yield Mistake("ceil_mode", bare, _framed(_framed(x, p, p, -np.inf), 0, s - 1, -np.inf))
+        return
+    for counts, more in itertools.product((1, 0), (0, s - 1)):
+        share = bare.forward(_framed(_framed(np.ones_like(x[:1]), p, p, counts), 0, more))  # of a window, that counts
+        sentence = f"padding that counts{'' if counts else ' not'}{', ceil_mode' if more else ''}"
+        yield Mistake(
+            sentence, bare, _framed(x, p, p + more), step=partial(lambda share, value, _: value * share, share)
+        )
+
+
+def _statistics(layer: nr.BatchNormalization, x: Array, training: bool) -> Iterator[Mistake]:
+    """Other means, variances and eps: with another gamma and beta the layer makes the same of this batch."""
+    flat, over = x.reshape(len(x), -1), (0, *range(2, x.ndim))
+    channels = (np.broadcast_to(of(x, over, keepdims=True)[0], x.shape[1:]).ravel() for of in (np.mean, np.var))
+    known = {
+        "the batch's": (flat.mean(0), flat.var(0), len(x)),
+        "running": (*layer_statistics(layer).values(), len(x)),
+        "each channel's": (*channels, x.size // x.shape[1]),
+    }
+    own_mean, own_var, _ = known["the batch's" if training else "running"]
+    for (name, (mean, var, n)), eps in itertools.product(known.items(), (layer.EPS, 1e-5, 1e-3, 1e-8, 0)):
+        for kind, scale in (("biased", 1), ("unbiased", n / max(n - 1, 1))):
+            relative = layer.gamma / np.sqrt(scale * var + eps)
+            gamma, beta = relative * np.sqrt(own_var + layer.EPS), layer.beta + relative * (own_mean - mean)
+            sentence = f"{name} mean and {kind} variance, eps {eps:g} (the reference's is {layer.EPS:g})"
+            yield Mistake(sentence, other(layer, gamma=gamma, beta=beta), x)
+
+
+def _constants(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
+    """Other numbers, torch's among them."""
+    if isinstance(layer, nr.Subsampling):
+        yield Mistake("mean of a window, not sum", other(layer, W=layer.W / (layer.pool_h * layer.pool_w)), x)
+        return
+    for alpha in (layer.alpha / layer.size, layer.alpha * layer.size):
+        yield Mistake(f"alpha {alpha:g}, not {layer.alpha:g}: torch divides it by size", other(layer, alpha=alpha), x)
+    yield Mistake(f"k 1, not {layer.k:g}", other(layer, k=1.0), x)
+
+
+POOLS: dict[type, str] = {nr.Pooling: "maximum", nr.AveragePooling: "mean"}
+LAYERS: dict[Any, Callable[[Any, Array, bool], Iterator[Mistake]]] = {
+    nr.Convolution | WindowLayer: _windows,
+    nr.Convolution: _dilations,
+    nr.Pooling | nr.AveragePooling: _pools,
+    nr.BatchNormalization: _statistics,
+    nr.Subsampling | nr.LocalResponseNormalization: _constants,
+}
+
+
+def precisions(layer: Any, x: Array, parameters: Mapping[str, Array], u: float) -> Iterator[Mistake]:
+    """Operands in less precision than u, and the result where the dtype has it too; sums in that dtype as well."""
+
+    def tf32(cut: Callable[[Array], Array], array: Array) -> Array:
+        mantissa, exponent = np.frexp(array)
+        return np.asarray(np.ldexp(cut(np.ldexp(mantissa, 11)), exponent - 11))
+
+    kinds: list[tuple[str, Callable[[Array], Array], Step]] = [
+        ("TF32", partial(tf32, np.round), as_it_is),
+        ("TF32, cut off", partial(tf32, np.trunc), as_it_is),
+    ]
+    for name, dtype in DTYPES.items():
+        if (share := u / arithmetic_of(dtype).u) < 0.5:
+            kinds.append((name, partial(rounded, dtype=dtype), unrounded(dtype, share)))
+    for name, function, step in kinds:
+        twin = other(layer, **{attribute: function(array) for attribute, array in parameters.items()})
+        yield Mistake(f"computed in {name}", twin, function(x), step=step)
+
+
+# --- Gradients of an input: (the layer after its forward, x, dout) -> the gradient
+
+Slope = Callable[[Any, Array, Array], Any]
+
+
+def _pooled(share: Callable[[Array, Array], Array]) -> Slope:
+    """Pooling's gradient, of which each entry of a window has a share, by the windows and where their maxima are."""
+
+    def slope(own: nr.Pooling, x: Array, dout: Array) -> Array:
+        windows = own.windows(x, -np.inf)  # (N*OH*OW*C, PH*PW)
+        best = windows == windows.max(axis=1, keepdims=True)
+        return own.scatter(own.per_window(dout)[:, np.newaxis] * share(windows, best))
+
+    return slope
+
+
+SLOPES: dict[type, dict[str, Slope]] = {
+    nr.Relu: {
+        "passes where x >= 0 ({zeros} entries of x are 0)": lambda _, x, dout: dout * (x >= 0),
+        "is half at x == 0 ({zeros} entries of x are 0)": lambda _, x, dout: dout * ((x > 0) + 0.5 * (x == 0)),
+    },
+    nr.Sigmoid: {
+        "is dout y, without 1 - y": lambda own, _, dout: dout * own.out,
+        "is dout (1 - y), without y": lambda own, _, dout: dout * (1 - own.out),
+        "is the slope at y, not at x": lambda own, _, dout: dout * sigmoid(own.out) * (1 - sigmoid(own.out)),
+        "is tanh's, dout (1 - y^2)": lambda own, _, dout: dout * (1 - own.out**2),
+    },
+    nr.Tanh: {
+        "is dout (1 - y), without the square": lambda own, _, dout: dout * (1 - own.out),
+        "is dout (1 - x^2), of x and not of y": lambda _, x, dout: dout * (1 - x**2),
+        "is sigmoid's, dout y (1 - y)": lambda own, _, dout: dout * own.out * (1 - own.out),
+    },
+    nr.Pooling: {
+        "goes to all of a window": _pooled(lambda windows, _: np.ones_like(windows)),
+        "is shared by all of a window": _pooled(lambda windows, _: np.full_like(windows, 1 / windows.shape[1])),
+        "goes to each of equal maxima": _pooled(lambda _, best: best),
+        "is shared by equal maxima": _pooled(lambda _, best: best / best.sum(axis=1, keepdims=True)),
+        "goes to the last of equal maxima": _pooled(lambda _, best: best & (np.cumsum(best[:, ::-1], 1)[:, ::-1] == 1)),
+    },
+}
+
+
+def parts(dout: Array) -> Arrays:
+    """dout (N, ...) where a part of the batch or of the pixels is all that counts."""
+    half, last = len(dout) // 2, len(dout) - 1
+    samples, pixels = np.arange(len(dout)).reshape(-1, *(1,) * (dout.ndim - 1)), np.arange(dout[0, 0].size)
+    yield "is that of the first half of the batch alone", dout * (samples < half)
+    yield "is that of the second half of the batch alone", dout * (samples >= half)
+    yield "is that of the first sample alone", dout * (samples == 0)
+    yield "is that of the last sample alone", dout * (samples == last)
+    yield "is that of the first pixel alone", dout * (pixels == 0).reshape(dout.shape[2:])
+    yield "is that of the last pixel alone", dout * (pixels == pixels[-1]).reshape(dout.shape[2:])
