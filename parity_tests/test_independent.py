@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchport.parity.trace import trace_module
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
@@ -21,7 +22,6 @@ from torchport.parity import GradientRow, Setting, adjoint_gap, gradient_check, 
 from torchport.parity.cases import book_gradient_case, seeded_batch, seeded_params
 from torchport.parity.differences import CentralDifferences, central_differences
 from torchport.parity.independent import gradient_verdict, judge_gradients, port_gradients
-from torchport.parity.trace import trace_module
 
 IMPLEMENTATIONS = ("numpy", *CONVOLUTIONS)
 

@@ -12,8 +12,8 @@ from numpy_ref.checks import Array
 from torchport.architectures import recognise
 from torchport.layers.arithmetic import Setting
 from torchport.networks import CONVOLUTIONS
-from torchport.parity.runs import check_parity
 from torchport.parity.report import Report
+from torchport.parity.runs import check_parity
 from torchport.weights import cast_params
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from numpy_ref.checks import Array
 from numpy_ref.layers import BatchNormalization
-from torchport.layers import EXACT, EXP, NORMALISE, SUM, kind_of
+from torchport.layers import EXACT, NORMALISE, SUM, kind_of
 from torchport.layers.arithmetic import Arithmetic, Setting
 from torchport.layers.loss import Identity
 from torchport.layers.smooth import running_limits
@@ -30,6 +30,7 @@ from torchport.parity.parameters import DERIVED, Found, find
 from torchport.parity.probes import probe
 from torchport.parity.recording import Call, Record, record, tensors_in
 from torchport.parity.report import Difference, Row
+
 
 class Run(NamedTuple):
     """How a port is run: on what, and what is propagated back, the gradient of a loss or a drawn one; or neither."""
@@ -161,7 +162,9 @@ class Judgement:
         fitting = [call for call in found if tuple(call.tensor.shape) == shape]
         if len(fitting) > 1:  # the one whose links hold
             fitting.sort(key=lambda call: self._faults(call))
-            self.subject.notes[f"judged is part {found.index(fitting[0])} of the {len(found)} that the port returns"] = None
+            self.subject.notes[
+                f"judged is part {found.index(fitting[0])} of the {len(found)} that the port returns"
+            ] = None
         self.record.output = (fitting or found)[0]
 
     def _faults(self, output: Call) -> int:
@@ -206,9 +209,16 @@ class Judgement:
 
     def _fleeting_rows(self, link: Link, stage: Stage, name: str, before: list[Found]) -> Iterator[Row]:
         """A parameter that is another tensor than in the run before: what it learns is lost."""
-        tensors = [[p.call.tensor for p in each.pieces if p.call.is_leaf] for each in (*before, *self.parameters[stage.name, name])]
+        tensors = [
+            [p.call.tensor for p in each.pieces if p.call.is_leaf]
+            for each in (*before, *self.parameters[stage.name, name])
+        ]
         half = len(before)
-        if any(a is not b for old, new in zip(tensors[:half], tensors[half:], strict=True) for a, b in zip(old, new, strict=True)):
+        if any(
+            a is not b
+            for old, new in zip(tensors[:half], tensors[half:], strict=True)
+            for a, b in zip(old, new, strict=True)
+        ):
             quantity, note = MODULE_ATTRIBUTES[name], "it is a new tensor in every run, so what it learns is lost"
             yield self._row(stage.name, f"grad_{quantity}", EXACT, Difference(note=note), self._where(link))
 
@@ -228,7 +238,9 @@ class Judgement:
 
     # --- Rows
 
-    def _row(self, layer: str, quantity: str, rule: str, worst: Difference, where: str = "", cause: str = "", known: str = "") -> Row:
+    def _row(
+        self, layer: str, quantity: str, rule: str, worst: Difference, where: str = "", cause: str = "", known: str = ""
+    ) -> Row:
         return Row(self.run.name, layer, quantity, rule, worst, where, cause, known)
 
     def _raised(self) -> Row:
@@ -405,7 +417,9 @@ class Judgement:
     def _statistics_rows(self, link: Link, stage: Stage, x: Array) -> Iterator[Row]:
         """The running statistics after x, if the port holds them in the reference's shape; the next runs use them."""
         after = self.applied[link].layer
-        held = [call for call in self._sides(link) if not call.requires_grad and call.tensor.numel() == len(after.gamma)]
+        held = [
+            call for call in self._sides(link) if not call.requires_grad and call.tensor.numel() == len(after.gamma)
+        ]
         n = len(x)
         for name, limit in running_limits(stage.layer, x, self.a).items():
             value, old = getattr(after, name), getattr(stage.layer, name)
@@ -436,7 +450,11 @@ class Judgement:
         value = call.array if now or call.value is None else call.value
         shape = tuple(call.tensor.shape)
         is_output = call is self.record.output and len(expected) == len(self.run.x)
-        if value is None or value.size != expected.size or (is_output and shape != expected.shape and expected.ndim == 2):
+        if (
+            value is None
+            or value.size != expected.size
+            or (is_output and shape != expected.shape and expected.ndim == 2)
+        ):
             return Difference(note=f"shape {shape}, expected {expected.shape}")
         return compare(value.reshape(expected.shape), expected, limit, own)
 
@@ -474,7 +492,9 @@ class Judgement:
             note = f"backward raised {type(error).__name__}: {first}"
             changing = [c.where for c in self.record.calls if c.name.endswith("_") and not c.name.endswith("like_")]
             where = ", ".join(dict.fromkeys(changing)) if "inplace operation" in first else ""
-            yield self._row("loss" if self.run.labels is not None else "port", "gradient", EXACT, Difference(note=note), where)
+            yield self._row(
+                "loss" if self.run.labels is not None else "port", "gradient", EXACT, Difference(note=note), where
+            )
             return
         self.dout = output.grad
         x, subject = _array(output.tensor), self.subject
@@ -585,8 +605,16 @@ class Judgement:
         )
 
     def _parameter_rows(
-        self, segment: list[Link], stage: Stage, attribute: str, expected: Array, limit: Array, own: Any, where: str,
-        x: Array, dout: Array,
+        self,
+        segment: list[Link],
+        stage: Stage,
+        attribute: str,
+        expected: Array,
+        limit: Array,
+        own: Any,
+        where: str,
+        x: Array,
+        dout: Array,
     ) -> Iterator[Row]:
         quantity, found = MODULE_ATTRIBUTES[attribute], self.parameters[stage.name, attribute]
         if not found:
@@ -616,10 +644,22 @@ class Judgement:
         yield min(rows, key=lambda row: row.worst.ratio)
 
     def _gradient_row(
-        self, name: str, quantity: str, actual: Array, expected: Array, limit: Array, own: Any, where: str,
-        segment: list[Link], x: Array, dout: Array, attribute: str = "grad_input",
+        self,
+        name: str,
+        quantity: str,
+        actual: Array,
+        expected: Array,
+        limit: Array,
+        own: Any,
+        where: str,
+        segment: list[Link],
+        x: Array,
+        dout: Array,
+        attribute: str = "grad_input",
     ) -> Row:
-        rule = kind_of(segment[0].stages[0].layer).rule.name if len(segment) == 1 and len(segment[0].stages) == 1 else SUM
+        rule = (
+            kind_of(segment[0].stages[0].layer).rule.name if len(segment) == 1 and len(segment[0].stages) == 1 else SUM
+        )
         for link in segment:
             limit = self._of_transform(link, limit, expected)
         worst = compare(actual, expected, limit, own)
@@ -629,11 +669,21 @@ class Judgement:
             bound = np.broadcast_to(limit, expected.shape)
             cause = causes.gradient_cause(
                 causes.GradientFault(
-                    name, layer, x, dout, attribute, actual, lambda value, other: bool(compare(value, other, bound).ratio <= 1)
+                    name,
+                    layer,
+                    x,
+                    dout,
+                    attribute,
+                    actual,
+                    lambda value, other: bool(compare(value, other, bound).ratio <= 1),
                 )
             )
         if attribute == "W" and actual.ndim == 2 and len(worst.index) == 2:
-            worst = compare(to_torch_layout(actual), to_torch_layout(expected), to_torch_layout(np.broadcast_to(limit, expected.shape)))
+            worst = compare(
+                to_torch_layout(actual),
+                to_torch_layout(expected),
+                to_torch_layout(np.broadcast_to(limit, expected.shape)),
+            )
         return self._row(name, quantity, rule, worst, where, cause)
 
     def _cut_rows(self, segment: Sequence[Link], note: str) -> Iterator[Row]:
@@ -676,7 +726,9 @@ class Judgement:
             if id(parameter) in served or id(parameter) in self.subject.frozen:
                 continue
             if parameter.grad is None or not parameter.grad.any():
-                self.subject.notes[f"{name} is not used" if parameter.grad is None else f"{name} has a gradient of 0"] = None
+                self.subject.notes[
+                    f"{name} is not used" if parameter.grad is None else f"{name} has a gradient of 0"
+                ] = None
                 continue
             call = used.get(id(parameter))
             link = next((ln for ln in self.links if call in self._sides(ln)), self.links[-1])
@@ -695,7 +747,8 @@ class Judgement:
         links = [link] if isinstance(link, Link) else list(link)
         if len(links) == 1 and links[0].fault == "missing":
             following = next(
-                (c for c in self.record.calls if c.number in self.finder.ancestors and c.number > links[0].end.number), None
+                (c for c in self.record.calls if c.number in self.finder.ancestors and c.number > links[0].end.number),
+                None,
             )
             place = f"before {following.where}" if following and following.where else "at the end"
             return f"expected {links[0].name} {place}"
@@ -729,7 +782,20 @@ NEARBY = 5  # lines
 
 # Calls that only move data: a fault is not looked for there unless there is nothing else.
 MOVING = frozenset(
-    ["view", "reshape", "flatten", "contiguous", "unsqueeze", "squeeze", "clone", "view_as", "unflatten", "to", "float", "double"]
+    [
+        "view",
+        "reshape",
+        "flatten",
+        "contiguous",
+        "unsqueeze",
+        "squeeze",
+        "clone",
+        "view_as",
+        "unflatten",
+        "to",
+        "float",
+        "double",
+    ]
 )
 
 
@@ -740,7 +806,9 @@ def _part(returned: Any, key: int | str) -> Any:
     try:
         return getattr(returned, key) if isinstance(key, str) and hasattr(returned, key) else returned[key]
     except (LookupError, TypeError) as error:
-        raise ValueError(f"output={key!r} must be a part of what the port returns, a {type(returned).__name__}") from error
+        raise ValueError(
+            f"output={key!r} must be a part of what the port returns, a {type(returned).__name__}"
+        ) from error
 
 
 def _array(tensor: Tensor) -> Array:

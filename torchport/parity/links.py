@@ -22,7 +22,6 @@ from torchport.layers.sums import own_limit
 from torchport.parity.compare import Own, compare
 from torchport.parity.probes import probe
 from torchport.parity.recording import Call, Record
-from torchport.parity.report import Difference
 
 # As near to a layer's output as only a slip in that layer can be: what lies so near is that layer, and wrong.
 NEAR = 2.0**-6

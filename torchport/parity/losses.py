@@ -76,7 +76,9 @@ def loss_rows(
     if grad is None:
         yield Row(run, "loss", "grad_input", EXP, Difference(note="no gradient arrives at the port's output"))
         return
-    yield Row(run, "loss", "grad_input", EXP, compare(grad, expected, limit), cause=_gradient_cause(grad, expected, limit))
+    yield Row(
+        run, "loss", "grad_input", EXP, compare(grad, expected, limit), cause=_gradient_cause(grad, expected, limit)
+    )
 
 
 def _value(x: Array, labels: Array, a: Arithmetic, takes: str, offset: float) -> tuple[Array, Array]:
@@ -110,7 +112,11 @@ def _gradient_cause(grad: Array, expected: Array, limit: Array) -> str:
     n = len(grad)
     if grad.shape != expected.shape or compare(grad, expected, limit).ratio <= 1:
         return ""
-    for factor, words in ((n, f"{n}, the number of samples: a sum in place of the mean"), (1 / n, f"1/{n}"), (-1, "-1")):
+    for factor, words in (
+        (n, f"{n}, the number of samples: a sum in place of the mean"),
+        (1 / n, f"1/{n}"),
+        (-1, "-1"),
+    ):
         if compare(grad, factor * expected, 2 * abs(factor) * limit).ratio <= 1:
             return f"the gradient is the reference's times {words}"
     return ""

@@ -25,9 +25,9 @@ from numpy_ref.layers import Layer
 from numpy_ref.network import Network
 from torchport.layers.arithmetic import Arithmetic, arithmetic_of, rounded
 from torchport.layers.kinds import kind_of, predicted
+from torchport.layers.terms import MODULE_ATTRIBUTES as NAMES
 from torchport.parity.compare import compare
 from torchport.parity.report import Difference
-from torchport.weights import MODULE_ATTRIBUTES as NAMES
 
 LAMBDA = 8
 SIGNS = np.array([-1, 1], np.int8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +105,9 @@ def check_parity(
     shapes = shapes_of(reference.layers.values(), x)
     labels = class_labels(t, (len(x), shapes[-1][0])).astype(np.int64)
     frozen = frozenset(id(parameter) for parameter in inner.parameters() if not parameter.requires_grad)
-    origins = {(name.lower(), attribute): id(reference.params[key]) for key, (name, attribute) in reference.owners.items()}
+    origins = {
+        (name.lower(), attribute): id(reference.params[key]) for key, (name, attribute) in reference.owners.items()
+    }
     with restored(inner), setting.computing(), np.errstate(all="ignore"):
         takes = taken_by(loss, shapes[-1][0], setting)
         stages = stages_of(reference, setting, takes)
@@ -242,7 +244,9 @@ class _Trial:
         for scale in (1.0, 1e3):
             logits = scale * self.rng.standard_normal((len(labels), classes))
             outputs = subject.setting.round(OUTPUTS[subject.takes]().forward(subject.setting.round(logits)))
-            yield from check_loss(outputs, labels, subject.setting, subject.loss, subject.takes, f"loss, logits x {scale:g}")
+            yield from check_loss(
+                outputs, labels, subject.setting, subject.loss, subject.takes, f"loss, logits x {scale:g}"
+            )
 
     def _integers(self) -> Iterator[Row]:
         """On small whole numbers, where every sum is exact: zeros before relu, ties in pooling windows."""
@@ -309,7 +313,9 @@ class _Trial:
         with restored(subject.port):
             subject.port.double()
             twin = replace(subject, setting=setting, guides=[], notes={}, seen={})
-            judgement = Judgement(twin, Run("as float64", self._draw(len(self.x)), cotangent=self._cotangent(len(self.x))))
+            judgement = Judgement(
+                twin, Run("as float64", self._draw(len(self.x)), cotangent=self._cotangent(len(self.x)))
+            )
             rows = list(judgement.rows())
             kinds = {call.tensor.dtype for call in judgement.record.calls if call.tensor.is_floating_point()}
             if judgement.record.error is not None or kinds != {torch.float64}:
@@ -329,11 +335,17 @@ class _Trial:
         subject.port.train()
         try:
             found = run(subject.setting.tensor(x))
-            found = found if isinstance(found, Tensor) else next(iter(found.values() if isinstance(found, dict) else found))
+            found = (
+                found if isinstance(found, Tensor) else next(iter(found.values() if isinstance(found, dict) else found))
+            )
             found.backward(subject.setting.tensor(cotangent).to(found.dtype))
         except Exception as error:  # whatever a user's callable raises
             first = (str(error).splitlines() or [""])[0]
-            return [Row("in one piece", "port", "output", SUM, Difference(note=f"it raised {type(error).__name__}: {first}"))]
+            return [
+                Row(
+                    "in one piece", "port", "output", SUM, Difference(note=f"it raised {type(error).__name__}: {first}")
+                )
+            ]
         actual = found.detach().double().cpu().numpy()
         rows = [Row("in one piece", "port", "output", SUM, compare(actual, whole.output, whole.limit))]
         parameters = subject.guides[0].parameters if subject.guides else {}
