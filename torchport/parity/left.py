@@ -26,7 +26,7 @@ def left_rows(judged: Judgement) -> Iterator[Row]:
     for link in judged.links:
         if link in judged.applied and not link.fault and not judged.run.predicting:
             stage, x = link.stages[0], judged.applied[link].x
-            if kind_of(stage.layer).repeat is not None and judged.run.labels is not None:
+            if kind_of(stage.layer).repeat is not None:
                 yield from _masks(judged, link, stage, x)
             if isinstance(stage.layer, BatchNormalization):
                 yield from _statistics(judged, link, stage, x)
@@ -78,6 +78,8 @@ def _masks(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterator[Ro
     mixed = (seen & kept).any(axis=0) & (seen & ~kept).any(axis=0)
     if not mixed.any() and seen.sum() - seen.any(axis=0).sum() > enough:
         yield judged.wrong(link.name, "output", "it drops the same of every sample", where)
+    if judged.run.labels is None:
+        return
     before = judged.subject.masks.setdefault(stage.name, kept)
     if judged.run.again and seen.sum() > enough and np.array_equal(before & seen, kept & seen):
         yield judged.wrong(link.name, "output", "it drops what it dropped in an earlier run", where)
