@@ -104,7 +104,8 @@ def _statistics(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterat
         if nearest is None:
             continue
         worst = judged.compared(nearest, value, limit)
-        if worst.ratio <= 1 or known:
+        fitting = [call for call in held if judged.compared(call, value, limit).ratio <= 1]
+        if fitting == [nearest] or known:  # with few features several may fit
             setattr(after, name, np.asarray(nearest.array).reshape(value.shape))
         yield judged.row(link.name, name, NORMALISE, worst, judged.where(link), known=known)
     stage.layer.running_mean, stage.layer.running_var = after.running_mean, after.running_var

@@ -43,7 +43,7 @@ TRAINING, PREDICTION, SIZES, BATCH, INTEGERS, AGAIN, EXTREMES, DOUBLE = ALL = (
     "double",
 )
 
-FEW = 4  # samples on integers, at least
+FEW = 4  # samples on integers and in the first run, at least
 MORE = 4  # times as many samples where few do not tell layers apart
 MANY = 128  # samples of an extreme run
 MOST = 2**24  # elements of the largest layer, in such a run
@@ -225,9 +225,12 @@ class _Trial:
 
     def _training(self) -> Iterator[Row]:
         """As people train: on dense data, whose values coincide nowhere, x without a gradient."""
-        subject, n = self.subject, len(self.x)
+        subject, n = self.subject, max(len(self.x), FEW)
         run = self._drawn_run(n)
         rows = self._judge(run)
+        if _raised(rows) and n > len(self.x):
+            run = self._drawn_run(len(self.x))
+            rows = judge(subject, run)
         if not all(row.ok for row in rows) and not _raised(rows) and _dead(subject.guides[0].links):
             # A layer may be dead on these few samples, so that values coincide. Others show which calls are which layers:
             # if all of them hold there, the first run is judged by that.
