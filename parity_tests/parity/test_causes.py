@@ -181,8 +181,8 @@ FORWARD = [
     Row("affine", "silu follows it", lambda x, W, b: F.silu(x @ W + b)),
     Row("conv", "leaky relu of slope 0.2 follows it", behind(lambda y: F.leaky_relu(y, 0.2))),
     Row("conv", "a clamp to -1 … 6", behind(lambda y: y.clamp(-1, 6))),
-    Row("conv", "of its entries, 2 times", behind(lambda y: F.dropout(y, 0.5))),
-    Row("conv", "1 times the reference's in the others: dropout", behind(lambda y: lost(y, 0.3))),
+    Row("conv", "of its entries and 2 times", behind(lambda y: F.dropout(y, 0.5))),
+    Row("conv", "of its entries and the reference's in the others: dropout or a mask", behind(lambda y: lost(y, 0.3))),
     Row("conv", "is 2 times", behind(lambda y: 2 * y)),
     Row("conv", "is 1 / N (6) times", behind(lambda y: y / len(y))),
     Row("conv", "is 1 / 255 times", behind(lambda y: y / 255)),
@@ -206,7 +206,7 @@ FORWARD = [
     Row("relu", "softplus in place of it", lambda x: F.softplus(x)),
     Row("relu", "sigmoid in place of it", lambda x: x.sigmoid()),
     Row("relu", "sigmoid follows it", lambda x: x.relu().sigmoid()),
-    Row("relu", "2 times the reference's in the others: dropout", lambda x: lost(x.relu(), 0.5, 2)),
+    Row("relu", "2 times the reference's in the others: dropout or a mask", lambda x: lost(x.relu(), 0.5, 2)),
     Row("sigmoid", "tanh in place of it", lambda x: x.tanh()),
     Row("tanh", "sigmoid in place of it", lambda x: x.sigmoid()),
     # pooling
@@ -243,7 +243,7 @@ FORWARD = [
     Row("dropout", "1 / (1 - r)", lambda x: x * MASK.to(x) / 0.6),
     Row("dropout", "it is missing", lambda x: x),
     Row("dropout", "1 / (1 - r)", lambda x: x, train_flg=False),
-    Row("dropout", "in the others: dropout", lambda x: x * MASK.to(x), train_flg=False),
+    Row("dropout", "in the others: dropout or a mask", lambda x: x * MASK.to(x), train_flg=False),
 ]
 
 

@@ -193,10 +193,10 @@ def _steps(fault: Fault, value: Array, made: Array, u: float) -> Iterator[Mistak
     """A function behind the layer, one in its place, a bias that is added elsewhere."""
     name, layer, x, *_ = fault
     plain = partial(Mistake, layer=layer, x=x)
-    yield from (plain(f"{function} follows {name}", step=step) for function, step in mistakes.functions(value, made, u))
     if isinstance(layer, nr.Relu | nr.Sigmoid | nr.Tanh | Softmax):
         for function, step in mistakes.functions(value, x, u):
             yield plain(f"{function} in place of {name}", step=mistakes.instead(step, x))
+    yield from (plain(f"{function} follows {name}", step=step) for function, step in mistakes.functions(value, made, u))
     bias, axes = np.atleast_1d(getattr(layer, "b", 0.0)), range(made.ndim)
     for axis in axes if bias.size > 1 else ():
         if axis != 1 and made.shape[axis] == bias.size:

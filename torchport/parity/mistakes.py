@@ -135,8 +135,10 @@ def bends(value: Array, x: Array, u: float) -> Steps:
     if np.sum(below := x < 0) >= ENOUGH:
         slope = np.vdot(x[below], value[below]) / np.vdot(x[below], x[below])
         yield f"leaky relu of slope {slope:.4g}", behind(lambda x: np.where(x < 0, slope * x, x), 2 * u)
-    low, high = value.min(), value.max()
-    if low < high and np.sum((value == high) & (x > high)) + np.sum((value == low) & (x < low)) >= ENOUGH:
+    cut_below, cut_above = ((value == value.min()) & (x < value.min()), (value == value.max()) & (x > value.max()))
+    low = value.min() if np.sum(cut_below) >= ENOUGH else -np.inf
+    high = value.max() if np.sum(cut_above) >= ENOUGH else np.inf
+    if low < high:
         yield f"a clamp to {low:.4g} … {high:.4g}", behind(lambda x: np.clip(x, low, high), 0)
 
 
@@ -156,8 +158,10 @@ def dropped(value: Array, made: Array, factors: Mapping[str, float], u: float) -
     """Entries that are 0 where they should not be, the others with a factor: of all steps this one explains most."""
     lost = np.sum((value == 0) & (made != 0))
     for name, c in _fitted(value, made, {**factors, "1": 1}) if lost >= ENOUGH else ():
-        times = behind(partial(np.multiply, c), 2 * u)
-        phrase = f"is 0 in {lost / made.size:.0%} of its entries, {name} times the reference's in the others: dropout"
+        rest, times = "" if c == 1 else f"{name} times ", behind(partial(np.multiply, c), 2 * u)
+        phrase = (
+            f"is 0 in {lost / made.size:.0%} of its entries and {rest}the reference's in the others: dropout or a mask"
+        )
         yield phrase, partial(lambda times, value, made: np.where(value == 0, made, times(value, made)), times)
 
 
