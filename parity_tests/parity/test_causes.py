@@ -22,6 +22,7 @@ from torchport.parity.causes import Fault, GradientFault, forward_cause, gradien
 
 Port = Callable[..., Tensor]  # (x, and the layer's parameters in the reference's layout) -> what the port makes
 BOTH = [torch.float64, torch.float32]
+HELD = (*PARAMETERS, "running_mean", "running_var")
 
 
 def forward(layer: Any, x: Array, train_flg: bool = True) -> Array:
@@ -88,7 +89,7 @@ def _norm(rng: np.random.Generator, shape: tuple[int, ...]) -> nr.BatchNormaliza
 
 def held(layer: Any, x: Array, dtype: torch.dtype) -> tuple[Any, Array]:
     """Both rounded to what a port in dtype has."""
-    for name in (*PARAMETERS, "running_mean", "running_var"):
+    for name in HELD:
         if hasattr(layer, name):
             setattr(layer, name, rounded(getattr(layer, name), dtype))
     return layer, rounded(x, dtype)
@@ -121,6 +122,11 @@ def lost(x: Tensor, share: float, scale: float = 1) -> Tensor:
 def norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-6, over: Any = 0, **options: Any) -> Tensor:
     var, mean = torch.var_mean(x, over, keepdim=True, **{"correction": 0, **options})
     return ((x - mean) / (var + eps).sqrt()).flatten(1).mul(gamma).add(beta).view_as(x)
+
+
+def tf32(x: Tensor) -> Tensor:
+    """The factor that is left of float32's."""
+    return (x.view(torch.int32) & ~0x1FFF).view(torch.float32)
 
 
 def low(x: Tensor, W: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
@@ -193,6 +199,7 @@ FORWARD = [
     Row("conv", "the result is rounded to bfloat16", behind(lambda y: y.bfloat16().to(y.dtype))),
     Row("conv", "computed in bfloat16", lambda x, W, b: low(x, W, b, torch.bfloat16)),
     Row("conv", "computed in float16", lambda x, W, b: low(x, W, b, torch.float16)),
+    Row("conv", "computed in TF32", lambda x, W, b: conv(tf32(x), tf32(W), b), dtypes=BOTH[1:]),
     Row("conv", "computed in float32", lambda x, W, b: conv(x.float(), W.float(), b.float()).double(), dtypes=BOTH[:1]),
     # activations
     Row("relu", "it is missing", lambda x: x),
@@ -227,16 +234,17 @@ FORWARD = [
         lambda x, W, b: F.avg_pool2d(x, 2) * W.view(-1, 1, 1) + b.view(-1, 1, 1),
     ),
     # normalisation
-    Row("norm", "eps 1e-05", lambda x, g, b: norm(x, g, b, 1e-5)),
-    Row("norm", "unbiased variance", lambda x, g, b: norm(x, g, b, correction=1)),
-    Row("norm", "it.weight is missing", lambda x, g, b: norm(x, 0 * g + 1, b)),
-    Row("norm", "it.bias is missing", lambda x, g, b: norm(x, g, 0 * b)),
+    Row("norm", "eps 1e-05", lambda x, g, b, *_: norm(x, g, b, 1e-5)),
+    Row("norm", "unbiased variance", lambda x, g, b, *_: norm(x, g, b, correction=1)),
+    Row("norm", "it.weight is missing", lambda x, g, b, *_: norm(x, 0 * g + 1, b)),
+    Row("norm", "it.bias is missing", lambda x, g, b, *_: norm(x, g, 0 * b)),
     Row(
         "channels",
         "each channel's mean and biased variance, eps 1e-05",
-        lambda x, g, b: norm(x, g, b, 1e-5, (0, 2, 3)),
+        lambda x, g, b, *_: norm(x, g, b, 1e-5, (0, 2, 3)),
     ),
-    Row("norm", "the batch's mean and biased", lambda x, g, b: norm(x, g, b), train_flg=False),
+    Row("norm", "running mean and biased variance", lambda x, g, b, m, v: (x - m) / (v + 1e-6).sqrt() * g + b),
+    Row("norm", "the batch's mean and biased", lambda x, g, b, *_: norm(x, g, b), train_flg=False),
     Row("response", "alpha 0.02, not 0.1", lambda x: F.local_response_norm(x, 5, 0.1, 0.75, 2)),
     Row("response", "k 1, not 2", lambda x: F.local_response_norm(x, 5, 0.5, 0.75, 1)),
     # dropout
@@ -250,7 +258,7 @@ FORWARD = [
 def port_of(row: Row, rng: np.random.Generator, dtype: torch.dtype) -> tuple[Any, Array, Array]:
     """The layer, its input and what the port makes of it."""
     layer, x = held(*LAYERS[row.layer](rng), dtype)
-    tensors = [torch.tensor(getattr(layer, name), dtype=dtype) for name in PARAMETERS if hasattr(layer, name)]
+    tensors = [torch.tensor(getattr(layer, name), dtype=dtype) for name in HELD if hasattr(layer, name)]
     made = row.port(torch.tensor(x, dtype=dtype), *tensors)
     assert made.dtype == dtype
     return layer, x, made.double().numpy()
@@ -276,7 +284,8 @@ def named(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-@pytest.mark.parametrize(("row", "dtype"), CASES)
+# A third of them, in both dtypes by turns.
+@pytest.mark.parametrize(("row", "dtype"), CASES[::3])
 def test_a_mistake_that_nearly_fits_is_not_named(row: Row, dtype: torch.dtype, rng: np.random.Generator) -> None:
     layer, x, actual = port_of(row, rng, dtype)
     size = np.maximum(np.abs(actual), max(np.abs(actual).max(), 1) / 8)
@@ -284,15 +293,14 @@ def test_a_mistake_that_nearly_fits_is_not_named(row: Row, dtype: torch.dtype, r
     assert forward_cause(fault(layer, x, rounded(nearly, dtype), dtype, row.train_flg)) == ""
 
 
-@pytest.mark.parametrize("dtype", BOTH, ids=named)
 @pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("size", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize(("size", "dtype"), [(0.1, torch.float64), (1e-5, torch.float32)])
 def test_nothing_is_guessed(kind: str, size: float, dtype: torch.dtype, rng: np.random.Generator) -> None:
     layer, x = held(*LAYERS[kind](rng), dtype)
     y = forward(layer, x)
     assert forward_cause(fault(layer, x, rounded(y + size * drawn(rng, *y.shape), dtype), dtype)) == ""
     one = y.copy()
-    one.flat[one.size // 2] += size
+    one.flat[one.argmax()] -= size
     assert forward_cause(fault(layer, x, rounded(one, dtype), dtype)) == ""
 
 
@@ -461,7 +469,7 @@ def test_a_mistake_in_a_gradient_is_named(slip: Slip, dtype: torch.dtype, rng: n
     assert slip.words in gradient_cause(slip_of(slip, rng, dtype)[0])
 
 
-@pytest.mark.parametrize(("slip", "dtype"), SLIPS)
+@pytest.mark.parametrize(("slip", "dtype"), SLIPS[::3])
 def test_a_gradient_that_nearly_fits_is_not_named(slip: Slip, dtype: torch.dtype, rng: np.random.Generator) -> None:
     it, bound = slip_of(slip, rng, dtype)
     assert it.actual is not None

@@ -159,10 +159,11 @@ def dropped(value: Array, made: Array, factors: Mapping[str, float], u: float) -
     lost = np.sum((value == 0) & (made != 0))
     for name, c in _fitted(value, made, {**factors, "1": 1}) if lost >= ENOUGH else ():
         rest, times = "" if c == 1 else f"{name} times ", behind(partial(np.multiply, c), 2 * u)
-        phrase = (
-            f"is 0 in {lost / made.size:.0%} of its entries and {rest}the reference's in the others: dropout or a mask"
+        phrase = f"is 0 in {lost / made.size:.0%} of its entries and {rest}the reference's in the others"
+        yield (
+            f"{phrase}: dropout or a mask",
+            partial(lambda times, value, made: np.where(value == 0, made, times(value, made)), times),
         )
-        yield phrase, partial(lambda times, value, made: np.where(value == 0, made, times(value, made)), times)
 
 
 def _fitted(value: Array, made: Array, factors: Mapping[str, float]) -> Iterator[tuple[str, float]]:
