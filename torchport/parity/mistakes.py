@@ -49,13 +49,10 @@ FUNCTIONS: dict[str, tuple[Callable[[Any], Any], float, Callable[[Array, Array],
     "log_softmax": (partial(F.log_softmax, dim=1), 8, _largest),
     "softmax": (partial(F.softmax, dim=1), 8, lambda value, made: np.abs(value) * _largest(value, made)),
     "elu": (F.elu, 8, _nothing),
-    "selu": (F.selu, 8, _nothing),
     "silu": (F.silu, 8, _nothing),
     "gelu": (F.gelu, 8, _argument),
     "gelu by tanh": (partial(F.gelu, approximate="tanh"), 8, _argument),
     "softplus": (F.softplus, 8, _argument),
-    "hardsigmoid": (F.hardsigmoid, 8, _nothing),
-    "abs": (torch.abs, 0, _nothing),
 }
 
 
@@ -209,11 +206,9 @@ def inputs(x: Array) -> Arrays:
     yield "is divided by 255", x / 255
     yield "is multiplied by 255", x * 255
     yield "is inverted, 1 - x", 1 - x
-    yield "is negated", -x
     yield "is scaled, 2 x - 1", 2 * x - 1
     yield "is normalised by MNIST's mean and deviation", (x - 0.1307) / 0.3081
     yield "is normalised by its own mean and deviation", (x - x.mean()) / x.std()
-    yield "is cut to integers", np.trunc(x)
     yield "is its first sample everywhere", np.broadcast_to(x[:1], x.shape)
     yield from ((f"is rounded to {name}", rounded(x, dtype)) for name, dtype in DTYPES.items())
     yield from ((f"goes through {name}", on_arrays(function)(x)) for name, (function, *_) in FUNCTIONS.items())

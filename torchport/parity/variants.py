@@ -151,7 +151,6 @@ SLOPES: dict[type, dict[str, Slope]] = {
     },
     nr.Sigmoid: {
         "is dout y, without 1 - y": lambda own, _, dout: dout * own.out,
-        "is dout (1 - y), without y": lambda own, _, dout: dout * (1 - own.out),
         "is the slope at y, not at x": lambda own, _, dout: dout * sigmoid(own.out) * (1 - sigmoid(own.out)),
         "is tanh's, dout (1 - y^2)": lambda own, _, dout: dout * (1 - own.out**2),
     },
