@@ -404,6 +404,12 @@ GRADIENTS = [
     Slip("conv", "W", "is in the order O, I, W, H", lambda g, x, d: g(x, d).swapaxes(2, 3)),
     Slip("affine", "W", "first half of the batch", lambda g, x, d: g(x, where(d, np.s_[:3]))),
     Slip("conv", "b", "last sample", lambda g, x, d: g(x, where(d, -1))),
+    Slip(
+        "conv",
+        "W",
+        "of its entries and the reference's in the others",
+        lambda g, x, d: g(x, d) * (np.sin(g.layer.W) > 0),
+    ),
     Slip("affine", "W", "first sample", lambda g, x, d: g(x, where(d, 0))),
     Slip("conv", "b", "last pixel", lambda g, x, d: g(x, where(d, np.s_[:], np.s_[:], -1, -1))),
     Slip("conv", "b", "first pixel", lambda g, x, d: g(x, where(d, np.s_[:], np.s_[:], 0, 0))),
