@@ -149,10 +149,10 @@ class Judgement:
         There values may have coincided: a relu that nothing negative reached, a dropout that dropped nothing.
         """
         links = self.finder.links() if self.guide.links is not self.links else []
-        if not links or any(link.fault for link in links):
+        if any(link.fault for link in links) or len(links) < len(self.links):  # nor in fewer pieces
             return False
-        self.links = links
-        return True
+        self.links = links or self.links
+        return bool(links)
 
     def row(
         self, layer: str, quantity: str, rule: str, worst: Difference, where: str = "", cause: str = "", known: str = ""

@@ -17,7 +17,7 @@ from torchport.parity.recording import Call, as_array
 from torchport.parity.report import Row
 
 # Draws that agree by chance with a probability of 2^-BITS do not.
-BITS = 30
+BITS = 24
 
 
 def left_rows(judged: Judgement) -> Iterator[Row]:
