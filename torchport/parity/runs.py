@@ -307,10 +307,14 @@ class _Trial:
                     vars(mine.layer).update({each: getattr(stage.layer, each) for each in STATISTICS})
             inexact = each.inexact_from.lower() or ("" if subject.takes == LOGITS else "output")
             run = Run(name, each.x, cotangent=each.cotangent, exact=True, inexact_from=inexact)
-            with restored(subject.port):
-                for (of_stage, attribute), parameter in held.items():
-                    parameter.set(np.asarray(getattr(layers[of_stage], attribute)))
-                yield from self._on_drawn(run, replace(subject, stages=own))
+            with restored(subject.port, weights=False):
+                try:
+                    for (of_stage, attribute), parameter in held.items():
+                        parameter.set(np.asarray(getattr(layers[of_stage], attribute)))
+                    yield from self._on_drawn(run, replace(subject, stages=own))
+                finally:
+                    for key, parameter in held.items():
+                        parameter.set(subject.values[key])
 
     def _again(self) -> Iterator[Row]:
         """What is kept between calls."""
@@ -341,7 +345,7 @@ class _Trial:
         if not all(each[0].settable for guide in subject.guides[:1] for each in guide.parameters.values() if each):
             return  # weights that are computed in float64 are others
         setting = Setting(torch.float64, subject.setting.device)
-        with restored(subject.port):
+        with restored(subject.port, weights=False):
             subject.port.double()
             twin = replace(subject, setting=setting, notes={}, seen={})
             judgement = Judgement(
