@@ -162,8 +162,8 @@ def test_absolute_sums_of_one_place_are_bounded_by_each_term() -> None:
             absolute_sums(layer, x, dout) <= integers._largest_sum(layer, x, dout) <= 3 * absolute_sums(layer, x, dout)
         )
     layer = nr.Convolution(np.ones((8, 1, 3, 3)), np.zeros(8), 1, 1)
-    x, dout = np.zeros((1, 1, 5, 5)), np.ones((1, 8, 5, 5))
-    assert absolute_sums(layer, x, dout) == 72 == integers._largest_sum(layer, x, dout)
+    x, dout = np.zeros((1, 1, 5, 5)), np.full((1, 8, 5, 5), 5.0)
+    assert absolute_sums(layer, x, dout) == 360 == integers._largest_sum(layer, x, dout)
     overlapping = nr.Pooling(3, 3, 1)
     x = np.zeros((1, 1, 5, 5))
     x[0, 0, 2, 2] = 1
@@ -308,6 +308,18 @@ def test_the_reference_is_left_as_it_was(stream: np.random.RandomState | None) -
         assert getattr(layer, key) is value
         assert np.array_equal(value, before) or value is before
     assert all(network.params[key] is not value for key, value in case.network.params.items())
+
+
+def test_a_copy_keeps_no_batch_but_the_running_statistics() -> None:
+    network = nr.Network(
+        {"Affine1": affine(6, 4), "Norm": normalization(4), "Relu1": nr.Relu(), "Affine2": affine(4, 3)}
+    )
+    network.gradient(np.arange(24.0).reshape(4, 6), np.arange(4) % 3)
+    case = integer_case(network, (6,), 8, 0)
+    for name, layer in case.network.layers.items():
+        kept = [key for key, value in vars(layer).items() if isinstance(value, np.ndarray)]
+        assert set(kept) <= {"W", "b", "gamma", "beta", "running_mean", "running_var"}, name
+    assert np.array_equal(case.network.layers["Norm"].running_mean, network.layers["Norm"].running_mean)
 
 
 def weights(case: IntegerCase, name: str) -> Array:

@@ -25,7 +25,10 @@ EXACT = 2.0**24  # float32 has all whole numbers up to it
 
 
 class IntegerCase(NamedTuple):
-    """A network and what to give it; float32 has all outputs before the layer inexact_from, if "" gradients too."""
+    """A network to judge zeros and ties on, and what to give it.
+
+    Outputs of the layers before inexact_from are exact in float32, in whichever order it adds; if "", gradients too.
+    """
 
     network: Network
     x: Array  # (N, ...), 0 to 2
@@ -53,15 +56,20 @@ def homogeneous(network: Network) -> bool:
 
 def scaled(case: IntegerCase, factor: float) -> IntegerCase:
     """x and biases of a homogeneous network times factor, a power of two: so are outputs and gradients of weights."""
+    assert homogeneous(case.network)
     params = {key: value * (factor if key.startswith("b") else 1) for key, value in case.network.params.items()}
     return case._replace(network=_with(case.network, params), x=case.x * factor)
 
 
 def _with(network: Network, params: Mapping[str, Array]) -> Network:
-    """A copy with these parameters and a random stream of its own."""
-    shared: dict[int, Any] = {id(value): value for value in network.params.values()}
-    found = copy.deepcopy(network, {**shared, id(np.random): np.random.RandomState(0)})
-    found.set_params(params)
+    """A copy that holds these parameters, and a random stream of its own; not what forward and backward kept."""
+    kept = [getattr(layer, name) for layer in network.layers.values() for name in getattr(layer, "KEPT", ())]
+    kept += [getattr(network.layers[name], f"d{attribute}", None) for name, attribute in network.owners.values()]
+    memo: dict[int, Any] = {id(value): None for value in kept} | {id(value): value for value in network.params.values()}
+    found = copy.deepcopy(network, {**memo, id(np.random): np.random.RandomState(0)})
+    for key, (name, attribute) in network.owners.items():
+        found.params[key] = params[key]
+        setattr(found.layers[name], attribute, params[key])
     return found
 
 
