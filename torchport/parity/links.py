@@ -39,8 +39,8 @@ class Link:
     """A stretch of a port's run, from one call to another, that stands for these layers; most often for one.
 
     fault is what was found wrong already: "output" (no call makes what the first of the layers makes), "missing" (no
-    call at all), "input" (something is done to the layer's input before it; stages is then empty), or "changed" (the same,
-    behind the layer and inside its module).
+    call at all), "input" (something is done to the layer's input before it; stages is then empty), or "changed" (the
+    same, behind the layer and inside its module).
     """
 
     name: str
@@ -207,9 +207,11 @@ class Finder:
         still = applied is not None and np.array_equal(applied.y.ravel(), x.ravel())  # flattening: no call is needed
         for call in self._candidates(place, k + 1, behind=not still and k + 1 < len(self.stages)):
             actual = self._value(call, self.shapes[k + 1])
-            if actual is not None and (found := self._apply(k, x, actual) if draws else applied) is not None:
-                if compare(actual, found.y, found.limit, found.own).ratio <= 1:
-                    return call
+            found = self._apply(k, x, actual) if draws and actual is not None else applied
+            if actual is None or found is None:
+                continue
+            if compare(actual, found.y, found.limit, found.own).ratio <= 1:
+                return call
         return None
 
     def _next(self, k: int, place: Call) -> Link:
@@ -319,7 +321,7 @@ def like(links: Sequence[Link], record: Record, stages: Sequence[Stage]) -> list
 
 
 def sides(every: Sequence[Call], calls: Sequence[Call]) -> Iterator[Call]:
-    """What does not depend on the input and goes into these calls: parameters and what is made of them, nearest first."""
+    """What goes into these calls and does not depend on the input, parameters above all, the nearest first."""
     seen, todo = set[int](), [number for call in reversed(calls) for number in call.parents]
     while todo:
         following: list[int] = []

@@ -109,14 +109,12 @@ def _gradient(x: Array, labels: Array, a: Arithmetic, takes: str) -> tuple[Array
 
 def _gradient_cause(grad: Array, expected: Array, limit: Array) -> str:
     """A factor that all of it has, where that makes it right."""
-    n = len(grad)
     if grad.shape != expected.shape or compare(grad, expected, limit).ratio <= 1:
         return ""
-    for factor, words in (
-        (n, f"{n}, the number of samples: a sum in place of the mean"),
-        (1 / n, f"1/{n}"),
-        (-1, "-1"),
-    ):
-        if compare(grad, factor * expected, 2 * abs(factor) * limit).ratio <= 1:
-            return f"the gradient is the reference's times {words}"
+    largest, n = np.unravel_index(np.abs(expected).argmax(), expected.shape), len(grad)
+    fitted = float(grad[largest] / expected[largest])
+    words = {float(n): f"{n}, the number of samples: a sum in place of the mean", 1 / n: f"1/{n}"}
+    for factor in (*words, round(fitted), fitted):
+        if factor and compare(grad, factor * expected, 2 * abs(factor) * limit).ratio <= 1:
+            return f"the gradient is the reference's times {words.get(factor, f'{factor:.6g}')}"
     return ""

@@ -183,9 +183,9 @@ def _part(call: Call, layout: Layout, value: Array) -> Piece | None:
         return None
     if array.size > arranged.size:
         inside = _region(arranged, array)
-        return inside and Piece(call, layout, inside=inside)
+        return None if inside is None else Piece(call, layout, inside=inside)
     region = _region(array, arranged)
-    return region and Piece(call, layout, region, tuple(slice(None) for _ in region))
+    return None if region is None else Piece(call, layout, region, tuple(slice(None) for _ in region))
 
 
 def _region(small: Array, large: Array) -> Region | None:

@@ -24,9 +24,9 @@ from torch.overrides import TorchFunctionMode
 
 from numpy_ref.checks import Array
 
-TORCH = os.path.dirname(torch.__file__) + os.sep
+TORCH = str(Path(torch.__file__).parent) + os.sep
 OURS = tuple(str(Path(__file__).parents[2] / name) + os.sep for name in ("torchport", "numpy_ref"))
-MODULE_CALL = os.path.join(TORCH, "nn", "modules", "module.py")
+MODULE_CALL = str(Path(TORCH, "nn", "modules", "module.py"))
 
 
 # What a scripted function or another piece makes that no mode sees into.
@@ -273,7 +273,7 @@ class _Recorder(TorchFunctionMode):
         return f"{name} ({type(module).__name__})" if name else ""
 
 
-def _functions(kind: type = torch.autograd.Function) -> Iterator[type]:
+def _functions(kind: Any = torch.autograd.Function) -> Iterator[Any]:
     """Every class with a backward of its own."""
     for each in kind.__subclasses__():
         yield each
@@ -282,21 +282,8 @@ def _functions(kind: type = torch.autograd.Function) -> Iterator[type]:
 
 def _generators() -> tuple[Any, ...]:
     """The states of torch's, NumPy's and Python's random generators."""
-    _, keys, place, *_ = np.random.get_state()
-    return torch.get_rng_state().numpy().tobytes(), keys.tobytes(), place, random.getstate()  # type: ignore[union-attr]
-
-
-def _functions(kind: type = torch.autograd.Function) -> Iterator[type]:
-    """Every class with a backward of its own."""
-    for each in kind.__subclasses__():
-        yield each
-        yield from _functions(each)
-
-
-def _others_state() -> tuple[Any, ...]:
-    """Of NumPy's and Python's random generators."""
-    _, keys, place, *_ = np.random.get_state()
-    return keys.tobytes(), place, random.getstate()  # type: ignore[union-attr]
+    numpy = np.random.get_state(legacy=False)
+    return torch.get_rng_state().numpy().tobytes(), repr(numpy["state"]["pos"]), random.getstate()
 
 
 def _raised_at(error: Exception) -> str:
@@ -312,7 +299,7 @@ def _raised_at(error: Exception) -> str:
 
 def _short(file: str) -> str:
     """The file's name; a notebook's cells have none that means anything."""
-    return "cell" if file.startswith("<ipython") or "ipykernel_" in file else os.path.basename(file)
+    return "cell" if file.startswith("<ipython") or "ipykernel_" in file else Path(file).name
 
 
 def _version(tensor: Tensor) -> int:

@@ -21,10 +21,12 @@ from torchport.layers import SUM, kind_of
 from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import OUTPUTS, softmax_with_loss
 from torchport.layers.terms import MODULE_ATTRIBUTES
-from torchport.parity.certificate import Judgement, Run, Subject, judge
+from torchport.parity.certificate import judge, rows_of
 from torchport.parity.compare import compare
 from torchport.parity.given import check_finite, restored, unwrapped
 from torchport.parity.integers import homogeneous, integer_case, scaled
+from torchport.parity.judgement import Judgement, Run, Subject
+from torchport.parity.left import earlier_rows
 from torchport.parity.links import Stage
 from torchport.parity.losses import LOGITS, Loss, check_loss, taken_by
 from torchport.parity.probes import probe
@@ -41,6 +43,7 @@ TRAINING, PREDICTION, SIZES, BATCH, INTEGERS, AGAIN, EXTREMES, DOUBLE = ALL = (
     "double",
 )
 
+FEW = 4  # samples on integers, at least
 MANY = 128  # samples of an extreme run
 MOST = 2**24  # elements of the largest layer, in such a run
 FACTORS = (2.0**12, 2.0**-30)  # of the integers: finds clamps, thresholds and offsets
@@ -129,7 +132,7 @@ def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Arra
     with restored(module), setting.computing():
         stages = stages_of(reference, setting, next(iter(OUTPUTS)))
         subject = Subject(module, stages, shapes, setting, softmax_with_loss, "")
-        rows = list(judge(subject, Run(TRAINING, x, cotangent=dout, wants_grad=True)))
+        rows = judge(subject, Run(TRAINING, x, cotangent=dout, wants_grad=True))
         if kind_of(layer).prediction is not None:
             rows += judge(subject, Run(PREDICTION, x, predicting=True))
     return rows
@@ -192,7 +195,7 @@ class _Trial:
 
     def _judge(self, run: Run, subject: Subject | None = None) -> list[Row]:
         self.made.append(run.name)
-        return list(judge(subject or self.subject, run))
+        return judge(subject or self.subject, run)
 
     def _on_drawn(self, run: Run, subject: Subject | None = None) -> list[Row]:
         """Where the port raises, it may take only data of a certain range: then it is not judged, and that is said."""
@@ -200,7 +203,7 @@ class _Trial:
         if not _raised(rows):
             return rows
         self.made.pop()
-        self.subject.notes[f"not judged on {run.name}: {rows[0].worst.note}, {rows[0].where}"] = None
+        self.subject.note(f"not judged on {run.name}: {rows[0].worst.note}, {rows[0].where}")
         return []
 
     def _cotangent(self, n: int) -> Array:
@@ -221,14 +224,16 @@ class _Trial:
             self.made.pop()
             own = self._judge(Run(TRAINING, self.x, cotangent=self._cotangent(len(self.x))))
             if not _raised(own):
-                self.subject.notes[f"drawn data were not judged: {rows[0].worst.note}, {rows[0].where}"] = None
+                self.subject.note(f"drawn data were not judged: {rows[0].worst.note}, {rows[0].where}")
                 rows = own
         yield from rows
 
     def _prediction(self) -> Iterator[Row]:
         run = Run(PREDICTION, self._draw(len(self.x)), predicting=True)
         yield from self._judge(run)
-        yield from Judgement(self.subject, run._replace(x=self._draw(len(self.x)))).after()
+        once_more = Judgement(self.subject, run._replace(x=self._draw(len(self.x))))
+        if once_more.output is not None:
+            yield from earlier_rows(once_more)
 
     def _sizes(self) -> Iterator[Row]:
         """Other numbers of samples: hard-wired sizes, squeeze, a remainder that is dropped."""
@@ -257,29 +262,27 @@ class _Trial:
         held = {key: each[0] for key, each in found.items() if each and each[0].settable}
         if not found or len(held) < len(found):
             lacking = sorted({f"{stage}.{MODULE_ATTRIBUTES[name]}" for stage, name in found.keys() - held.keys()})
-            subject.notes[f"not run on integers, since {', '.join(lacking) or 'no weight'} cannot be set"] = None
+            subject.note(f"not run on integers, since {', '.join(lacking) or 'no weight'} cannot be set")
             return
-        case = integer_case(self.reference, self.x.shape[1:], len(self.x), self.seed)
+        case = integer_case(self.reference, self.x.shape[1:], max(len(self.x), FEW), self.seed)
         whole = [("integers", case)]
         if homogeneous(self.reference):
             whole += [(f"integers x 2^{int(np.log2(factor))}", scaled(case, factor)) for factor in FACTORS]
         blind = [layer for layer, share in case.zeros.items() if share == 0]
         if blind:
-            subject.notes[f"no zero or tie was seen at {', '.join(blind)}"] = None
+            subject.note(f"no zero or tie was seen at {', '.join(blind)}")
         for name, each in whole:
-            with restored(subject.port), torch.no_grad():
-                layers = {key.lower(): layer for key, layer in each.network.layers.items()}
-                for (stage, attribute), parameter in held.items():
-                    parameter.set(np.asarray(getattr(layers[stage], attribute)))
-                own = [Stage(stage.name, layers.get(stage.name, stage.layer)) for stage in subject.stages]
-                for mine, stage in zip(own, subject.stages, strict=True):
-                    if isinstance(stage.layer, BatchNormalization):  # as the runs before have left them
-                        for statistic in STATISTICS:
-                            setattr(mine.layer, statistic, getattr(stage.layer, statistic))
-                inexact = each.inexact_from.lower() or ("" if subject.takes == LOGITS else "output")
-                run = Run(name, each.x, cotangent=each.cotangent, exact=True, inexact_from=inexact)
-                with torch.enable_grad():
-                    yield from self._on_drawn(run, replace(subject, stages=own))
+            layers = {key.lower(): layer for key, layer in each.network.layers.items()}
+            own = [Stage(stage.name, layers.get(stage.name, stage.layer)) for stage in subject.stages]
+            for mine, stage in zip(own, subject.stages, strict=True):
+                if isinstance(stage.layer, BatchNormalization):  # as the runs before have left them
+                    vars(mine.layer).update({each: getattr(stage.layer, each) for each in STATISTICS})
+            inexact = each.inexact_from.lower() or ("" if subject.takes == LOGITS else "output")
+            run = Run(name, each.x, cotangent=each.cotangent, exact=True, inexact_from=inexact)
+            with restored(subject.port):
+                for (of_stage, attribute), parameter in held.items():
+                    parameter.set(np.asarray(getattr(layers[of_stage], attribute)))
+                yield from self._on_drawn(run, replace(subject, stages=own))
 
     def _again(self) -> Iterator[Row]:
         """What is kept between calls."""
@@ -291,7 +294,7 @@ class _Trial:
         if MANY * largest <= MOST:
             yield from self._judge(Run(_samples(MANY), self._draw(MANY)))
         else:
-            subject.notes[f"{MANY} samples were not run, for their memory"] = None
+            subject.note(f"{MANY} samples were not run, for their memory")
         if self.x.ndim == 4:
             n = max(min(len(self.x), 8), self.fewest)
             rows = self._judge(Run("channels_last", self._draw(n), memory_format=torch.channels_last))
@@ -316,10 +319,10 @@ class _Trial:
             judgement = Judgement(
                 twin, Run("as float64", self._draw(len(self.x)), cotangent=self._cotangent(len(self.x)))
             )
-            rows = list(judgement.rows())
+            rows = rows_of(judgement)
             kinds = {call.tensor.dtype for call in judgement.record.calls if call.tensor.is_floating_point()}
             if judgement.record.error is not None or kinds != {torch.float64}:
-                subject.notes["not judged as a float64 twin: it computes in float32 whatever its weights are"] = None
+                subject.note("not judged as a float64 twin: it computes in float32 whatever its weights are")
                 return
         self.made.append("as float64")
         yield from rows
@@ -328,7 +331,7 @@ class _Trial:
         """Another callable of the port, seen in one piece: its outputs and gradients within the probes' limits."""
         subject, x = self.subject, self._draw(len(self.x))
         layers, cotangent = [stage.layer for stage in subject.stages], self._cotangent(len(self.x))
-        whole = probe(layers, x, cotangent, subject.arithmetic)
+        whole = probe(layers, x, cotangent, subject.setting.arithmetic)
         self.made.append("in one piece")
         for parameter in subject.port.parameters():
             parameter.grad = None

@@ -1,0 +1,271 @@
+"""Backward: the gradients that arrive in the port, against each layer's backward of the gradient that it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from numpy_ref.checks import Array
+from torchport.layers import SUM, kind_of
+from torchport.layers.loss import Identity
+from torchport.layers.terms import MODULE_ATTRIBUTES, to_torch_layout
+from torchport.parity import causes
+from torchport.parity.compare import Own, compare
+from torchport.parity.judgement import Judgement, told
+from torchport.parity.links import Link, Stage, own_limits
+from torchport.parity.losses import loss_rows
+from torchport.parity.probes import probe
+from torchport.parity.report import Row
+
+
+class Gradient(NamedTuple):
+    """What should arrive: at a stage's input ("grad_input"), or at one of its parameters (W, b, gamma, beta)."""
+
+    stage: Stage
+    name: str
+    value: Array
+    limit: Array
+    own: Own | None = None
+
+
+@dataclass(eq=False)
+class Stretch:
+    """Links between two places where gradients are seen: most often one."""
+
+    links: list[Link]
+    x: Array
+    dout: Array
+
+    def __post_init__(self) -> None:
+        self.start, self.stages = self.links[0].start, [stage for link in self.links for stage in link.stages]
+        computing = [stage.name for stage in self.stages if not isinstance(stage.layer, Identity)]
+        self.name = " and ".join(computing or [self.stages[0].name])
+        self.rule = kind_of(self.stages[0].layer).rule.name if len(self.stages) == 1 else SUM
+
+
+def backward_rows(judged: Judgement) -> Iterator[Row]:
+    """The loss, and from the output to the input."""
+    _watch(judged)
+    dout, rows = _propagated(judged)
+    yield from rows
+    if any("raised" in row.worst.note for row in rows):
+        return
+    if dout is None:
+        yield _cut_row(judged, judged.links, "no gradient passes here")
+        return
+    sums = _Shared(judged)
+    yield from sums.rows()
+    pieces = _seen(judged)
+    while pieces:
+        piece = pieces.pop()
+        found = list(_rows(judged, piece, dout, sums))
+        if not all(row.ok for row in found) and pieces and not any(link.fault for link in pieces[-1]):
+            # No fault if both hold together: in-place calls on views, ties that the layer before does away with.
+            together = list(_rows(judged, [*pieces[-1], *piece], dout, sums))
+            if all(row.ok for row in together):
+                pieces.pop()
+                found = together
+        yield from found
+
+
+def _watch(judged: Judgement) -> None:
+    """Let gradients be kept where layers end and where parameters are used."""
+    for call in judged.record.calls:
+        if call.is_leaf:
+            call.tensor.grad = None
+    held = [piece.call for each in judged.parameters.values() for found in each for piece in found.pieces]
+    for call in {judged.record.calls[0], *held, *(link.end for link in judged.links)}:
+        call.watch()
+
+
+def _propagated(judged: Judgement) -> tuple[Array | None, list[Row]]:
+    """Go backward from the loss or from the drawn gradient: what arrives at the output, and rows for the loss."""
+    run, output, subject = judged.run, judged.output, judged.subject
+    assert output is not None
+    if not output.tensor.requires_grad:
+        return None, []
+    try:
+        if run.labels is None:
+            assert run.cotangent is not None
+            cotangent = subject.setting.tensor(run.cotangent).to(output.tensor.dtype)
+            output.tensor.backward(cotangent.reshape(output.tensor.shape))
+            return cotangent.double().cpu().numpy(), []
+        value = subject.loss(output.tensor, torch.tensor(run.labels, device=subject.setting.device))
+        value.backward()
+    except Exception as error:  # whatever a user's loss or backward raises
+        changing = [c.where for c in judged.record.calls if c.name.endswith("_") and not c.name.endswith("like_")]
+        where = ", ".join(dict.fromkeys(changing)) if "inplace operation" in str(error) else ""
+        layer = "port" if run.labels is None else "loss"
+        return None, [judged.wrong(layer, "gradient", f"backward raised {told(error)}", where)]
+    x = output.tensor.detach().double().cpu().numpy()
+    return output.grad, list(loss_rows(run.name, x, run.labels, value, output.grad, subject.setting, subject.takes))
+
+
+def _seen(judged: Judgement) -> list[list[Link]]:
+    """Links, those together between which no gradient can be seen."""
+    found, current = list[list[Link]](), list[Link]()
+    for link in judged.links:
+        trains = any(True for _ in judged.parameters_of(link))
+        if not (current or trains or link.start.requires_grad or link.end.requires_grad):
+            continue  # of the input, or what only depends on it: no gradient is expected
+        current.append(link)
+        if link.end.requires_grad or link is judged.links[-1]:
+            found.append(current)
+            current = []
+    return found
+
+
+def _rows(judged: Judgement, links: list[Link], last: Array, sums: _Shared) -> Iterator[Row]:
+    """Of one stretch; none where a fault lies in it, or nothing arrives behind it, which is told there."""
+    first = next((link.stages[0].name for link in links if link.stages), "")
+    x, dout = links[0].start.value, last if links[-1] is judged.links[-1] else links[-1].end.grad
+    if any(link.fault for link in links) or x is None or dout is None:
+        return
+    count = sum(len(link.stages) for link in links)
+    stretch = Stretch(links, x.reshape(judged.shape(first)), dout.reshape(judged.shape(first, count)))
+    for gradient in _expected(judged, stretch):
+        if gradient.name != "grad_input":
+            yield from _parameter_rows(judged, stretch, gradient, sums)
+        elif stretch.start.requires_grad and (stretch.start is not links[-1].end or links[-1] is judged.links[-1]):
+            arrived = stretch.start.grad
+            if arrived is None and np.any(gradient.value):
+                yield _cut_row(judged, links, "no gradient arrives at its input")
+                return
+            actual = np.zeros_like(gradient.value) if arrived is None else arrived.reshape(gradient.value.shape)
+            yield _row(judged, stretch, gradient, actual)
+
+
+def _expected(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
+    """What the reference has for x and dout, of several layers within the probes' limits."""
+    if len(stretch.stages) == 1:
+        yield from _of_layer(judged, stretch)
+        return
+    # What was drawn is repeated: layers that were seen one by one forward have it.
+    alone = {link: judged.applied[link].layer for link in stretch.links if link in judged.applied}
+    layers = [alone.get(link, stage.layer) for link in stretch.links for stage in link.stages]
+    whole = probe(layers, stretch.x, stretch.dout, judged.a)
+    assert whole.grad_input is not None
+    assert whole.grad_input_limit is not None
+    yield Gradient(stretch.stages[0], "grad_input", whole.grad_input, whole.grad_input_limit)
+    for stage, grads, limits in zip(stretch.stages, whole.grads, whole.grads_limits, strict=True):
+        for name, value in grads.items():
+            yield Gradient(stage, name, value, limits[name])
+
+
+def _of_layer(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
+    (link,), (stage,), x, dout = stretch.links, stretch.stages, stretch.x, stretch.dout
+    kind, layer = kind_of(stage.layer), judged.applied[link].layer if link in judged.applied else stage.layer
+    if kind.repeat is not None and link.end.value is not None:
+        grad = None if link.start.grad is None else link.start.grad.reshape(x.shape)
+        layer = kind.repeat(stage.layer, x, link.end.value.reshape(x.shape), grad)
+    if kind.repeat is not None or link not in judged.applied:
+        layer.forward(x)
+    names = [attribute for attribute in MODULE_ATTRIBUTES if hasattr(stage.layer, attribute)]
+    values = {"grad_input": layer.backward(dout)} | {name: getattr(layer, f"d{name}") for name in names}
+    if judged.exact_gradients:
+        for name, value in values.items():
+            yield Gradient(stage, name, value, np.zeros(()))
+        return
+    limits = kind.rule.backward(layer if kind.repeat else stage.layer, x, dout, judged.a)
+    for name, value in values.items():
+        limit = limits.grad_input if name == "grad_input" else limits.grads[name]
+        yield Gradient(stage, name, value, limit, own_limits(stage.layer, x, dout, name, judged.a))
+
+
+def _parameter_rows(judged: Judgement, stretch: Stretch, gradient: Gradient, sums: _Shared) -> Iterator[Row]:
+    """In whichever of the layouts that its values allow the gradient fits best."""
+    stage, quantity = gradient.stage, f"grad_{MODULE_ATTRIBUTES[gradient.name]}"
+    whole = sums.added(gradient)
+    if whole is None:
+        return
+    rows = []
+    for each in judged.parameters[stage.name, gradient.name]:
+        arrived = each.gradient(whole.value)
+        if arrived is None and np.any(whole.value):
+            rows.append(judged.wrong(stage.name, quantity, "it gets no gradient", judged.where(*stretch.links)))
+        else:
+            actual = np.zeros_like(whole.value) if arrived is None else arrived
+            rows.append(_row(judged, stretch, whole, actual))
+    if rows:
+        yield min(rows, key=lambda row: row.worst.ratio)
+
+
+def _row(judged: Judgement, stretch: Stretch, gradient: Gradient, actual: Array) -> Row:
+    """One gradient against its limit, told in torch's layout."""
+    value, quantity, name = gradient.value, "grad_input", stretch.name
+    limit = np.broadcast_to(judged.widened(stretch.links, gradient.limit, value), value.shape)
+    worst, cause = compare(actual, value, limit, gradient.own), ""
+    if worst.ratio > 1 and len(stretch.stages) == 1:
+        fault = causes.GradientFault(
+            name,
+            gradient.stage.layer,
+            stretch.x,
+            stretch.dout,
+            gradient.name,
+            actual,
+            lambda value, other: bool(compare(value, other, limit).ratio <= 1),
+        )
+        cause = causes.gradient_cause(fault)
+    if gradient.name != "grad_input":
+        quantity, name = f"grad_{MODULE_ATTRIBUTES[gradient.name]}", gradient.stage.name
+        if to_torch_layout(value) is not value:
+            worst = replace(worst, index=worst.index[::-1], shape=worst.shape[::-1])
+    return judged.row(name, quantity, stretch.rule, worst, judged.where(*stretch.links), cause)
+
+
+def _cut_row(judged: Judgement, links: Sequence[Link], note: str) -> Row:
+    """Where gradients stop: in the first link whose end has none, at the call that has one in and none out."""
+    blamed = next((link for link in links if not link.end.requires_grad and link.stages), links[-1])
+    calls = judged.record.calls
+    for call in judged.finder.between(blamed):
+        if not call.requires_grad and any(calls[parent].requires_grad for parent in call.parents):
+            return judged.wrong(blamed.name, "grad_input", note, call.where)
+    return judged.wrong(blamed.name, "grad_input", note, judged.where(blamed))
+
+
+class _Shared:
+    """Parameters of the port that stand for several of the reference's: right where the reference shares them too."""
+
+    def __init__(self, judged: Judgement) -> None:
+        self.judged = judged
+        self.users: dict[str, list[tuple[str, str]]] = {}  # by the tensor and what of it
+        self.sums: dict[str, Gradient] = {}
+        for key, each in judged.parameters.items():
+            if each and each[0].settable:
+                self.users.setdefault(self._place(key), []).append(key)
+
+    def _place(self, key: tuple[str, str]) -> str:
+        return str([(id(piece.call.tensor), piece.inside) for piece in self.judged.parameters[key][0].pieces])
+
+    def rows(self) -> Iterator[Row]:
+        """Of parameters that are one in the port alone."""
+        for keys in self.users.values():
+            if len({self.judged.subject.origins.get(key) for key in keys}) == len(keys) > 1:
+                names = [f"{stage}.{MODULE_ATTRIBUTES[attribute]}" for stage, attribute in keys]
+                last, attribute = keys[-1]
+                del keys[1:]
+                link = next(link for link in self.judged.links if last in [stage.name for stage in link.stages])
+                note = f"{' and '.join(names)} are one parameter in the port"
+                where = self.judged.where(link)
+                yield self.judged.wrong(last, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, where)
+
+    def added(self, gradient: Gradient) -> Gradient | None:
+        """With the gradients of the layers that share the parameter; None until all of them are there."""
+        key = gradient.stage.name, gradient.name
+        if not self.judged.parameters.get(key):
+            return None
+        place = self._place(key)
+        users, before = self.users.get(place, [key]), self.sums.get(place)
+        if before is not None:
+            value = before.value + gradient.value
+            limit = before.limit + gradient.limit + 2 * self.judged.a.u * np.abs(value)  # and the sum's rounding
+            gradient = gradient._replace(value=value, limit=limit, own=None)
+        if len(users) > 1:
+            users.remove(key)
+            self.sums[place] = gradient
+            return None
+        return gradient

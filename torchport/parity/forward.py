@@ -1,0 +1,141 @@
+"""Forward: each layer of the reference on the port's own input of it, against what the port made of that."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from numpy_ref.checks import Array
+from torchport.layers import EXACT, SUM, kind_of
+from torchport.layers.loss import Identity
+from torchport.layers.terms import MODULE_ATTRIBUTES
+from torchport.parity import causes
+from torchport.parity.compare import compare
+from torchport.parity.judgement import Judgement
+from torchport.parity.links import Link, Stage, apply
+from torchport.parity.parameters import DERIVED, Found, find
+from torchport.parity.probes import probe
+from torchport.parity.report import Difference, Row
+
+
+def forward_rows(judged: Judgement) -> Iterator[Row]:
+    """From the input to the output."""
+    for link in judged.links:
+        yield from _link_rows(judged, link)
+
+
+def _link_rows(judged: Judgement, link: Link) -> Iterator[Row]:
+    if not link.stages:
+        yield _changed_row(judged, link)
+        return
+    stage, where = link.stages[0], judged.where(link)
+    rule, x = kind_of(stage.layer).rule.name, judged.shaped(link.start.value, stage.name)
+    if x is None:
+        yield judged.wrong(link.name, "output", "no call holds its input", where)
+    elif len(link.stages) > 1 and not link.fault:
+        whole = probe([s.layer for s in link.stages], x, None, judged.a, prediction=judged.run.predicting)
+        limit = np.zeros(()) if judged.exact(link.stages[-1]) else whole.limit
+        yield judged.row(link.name, "output", SUM, judged.compared(link.end, whole.output, limit), where)
+    elif link.start is link.end and not link.fault and rule == EXACT:
+        pass  # nothing was done, and nothing had to be: a flattening that the next layer does by itself
+    else:
+        yield _layer_row(judged, link, stage, x, where)
+
+
+def _layer_row(judged: Judgement, link: Link, stage: Stage, x: Array, where: str) -> Row:
+    predicting, rule = judged.run.predicting, kind_of(stage.layer).rule.name
+    try:
+        applied = apply(stage, x, judged.a, actual=link.end.value, predicting=predicting, exact=judged.exact(stage))
+    except ValueError as error:  # the port cannot have drawn that
+        return judged.wrong(link.name, "output", str(error), where)
+    judged.applied[link] = applied
+    for further in link.stages[1:]:  # of a fault: seen where the next right layer begins
+        applied = apply(further, applied.y, judged.a, predicting=predicting)
+    limit = judged.widened([link], applied.limit, applied.y)
+    worst = judged.compared(link.end, applied.y, limit, applied.own)
+    return judged.row(
+        link.name, "output", rule, worst, where, _cause(judged, link, stage, x) if worst.ratio > 1 else ""
+    )
+
+
+def _changed_row(judged: Judgement, link: Link) -> Row:
+    """Of a link between two layers, where nothing should be done."""
+    behind = link.fault == "changed"
+    x = judged.shaped(link.start.value, link.name, int(behind))
+    where, quantity = judged.where(link), "output" if behind else "input"
+    if x is None or link.end.value is None or link.end.value.size != x.size:
+        return judged.wrong(link.name, quantity, "it has another shape there", where)
+
+    def fits(value: Array, other: Any, x: Array) -> bool:
+        return value.size == x.size and np.array_equal(value.ravel(), copy.copy(other).forward(x).ravel())
+
+    fault = causes.Fault(f"the {quantity} of {link.name}", Identity(), x, link.end.value.reshape(x.shape), fits, {}, {})
+    return judged.row(link.name, quantity, EXACT, judged.compared(link.end, x, 0.0), where, causes.forward_cause(fault))
+
+
+def _cause(judged: Judgement, link: Link, stage: Stage, x: Array) -> str:
+    if link.fault == "missing":
+        return f"{stage.name} is missing"
+    if link.end.value is None or len(link.stages) > 1:
+        return ""
+
+    def fits(value: Array, other: Any, x: Array) -> bool:
+        try:
+            found = apply(Stage("", other), x, judged.a, actual=value, predicting=judged.run.predicting)
+        except (ValueError, IndexError):  # with the mistake, the layer does not take it
+            return False
+        if value.size != found.y.size:
+            return False
+        return bool(compare(value.reshape(found.y.shape), found.y, found.limit, found.own).ratio <= 1)
+
+    held = {call.label or f"a tensor of {call.where}": call.array for call in judged.sides(link)}
+    others = {
+        f"{each.name}.{MODULE_ATTRIBUTES[attribute]}": getattr(each.layer, attribute)
+        for each in judged.subject.stages
+        for attribute in MODULE_ATTRIBUTES
+        if hasattr(each.layer, attribute)
+    }
+    params = {name: array for name, array in held.items() if array is not None}
+    return causes.forward_cause(causes.Fault(stage.name, stage.layer, x, link.end.value, fits, params, others))
+
+
+def parameter_rows(judged: Judgement) -> Iterator[Row]:
+    """Where the port holds the parameters of the reference, by the guide if there is one; rows for what is amiss."""
+    known = judged.guide.parameters
+    for link in judged.links:
+        for stage, attribute in judged.parameters_of(link) if not link.fault else ():
+            key, value = (stage.name, attribute), getattr(stage.layer, attribute)
+            if known:
+                judged.parameters[key] = [each.of(judged.record) for each in known.get(key, [])]
+                if any(map(_is_another, known.get(key, []), judged.parameters[key])):
+                    note = "it is a new tensor in every run, so what it learns is lost"
+                    yield judged.wrong(stage.name, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, judged.where(link))
+                continue
+            place = judged.subject.shapes[judged.subject.indices[stage.name]]
+            calls = judged.finder.between(link)
+            judged.parameters[key] = find(judged.record, calls, value, place, judged.a.u)
+            yield from _parameter_row(judged, link, stage, attribute)
+    judged.guide.parameters = judged.parameters
+
+
+def _is_another(before: Found, now: Found) -> bool:
+    pairs = zip(before.pieces, now.pieces, strict=True)
+    return any(old.call.is_leaf and old.call.tensor is not new.call.tensor for old, new in pairs)
+
+
+def _parameter_row(judged: Judgement, link: Link, stage: Stage, attribute: str) -> Iterator[Row]:
+    """Whether the port has a parameter of the reference; what it computes of others may be off by roundings."""
+    found, quantity = judged.parameters[stage.name, attribute], MODULE_ATTRIBUTES[attribute]
+    value, where = getattr(stage.layer, attribute), judged.where(link)
+    if not found:
+        yield judged.wrong(stage.name, quantity, "no tensor that it takes has the reference's values", where)
+        return
+    held = found[0].value(value)
+    if not np.array_equal(held, value):
+        worst: Difference = compare(held, value, DERIVED * judged.a.u * np.abs(value))
+        yield judged.row(stage.name, quantity, SUM, worst, where)
+        setattr(stage.layer, attribute, held)
+        judged.subject.note(f"{stage.name}.{quantity} is computed from others, which are not judged")

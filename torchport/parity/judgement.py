@@ -1,0 +1,247 @@
+"""A port, one run of it, and what is read off that run: links, parameters, lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from numpy_ref.checks import Array
+from torchport.layers import EXACT
+from torchport.layers.arithmetic import Setting
+from torchport.layers.terms import MODULE_ATTRIBUTES
+from torchport.parity.compare import compare
+from torchport.parity.lines import MOVING, lines_of
+from torchport.parity.links import Applied, Finder, Link, Stage, like, sides
+from torchport.parity.losses import Loss
+from torchport.parity.parameters import Found
+from torchport.parity.recording import Call, Record, record, tensors_in
+from torchport.parity.report import Difference, Row
+
+
+class Run(NamedTuple):
+    """How a port is run: on what, and what is propagated back, the gradient of a loss or a drawn one; or neither."""
+
+    name: str
+    x: Array
+    cotangent: Array | None = None
+    labels: Array | None = None
+    predicting: bool = False
+    exact: bool = False  # every number is exact: nothing may be off
+    inexact_from: str = ""  # but from this stage on, and then in no gradient
+    wants_grad: bool = False  # whether x needs a gradient too
+    again: bool = False  # whether it is a run made before
+    memory_format: torch.memory_format = torch.contiguous_format
+
+
+@dataclass(eq=False)
+class Guide:
+    """What one run tells of the others with the same calls: where layers end and where their parameters are."""
+
+    names: tuple[str, ...]
+    links: list[Link]
+    parameters: dict[tuple[str, str], list[Found]] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Subject:
+    """A port, the stages that it should consist of, and what is known of it so far."""
+
+    port: nn.Module
+    stages: list[Stage]
+    shapes: list[tuple[int, ...]]  # of a sample before each stage, and behind the last
+    setting: Setting
+    loss: Loss
+    takes: str = ""  # what the loss takes
+    output: Any = None  # which part of what it returns
+    frozen: frozenset[int] = frozenset()  # ids of the parameters that need no gradient, as given
+    origins: dict[tuple[str, str], int] = field(default_factory=dict)  # ids of the reference's own arrays
+    guides: list[Guide] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)  # in order
+    masks: dict[str, Array] = field(default_factory=dict)  # what was kept of the user's batch, by stage
+    seen: dict[str, tuple[Tensor, Array]] = field(default_factory=dict)  # earlier outputs, which should rest
+    flags: list[tuple[nn.Module, bool]] = field(default_factory=list)  # of training, as given
+
+    def __post_init__(self) -> None:
+        self.flags = self.flags or [(module, module.training) for module in self.port.modules()]
+        self.indices = {stage.name: index for index, stage in enumerate(self.stages)}
+
+    def note(self, text: str) -> None:
+        """Say it in the report, once."""
+        self.notes[text] = None
+
+    def finder(self, found: Record, predicting: bool) -> Finder:
+        """Of the links in one run."""
+        return Finder(found, self.stages, self.shapes, self.setting.arithmetic, predicting=predicting)
+
+
+class Judgement:
+    """One run of a subject. output is the call that made its output, None where the port raised."""
+
+    def __init__(self, subject: Subject, run: Run) -> None:
+        self.subject, self.run, self.a = subject, run, subject.setting.arithmetic
+        self.parameters: dict[tuple[str, str], list[Found]] = {}
+        self.applied: dict[Link, Applied] = {}  # layers that have run on what the port gave them
+        self.links: list[Link] = []
+        self._record()
+        self.output = self._chosen()
+        if self.output is not None:
+            self.record.output = self.output
+            self.finder = subject.finder(self.record, run.predicting)
+            self._find()
+
+    def _record(self) -> None:
+        run, port = self.run, self.subject.port
+        given = self.subject.setting.tensor(run.x).to(memory_format=run.memory_format).requires_grad_(run.wants_grad)
+        # A leaf that needs a gradient cannot be changed in place, which a right port may do with its own copy.
+        self.given = given.clone() if run.wants_grad else given
+        for module, training in self.subject.flags:
+            module.training = training
+        if port.training == run.predicting:  # flags that a user set for single modules stay
+            port.train(not run.predicting)
+        self.buffers = {name: value.detach().clone() for name, value in port.named_buffers()}
+        for parameter in port.parameters():
+            parameter.grad = None
+        sizes = frozenset(len(run.x) * int(np.prod(shape)) for shape in self.subject.shapes)
+        with torch.set_grad_enabled(not run.predicting):
+            self.record: Record = record(port, port, self.given, sizes)
+        if run.predicting and torch.is_autocast_enabled():
+            torch.clear_autocast_cache()  # weights that it has cast would have no gradient in training
+
+    def _chosen(self) -> Call | None:
+        """Of what the port returned, the tensor that is its output: of several, the one whose links hold."""
+        found, shape = self.record.returned, (len(self.run.x), *self.subject.shapes[-1])
+        if found and self.subject.output is not None:
+            part = list(tensors_in(_part(self.record.raw, self.subject.output)))
+            found = [call for call in found if any(call.tensor is tensor for tensor in part)]
+        fitting = [call for call in found if tuple(call.tensor.shape) == shape]
+        if len(fitting) > 1:
+            fitting.sort(key=self._faults)
+            self.subject.note(f"judged is part {found.index(fitting[0])} of the {len(found)} that the port returns")
+        return next(iter(fitting or found), None)
+
+    def _faults(self, output: Call) -> int:
+        self.record.output = output
+        return sum(bool(link.fault) for link in self.subject.finder(self.record, self.run.predicting).links())
+
+    def _find(self) -> None:
+        """The links, by number where a run before had the same calls: values may coincide in this one."""
+        names, guides = self.record.names, self.subject.guides
+        guide = next((guide for guide in guides if guide.names == names), None)
+        if guide is not None:
+            self.guide, self.links = guide, like(guide.links, self.record, self.subject.stages)
+            return
+        self.links = self.finder.links()
+        self.guide = Guide(names, self.links)
+        guides.append(self.guide)
+        for link in self.links:
+            if len(link.stages) > 1 and not link.fault:
+                self.subject.note(f"{link.name} were judged together ({self.where(link) or 'in one piece'})")
+
+    def row(
+        self, layer: str, quantity: str, rule: str, worst: Difference, where: str = "", cause: str = "", known: str = ""
+    ) -> Row:
+        """A row of this run."""
+        return Row(self.run.name, layer, quantity, rule, worst, where, cause, known)
+
+    def wrong(self, layer: str, quantity: str, note: str, where: str = "") -> Row:
+        """A row that fails without a number."""
+        return self.row(layer, quantity, EXACT, Difference(note=note), where)
+
+    def parameters_of(self, link: Link) -> Iterator[tuple[Stage, str]]:
+        """The stages of a link and their attributes that are trained."""
+        for stage in link.stages:
+            for attribute in MODULE_ATTRIBUTES:
+                if hasattr(stage.layer, attribute):
+                    yield stage, attribute
+
+    def shape(self, stage: str, behind: int = 0) -> tuple[int, ...]:
+        """Of the batch before a stage, or so many stages behind that."""
+        return (len(self.run.x), *self.subject.shapes[self.subject.indices[stage] + behind])
+
+    def shaped(self, value: Array | None, stage: str, behind: int = 0) -> Array | None:
+        """A value in the shape that the reference has there, if it has as many elements."""
+        shape = self.shape(stage, behind)
+        return value.reshape(shape) if value is not None and value.size == np.prod(shape) else None
+
+    def exact(self, stage: Stage) -> bool:
+        """Whether nothing of this stage's output may be off."""
+        until, index = self.run.inexact_from, self.subject.indices
+        return self.run.exact and not (until and index[stage.name] >= index[until]) and not self._transforms
+
+    @property
+    def exact_gradients(self) -> bool:
+        """Whether nothing of any gradient may be off."""
+        return self.run.exact and not self.run.inexact_from and not self._transforms
+
+    @property
+    def _transforms(self) -> bool:
+        return any("fft" in name for name in self.record.names)
+
+    def widened(self, links: Sequence[Link], limit: Array, like: Array) -> Array:
+        """The limit, but for a convolution by Fourier transforms, which errs by the largest sum in every entry.
+
+        By at most 11 u of it, as was measured; L is at least 5 u of it from 4 products on.
+        """
+        if not any("fft" in call.name for link in links for call in self.finder.between(link)):
+            return limit
+        self.subject.note(f"{links[0].name} is computed by Fourier transforms: judged by its largest sum")
+        return np.full(like.shape, 4 * np.max(limit))
+
+    def compared(self, call: Call, expected: Array, limit: Array | float, own: Any = None) -> Difference:
+        """A call's value against what it should be; of another shape, but the same size, in its order."""
+        value, shape = call.array, tuple(call.tensor.shape)
+        if call is self.output:
+            if not self.subject.setting.allows(call.tensor.dtype):
+                return Difference(note=f"dtype {call.tensor.dtype}, expected {self.subject.setting.dtype}")
+            if len(expected) == len(self.run.x) and expected.ndim == 2 and shape != expected.shape:
+                return Difference(note=f"shape {shape}, expected {expected.shape}")
+        if value is None or value.size != expected.size:
+            return Difference(note=f"shape {shape}, expected {expected.shape}")
+        return compare(value.reshape(expected.shape), expected, limit, own)
+
+    def sides(self, link: Link) -> list[Call]:
+        """What a link takes besides the data."""
+        return list(sides(self.record.calls, self.finder.between(link)))
+
+    def where(self, *links: Link) -> str:
+        """The lines of links; of a missing layer, before which line it is expected."""
+        if len(links) == 1 and links[0].fault == "missing":
+            later = (
+                c for c in self.record.calls if c.number in self.finder.ancestors and c.number > links[0].end.number
+            )
+            following = next((call.where for call in later if call.where), "")
+            return f"expected {links[0].name} {f'before {following}' if following else 'at the end'}"
+        return lines_of([call for link in links for call in self.finder.between(link)])
+
+    def raised(self) -> Row:
+        """Of a port that raised: the first layer that is not there, and the line."""
+        error, run = self.record.error, self.run
+        if error is None:
+            return self.wrong("output", "output", "the port returned no tensor")
+        layer, rest = self.subject.finder(self.record, run.predicting).broken()
+        where = next((call.where for call in rest if call.where and call.name not in MOVING), self.record.raised)
+        last = next(call for call in reversed(self.record.calls) if call.of_data)
+        if last.name in MOVING and len(last.tensor) != len(run.x):  # a hard-wired number of samples
+            where = last.where
+        return self.wrong(layer, "output", f"the port raised {told(error)}", where)
+
+
+def told(error: Exception) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def _part(returned: Any, key: int | str) -> Any:
+    """One part of what a port returned, which may be one only in training. ValueError."""
+    if isinstance(returned, Tensor):
+        return returned
+    try:
+        return getattr(returned, key) if isinstance(key, str) and hasattr(returned, key) else returned[key]
+    except (LookupError, TypeError) as error:
+        kind = type(returned).__name__
+        raise ValueError(f"output={key!r} must be a part of what the port returns, a {kind}") from error

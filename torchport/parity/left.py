@@ -1,0 +1,113 @@
+"""What a run must leave as it was, what it must draw anew, and the statistics that it must move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from numpy_ref.checks import Array
+from numpy_ref.layers import BatchNormalization
+from torchport.layers import NORMALISE, kind_of
+from torchport.layers.smooth import running_limits
+from torchport.parity.judgement import Judgement
+from torchport.parity.links import Link, Stage
+from torchport.parity.recording import Call, as_array
+from torchport.parity.report import Row
+
+# Draws that agree by chance with a probability of 2^-BITS do not.
+BITS = 30
+
+
+def left_rows(judged: Judgement) -> Iterator[Row]:
+    """Rows for what is amiss besides numbers, and for running statistics."""
+    yield from _changed(judged)
+    for link in judged.links:
+        if link in judged.applied and not link.fault and not judged.run.predicting:
+            stage, x = link.stages[0], judged.applied[link].x
+            if kind_of(stage.layer).repeat is not None and judged.run.labels is not None:
+                yield from _masks(judged, link, stage, x)
+            if isinstance(stage.layer, BatchNormalization):
+                yield from _statistics(judged, link, stage, x)
+
+
+def earlier_rows(judged: Judgement) -> Iterator[Row]:
+    """The output of the run before must rest: it is no buffer that is filled anew."""
+    for name, (tensor, value) in judged.subject.seen.items():
+        if not np.array_equal(as_array(tensor), value, equal_nan=True):  # type: ignore[arg-type]
+            note = f"the output of the run before ({name}) has changed"
+            yield judged.wrong("port", "earlier output", note, judged.record.calls[-1].where)
+    assert judged.output is not None
+    tensor = judged.output.tensor.detach()
+    judged.subject.seen = {judged.run.name: (tensor, as_array(tensor))}  # type: ignore[dict-item]
+
+
+def _changed(judged: Judgement) -> Iterator[Row]:
+    """The input, parameters, earlier outputs; random generators, where the reference draws nothing; and buffers."""
+    run, port, calls = judged.run, judged.subject.port, judged.record.calls
+    if not np.array_equal(as_array(judged.given), run.x):  # type: ignore[arg-type]
+        where = next((call.where for call in calls[1:] if call.tensor is judged.given), "")
+        yield judged.wrong("port", "input afterwards", "the port changes its input in place", where)
+    parameters = {id(value): name for name, value in port.named_parameters()}
+    changing = next((call for call in calls if call.name and id(call.tensor) in parameters), None)
+    if changing is not None:
+        note = f"the port changes {parameters[id(changing.tensor)]} in forward"
+        yield judged.wrong("port", "parameters", note, changing.where)
+    draws = not run.predicting and any(kind_of(stage.layer).repeat is not None for stage in judged.subject.stages)
+    if judged.record.drew is not None and not draws:
+        note = "the port draws random numbers, and the reference has no layer that does"
+        yield judged.wrong("port", "random numbers", note, judged.record.drew)
+    yield from earlier_rows(judged)
+    for name, value in port.named_buffers() if run.predicting else ():
+        if name in judged.buffers and not torch.equal(value, judged.buffers[name]):
+            where = next((call.where for call in calls if call.tensor is value and call.name), "")
+            using = (link.name for link in judged.links if any(call.tensor is value for call in judged.sides(link)))
+            yield judged.wrong(next(using, "port"), "buffers", f"the buffer {name} changes in prediction", where)
+
+
+def _masks(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterator[Row]:
+    """What is drawn must be drawn anew for every sample, and in every run."""
+    made = judged.shaped(link.end.value, stage.name)
+    if made is None:
+        return
+    seen, kept, where = (x != 0).reshape(len(x), -1), (made != 0).reshape(len(x), -1), judged.where(link)  # (N, D)
+    # Two draws agree with a probability of p^2 + (1 - p)^2.
+    ratio = stage.layer.dropout_ratio
+    enough = BITS / max(-np.log2(ratio**2 + (1 - ratio) ** 2), 1e-9)
+    mixed = (seen & kept).any(axis=0) & (seen & ~kept).any(axis=0)
+    if not mixed.any() and seen.sum() - seen.any(axis=0).sum() > enough:
+        yield judged.wrong(link.name, "output", "it drops the same of every sample", where)
+    before = judged.subject.masks.setdefault(stage.name, kept)
+    if judged.run.again and seen.sum() > enough and np.array_equal(before & seen, kept & seen):
+        yield judged.wrong(link.name, "output", "it drops what it dropped in an earlier run", where)
+
+
+def _statistics(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterator[Row]:
+    """The running statistics after x, if the port holds them in the reference's shape; the next runs go on from them.
+
+    torch's variance is another one by definition, which is no fault.
+    """
+    after, n = judged.applied[link].layer, len(x)
+    held = [c for c in judged.sides(link) if not c.requires_grad and c.tensor.numel() == after.gamma.size]
+    for name, limit in running_limits(stage.layer, x, judged.a).items():
+        value, old = getattr(after, name), getattr(stage.layer, name)
+        kept = stage.layer.momentum * (0 if old is None else old)
+        known, nearest = "", _nearest(judged, held, value, limit)
+        if nearest is not None and name == "running_var" and judged.compared(nearest, value, limit).ratio > 1 < n:
+            unbiased = kept + (value - kept) * n / (n - 1)
+            other = _nearest(judged, held, unbiased, 2 * limit)
+            if other is not None and judged.compared(other, unbiased, 2 * limit).ratio <= 1:
+                known, nearest = f"torch's running variance is the unbiased one, {n}/{n - 1} of the book's", other
+        if nearest is None:
+            continue
+        worst = judged.compared(nearest, value, limit)
+        if worst.ratio <= 1 or known:
+            setattr(after, name, np.asarray(nearest.array).reshape(value.shape))
+        yield judged.row(link.name, name, NORMALISE, worst, judged.where(link), known=known)
+    stage.layer.running_mean, stage.layer.running_var = after.running_mean, after.running_var
+
+
+def _nearest(judged: Judgement, held: list[Call], value: Array, limit: Array) -> Call | None:
+    """Of the buffers that a layer takes, the one that is nearest to value."""
+    return min(held, key=lambda call: judged.compared(call, value, limit).ratio, default=None)
