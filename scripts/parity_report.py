@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
 import shlex
 import sys
@@ -48,7 +49,8 @@ DTYPES = {
 BOOK = "book"
 LOSSES = (BOOK, "cross_entropy", "nll_loss")  # of torch.nn.functional
 
-SUSPICIOUS = 0.5  # of a limit
+SUSPICIOUS = 0.5  # of a limit, at least
+PIXELS = 28 * 28  # of MNIST's images
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -143,19 +145,20 @@ class Case(NamedTuple):
 
 
 def given(args: argparse.Namespace) -> Case:
-    """Weights from a file, with MNIST's test images where those are asked for; else seeded ones."""
+    """Weights from a file, with MNIST's test images where those are asked for and fit; else seeded ones."""
     if args.params is None:
         network = tp.architectures.NETWORKS[args.network](**({} if args.width is None else {"width": args.width}))
         params = tp.parity.cases.seeded_params(args.seed, network.params)
     else:
         params = tp.formats.load_weights(args.params)
     found = tp.architectures.recognise(params, **args.geometry)
-    if args.params is None or (args.port and args.data_dir is None and not os.environ.get(DATA_VARIABLE)):
+    asked = args.data_dir is not None or (os.environ.get(DATA_VARIABLE) and math.prod(found.input_shape) == PIXELS)
+    if args.params is None or (args.port is not None and not asked):
         batch = tp.parity.cases.seeded_batch(args.seed, args.batch_size, found.input_shape, found.classes)
         return Case(params, *batch, None)
     images, labels = mnist(train=False, data_dir=args.data_dir)
     x = images[: args.batch_size] / 255
-    if args.port:
+    if args.port is not None:
         tp.evaluation.check_fits(params, images, labels, **args.geometry)
         x = x.reshape(len(x), *found.input_shape)
     return Case(params, x, labels[: args.batch_size], (images, labels))
@@ -176,7 +179,7 @@ def judged_port(args: argparse.Namespace, build: Callable[[], nn.Module], case: 
 
     losses = {None: tp.softmax_with_loss, BOOK: tp.softmax_with_loss}
     loss = losses.get(args.loss) or getattr(functional, args.loss)
-    options = {"seed": args.seed, "loss": loss, "name": args.port, "progress": True}
+    options = {"seed": args.seed, "loss": loss, "name": Path(args.port).name, "progress": True}
     reference, reports = reference_of(args, case), list[tp.parity.Report]()
     for dtype, mode in DTYPES[args.dtype] if args.dtype else [("", IEEE)]:
         port, filled = loaded(args, build, reference, case.x, dtype)
@@ -212,15 +215,21 @@ def evaluated(args: argparse.Namespace, build: Callable[[], nn.Module] | None, c
     if build is None:
         options = {**args.geometry, "device": args.device, "progress": True}
         return tp.evaluation.evaluate_ports(case.params, *case.test, **options)
-    reference = reference_of(args, case)
-    port, _ = loaded(args, build, reference, case.x, "float64")
-    return tp.evaluation.compare_predictions({"numpy": reference, args.port: port}, *case.test, progress=True)
+    try:
+        with cli.telling("not evaluated on the test set"):
+            reference = reference_of(args, case)
+            port, _ = loaded(args, build, reference, case.x, "float64")
+            port.register_forward_pre_hook(lambda _, given: given[0].reshape(-1, *case.x.shape[1:]))  # flat, perhaps
+            networks: dict[str, Network | nn.Module] = {"numpy": reference, Path(args.port).name: port}
+            return tp.evaluation.compare_predictions(networks, *case.test, progress=True)
+    except ValueError as reason:  # of a port that computes in float32 alone, or returns more than one tensor
+        print(f"{reason}\n")
+        return None
 
 
 def show(report: tp.parity.Report, all_rows: bool) -> None:
-    """Print what is wrong with a port, and the rows that take more than half of their limit, or all."""
-    if not report.ok:
-        print(f"{report}\n")
+    """Print what is wrong with a port or must be known of it, and the rows near to their limits, or all."""
+    print("".join(f"note: {note}\n" for note in report.notes) if report else f"{report}\n", end="")
     rows = report.rows if all_rows else [row for row in report.rows if row.ok and row.size > SUSPICIOUS]
     if rows:
         print(f"{report.port}, {report.dtype}, {report.device}\n{report.to_text(rows)}\n")

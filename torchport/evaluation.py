@@ -155,6 +155,8 @@ def predict(network: Network | nn.Module, images: Array) -> Array:
     weight = next(network.parameters())
     with torch.inference_mode(), _evaluating(network):
         logits = network(torch.tensor(images, device=weight.device, dtype=weight.dtype))
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"a network must return a tensor to be evaluated, got a {type(logits).__name__}")
     return np.asarray(logits.cpu())
 
 
