@@ -16,8 +16,7 @@ import torch
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from numpy_ref.layers import Layer, WindowLayer
-from numpy_ref.network import PARAMETERS
+from numpy_ref.layers import Layer
 from torchport.layers import kind_of
 from torchport.layers.arithmetic import arithmetic_of, rounded
 from torchport.layers.loss import Softmax
@@ -69,7 +68,7 @@ class _Trial(NamedTuple):
                 made = self.make(m.layer, m.x[:n], None if m.dout is None else m.dout[:n])
                 shape = (len(m.x), *made.shape[1:]) if n < len(m.x) else made.shape
                 value = m.step(self.actual.reshape(shape)[: len(made)], made)
-            except ValueError:  # the mistake's shapes are not the port's
+            except (ValueError, IndexError):  # the mistake's shapes are not the port's
                 return False
             if not (_error(value, made) <= self.error / 2 and self.fits(m, value, made)):  # of NaN: not
                 return False
@@ -90,7 +89,11 @@ def forward_cause(fault: Fault) -> str:
         return f"{fault.name} is missing: its input comes out as it is"
     make = _forward if training else predict
     made, few = make(layer, x), len(x) if by_batch else SAMPLES
-    trial = _Trial(actual, make, lambda m, v, _: fault.fits(v, m.layer, m.x[: len(v)]), few, _error(actual, made))
+
+    def fits(m: Mistake, value: Array, _: Array) -> bool:
+        return fault.fits(value, m.layer, m.x[: len(value)])
+
+    trial = _Trial(actual, make, fits, few, _error(actual, made))
     return trial.cause(_of_output(fault._replace(layer=layer), made, training, trial))
 
 
@@ -98,17 +101,16 @@ def gradient_cause(fault: GradientFault) -> str:
     """The mistake that makes the port's gradient of a link, in a sentence; "" where none of these does."""
     if (actual := fault.actual) is None:
         return "there is no gradient: something is detached, or made under no_grad"
-    layer, make = _as_drawn(fault.layer, fault.x, actual), partial(_backward, fault.quantity)
-    made, by_sample = (
-        make(layer, fault.x, fault.dout),
-        fault.quantity == "grad_input" and not isinstance(layer, BY_BATCH),
-    )
+    layer, x, make = _as_drawn(fault.layer, fault.x, actual), fault.x, partial(_backward, fault.quantity)
+    by_sample = fault.quantity == "grad_input" and not isinstance(layer, BY_BATCH)
+    made, few = make(layer, x, fault.dout), SAMPLES if by_sample else len(x)
     if actual.size != made.size:
         return ""
-    few = SAMPLES if by_sample else len(fault.x)
-    trial = _Trial(
-        actual, make, lambda _, v, made: made.size < actual.size or fault.fits(v, made), few, _error(actual, made)
-    )
+
+    def fits(_: Mistake, value: Array, expected: Array) -> bool:
+        return value.size < made.size or fault.fits(value, expected)  # the limits are those of all samples
+
+    trial = _Trial(actual, make, fits, few, _error(actual, made))
     return trial.cause(_of_gradient(fault._replace(layer=layer), actual.reshape(made.shape), made))
 
 
@@ -142,24 +144,9 @@ def _as_drawn(layer: Any, x: Array, actual: Array) -> Any:
         return layer
 
 
-def _parameters(layer: Layer) -> dict[str, Array]:
-    """By attribute."""
-    return {name: np.atleast_1d(getattr(layer, name)) for name in PARAMETERS if hasattr(layer, name)}
-
-
 def _dtype(*held: Array) -> torch.dtype:
     """The port's: the narrower of float32 and float64 that holds all these numbers."""
     return torch.float32 if all(np.array_equal(rounded(each, torch.float32), each) for each in held) else torch.float64
-
-
-def _factors(layer: Any, n: int, y: Array) -> dict[str, float]:
-    """Numbers by which people multiply, for n samples and a result y (n, outputs, ...)."""
-    pixels, r = math.prod(y.shape[2:]), getattr(layer, "dropout_ratio", 0)
-    window = layer.pool_h * layer.pool_w if isinstance(layer, WindowLayer) else 1
-    sizes = {"N": n, "pixels": pixels, "window": window, **({"N pixels": n * pixels} if pixels > 1 else {})}
-    whole = {"2": 2, "255": 255, **{f"{name} ({k})": k for name, k in sizes.items() if k > 1}}
-    parts = {f"1 / {name}": 1 / k for name, k in whole.items()}
-    return {"-1": -1, **whole, **parts, **({"1 - r": 1 - r, "nn.Dropout's 1 / (1 - r)": 1 / (1 - r)} if r else {})}
 
 
 def _each(subject: str, pairs: Iterator[tuple[str, Any]], name: str, of: Mistake) -> Iterator[Mistake]:
@@ -170,8 +157,8 @@ def _each(subject: str, pairs: Iterator[tuple[str, Any]], name: str, of: Mistake
 def _of_output(fault: Fault, made: Array, training: bool, trial: _Trial) -> Iterator[Mistake]:
     """What may have become of a layer's output: cheapest and likeliest first."""
     name, layer, x, value, *_ = fault
-    own, none, same_size = _parameters(layer), Mistake("", layer, x), value.size == made.size
-    u, factors = arithmetic_of(dtype := _dtype(x, value, *own.values())).u, _factors(layer, len(x), made)
+    own, none, same_size = variants.parameters(layer), Mistake("", layer, x), value.size == made.size
+    u, factors = arithmetic_of(dtype := _dtype(x, value, *own.values())).u, variants.factors(layer, len(x), made)
     yield from _given(fault, own, dtype, trial)
     if same_size:
         value = value.reshape(made.shape)
@@ -193,10 +180,10 @@ def _steps(fault: Fault, value: Array, made: Array, u: float) -> Iterator[Mistak
     """A function behind the layer, one in its place, a bias that is added elsewhere."""
     name, layer, x, *_ = fault
     plain = partial(Mistake, layer=layer, x=x)
-    yield from (plain(f"{function} follows {name}", step=step) for function, step in mistakes.functions(value, made, u))
     if isinstance(layer, nr.Relu | nr.Sigmoid | nr.Tanh | Softmax):
         for function, step in mistakes.functions(value, x, u):
             yield plain(f"{function} in place of {name}", step=mistakes.instead(step, x))
+    yield from (plain(f"{function} follows {name}", step=step) for function, step in mistakes.functions(value, made, u))
     bias, axes = np.atleast_1d(getattr(layer, "b", 0.0)), range(made.ndim)
     for axis in axes if bias.size > 1 else ():
         if axis != 1 and made.shape[axis] == bias.size:
@@ -236,8 +223,8 @@ def _read(tensor: Array, parameter: Array) -> Iterator[Array]:
 def _of_gradient(fault: GradientFault, value: Array, made: Array) -> Iterator[Mistake]:
     """What may have become of a gradient: cheapest and likeliest first."""
     name, layer, x, dout, quantity, *_ = fault
-    own, none, of_input = _parameters(layer), Mistake("", layer, x, dout), quantity == "grad_input"
-    u, factors = arithmetic_of(_dtype(x, dout, value, *own.values())).u, _factors(layer, len(x), dout)
+    own, none, of_input = variants.parameters(layer), Mistake("", layer, x, dout), quantity == "grad_input"
+    u, factors = arithmetic_of(_dtype(x, dout, value, *own.values())).u, variants.factors(layer, len(x), dout)
     yield from _each("the gradient", mistakes.alike(value, made, factors, u), "step", none)
     yield from _each("the gradient goes through", mistakes.bends(value, made, u), "step", none)
     arrays = _of_input(layer, x, dout) if of_input else _of_parameter(own[quantity], value, made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.functions import sigmoid
 from numpy_ref.layers import WindowLayer
-from numpy_ref.network import layer_statistics
+from numpy_ref.network import PARAMETERS, layer_statistics
 from numpy_ref.util import conv_output_size
 from torchport.layers.arithmetic import arithmetic_of, rounded
 from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, as_it_is, unrounded
@@ -25,6 +26,21 @@ def other(layer: Any, **attributes: Any) -> Any:
     twin = copy.copy(layer)
     vars(twin).update(attributes)
     return twin
+
+
+def parameters(layer: Any) -> dict[str, Array]:
+    """The layer's, by attribute."""
+    return {name: np.atleast_1d(getattr(layer, name)) for name in PARAMETERS if hasattr(layer, name)}
+
+
+def factors(layer: Any, n: int, y: Array) -> dict[str, float]:
+    """Numbers by which people multiply, for n samples and a result y (n, outputs, ...)."""
+    pixels, r = math.prod(y.shape[2:]), getattr(layer, "dropout_ratio", 0)
+    window = layer.pool_h * layer.pool_w if isinstance(layer, WindowLayer) else 1
+    sizes = {"N": n, "pixels": pixels, "window": window, **({"N pixels": n * pixels} if pixels > 1 else {})}
+    whole = {"2": 2, "255": 255, **{f"{name} ({k})": k for name, k in sizes.items() if k > 1}}
+    inverse = {f"1 / {name}": 1 / k for name, k in whole.items()}
+    return {"-1": -1, **whole, **inverse, **({"1 - r": 1 - r, "nn.Dropout's 1 / (1 - r)": 1 / (1 - r)} if r else {})}
 
 
 def _framed(x: Array, before: int, after: int, fill: float = 0, **mode: Any) -> Array:
@@ -66,9 +82,8 @@ def _pools(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
     for counts, more in itertools.product((1, 0), (0, s - 1)):
         share = bare.forward(_framed(_framed(np.ones_like(x[:1]), p, p, counts), 0, more))  # of a window, that counts
         sentence = f"padding that counts{'' if counts else ' not'}{', ceil_mode' if more else ''}"
-        yield Mistake(
-            sentence, bare, _framed(x, p, p + more), step=partial(lambda share, value, _: value * share, share)
-        )
+        step: Step = partial(lambda share, value, _: value * share, share)
+        yield Mistake(sentence, bare, _framed(x, p, p + more), step=step)
 
 
 def _statistics(layer: nr.BatchNormalization, x: Array, training: bool) -> Iterator[Mistake]:
@@ -109,22 +124,23 @@ LAYERS: dict[Any, Callable[[Any, Array, bool], Iterator[Mistake]]] = {
 }
 
 
-def precisions(layer: Any, x: Array, parameters: Mapping[str, Array], u: float) -> Iterator[Mistake]:
+def precisions(layer: Any, x: Array, own: Mapping[str, Array], u: float) -> Iterator[Mistake]:
     """Operands in less precision than u, and the result where the dtype has it too; sums in that dtype as well."""
 
     def tf32(cut: Callable[[Array], Array], array: Array) -> Array:
         mantissa, exponent = np.frexp(array)
         return np.asarray(np.ldexp(cut(np.ldexp(mantissa, 11)), exponent - 11))
 
-    kinds: list[tuple[str, Callable[[Array], Array], Step]] = [
-        ("TF32", partial(tf32, np.round), as_it_is),
-        ("TF32, cut off", partial(tf32, np.trunc), as_it_is),
+    # TF32 is for products: biases are not rounded.
+    kinds: list[tuple[str, tuple[str, ...], Callable[[Array], Array], Step]] = [
+        ("TF32", ("W",), partial(tf32, np.round), as_it_is),
+        ("TF32, cut off", ("W",), partial(tf32, np.trunc), as_it_is),
     ]
     for name, dtype in DTYPES.items():
         if (share := u / arithmetic_of(dtype).u) < 0.5:
-            kinds.append((name, partial(rounded, dtype=dtype), unrounded(dtype, share)))
-    for name, function, step in kinds:
-        twin = other(layer, **{attribute: function(array) for attribute, array in parameters.items()})
+            kinds.append((name, tuple(own), partial(rounded, dtype=dtype), unrounded(dtype, share)))
+    for name, rounding, function, step in kinds:
+        twin = other(layer, **{each: function(own[each]) for each in rounding if each in own})
         yield Mistake(f"computed in {name}", twin, function(x), step=step)
 
 
@@ -151,7 +167,6 @@ SLOPES: dict[type, dict[str, Slope]] = {
     },
     nr.Sigmoid: {
         "is dout y, without 1 - y": lambda own, _, dout: dout * own.out,
-        "is dout (1 - y), without y": lambda own, _, dout: dout * (1 - own.out),
         "is the slope at y, not at x": lambda own, _, dout: dout * sigmoid(own.out) * (1 - sigmoid(own.out)),
         "is tanh's, dout (1 - y^2)": lambda own, _, dout: dout * (1 - own.out**2),
     },
@@ -172,11 +187,14 @@ SLOPES: dict[type, dict[str, Slope]] = {
 
 def parts(dout: Array) -> Arrays:
     """dout (N, ...) where a part of the batch or of the pixels is all that counts."""
-    half, last = len(dout) // 2, len(dout) - 1
-    samples, pixels = np.arange(len(dout)).reshape(-1, *(1,) * (dout.ndim - 1)), np.arange(dout[0, 0].size)
+    half, samples, pixels = (
+        len(dout) // 2,
+        np.arange(len(dout)).reshape(-1, *(1,) * (dout.ndim - 1)),
+        np.arange(dout[0, 0].size),
+    )
     yield "is that of the first half of the batch alone", dout * (samples < half)
     yield "is that of the second half of the batch alone", dout * (samples >= half)
     yield "is that of the first sample alone", dout * (samples == 0)
-    yield "is that of the last sample alone", dout * (samples == last)
+    yield "is that of the last sample alone", dout * (samples == len(dout) - 1)
     yield "is that of the first pixel alone", dout * (pixels == 0).reshape(dout.shape[2:])
     yield "is that of the last pixel alone", dout * (pixels == pixels[-1]).reshape(dout.shape[2:])
