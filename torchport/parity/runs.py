@@ -133,7 +133,8 @@ def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Arra
     shapes = shapes_of([layer], x)
     with restored(module), setting.computing():
         stages = stages_of(reference, setting, next(iter(OUTPUTS)))
-        subject = Subject(module, stages, shapes, setting, softmax_with_loss, values=values_of(reference, stages, setting))
+        values = values_of(reference, stages, setting)
+        subject = Subject(module, stages, shapes, setting, softmax_with_loss, values=values)
         rows = judge(subject, Run(TRAINING, x, cotangent=dout, wants_grad=True))
         if kind_of(layer).prediction is not None:
             rows += judge(subject, Run(PREDICTION, x, predicting=True))
@@ -235,7 +236,7 @@ class _Trial:
             run = self._drawn_run(len(self.x))
             rows = judge(subject, run)
         if not all(row.ok for row in rows) and not _raised(rows) and _dead(subject.guides[0].links):
-            # A layer may be dead on these few samples, so that values coincide. Others show which calls are which layers:
+            # A layer may be dead on so few samples, so that values coincide. Others show which calls are which layers:
             # if all of them hold there, the first run is judged by that.
             other = replace(subject, guides=[], notes={})
             if all(row.ok for row in judge(other, self._drawn_run(MORE * n))):
