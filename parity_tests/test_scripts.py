@@ -122,10 +122,10 @@ def test_report_says_no_parity_with_status_1(run: Run, monkeypatch: pytest.Monke
     monkeypatch.setattr(UnfoldConv2d, "forward", lambda self, input: right(self, input.transpose(2, 3)))
     done = run("parity_report", "--dtype", "float64", "--batch-size", "3")
     assert (done.returncode, done.stderr) == (1, "")
-    right, wrong, last = done.stdout.splitlines()[-3:]
-    assert right.startswith("parity: conv2d in float64 on cpu: 6 layers")
-    assert wrong.startswith("NO PARITY: unfold in float64 on cpu: conv1 ")
-    assert wrong.endswith(": the input is in the order N, C, W, H, not N, C, H, W")
+    conv2d, unfold, last = done.stdout.splitlines()[-3:]
+    assert conv2d.startswith("parity: conv2d in float64 on cpu: 6 layers")
+    assert unfold.startswith("NO PARITY: unfold in float64 on cpu: conv1 ")
+    assert unfold.endswith(": the input is in the order N, C, W, H, not N, C, H, W")
     assert last == "NO PARITY"
 
 
