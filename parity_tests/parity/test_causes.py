@@ -22,6 +22,7 @@ from torchport.parity.causes import Fault, GradientFault, forward_cause, gradien
 
 Port = Callable[..., Tensor]  # (x, and the layer's parameters in the reference's layout) -> what the port makes
 BOTH = [torch.float64, torch.float32]
+HELD = (*PARAMETERS, "running_mean", "running_var")
 
 
 def forward(layer: Any, x: Array, train_flg: bool = True) -> Array:
@@ -88,7 +89,7 @@ def _norm(rng: np.random.Generator, shape: tuple[int, ...]) -> nr.BatchNormaliza
 
 def held(layer: Any, x: Array, dtype: torch.dtype) -> tuple[Any, Array]:
     """Both rounded to what a port in dtype has."""
-    for name in (*PARAMETERS, "running_mean", "running_var"):
+    for name in HELD:
         if hasattr(layer, name):
             setattr(layer, name, rounded(getattr(layer, name), dtype))
     return layer, rounded(x, dtype)
@@ -121,6 +122,11 @@ def lost(x: Tensor, share: float, scale: float = 1) -> Tensor:
 def norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-6, over: Any = 0, **options: Any) -> Tensor:
     var, mean = torch.var_mean(x, over, keepdim=True, **{"correction": 0, **options})
     return ((x - mean) / (var + eps).sqrt()).flatten(1).mul(gamma).add(beta).view_as(x)
+
+
+def tf32(x: Tensor) -> Tensor:
+    """The factor that is left of float32's."""
+    return (x.view(torch.int32) & ~0x1FFF).view(torch.float32)
 
 
 def low(x: Tensor, W: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
@@ -158,6 +164,9 @@ FORWARD = [
     Row("conv", "the input is reversed along H", lambda x, W, b: conv(x.flip(2), W, b)),
     Row("conv", "the input is moved by one along N", lambda x, W, b: conv(x.roll(1, 0), W, b)),
     Row("conv", "the input is divided by 255", lambda x, W, b: conv(x / 255, W, b)),
+    Row("conv", "the input is multiplied by 255", lambda x, W, b: conv(x * 255, W, b)),
+    Row("conv", "the input is scaled, 2 x - 1", lambda x, W, b: conv((x - 0.5) / 0.5, W, b)),
+    Row("conv", "the input is normalised by its own", lambda x, W, b: conv((x - x.mean()) / x.std(correction=0), W, b)),
     Row("conv", "the input is inverted", lambda x, W, b: conv(1 - x, W, b)),
     Row("conv", "the input is normalised by MNIST's", lambda x, W, b: conv((x - 0.1307) / 0.3081, W, b)),
     Row("conv", "the input is rounded to float16", lambda x, W, b: conv(x.half().to(x.dtype), W, b)),
@@ -181,8 +190,8 @@ FORWARD = [
     Row("affine", "silu follows it", lambda x, W, b: F.silu(x @ W + b)),
     Row("conv", "leaky relu of slope 0.2 follows it", behind(lambda y: F.leaky_relu(y, 0.2))),
     Row("conv", "a clamp to -1 … 6", behind(lambda y: y.clamp(-1, 6))),
-    Row("conv", "of its entries, 2 times", behind(lambda y: F.dropout(y, 0.5))),
-    Row("conv", "1 times the reference's in the others: dropout", behind(lambda y: lost(y, 0.3))),
+    Row("conv", "of its entries and 2 times", behind(lambda y: F.dropout(y, 0.5))),
+    Row("conv", "of its entries and the reference's in the others: dropout or a mask", behind(lambda y: lost(y, 0.3))),
     Row("conv", "is 2 times", behind(lambda y: 2 * y)),
     Row("conv", "is 1 / N (6) times", behind(lambda y: y / len(y))),
     Row("conv", "is 1 / 255 times", behind(lambda y: y / 255)),
@@ -193,6 +202,7 @@ FORWARD = [
     Row("conv", "the result is rounded to bfloat16", behind(lambda y: y.bfloat16().to(y.dtype))),
     Row("conv", "computed in bfloat16", lambda x, W, b: low(x, W, b, torch.bfloat16)),
     Row("conv", "computed in float16", lambda x, W, b: low(x, W, b, torch.float16)),
+    Row("conv", "computed in TF32", lambda x, W, b: conv(tf32(x), tf32(W), b), dtypes=BOTH[1:]),
     Row("conv", "computed in float32", lambda x, W, b: conv(x.float(), W.float(), b.float()).double(), dtypes=BOTH[:1]),
     # activations
     Row("relu", "it is missing", lambda x: x),
@@ -206,7 +216,7 @@ FORWARD = [
     Row("relu", "softplus in place of it", lambda x: F.softplus(x)),
     Row("relu", "sigmoid in place of it", lambda x: x.sigmoid()),
     Row("relu", "sigmoid follows it", lambda x: x.relu().sigmoid()),
-    Row("relu", "2 times the reference's in the others: dropout", lambda x: lost(x.relu(), 0.5, 2)),
+    Row("relu", "2 times the reference's in the others: dropout or a mask", lambda x: lost(x.relu(), 0.5, 2)),
     Row("sigmoid", "tanh in place of it", lambda x: x.tanh()),
     Row("tanh", "sigmoid in place of it", lambda x: x.sigmoid()),
     # pooling
@@ -227,30 +237,31 @@ FORWARD = [
         lambda x, W, b: F.avg_pool2d(x, 2) * W.view(-1, 1, 1) + b.view(-1, 1, 1),
     ),
     # normalisation
-    Row("norm", "eps 1e-05", lambda x, g, b: norm(x, g, b, 1e-5)),
-    Row("norm", "unbiased variance", lambda x, g, b: norm(x, g, b, correction=1)),
-    Row("norm", "it.weight is missing", lambda x, g, b: norm(x, 0 * g + 1, b)),
-    Row("norm", "it.bias is missing", lambda x, g, b: norm(x, g, 0 * b)),
+    Row("norm", "eps 1e-05", lambda x, g, b, *_: norm(x, g, b, 1e-5)),
+    Row("norm", "unbiased variance", lambda x, g, b, *_: norm(x, g, b, correction=1)),
+    Row("norm", "it.weight is missing", lambda x, g, b, *_: norm(x, 0 * g + 1, b)),
+    Row("norm", "it.bias is missing", lambda x, g, b, *_: norm(x, g, 0 * b)),
     Row(
         "channels",
         "each channel's mean and biased variance, eps 1e-05",
-        lambda x, g, b: norm(x, g, b, 1e-5, (0, 2, 3)),
+        lambda x, g, b, *_: norm(x, g, b, 1e-5, (0, 2, 3)),
     ),
-    Row("norm", "the batch's mean and biased", lambda x, g, b: norm(x, g, b), train_flg=False),
+    Row("norm", "running mean and biased variance", lambda x, g, b, m, v: (x - m) / (v + 1e-6).sqrt() * g + b),
+    Row("norm", "the batch's mean and biased", lambda x, g, b, *_: norm(x, g, b), train_flg=False),
     Row("response", "alpha 0.02, not 0.1", lambda x: F.local_response_norm(x, 5, 0.1, 0.75, 2)),
     Row("response", "k 1, not 2", lambda x: F.local_response_norm(x, 5, 0.5, 0.75, 1)),
     # dropout
     Row("dropout", "1 / (1 - r)", lambda x: x * MASK.to(x) / 0.6),
     Row("dropout", "it is missing", lambda x: x),
     Row("dropout", "1 / (1 - r)", lambda x: x, train_flg=False),
-    Row("dropout", "in the others: dropout", lambda x: x * MASK.to(x), train_flg=False),
+    Row("dropout", "in the others: dropout or a mask", lambda x: x * MASK.to(x), train_flg=False),
 ]
 
 
 def port_of(row: Row, rng: np.random.Generator, dtype: torch.dtype) -> tuple[Any, Array, Array]:
     """The layer, its input and what the port makes of it."""
     layer, x = held(*LAYERS[row.layer](rng), dtype)
-    tensors = [torch.tensor(getattr(layer, name), dtype=dtype) for name in PARAMETERS if hasattr(layer, name)]
+    tensors = [torch.tensor(getattr(layer, name), dtype=dtype) for name in HELD if hasattr(layer, name)]
     made = row.port(torch.tensor(x, dtype=dtype), *tensors)
     assert made.dtype == dtype
     return layer, x, made.double().numpy()
@@ -276,7 +287,8 @@ def named(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-@pytest.mark.parametrize(("row", "dtype"), CASES)
+# A third of them, in both dtypes by turns.
+@pytest.mark.parametrize(("row", "dtype"), CASES[::3])
 def test_a_mistake_that_nearly_fits_is_not_named(row: Row, dtype: torch.dtype, rng: np.random.Generator) -> None:
     layer, x, actual = port_of(row, rng, dtype)
     size = np.maximum(np.abs(actual), max(np.abs(actual).max(), 1) / 8)
@@ -284,15 +296,14 @@ def test_a_mistake_that_nearly_fits_is_not_named(row: Row, dtype: torch.dtype, r
     assert forward_cause(fault(layer, x, rounded(nearly, dtype), dtype, row.train_flg)) == ""
 
 
-@pytest.mark.parametrize("dtype", BOTH, ids=named)
 @pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("size", [1e-1, 1e-3, 1e-5])
+@pytest.mark.parametrize(("size", "dtype"), [(0.1, torch.float64), (1e-5, torch.float32)])
 def test_nothing_is_guessed(kind: str, size: float, dtype: torch.dtype, rng: np.random.Generator) -> None:
     layer, x = held(*LAYERS[kind](rng), dtype)
     y = forward(layer, x)
     assert forward_cause(fault(layer, x, rounded(y + size * drawn(rng, *y.shape), dtype), dtype)) == ""
     one = y.copy()
-    one.flat[one.size // 2] += size
+    one.flat[one.argmax()] -= size
     assert forward_cause(fault(layer, x, rounded(one, dtype), dtype)) == ""
 
 
@@ -393,6 +404,14 @@ GRADIENTS = [
     Slip("conv", "W", "is in the order O, I, W, H", lambda g, x, d: g(x, d).swapaxes(2, 3)),
     Slip("affine", "W", "first half of the batch", lambda g, x, d: g(x, where(d, np.s_[:3]))),
     Slip("conv", "b", "last sample", lambda g, x, d: g(x, where(d, -1))),
+    Slip(
+        "conv",
+        "W",
+        "of its entries and the reference's in the others",
+        lambda g, x, d: g(x, d) * (np.sin(g.layer.W) > 0),
+    ),
+    Slip("affine", "W", "first sample", lambda g, x, d: g(x, where(d, 0))),
+    Slip("conv", "b", "last pixel", lambda g, x, d: g(x, where(d, np.s_[:], np.s_[:], -1, -1))),
     Slip("conv", "b", "first pixel", lambda g, x, d: g(x, where(d, np.s_[:], np.s_[:], 0, 0))),
     Slip(
         "conv",
@@ -410,6 +429,8 @@ GRADIENTS = [
     Slip("zeros", "grad_input", "is half at x == 0 (", lambda g, x, d: d * (0.5 * (x >= 0) + 0.5 * (x > 0))),
     Slip("sigmoid", "grad_input", "without 1 - y", lambda g, x, d: d * sigmoid(x)),
     Slip("sigmoid", "grad_input", "at y, not at x", lambda g, x, d: g(sigmoid(x), d)),
+    Slip("sigmoid", "grad_input", "is tanh's", lambda g, x, d: d * (1 - sigmoid(x) ** 2)),
+    Slip("tanh", "grad_input", "is sigmoid's", lambda g, x, d: d * np.tanh(x) * (1 - np.tanh(x))),
     Slip("tanh", "grad_input", "without the square", lambda g, x, d: d * (1 - np.tanh(x))),
     Slip("tanh", "grad_input", "of x and not of y", lambda g, x, d: d * (1 - x**2)),
     Slip("ties", "grad_input", "goes to all of a window", lambda g, x, d: by_windows(d)),
@@ -461,7 +482,7 @@ def test_a_mistake_in_a_gradient_is_named(slip: Slip, dtype: torch.dtype, rng: n
     assert slip.words in gradient_cause(slip_of(slip, rng, dtype)[0])
 
 
-@pytest.mark.parametrize(("slip", "dtype"), SLIPS)
+@pytest.mark.parametrize(("slip", "dtype"), SLIPS[::3])
 def test_a_gradient_that_nearly_fits_is_not_named(slip: Slip, dtype: torch.dtype, rng: np.random.Generator) -> None:
     it, bound = slip_of(slip, rng, dtype)
     assert it.actual is not None

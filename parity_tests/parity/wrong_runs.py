@@ -395,7 +395,7 @@ in_loss("SquaredError", "output", lambda y, t: F.mse_loss(y.softmax(1), F.one_ho
 in_loss("BinaryCrossEntropy", "output", lambda y, t: F.binary_cross_entropy_with_logits(y, F.one_hot(t, 10).to(y)))
 in_loss("MarginLoss", "output", F.multi_margin_loss)
 in_loss("PenaltyOfLogits", "output", lambda y, t: F.cross_entropy(y, t) + 1e-4 * y.logsumexp(1).square().mean())
-in_loss("OffsetOf1e8", "output", lambda y, t: -(y.softmax(1).gather(1, t[:, None]) + 1e-8).log().mean())
+in_loss("OffsetOf1e8", "", lambda y, t: -(y.softmax(1).gather(1, t[:, None]) + 1e-8).log().mean())
 in_loss("ProbabilityClamped", "output", lambda y, t: -y.softmax(1).clamp(1e-4, 1).gather(1, t[:, None]).log().mean())
 in_loss("Overflows", "output", lambda y, t: (y.exp().sum(1).log() - y.gather(1, t[:, None])[:, 0]).mean())
 in_loss("OffsetInTheGradient", "grad_input", lambda y, t: -(y.softmax(1).gather(1, t[:, None]) + 1e-7).log().mean())

@@ -11,12 +11,13 @@ import torch
 
 from numpy_ref.checks import Array
 from torchport.layers import SUM, kind_of
+from torchport.layers.arithmetic import arithmetic_of
 from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES, to_torch_layout
 from torchport.parity import causes
 from torchport.parity.compare import Own, compare
 from torchport.parity.judgement import Judgement, told
-from torchport.parity.links import Link, Stage, own_limits
+from torchport.parity.links import Link, Stage, cast, own_limits
 from torchport.parity.losses import loss_rows
 from torchport.parity.probes import probe
 from torchport.parity.report import Row
@@ -101,8 +102,9 @@ def _propagated(judged: Judgement) -> tuple[Array | None, list[Row]]:
         where = ", ".join(dict.fromkeys(changing)) if "inplace operation" in str(error) else ""
         layer = "port" if run.labels is None else "loss"
         return None, [judged.wrong(layer, "gradient", f"backward raised {told(error)}", where)]
-    x = output.tensor.detach().double().cpu().numpy()
-    return output.grad, list(loss_rows(run.name, x, run.labels, value, output.grad, subject.setting, subject.takes))
+    # Under autocast the loss is computed in the dtype of what the port returns, or better.
+    x, a = output.tensor.detach().double().cpu().numpy(), arithmetic_of(output.tensor.dtype)
+    return output.grad, list(loss_rows(run.name, x, run.labels, value, output.grad, a, subject.takes))
 
 
 def _seen(judged: Judgement) -> list[list[Link]]:
@@ -157,7 +159,8 @@ def _expected(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
 
 
 def _of_layer(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
-    (link,), (stage,), x, dout = stretch.links, stretch.stages, stretch.x, stretch.dout
+    (link,), (stage,) = stretch.links, stretch.stages
+    x, dout = (cast(stage.layer, each, judged.a) for each in (stretch.x, stretch.dout))
     kind, layer = kind_of(stage.layer), judged.applied[link].layer if link in judged.applied else stage.layer
     if kind.repeat is not None and link.end.value is not None:
         grad = None if link.start.grad is None else link.start.grad.reshape(x.shape)

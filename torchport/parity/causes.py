@@ -69,7 +69,7 @@ class _Trial(NamedTuple):
                 made = self.make(m.layer, m.x[:n], None if m.dout is None else m.dout[:n])
                 shape = (len(m.x), *made.shape[1:]) if n < len(m.x) else made.shape
                 value = m.step(self.actual.reshape(shape)[: len(made)], made)
-            except ValueError:  # the mistake's shapes are not the port's
+            except (ValueError, IndexError):  # the mistake's shapes are not the port's
                 return False
             if not (_error(value, made) <= self.error / 2 and self.fits(m, value, made)):  # of NaN: not
                 return False
@@ -90,7 +90,11 @@ def forward_cause(fault: Fault) -> str:
         return f"{fault.name} is missing: its input comes out as it is"
     make = _forward if training else predict
     made, few = make(layer, x), len(x) if by_batch else SAMPLES
-    trial = _Trial(actual, make, lambda m, v, _: fault.fits(v, m.layer, m.x[: len(v)]), few, _error(actual, made))
+
+    def fits(m: Mistake, value: Array, _: Array) -> bool:
+        return fault.fits(value, m.layer, m.x[: len(value)])
+
+    trial = _Trial(actual, make, fits, few, _error(actual, made))
     return trial.cause(_of_output(fault._replace(layer=layer), made, training, trial))
 
 
@@ -98,17 +102,16 @@ def gradient_cause(fault: GradientFault) -> str:
     """The mistake that makes the port's gradient of a link, in a sentence; "" where none of these does."""
     if (actual := fault.actual) is None:
         return "there is no gradient: something is detached, or made under no_grad"
-    layer, make = _as_drawn(fault.layer, fault.x, actual), partial(_backward, fault.quantity)
-    made, by_sample = (
-        make(layer, fault.x, fault.dout),
-        fault.quantity == "grad_input" and not isinstance(layer, BY_BATCH),
-    )
+    layer, x, make = _as_drawn(fault.layer, fault.x, actual), fault.x, partial(_backward, fault.quantity)
+    by_sample = fault.quantity == "grad_input" and not isinstance(layer, BY_BATCH)
+    made, few = make(layer, x, fault.dout), SAMPLES if by_sample else len(x)
     if actual.size != made.size:
         return ""
-    few = SAMPLES if by_sample else len(fault.x)
-    trial = _Trial(
-        actual, make, lambda _, v, made: made.size < actual.size or fault.fits(v, made), few, _error(actual, made)
-    )
+
+    def fits(_: Mistake, value: Array, expected: Array) -> bool:
+        return value.size < made.size or fault.fits(value, expected)  # the limits are those of all samples
+
+    trial = _Trial(actual, make, fits, few, _error(actual, made))
     return trial.cause(_of_gradient(fault._replace(layer=layer), actual.reshape(made.shape), made))
 
 
@@ -193,10 +196,10 @@ def _steps(fault: Fault, value: Array, made: Array, u: float) -> Iterator[Mistak
     """A function behind the layer, one in its place, a bias that is added elsewhere."""
     name, layer, x, *_ = fault
     plain = partial(Mistake, layer=layer, x=x)
-    yield from (plain(f"{function} follows {name}", step=step) for function, step in mistakes.functions(value, made, u))
     if isinstance(layer, nr.Relu | nr.Sigmoid | nr.Tanh | Softmax):
         for function, step in mistakes.functions(value, x, u):
             yield plain(f"{function} in place of {name}", step=mistakes.instead(step, x))
+    yield from (plain(f"{function} follows {name}", step=step) for function, step in mistakes.functions(value, made, u))
     bias, axes = np.atleast_1d(getattr(layer, "b", 0.0)), range(made.ndim)
     for axis in axes if bias.size > 1 else ():
         if axis != 1 and made.shape[axis] == bias.size:

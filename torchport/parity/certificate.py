@@ -23,7 +23,10 @@ def rows_of(judged: Judgement) -> list[Row]:
     if judged.output is None:
         return [judged.raised()]
     parameters = list(parameter_rows(judged))  # first: a value that the port computes is the one to judge with
-    rows = [*forward_rows(judged), *left_rows(judged), *parameters]
+    forward = list(forward_rows(judged))
+    if not all(row.ok for row in forward) and judged.found_anew():
+        forward = list(forward_rows(judged))
+    rows = [*forward, *left_rows(judged), *parameters]
     if judged.run.labels is not None or judged.run.cotangent is not None:
         rows += backward_rows(judged)
     return rows if any(not row.ok for row in rows) else [*rows, *extra_rows(judged)]

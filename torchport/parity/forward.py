@@ -16,7 +16,7 @@ from torchport.parity import causes
 from torchport.parity.compare import compare
 from torchport.parity.judgement import Judgement
 from torchport.parity.links import Link, Stage, apply
-from torchport.parity.parameters import DERIVED, Found, find
+from torchport.parity.parameters import DERIVED, find
 from torchport.parity.probes import probe
 from torchport.parity.report import Difference, Row
 
@@ -107,35 +107,31 @@ def parameter_rows(judged: Judgement) -> Iterator[Row]:
     known = judged.guide.parameters
     for link in judged.links:
         for stage, attribute in judged.parameters_of(link) if not link.fault else ():
-            key, value = (stage.name, attribute), getattr(stage.layer, attribute)
+            key = stage.name, attribute
             if known:
                 judged.parameters[key] = [each.of(judged.record) for each in known.get(key, [])]
-                if any(map(_is_another, known.get(key, []), judged.parameters[key])):
-                    note = "it is a new tensor in every run, so what it learns is lost"
-                    yield judged.wrong(stage.name, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, judged.where(link))
                 continue
             place = judged.subject.shapes[judged.subject.indices[stage.name]]
             calls = judged.finder.between(link)
+            value = getattr(stage.layer, attribute) if judged.run.exact else judged.subject.values[key]
             judged.parameters[key] = find(judged.record, calls, value, place, judged.a.u)
-            yield from _parameter_row(judged, link, stage, attribute)
+            yield from _parameter_row(judged, link, stage, attribute, value)
     judged.guide.parameters = judged.parameters
 
 
-def _is_another(before: Found, now: Found) -> bool:
-    pairs = zip(before.pieces, now.pieces, strict=True)
-    return any(old.call.is_leaf and old.call.tensor is not new.call.tensor for old, new in pairs)
-
-
-def _parameter_row(judged: Judgement, link: Link, stage: Stage, attribute: str) -> Iterator[Row]:
+def _parameter_row(judged: Judgement, link: Link, stage: Stage, attribute: str, value: Array) -> Iterator[Row]:
     """Whether the port has a parameter of the reference; what it computes of others may be off by roundings."""
     found, quantity = judged.parameters[stage.name, attribute], MODULE_ATTRIBUTES[attribute]
-    value, where = getattr(stage.layer, attribute), judged.where(link)
+    where = judged.where(link)
     if not found:
         yield judged.wrong(stage.name, quantity, "no tensor that it takes has the reference's values", where)
         return
+    if any(piece.call.is_leaf and not piece.call.label for piece in found[0].pieces):
+        note = "it is no parameter of the port, so no optimizer trains it"
+        yield judged.wrong(stage.name, f"grad_{quantity}", note, where)
     held = found[0].value(value)
     if not np.array_equal(held, value):
         worst: Difference = compare(held, value, DERIVED * judged.a.u * np.abs(value))
         yield judged.row(stage.name, quantity, SUM, worst, where)
-        setattr(stage.layer, attribute, held)
+        setattr(stage.layer, attribute, judged.subject.setting.round(held))
         judged.subject.note(f"{stage.name}.{quantity} is computed from others, which are not judged")

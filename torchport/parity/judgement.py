@@ -59,6 +59,7 @@ class Subject:
     takes: str = ""  # what the loss takes
     output: Any = None  # which part of what it returns
     frozen: frozenset[int] = frozenset()  # ids of the parameters that need no gradient, as given
+    values: dict[tuple[str, str], Array] = field(default_factory=dict)  # parameters in the port's dtype
     origins: dict[tuple[str, str], int] = field(default_factory=dict)  # ids of the reference's own arrays
     guides: list[Guide] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)  # in order
@@ -141,6 +142,17 @@ class Judgement:
         for link in self.links:
             if len(link.stages) > 1 and not link.fault:
                 self.subject.note(f"{link.name} were judged together ({self.where(link) or 'in one piece'})")
+
+    def found_anew(self) -> bool:
+        """Whether this run's own values tell other links than the run before, and right ones.
+
+        There values may have coincided: a relu that nothing negative reached, a dropout that dropped nothing.
+        """
+        links = self.finder.links() if self.guide.links is not self.links else []
+        if any(link.fault for link in links) or len(links) < len(self.links):  # nor in fewer pieces
+            return False
+        self.links = links or self.links
+        return bool(links)
 
     def row(
         self, layer: str, quantity: str, rule: str, worst: Difference, where: str = "", cause: str = "", known: str = ""

@@ -17,7 +17,7 @@ from torchport.parity.recording import Call, as_array
 from torchport.parity.report import Row
 
 # Draws that agree by chance with a probability of 2^-BITS do not.
-BITS = 30
+BITS = 24
 
 
 def left_rows(judged: Judgement) -> Iterator[Row]:
@@ -26,7 +26,7 @@ def left_rows(judged: Judgement) -> Iterator[Row]:
     for link in judged.links:
         if link in judged.applied and not link.fault and not judged.run.predicting:
             stage, x = link.stages[0], judged.applied[link].x
-            if kind_of(stage.layer).repeat is not None and judged.run.labels is not None:
+            if kind_of(stage.layer).repeat is not None:
                 yield from _masks(judged, link, stage, x)
             if isinstance(stage.layer, BatchNormalization):
                 yield from _statistics(judged, link, stage, x)
@@ -78,6 +78,8 @@ def _masks(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterator[Ro
     mixed = (seen & kept).any(axis=0) & (seen & ~kept).any(axis=0)
     if not mixed.any() and seen.sum() - seen.any(axis=0).sum() > enough:
         yield judged.wrong(link.name, "output", "it drops the same of every sample", where)
+    if judged.run.labels is None:
+        return
     before = judged.subject.masks.setdefault(stage.name, kept)
     if judged.run.again and seen.sum() > enough and np.array_equal(before & seen, kept & seen):
         yield judged.wrong(link.name, "output", "it drops what it dropped in an earlier run", where)
@@ -102,7 +104,8 @@ def _statistics(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterat
         if nearest is None:
             continue
         worst = judged.compared(nearest, value, limit)
-        if worst.ratio <= 1 or known:
+        fitting = [call for call in held if judged.compared(call, value, limit).ratio <= 1]
+        if fitting == [nearest] or known:  # with few features several may fit
             setattr(after, name, np.asarray(nearest.array).reshape(value.shape))
         yield judged.row(link.name, name, NORMALISE, worst, judged.where(link), known=known)
     stage.layer.running_mean, stage.layer.running_var = after.running_mean, after.running_var

@@ -8,18 +8,23 @@ then whatever holds between two of them holds for the whole port.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from numpy_ref.checks import Array
-from torchport.layers.arithmetic import Arithmetic
+from numpy_ref.layers import Flatten
+from torchport.layers.arithmetic import Arithmetic, rounded
 from torchport.layers.kinds import kind_of
-from torchport.layers.sums import own_limit
+from torchport.layers.loss import Identity
+from torchport.layers.sums import PRODUCTS, own_limit
 from torchport.parity.compare import Own, compare
+from torchport.parity.lines import MOVING
 from torchport.parity.probes import probe
 from torchport.parity.recording import Call, Record
 
@@ -67,7 +72,7 @@ def apply(
 
     ValueError where the port cannot have drawn that.
     """
-    kind, layer = kind_of(stage.layer), copy.copy(stage.layer)
+    kind, layer, x = kind_of(stage.layer), copy.copy(stage.layer), cast(stage.layer, x, a)
     if predicting and kind.prediction is not None:
         limit = np.asarray(0.0) if exact else kind.prediction(stage.layer, x, a)
         return Applied(layer, x, layer.forward(x, train_flg=False), limit, None)
@@ -77,6 +82,11 @@ def apply(
     if exact:
         return Applied(layer, x, y, np.asarray(0.0), None)
     return Applied(layer, x, y, kind.rule.forward(stage.layer, x, a), own_limits(stage.layer, x, y, "output", a))
+
+
+def cast(layer: Any, x: Array, a: Arithmetic) -> Array:
+    """x as products of matrices take it: under autocast they round it, where other layers do not."""
+    return rounded(x, torch.bfloat16) if a.u_result and kind_of(layer).rule is PRODUCTS else x
 
 
 def own_limits(layer: Any, x: Array, dout: Array, quantity: str, a: Arithmetic) -> Own | None:
@@ -117,6 +127,25 @@ class Finder:
         if next((link.fault for link in found if link.fault), "") in ("input", "changed"):
             # What is undone later, samples in another order say, is no fault of the whole.
             return self._whole() or found
+        return self._told_apart(found)
+
+    def _told_apart(self, found: list[Link]) -> list[Link]:
+        """Where nothing had to be done, as by a relu that nothing negative reached, the last calls are that layer's."""
+        for i, base in enumerate(found):
+            idle = list(itertools.takewhile(coincides, found[i + 1 :]))
+            if coincides(base) or not idle or base.end.value is None:
+                continue
+            values = base.end.value.ravel()
+            same = [
+                call
+                for call in self.between(base)
+                if call.number in self.cuts and call.name not in MOVING and _same(call, values)
+            ]
+            if len(same) > len(idle):
+                places = [*same[-len(idle) - 1 : -1], base.end]
+                base.end = places[0]
+                for link, start, end in zip(idle, places, places[1:], strict=False):
+                    link.start, link.end = start, end
         return found
 
     def _whole(self) -> list[Link] | None:
@@ -205,14 +234,17 @@ class Finder:
         draws = self._draws(k)
         applied = None if draws else self._apply(k, x)
         still = applied is not None and np.array_equal(applied.y.ravel(), x.ravel())  # flattening: no call is needed
+        nearest: tuple[float, Array, Call] | None = None
         for call in self._candidates(place, k + 1, behind=not still and k + 1 < len(self.stages)):
             actual = self._value(call, self.shapes[k + 1])
             found = self._apply(k, x, actual) if draws and actual is not None else applied
             if actual is None or found is None:
                 continue
-            if compare(actual, found.y, found.limit, found.own).ratio <= 1:
-                return call
-        return None
+            ratio = compare(actual, found.y, found.limit, found.own).ratio
+            # Of equal values the last; a later layer may change its input by less than a wide limit.
+            if ratio <= 1 and (nearest is None or (ratio < nearest[0] and not np.array_equal(actual, nearest[1]))):
+                nearest = ratio, actual, call
+        return nearest[2] if nearest else None
 
     def _next(self, k: int, place: Call) -> Link:
         name = self.stages[k].name
@@ -291,6 +323,15 @@ class Finder:
     def between(self, link: Link) -> list[Call]:
         """The calls of a link, in order."""
         return [self.calls[i] for i in sorted(self.ancestors) if link.start.number < i <= link.end.number]
+
+
+def coincides(link: Link) -> bool:
+    """Whether nothing had to be done for a layer that does something."""
+    return link.start is link.end and bool(link.stages) and not isinstance(link.stages[0].layer, Flatten | Identity)
+
+
+def _same(call: Call, values: Array) -> bool:
+    return call.value is not None and np.array_equal(call.value.ravel(), values)
 
 
 def joined(stages: Sequence[Stage]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from numpy_ref.checks import Array
 from numpy_ref.functions import LOG_OFFSET, softmax
 from torchport.layers import EXP
-from torchport.layers.arithmetic import Arithmetic, Setting
+from torchport.layers.arithmetic import Arithmetic, Setting, arithmetic_of
 from torchport.layers.loss import OUTPUTS, loss_limits, softmax_with_loss
 from torchport.layers.smooth import EXP_ULPS
 from torchport.parity.compare import compare
@@ -55,15 +55,15 @@ def check_loss(
         first = (str(error).splitlines() or [""])[0]
         return [Row(run, "loss", "output", EXP, Difference(note=f"the loss raised {type(error).__name__}: {first}"))]
     grad = None if leaf.grad is None else leaf.grad.double().cpu().numpy()
-    return list(loss_rows(run, leaf.detach().double().cpu().numpy(), t, value, grad, setting, takes))
+    return list(
+        loss_rows(run, leaf.detach().double().cpu().numpy(), t, value, grad, arithmetic_of(setting.dtype), takes)
+    )
 
 
 def loss_rows(
-    run: str, x: Array, labels: Array, value: Any, grad: Array | None, setting: Setting, takes: str
+    run: str, x: Array, labels: Array, value: Any, grad: Array | None, a: Arithmetic, takes: str
 ) -> Iterator[Row]:
-    """Rows for value and gradient, of which grad (N, C) arrived at the port's output x (N, C)."""
-    # Given outputs in the parameters' dtype, autocast computes the loss in it too.
-    a = Setting(setting.dtype, setting.device).arithmetic
+    """Rows for value and gradient, of which grad (N, C) arrived at the port's output x (N, C), in its arithmetic a."""
     if not isinstance(value, Tensor) or value.numel() != 1:
         yield Row(run, "loss", "output", EXP, Difference(note=f"expected one number, got {value!r:.60}"))
         return
@@ -114,7 +114,7 @@ def _gradient_cause(grad: Array, expected: Array, limit: Array) -> str:
     largest, n = np.unravel_index(np.abs(expected).argmax(), expected.shape), len(grad)
     fitted = float(grad[largest] / expected[largest])
     words = {float(n): f"{n}, the number of samples: a sum in place of the mean", 1 / n: f"1/{n}"}
-    for factor in (*words, round(fitted), fitted):
+    for factor in (*words, round(fitted), fitted) if np.isfinite(fitted) else ():
         if factor and compare(grad, factor * expected, 2 * abs(factor) * limit).ratio <= 1:
             return f"the gradient is the reference's times {words.get(factor, f'{factor:.6g}')}"
     return ""

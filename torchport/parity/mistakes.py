@@ -49,13 +49,10 @@ FUNCTIONS: dict[str, tuple[Callable[[Any], Any], float, Callable[[Array, Array],
     "log_softmax": (partial(F.log_softmax, dim=1), 8, _largest),
     "softmax": (partial(F.softmax, dim=1), 8, lambda value, made: np.abs(value) * _largest(value, made)),
     "elu": (F.elu, 8, _nothing),
-    "selu": (F.selu, 8, _nothing),
     "silu": (F.silu, 8, _nothing),
     "gelu": (F.gelu, 8, _argument),
     "gelu by tanh": (partial(F.gelu, approximate="tanh"), 8, _argument),
     "softplus": (F.softplus, 8, _argument),
-    "hardsigmoid": (F.hardsigmoid, 8, _nothing),
-    "abs": (torch.abs, 0, _nothing),
 }
 
 
@@ -135,8 +132,10 @@ def bends(value: Array, x: Array, u: float) -> Steps:
     if np.sum(below := x < 0) >= ENOUGH:
         slope = np.vdot(x[below], value[below]) / np.vdot(x[below], x[below])
         yield f"leaky relu of slope {slope:.4g}", behind(lambda x: np.where(x < 0, slope * x, x), 2 * u)
-    low, high = value.min(), value.max()
-    if low < high and np.sum((value == high) & (x > high)) + np.sum((value == low) & (x < low)) >= ENOUGH:
+    cut_below, cut_above = ((value == value.min()) & (x < value.min()), (value == value.max()) & (x > value.max()))
+    low = value.min() if np.sum(cut_below) >= ENOUGH else -np.inf
+    high = value.max() if np.sum(cut_above) >= ENOUGH else np.inf
+    if low < high:
         yield f"a clamp to {low:.4g} … {high:.4g}", behind(lambda x: np.clip(x, low, high), 0)
 
 
@@ -156,9 +155,12 @@ def dropped(value: Array, made: Array, factors: Mapping[str, float], u: float) -
     """Entries that are 0 where they should not be, the others with a factor: of all steps this one explains most."""
     lost = np.sum((value == 0) & (made != 0))
     for name, c in _fitted(value, made, {**factors, "1": 1}) if lost >= ENOUGH else ():
-        times = behind(partial(np.multiply, c), 2 * u)
-        phrase = f"is 0 in {lost / made.size:.0%} of its entries, {name} times the reference's in the others: dropout"
-        yield phrase, partial(lambda times, value, made: np.where(value == 0, made, times(value, made)), times)
+        rest, times = "" if c == 1 else f"{name} times ", behind(partial(np.multiply, c), 2 * u)
+        phrase = f"is 0 in {lost / made.size:.0%} of its entries and {rest}the reference's in the others"
+        yield (
+            f"{phrase}: dropout or a mask",
+            partial(lambda times, value, made: np.where(value == 0, made, times(value, made)), times),
+        )
 
 
 def _fitted(value: Array, made: Array, factors: Mapping[str, float]) -> Iterator[tuple[str, float]]:
@@ -204,11 +206,9 @@ def inputs(x: Array) -> Arrays:
     yield "is divided by 255", x / 255
     yield "is multiplied by 255", x * 255
     yield "is inverted, 1 - x", 1 - x
-    yield "is negated", -x
     yield "is scaled, 2 x - 1", 2 * x - 1
     yield "is normalised by MNIST's mean and deviation", (x - 0.1307) / 0.3081
     yield "is normalised by its own mean and deviation", (x - x.mean()) / x.std()
-    yield "is cut to integers", np.trunc(x)
     yield "is its first sample everywhere", np.broadcast_to(x[:1], x.shape)
     yield from ((f"is rounded to {name}", rounded(x, dtype)) for name, dtype in DTYPES.items())
     yield from ((f"goes through {name}", on_arrays(function)(x)) for name, (function, *_) in FUNCTIONS.items())

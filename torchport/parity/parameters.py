@@ -34,7 +34,7 @@ class Piece:
     def arranged(self, value: Array) -> Array:
         """The region of a parameter or of its gradient; a view."""
         shape, order = self.layout
-        return value.reshape(shape).transpose(order)[self.region]
+        return value.reshape(shape).transpose(order)[self.region or ...]
 
     def held(self, array: Array, like: Array) -> Array:
         """The same region of what the port has; a view."""

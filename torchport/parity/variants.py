@@ -66,9 +66,8 @@ def _pools(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
     for counts, more in itertools.product((1, 0), (0, s - 1)):
         share = bare.forward(_framed(_framed(np.ones_like(x[:1]), p, p, counts), 0, more))  # of a window, that counts
         sentence = f"padding that counts{'' if counts else ' not'}{', ceil_mode' if more else ''}"
-        yield Mistake(
-            sentence, bare, _framed(x, p, p + more), step=partial(lambda share, value, _: value * share, share)
-        )
+        step: Step = partial(lambda share, value, _: value * share, share)
+        yield Mistake(sentence, bare, _framed(x, p, p + more), step=step)
 
 
 def _statistics(layer: nr.BatchNormalization, x: Array, training: bool) -> Iterator[Mistake]:
@@ -116,15 +115,16 @@ def precisions(layer: Any, x: Array, parameters: Mapping[str, Array], u: float) 
         mantissa, exponent = np.frexp(array)
         return np.asarray(np.ldexp(cut(np.ldexp(mantissa, 11)), exponent - 11))
 
-    kinds: list[tuple[str, Callable[[Array], Array], Step]] = [
-        ("TF32", partial(tf32, np.round), as_it_is),
-        ("TF32, cut off", partial(tf32, np.trunc), as_it_is),
+    # TF32 is for products: biases are not rounded.
+    kinds: list[tuple[str, tuple[str, ...], Callable[[Array], Array], Step]] = [
+        ("TF32", ("W",), partial(tf32, np.round), as_it_is),
+        ("TF32, cut off", ("W",), partial(tf32, np.trunc), as_it_is),
     ]
     for name, dtype in DTYPES.items():
         if (share := u / arithmetic_of(dtype).u) < 0.5:
-            kinds.append((name, partial(rounded, dtype=dtype), unrounded(dtype, share)))
-    for name, function, step in kinds:
-        twin = other(layer, **{attribute: function(array) for attribute, array in parameters.items()})
+            kinds.append((name, tuple(parameters), partial(rounded, dtype=dtype), unrounded(dtype, share)))
+    for name, rounding, function, step in kinds:
+        twin = other(layer, **{each: function(parameters[each]) for each in rounding if each in parameters})
         yield Mistake(f"computed in {name}", twin, function(x), step=step)
 
 
@@ -151,7 +151,6 @@ SLOPES: dict[type, dict[str, Slope]] = {
     },
     nr.Sigmoid: {
         "is dout y, without 1 - y": lambda own, _, dout: dout * own.out,
-        "is dout (1 - y), without y": lambda own, _, dout: dout * (1 - own.out),
         "is the slope at y, not at x": lambda own, _, dout: dout * sigmoid(own.out) * (1 - sigmoid(own.out)),
         "is tanh's, dout (1 - y^2)": lambda own, _, dout: dout * (1 - own.out**2),
     },
@@ -172,11 +171,14 @@ SLOPES: dict[type, dict[str, Slope]] = {
 
 def parts(dout: Array) -> Arrays:
     """dout (N, ...) where a part of the batch or of the pixels is all that counts."""
-    half, last = len(dout) // 2, len(dout) - 1
-    samples, pixels = np.arange(len(dout)).reshape(-1, *(1,) * (dout.ndim - 1)), np.arange(dout[0, 0].size)
+    half, samples, pixels = (
+        len(dout) // 2,
+        np.arange(len(dout)).reshape(-1, *(1,) * (dout.ndim - 1)),
+        np.arange(dout[0, 0].size),
+    )
     yield "is that of the first half of the batch alone", dout * (samples < half)
     yield "is that of the second half of the batch alone", dout * (samples >= half)
     yield "is that of the first sample alone", dout * (samples == 0)
-    yield "is that of the last sample alone", dout * (samples == last)
+    yield "is that of the last sample alone", dout * (samples == len(dout) - 1)
     yield "is that of the first pixel alone", dout * (pixels == 0).reshape(dout.shape[2:])
     yield "is that of the last pixel alone", dout * (pixels == pixels[-1]).reshape(dout.shape[2:])
