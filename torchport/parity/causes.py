@@ -16,8 +16,7 @@ import torch
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from numpy_ref.layers import Layer, WindowLayer
-from numpy_ref.network import PARAMETERS
+from numpy_ref.layers import Layer
 from torchport.layers import kind_of
 from torchport.layers.arithmetic import arithmetic_of, rounded
 from torchport.layers.loss import Softmax
@@ -145,24 +144,9 @@ def _as_drawn(layer: Any, x: Array, actual: Array) -> Any:
         return layer
 
 
-def _parameters(layer: Layer) -> dict[str, Array]:
-    """By attribute."""
-    return {name: np.atleast_1d(getattr(layer, name)) for name in PARAMETERS if hasattr(layer, name)}
-
-
 def _dtype(*held: Array) -> torch.dtype:
     """The port's: the narrower of float32 and float64 that holds all these numbers."""
     return torch.float32 if all(np.array_equal(rounded(each, torch.float32), each) for each in held) else torch.float64
-
-
-def _factors(layer: Any, n: int, y: Array) -> dict[str, float]:
-    """Numbers by which people multiply, for n samples and a result y (n, outputs, ...)."""
-    pixels, r = math.prod(y.shape[2:]), getattr(layer, "dropout_ratio", 0)
-    window = layer.pool_h * layer.pool_w if isinstance(layer, WindowLayer) else 1
-    sizes = {"N": n, "pixels": pixels, "window": window, **({"N pixels": n * pixels} if pixels > 1 else {})}
-    whole = {"2": 2, "255": 255, **{f"{name} ({k})": k for name, k in sizes.items() if k > 1}}
-    parts = {f"1 / {name}": 1 / k for name, k in whole.items()}
-    return {"-1": -1, **whole, **parts, **({"1 - r": 1 - r, "nn.Dropout's 1 / (1 - r)": 1 / (1 - r)} if r else {})}
 
 
 def _each(subject: str, pairs: Iterator[tuple[str, Any]], name: str, of: Mistake) -> Iterator[Mistake]:
@@ -173,8 +157,8 @@ def _each(subject: str, pairs: Iterator[tuple[str, Any]], name: str, of: Mistake
 def _of_output(fault: Fault, made: Array, training: bool, trial: _Trial) -> Iterator[Mistake]:
     """What may have become of a layer's output: cheapest and likeliest first."""
     name, layer, x, value, *_ = fault
-    own, none, same_size = _parameters(layer), Mistake("", layer, x), value.size == made.size
-    u, factors = arithmetic_of(dtype := _dtype(x, value, *own.values())).u, _factors(layer, len(x), made)
+    own, none, same_size = variants.parameters(layer), Mistake("", layer, x), value.size == made.size
+    u, factors = arithmetic_of(dtype := _dtype(x, value, *own.values())).u, variants.factors(layer, len(x), made)
     yield from _given(fault, own, dtype, trial)
     if same_size:
         value = value.reshape(made.shape)
@@ -239,8 +223,8 @@ def _read(tensor: Array, parameter: Array) -> Iterator[Array]:
 def _of_gradient(fault: GradientFault, value: Array, made: Array) -> Iterator[Mistake]:
     """What may have become of a gradient: cheapest and likeliest first."""
     name, layer, x, dout, quantity, *_ = fault
-    own, none, of_input = _parameters(layer), Mistake("", layer, x, dout), quantity == "grad_input"
-    u, factors = arithmetic_of(_dtype(x, dout, value, *own.values())).u, _factors(layer, len(x), dout)
+    own, none, of_input = variants.parameters(layer), Mistake("", layer, x, dout), quantity == "grad_input"
+    u, factors = arithmetic_of(_dtype(x, dout, value, *own.values())).u, variants.factors(layer, len(x), dout)
     yield from _each("the gradient", mistakes.alike(value, made, factors, u), "step", none)
     yield from _each("the gradient goes through", mistakes.bends(value, made, u), "step", none)
     arrays = _of_input(layer, x, dout) if of_input else _of_parameter(own[quantity], value, made)

@@ -15,7 +15,10 @@ from torchport.parity.report import Row
 
 def judge(subject: Subject, run: Run) -> list[Row]:
     """The rows of one run: forward from the input, what the run leaves behind, the loss, backward from the output."""
-    return rows_of(Judgement(subject, run))
+    judged = Judgement(subject, run)
+    rows = rows_of(judged)
+    judged.release()
+    return rows
 
 
 def rows_of(judged: Judgement) -> list[Row]:

@@ -108,7 +108,7 @@ class Judgement:
         for parameter in port.parameters():
             parameter.grad = None
         sizes = frozenset(len(run.x) * int(np.prod(shape)) for shape in self.subject.shapes)
-        with torch.set_grad_enabled(not run.predicting):
+        with torch.set_grad_enabled(run.cotangent is not None or run.labels is not None):
             self.record: Record = record(port, port, self.given, sizes)
         if run.predicting and torch.is_autocast_enabled():
             torch.clear_autocast_cache()  # weights that it has cast would have no gradient in training
@@ -142,6 +142,13 @@ class Judgement:
         for link in self.links:
             if len(link.stages) > 1 and not link.fault:
                 self.subject.note(f"{link.name} were judged together ({self.where(link) or 'in one piece'})")
+
+    def release(self) -> None:
+        """Let go of what a run has computed: guides need only the numbers of its calls, and its parameters."""
+        for call in self.record.calls:
+            call.value = call.edge = call.arrived = None
+            if not call.is_leaf:
+                call.tensor = call.tensor.new_empty(0)
 
     def found_anew(self) -> bool:
         """Whether this run's own values tell other links than the run before, and right ones.

@@ -115,7 +115,7 @@ def check_parity(
     with restored(inner), setting.computing(), np.errstate(all="ignore"):
         takes = taken_by(loss, shapes[-1][0], setting)
         stages = stages_of(reference, setting, takes)
-        values = values_of(reference, setting)
+        values = values_of(reference, stages, setting)
         subject = Subject(inner, stages, shapes, setting, loss, takes, output, frozen, values, origins)
         trial = _Trial(reference, subject, x, labels, seed)
         rows: list[Row] = []
@@ -133,7 +133,8 @@ def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Arra
     shapes = shapes_of([layer], x)
     with restored(module), setting.computing():
         stages = stages_of(reference, setting, next(iter(OUTPUTS)))
-        subject = Subject(module, stages, shapes, setting, softmax_with_loss, values=values_of(reference, setting))
+        values = values_of(reference, stages, setting)
+        subject = Subject(module, stages, shapes, setting, softmax_with_loss, values=values)
         rows = judge(subject, Run(TRAINING, x, cotangent=dout, wants_grad=True))
         if kind_of(layer).prediction is not None:
             rows += judge(subject, Run(PREDICTION, x, predicting=True))
@@ -161,8 +162,11 @@ def stages_of(reference: Network, setting: Setting, takes: str) -> list[Stage]:
     return [*stages, Stage("output", OUTPUTS[takes]())]
 
 
-def values_of(reference: Network, setting: Setting) -> dict[tuple[str, str], Array]:
+def values_of(reference: Network, stages: Sequence[Stage], setting: Setting) -> dict[tuple[str, str], Array]:
     """The parameters by stage and attribute, as a port of this dtype has them."""
+    if setting.held == setting.dtype:
+        pairs = [(stage, name) for stage in stages for name in MODULE_ATTRIBUTES if hasattr(stage.layer, name)]
+        return {(stage.name, name): getattr(stage.layer, name) for stage, name in pairs}
     owners = reference.owners.items()
     return {(layer.lower(), name): rounded(reference.params[key], setting.dtype) for key, (layer, name) in owners}
 
@@ -232,7 +236,7 @@ class _Trial:
             run = self._drawn_run(len(self.x))
             rows = judge(subject, run)
         if not all(row.ok for row in rows) and not _raised(rows) and _dead(subject.guides[0].links):
-            # A layer may be dead on these few samples, so that values coincide. Others show which calls are which layers:
+            # A layer may be dead on so few samples, so that values coincide. Others show which calls are which layers:
             # if all of them hold there, the first run is judged by that.
             other = replace(subject, guides=[], notes={})
             if all(row.ok for row in judge(other, self._drawn_run(MORE * n))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.functions import sigmoid
 from numpy_ref.layers import WindowLayer
-from numpy_ref.network import layer_statistics
+from numpy_ref.network import PARAMETERS, layer_statistics
 from numpy_ref.util import conv_output_size
 from torchport.layers.arithmetic import arithmetic_of, rounded
 from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, as_it_is, unrounded
@@ -25,6 +26,21 @@ def other(layer: Any, **attributes: Any) -> Any:
     twin = copy.copy(layer)
     vars(twin).update(attributes)
     return twin
+
+
+def parameters(layer: Any) -> dict[str, Array]:
+    """The layer's, by attribute."""
+    return {name: np.atleast_1d(getattr(layer, name)) for name in PARAMETERS if hasattr(layer, name)}
+
+
+def factors(layer: Any, n: int, y: Array) -> dict[str, float]:
+    """Numbers by which people multiply, for n samples and a result y (n, outputs, ...)."""
+    pixels, r = math.prod(y.shape[2:]), getattr(layer, "dropout_ratio", 0)
+    window = layer.pool_h * layer.pool_w if isinstance(layer, WindowLayer) else 1
+    sizes = {"N": n, "pixels": pixels, "window": window, **({"N pixels": n * pixels} if pixels > 1 else {})}
+    whole = {"2": 2, "255": 255, **{f"{name} ({k})": k for name, k in sizes.items() if k > 1}}
+    inverse = {f"1 / {name}": 1 / k for name, k in whole.items()}
+    return {"-1": -1, **whole, **inverse, **({"1 - r": 1 - r, "nn.Dropout's 1 / (1 - r)": 1 / (1 - r)} if r else {})}
 
 
 def _framed(x: Array, before: int, after: int, fill: float = 0, **mode: Any) -> Array:
@@ -108,7 +124,7 @@ LAYERS: dict[Any, Callable[[Any, Array, bool], Iterator[Mistake]]] = {
 }
 
 
-def precisions(layer: Any, x: Array, parameters: Mapping[str, Array], u: float) -> Iterator[Mistake]:
+def precisions(layer: Any, x: Array, own: Mapping[str, Array], u: float) -> Iterator[Mistake]:
     """Operands in less precision than u, and the result where the dtype has it too; sums in that dtype as well."""
 
     def tf32(cut: Callable[[Array], Array], array: Array) -> Array:
@@ -122,9 +138,9 @@ def precisions(layer: Any, x: Array, parameters: Mapping[str, Array], u: float) 
     ]
     for name, dtype in DTYPES.items():
         if (share := u / arithmetic_of(dtype).u) < 0.5:
-            kinds.append((name, tuple(parameters), partial(rounded, dtype=dtype), unrounded(dtype, share)))
+            kinds.append((name, tuple(own), partial(rounded, dtype=dtype), unrounded(dtype, share)))
     for name, rounding, function, step in kinds:
-        twin = other(layer, **{each: function(parameters[each]) for each in rounding if each in parameters})
+        twin = other(layer, **{each: function(own[each]) for each in rounding if each in own})
         yield Mistake(f"computed in {name}", twin, function(x), step=step)
 
 
