@@ -129,9 +129,12 @@ def _parameter_row(judged: Judgement, link: Link, stage: Stage, attribute: str, 
     if any(piece.call.is_leaf and not piece.call.label for piece in found[0].pieces):
         note = "it is no parameter of the port, so no optimizer trains it"
         yield judged.wrong(stage.name, f"grad_{quantity}", note, where)
+    if any(id(piece.call.tensor) in judged.subject.frozen for piece in found[0].pieces):
+        judged.subject.note(f"{stage.name}.{quantity} is frozen: judged as though it were trained")
+    if not found[0].settable:
+        judged.subject.note(f"{stage.name}.{quantity} is computed from others, which are not judged")
     held = found[0].value(value)
     if not np.array_equal(held, value):
         worst: Difference = compare(held, value, DERIVED * judged.a.u * np.abs(value))
         yield judged.row(stage.name, quantity, SUM, worst, where)
         setattr(stage.layer, attribute, judged.subject.setting.round(held))
-        judged.subject.note(f"{stage.name}.{quantity} is computed from others, which are not judged")

@@ -16,11 +16,12 @@ from torchport.layers import EXACT
 from torchport.layers.arithmetic import Setting
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.compare import compare
+from torchport.parity.given import overridden
 from torchport.parity.lines import MOVING, lines_of
 from torchport.parity.links import Applied, Finder, Link, Stage, like, sides
 from torchport.parity.losses import Loss
 from torchport.parity.parameters import Found
-from torchport.parity.recording import Call, Record, record, tensors_in
+from torchport.parity.recording import Call, Record, as_array, record, tensors_in
 from torchport.parity.report import Difference, Row
 
 
@@ -36,6 +37,7 @@ class Run(NamedTuple):
     inexact_from: str = ""  # but from this stage on, and then in no gradient
     wants_grad: bool = False  # whether x needs a gradient too
     again: bool = False  # whether it is a run made before
+    grads: bool = False  # whether gradients are enabled though nothing is propagated back
     memory_format: torch.memory_format = torch.contiguous_format
 
 
@@ -103,13 +105,15 @@ class Judgement:
         self.given = given.clone() if run.wants_grad else given
         for module, training in self.subject.flags:
             module.training = training
-        if port.training == run.predicting:  # flags that a user set for single modules stay
+        if overridden(port):  # which may do more than to set flags
+            port.eval() if run.predicting else port.train()
+        elif port.training == run.predicting:  # flags that a user set for single modules stay
             port.train(not run.predicting)
         self.buffers = {name: value.detach().clone() for name, value in port.named_buffers()}
         for parameter in port.parameters():
             parameter.grad = None
         sizes = frozenset(len(run.x) * int(np.prod(shape)) for shape in self.subject.shapes)
-        trains = run.cotangent is not None or run.labels is not None
+        trains = run.cotangent is not None or run.labels is not None or run.grads
         with torch.set_grad_enabled(trains), warnings.catch_warnings():
             if not trains:
                 warnings.simplefilter("ignore")  # of a checkpoint that misses gradients
@@ -119,7 +123,12 @@ class Judgement:
 
     def _chosen(self) -> Call | None:
         """Of what the port returned, the tensor that is its output: of several, the one whose links hold."""
-        found, shape = self.record.returned, (len(self.run.x), *self.subject.shapes[-1])
+        found = [
+            call
+            for call in self.record.returned
+            if call.tensor.is_floating_point() and as_array(call.tensor) is not None
+        ]
+        shape = len(self.run.x), *self.subject.shapes[-1]
         if found and self.subject.output is not None:
             part = list(tensors_in(_part(self.record.raw, self.subject.output)))
             found = [call for call in found if any(call.tensor is tensor for tensor in part)]
@@ -241,11 +250,17 @@ class Judgement:
             return f"expected {links[0].name} {f'before {following}' if following else 'at the end'}"
         return lines_of([call for link in links for call in self.finder.between(link)])
 
+    def _returned(self) -> str:
+        raw = self.record.raw
+        return f"{type(raw).__name__}{f' of {raw.dtype}' if isinstance(raw, Tensor) else ''}"
+
     def raised(self) -> Row:
         """Of a port that raised: the first layer that is not there, and the line."""
         error, run = self.record.error, self.run
         if error is None:
-            return self.wrong("output", "output", "the port returned no tensor")
+            return self.wrong(
+                "output", "output", f"the port returned no tensor of real numbers, but {self._returned()}"
+            )
         layer, rest = self.subject.finder(self.record, run.predicting).broken()
         where = next((call.where for call in rest if call.where and call.name not in MOVING), self.record.raised)
         last = next(call for call in reversed(self.record.calls) if call.of_data)
