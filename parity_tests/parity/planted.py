@@ -25,6 +25,7 @@ from torchport.parity import check_layer, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.parity.optimizers import check_optimizer
 from torchport.parity.report import Row
+from torchport.parity.runs import TRAINING
 from torchport.weights import cast_params
 
 
@@ -126,7 +127,7 @@ def in_port(
     def find(dtype: torch.dtype) -> Row | None:
         reference, port, x, t = network(dtype)
         spoil(port)
-        return check_parity(reference, port, x, t).first_divergence
+        return first_divergence(reference, port, x, t)
 
     return Bug(name, layer, find, only_float64)
 
@@ -137,19 +138,18 @@ def in_reference(name: str, layer: str, patched: Callable[[], AbstractContextMan
     def find(dtype: torch.dtype) -> Row | None:
         reference, port, x, t = small_network(dtype)
         with patched():
-            return check_parity(reference, port, x, t).first_divergence
+            return first_divergence(reference, port, x, t)
 
     return Bug(name, layer, find)
 
 
-def in_loss(name: str, loss: Callable[[Tensor, Tensor], Tensor], only_float64: str = "", note: str = "") -> Bug:
+def in_loss(name: str, loss: Callable[[Tensor, Tensor], Tensor], note: str = "") -> Bug:
     """A bug in the port's loss."""
 
     def find(dtype: torch.dtype) -> Row | None:
-        report = check_parity(*small_network(dtype), loss=loss)
-        return report.first_divergence or next((row for row in report.rows if row.known), None)
+        return first_divergence(*small_network(dtype), loss=loss)
 
-    return Bug(name, "loss", find, only_float64, note)
+    return Bug(name, "loss", find, note=note)
 
 
 class _Around(nn.Module):
@@ -166,13 +166,15 @@ def in_run(name: str, layer: str, run: Callable[[SimpleConvNet, Tensor], Tensor]
 
     def find(dtype: torch.dtype) -> Row | None:
         reference, port, x, t = small_network(dtype)
-        return check_parity(reference, _Around(port, run), x, t).first_divergence
+        return first_divergence(reference, _Around(port, run), x, t)
 
     return Bug(name, layer, find)
 
 
-def in_layer(name: str, make: Callable[[np.random.Generator], tuple[Any, nn.Module, Array]]) -> Bug:
-    """A bug in one module: make gives the reference's layer, the module and an input."""
+def in_layer(
+    name: str, make: Callable[[np.random.Generator], tuple[Any, nn.Module, Array]], *, behind: bool = False
+) -> Bug:
+    """A bug in one module, or behind what is right in it: make gives the reference's layer, the module and an input."""
 
     def find(dtype: torch.dtype) -> Row | None:
         rng = np.random.default_rng(7)
@@ -181,7 +183,7 @@ def in_layer(name: str, make: Callable[[np.random.Generator], tuple[Any, nn.Modu
         rows = check_layer(type(layer).__name__, layer, nn.Sequential(module.to(dtype)), x, dout, Setting(dtype))
         return first_failing(rows)
 
-    return Bug(name, type(make(np.random.default_rng(7))[0]).__name__.lower(), find)
+    return Bug(name, "output" if behind else type(make(np.random.default_rng(7))[0]).__name__.lower(), find)
 
 
 def in_optimizer(
@@ -200,4 +202,11 @@ def in_optimizer(
 
 
 def first_failing(rows: Sequence[Row]) -> Row | None:
-    return next((row for row in rows if not row.ok), None)
+    """The first row that fails; if none does, the first that is known to be defined otherwise."""
+    return next((row for row in rows if not row.ok), next((row for row in rows if row.known), None))
+
+
+def first_divergence(reference: nr.Network, port: nn.Module, x: Array, t: Array, **options: Any) -> Row | None:
+    """That of the training run; where this shows nothing, of all runs."""
+    first = check_parity(reference, port, x, t, runs=[TRAINING], **options).first_divergence
+    return first or first_failing(check_parity(reference, port, x, t, **options).rows)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import pytest
 
-import numpy_ref as nr
-from numpy_ref.layers import Layer
 from parity.calibration import Calibration, run_clean, settings
 from torchport import UnfoldConv2d
-from torchport.networks import from_reference
-from torchport.parity import check_parity
 
-FEW = 48
+FEW = 40
+# Every run but those of float32 alone, of networks that are not homogeneous, and of compiled ports.
+EVERYWHERE = {"training", "prediction", "N samples", "batch", "loss, logits x 1", "loss, logits x 1000", "batch again"}
 
 
 @cache
@@ -33,8 +30,10 @@ def test_no_false_alarms(
     assert [report.verdict for report in result.alarms] == []
 
 
-def test_clean_cases_are_judged_in_every_arithmetic(device: str) -> None:
-    assert {arithmetic for _, _, arithmetic in clean(device).largest} == {setting.name for setting in settings(device)}
+def test_clean_cases_are_judged_in_every_arithmetic_and_run(device: str) -> None:
+    judged = {(arithmetic, run) for run, _, arithmetic in clean(device).largest}
+    assert {(setting.name, run) for setting in settings(device) for run in EVERYWHERE} <= judged
+    assert {("float64", "integers"), ("float32", "as float64"), ("float32", "x 1000")} <= judged
 
 
 def test_limits_are_not_idle() -> None:
@@ -48,19 +47,5 @@ def test_an_alarm_is_told_by_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
     right = UnfoldConv2d.forward
     monkeypatch.setattr(UnfoldConv2d, "forward", lambda self, input: -right(self, input))
     *_, verdict, _, last = run_clean(3).table("cpu")  # of which the last is by unfold
-    assert verdict.startswith("NO PARITY: unfold, case 2 in float64 on cpu, ")
+    assert verdict.startswith("NO PARITY: unfold, case 2 in float64 on cpu: conv1 output [")
     assert last == "1 alarms in 3 clean cases on cpu"
-
-
-def test_limits_that_say_nothing_stay_finite() -> None:
-    """Batches whose variance bfloat16 cannot see, normalised three times: inf - inf would be an alarm."""
-    rng = np.random.default_rng(0)
-    layers: dict[str, Layer] = {}
-    for number in (1, 2, 3):
-        layers[f"Affine{number}"] = nr.Affine(rng.standard_normal((4, 4)), rng.standard_normal(4))
-        layers[f"Norm{number}"] = nr.BatchNormalization(*rng.standard_normal((2, 4)))
-    reference, x = nr.Network(layers), 1 + 1e-3 * rng.standard_normal((6, 4))
-    report = check_parity(reference, from_reference(reference).float(), x, np.arange(6) % 4, mode="bfloat16")
-    report.raise_if_failed()
-    assert all(np.isfinite(row.worst.limit) for row in report.rows)
-    assert any(row.hardly_judged for row in report.rows)
