@@ -17,6 +17,8 @@ from torchport import BatchNormalization, UnfoldConv2d
 from torchport.parity import check_parity, load_into
 from torchport.parity.cases import seeded_batch, seeded_params
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated")  # what users still write
+
 SIZES = {"filter_num": 5, "filter_size": 3, "pad": 0, "stride": 1}
 
 
@@ -186,6 +188,10 @@ class Shorter(Modules):
         return x
 
 
+def scripted() -> nn.Module:
+    return torch.jit.script(nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU()))
+
+
 class SquareEinsum(Modules):
     def last(self, x: Tensor) -> Tensor:
         return torch.einsum("ni,oi->no", x, self.out.weight) + self.out.bias
@@ -221,6 +227,7 @@ MISFITS = [
     (Unbiased, "hidden.weight (10, 80) (linear at LINE) cannot hold the reference's b1 (5,)"),
     (Longer, "the reference has nothing for the port's more.weight (10, 10)"),
     (Shorter, "the port is seen to use no further parameter, which the reference's W3 (10, 10) needs"),
+    (scripted, "no parameter (nothing is seen of what is scripted), which the reference's W1 (5, 1, 3, 3) needs"),
     (SquareEinsum, "may hold the reference's W3 (10, 10) in two ways, and the call does not tell in which"),
     (Scaled, "cannot hold the reference's W3 (10, 10), since something is computed of it"),
     (Orthogonal, "cannot be set to the reference's W3: its parametrization makes something else of it"),

@@ -93,7 +93,8 @@ def _weights(reference: Network, uses: Sequence[Use]) -> Iterator[tuple[str, Use
     for number, (name, value) in enumerate(reference.params.items()):
         wanted = f"the reference's {name} {value.shape}"
         if number == len(uses):
-            raise ValueError(f"the port is seen to use no further parameter, which {wanted} needs")
+            seen = "no further parameter" if uses else "no parameter (nothing is seen of what is scripted)"
+            raise ValueError(f"the port is seen to use {seen}, which {wanted} needs")
         yield name, uses[number], _fitted(uses[number], value, wanted)
     for use in uses[len(reference.params) :]:
         raise ValueError(f"the reference has nothing for {use}")
