@@ -199,7 +199,7 @@ def _of_layer(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
         layer.forward(x)
     names = [attribute for attribute in MODULE_ATTRIBUTES if hasattr(stage.layer, attribute)]
     values = {"grad_input": layer.backward(dout)} | {name: getattr(layer, f"d{name}") for name in names}
-    if judged.exact_gradients:
+    if judged.exact(stage, x, dout):
         for name, value in values.items():
             yield Gradient(stage, name, value, np.zeros(()))
         return

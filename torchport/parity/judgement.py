@@ -24,6 +24,8 @@ from torchport.parity.parameters import Found
 from torchport.parity.recording import Call, Record, as_array, record, tensors_in
 from torchport.parity.report import Difference, Row
 
+UNIT = 2.0**-8  # of what average pooling makes of whole numbers
+
 
 class Run(NamedTuple):
     """How a port is run: on what, and what is propagated back, the gradient of a loss or a drawn one; or neither."""
@@ -33,7 +35,8 @@ class Run(NamedTuple):
     cotangent: Array | None = None
     labels: Array | None = None
     predicting: bool = False
-    exact: bool = False  # every number is exact: nothing may be off
+    exact: bool = False  # every number is exact, a multiple of UNIT times scale: nothing may be off
+    scale: float = 1.0
     inexact_from: str = ""  # but from this stage on, and then in no gradient
     wants_grad: bool = False  # whether x needs a gradient too
     again: bool = False  # whether it is a run made before
@@ -123,11 +126,8 @@ class Judgement:
 
     def _chosen(self) -> Call | None:
         """Of what the port returned, the tensor that is its output: of several, the one whose links hold."""
-        found = [
-            call
-            for call in self.record.returned
-            if call.tensor.is_floating_point() and as_array(call.tensor) is not None
-        ]
+        real = [call for call in self.record.returned if call.tensor.is_floating_point()]
+        found = [call for call in real if as_array(call.tensor) is not None]
         shape = len(self.run.x), *self.subject.shapes[-1]
         if found and self.subject.output is not None:
             part = list(tensors_in(_part(self.record.raw, self.subject.output)))
@@ -200,15 +200,14 @@ class Judgement:
         shape = self.shape(stage, behind)
         return value.reshape(shape) if value is not None and value.size == np.prod(shape) else None
 
-    def exact(self, stage: Stage) -> bool:
-        """Whether nothing of this stage's output may be off."""
+    def exact(self, stage: Stage, x: Array, dout: Array | None = None) -> bool:
+        """Whether nothing of this stage's output may be off, or of its gradients; behind a fault x is not exact."""
         until, index = self.run.inexact_from, self.subject.indices
-        return self.run.exact and not (until and index[stage.name] >= index[until]) and not self._transforms
-
-    @property
-    def exact_gradients(self) -> bool:
-        """Whether nothing of any gradient may be off."""
-        return self.run.exact and not self.run.inexact_from and not self._transforms
+        if not self.run.exact or self._transforms or not _is_whole(x, self.run.scale):
+            return False
+        if dout is not None:
+            return not until and _is_whole(dout, 1.0)
+        return not until or index[stage.name] < index[until]
 
     @property
     def _transforms(self) -> bool:
@@ -258,15 +257,19 @@ class Judgement:
         """Of a port that raised: the first layer that is not there, and the line."""
         error, run = self.record.error, self.run
         if error is None:
-            return self.wrong(
-                "output", "output", f"the port returned no tensor of real numbers, but {self._returned()}"
-            )
+            note = f"the port returned no tensor of real numbers, but {self._returned()}"
+            return self.wrong("output", "output", note, self.record.calls[-1].where)
         layer, rest = self.subject.finder(self.record, run.predicting).broken()
         where = next((call.where for call in rest if call.where and call.name not in MOVING), self.record.raised)
         last = next(call for call in reversed(self.record.calls) if call.of_data)
         if last.name in MOVING and len(last.tensor) != len(run.x):  # a hard-wired number of samples
             where = last.where
         return self.wrong(layer, "output", f"the port raised {told(error)}", where)
+
+
+def _is_whole(array: Array, scale: float) -> bool:
+    units = array / (scale * UNIT)
+    return bool(np.array_equal(units, np.round(units)))
 
 
 def told(error: Exception) -> str:

@@ -121,6 +121,8 @@ def check_parity(
         stages = stages_of(reference, setting, takes)
         values = values_of(reference, stages, setting)
         subject = Subject(inner, stages, shapes, setting, loss, takes, output, frozen, values, origins)
+        if inner is not port:
+            subject.note(f"judged is what {type(port).__name__} wraps, and the whole in one piece")
         trial = _Trial(reference, subject, x, labels, seed)
         rows: list[Row] = []
         # The first run is always made: it tells which calls are which layers.
@@ -295,20 +297,20 @@ class _Trial:
             subject.note(f"not run on integers, since {', '.join(lacking) or 'no weight'} cannot be set")
             return
         case = integer_case(self.reference, self.x.shape[1:], max(len(self.x), FEW), self.seed)
-        whole = [("integers", case)]
+        whole = [("integers", case, 1.0)]
         if homogeneous(self.reference):
-            whole += [(f"integers x 2^{int(np.log2(factor))}", scaled(case, factor)) for factor in FACTORS]
+            whole += [(f"integers x 2^{int(np.log2(factor))}", scaled(case, factor), factor) for factor in FACTORS]
         blind = [layer for layer, share in case.zeros.items() if share == 0]
         if blind:
             subject.note(f"no zero or tie was seen at {', '.join(blind)}")
-        for name, each in whole:
+        for name, each, scale in whole:
             layers = {key.lower(): layer for key, layer in each.network.layers.items()}
             own = [Stage(stage.name, layers.get(stage.name, stage.layer)) for stage in subject.stages]
             for mine, stage in zip(own, subject.stages, strict=True):
                 if isinstance(stage.layer, BatchNormalization):  # as the runs before have left them
                     vars(mine.layer).update({each: getattr(stage.layer, each) for each in STATISTICS})
             inexact = each.inexact_from.lower() or ("" if subject.takes == LOGITS else "output")
-            run = Run(name, each.x, cotangent=each.cotangent, exact=True, inexact_from=inexact)
+            run = Run(name, each.x, cotangent=each.cotangent, exact=True, scale=scale, inexact_from=inexact)
             with restored(subject.port, weights=False):
                 try:
                     for (of_stage, attribute), parameter in held.items():
