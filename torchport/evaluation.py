@@ -155,6 +155,8 @@ def predict(network: Network | nn.Module, images: Array) -> Array:
     weight = next(network.parameters())
     with torch.inference_mode(), _evaluating(network):
         logits = network(torch.tensor(images, device=weight.device, dtype=weight.dtype))
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"a network must return a tensor to be evaluated, got a {type(logits).__name__}")
     return np.asarray(logits.cpu())
 
 
@@ -220,6 +222,18 @@ def evaluate_ports(
     networks: dict[str, Network | nn.Module] = {"numpy": architecture.reference(params)}
     for conv in CONVOLUTIONS:
         networks[conv] = architecture.port(params, conv, device)
+    return compare_predictions(networks, images, labels, batch_size=batch_size, progress=progress)
+
+
+def compare_predictions(
+    networks: Mapping[str, Network | nn.Module],
+    images: Array,
+    labels: Array,
+    *,
+    batch_size: int = 100,
+    progress: bool = False,
+) -> Evaluation:
+    """What networks make of images uint8 (N, C, H, W) with labels (N,), each by itself and together. ValueError."""
     found = {
         name: classify(network, images, labels, batch_size=batch_size, progress=progress)
         for name, network in networks.items()

@@ -92,7 +92,10 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ValueError(f"parity is judged in {', '.join(map(str, DTYPES))}, got {self.dtype}")
+            raise ValueError(
+                f"parity is judged in {' and '.join(map(str, DTYPES))}, got {self.dtype}: give port.float(), with "
+                f"mode={BFLOAT16!r} for products in less"
+            )
         check_device("device", self.device)
         if self.mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {self.mode!r}")

@@ -1,7 +1,10 @@
-"""The parity engine: a port against the NumPy reference, within limits that are derived.
+"""The verdict: whether a port, any nn.Module, computes and trains as the NumPy reference does, within derived limits.
 
-torchport.layers has the limits of each kind of layer; trace runs both, compare judges, report tells; independent has
-checks of gradients that trust neither.
+To be read in this order: recording (a port's run as its calls), links (which calls make which layer), parameters (where
+the weights are), judgement (one run), forward and backward (each layer on the port's own input), left (what a run
+leaves behind), certificate, runs (check_parity). probes has the limits of what is seen in one piece, integers the run
+on exact numbers, causes what people do wrong; report, text, page and picture tell. independent has checks of gradients
+that trust no implementation.
 """
 
 from torchport.layers.arithmetic import Setting as Setting
@@ -13,6 +16,7 @@ from torchport.parity.independent import (
     gradient_check as gradient_check,
     taylor_slope as taylor_slope,
 )
+from torchport.parity.loading import load_into as load_into
 from torchport.parity.losses import check_loss as check_loss
 from torchport.parity.optimizers import check_optimizer as check_optimizer
 from torchport.parity.report import Difference as Difference, Report as Report, Row as Row

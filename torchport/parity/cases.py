@@ -62,10 +62,11 @@ def check_ports(
     pad: int = 0,
     activation: str | None = None,
     seed: int = 0,
+    progress: bool = False,
 ) -> list[Report]:
     """check_parity of both ports in every setting, on the parameters of any network that recognise knows.
 
-    ValueError, TypeError.
+    progress shows a bar on a terminal, one port after the other. ValueError, TypeError.
     """
     found = recognise(params, stride, pad, activation)
     reference = found.reference(params)
@@ -73,5 +74,6 @@ def check_ports(
     for setting in settings:
         for conv in CONVOLUTIONS:
             port = found.port(cast_params(params, setting.dtype), conv, setting.device)
-            reports.append(check_parity(reference, port, x, t, mode=setting.mode, seed=seed, name=conv))
+            report = check_parity(reference, port, x, t, mode=setting.mode, seed=seed, name=conv, progress=progress)
+            reports.append(report)
     return reports

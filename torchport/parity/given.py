@@ -35,12 +35,15 @@ def check_finite(x: Array, params: Mapping[str, Array], port: nn.Module) -> None
 
 
 @contextmanager
-def restored(port: nn.Module) -> Iterator[None]:
+def restored(port: nn.Module, *, weights: bool = True) -> Iterator[None]:
     """Judging trains and predicts in the port itself, since a copy is another program; all of it is taken back.
 
     Bit for bit: weights, buffers, gradients, what needs one, flags of training, and the random generators' states.
+    Without weights, for memory, their numbers are left to the caller.
     """
-    values = [(value, value.data, value.detach().clone()) for value in [*port.parameters(), *port.buffers()]]
+    values = [(value, value.data, value.detach().clone()) for value in port.buffers()]
+    own = list[Tensor](port.parameters())
+    values += [(value, value.data, value.detach().clone() if weights else value.data) for value in own]
     grads = [(parameter, parameter.grad, parameter.requires_grad) for parameter in port.parameters()]
     flags = [(module, module.training) for module in port.modules()]
     buffers = [(m, dict(m._buffers)) for m in port.modules() if isinstance(m._buffers, dict)]  # a script's is none
@@ -55,8 +58,8 @@ def restored(port: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training  # train() would set what is inside as well
-        for module, own in buffers:
-            module._buffers.update(own)
+        for module, held in buffers:
+            module._buffers.update(held)
         for parameter, *_ in grads:
             parameter.grad = None  # of another dtype, perhaps
         for value, data, kept in values:

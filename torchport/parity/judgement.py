@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -108,7 +109,10 @@ class Judgement:
         for parameter in port.parameters():
             parameter.grad = None
         sizes = frozenset(len(run.x) * int(np.prod(shape)) for shape in self.subject.shapes)
-        with torch.set_grad_enabled(run.cotangent is not None or run.labels is not None):
+        trains = run.cotangent is not None or run.labels is not None
+        with torch.set_grad_enabled(trains), warnings.catch_warnings():
+            if not trains:
+                warnings.simplefilter("ignore")  # of a checkpoint that misses gradients
             self.record: Record = record(port, port, self.given, sizes)
         if run.predicting and torch.is_autocast_enabled():
             torch.clear_autocast_cache()  # weights that it has cast would have no gradient in training

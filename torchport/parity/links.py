@@ -199,7 +199,7 @@ class Finder:
         return found.reshape(shape) if found is not None and found.size == np.prod(shape) else None
 
     def _candidates(self, place: Call, k: int, behind: bool = True) -> list[Call]:
-        """Calls from place on that may hold what goes into stage k, the last first; cuts where there are any."""
+        """Calls from place on that may hold what goes into stage k: cuts first, and of these the last first."""
         size = int(np.prod(self.shapes[k]))
         if k == len(self.stages):  # the output can only end at the output
             return [self.output] if self.output.value is not None and self.output.value.size == size else []
@@ -236,6 +236,8 @@ class Finder:
         still = applied is not None and np.array_equal(applied.y.ravel(), x.ravel())  # flattening: no call is needed
         nearest: tuple[float, Array, Call] | None = None
         for call in self._candidates(place, k + 1, behind=not still and k + 1 < len(self.stages)):
+            if nearest is not None and call.number not in self.cuts:
+                break
             actual = self._value(call, self.shapes[k + 1])
             found = self._apply(k, x, actual) if draws and actual is not None else applied
             if actual is None or found is None:

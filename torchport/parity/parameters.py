@@ -36,6 +36,13 @@ class Piece:
         shape, order = self.layout
         return value.reshape(shape).transpose(order)[self.region or ...]
 
+    def whole(self, array: Array | None, like: Array) -> Array | None:
+        """All of what the port has, in the reference's layout: a view where that can be."""
+        if array is None:
+            return None
+        shape, order = self.layout
+        return array.reshape([shape[axis] for axis in order]).transpose(np.argsort(order)).reshape(like.shape)
+
     def held(self, array: Array, like: Array) -> Array:
         """The same region of what the port has; a view."""
         if not self.inside:
@@ -64,6 +71,8 @@ class Found:
 
     def gradient(self, like: Array) -> Array | None:
         """What arrived, in the reference's layout; None where nothing did."""
+        if len(self.pieces) == 1 and not (self.pieces[0].region or self.pieces[0].inside):
+            return self.pieces[0].whole(self.pieces[0].call.grad, like)
         grads = [piece.call.grad for piece in self.pieces]
         if all(grad is None for grad in grads):
             return None

@@ -283,7 +283,7 @@ def _functions(kind: Any = torch.autograd.Function) -> Iterator[Any]:
 def _generators() -> tuple[Any, ...]:
     """The states of torch's, NumPy's and Python's random generators."""
     numpy = np.random.get_state(legacy=False)
-    return torch.get_rng_state().numpy().tobytes(), repr(numpy["state"]["pos"]), random.getstate()
+    return torch.get_rng_state().numpy().tobytes(), (numpy["state"]["pos"], numpy["has_gauss"]), random.getstate()
 
 
 def _raised_at(error: Exception) -> str:

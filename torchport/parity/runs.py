@@ -25,11 +25,12 @@ from torchport.parity.certificate import judge, rows_of
 from torchport.parity.compare import compare
 from torchport.parity.given import check_finite, restored, unwrapped
 from torchport.parity.integers import homogeneous, integer_case, scaled
-from torchport.parity.judgement import Judgement, Run, Subject
+from torchport.parity.judgement import Judgement, Run, Subject, told
 from torchport.parity.left import earlier_rows
 from torchport.parity.links import Link, Stage
 from torchport.parity.losses import LOGITS, Loss, check_loss, taken_by
 from torchport.parity.probes import probe
+from torchport.parity.recording import tensors_in
 from torchport.parity.report import Difference, Report, Row
 
 TRAINING, PREDICTION, SIZES, BATCH, INTEGERS, AGAIN, EXTREMES, DOUBLE = ALL = (
@@ -306,10 +307,14 @@ class _Trial:
                     vars(mine.layer).update({each: getattr(stage.layer, each) for each in STATISTICS})
             inexact = each.inexact_from.lower() or ("" if subject.takes == LOGITS else "output")
             run = Run(name, each.x, cotangent=each.cotangent, exact=True, inexact_from=inexact)
-            with restored(subject.port):
-                for (of_stage, attribute), parameter in held.items():
-                    parameter.set(np.asarray(getattr(layers[of_stage], attribute)))
-                yield from self._on_drawn(run, replace(subject, stages=own))
+            with restored(subject.port, weights=False):
+                try:
+                    for (of_stage, attribute), parameter in held.items():
+                        parameter.set(np.asarray(getattr(layers[of_stage], attribute)))
+                    yield from self._on_drawn(run, replace(subject, stages=own))
+                finally:
+                    for key, parameter in held.items():
+                        parameter.set(subject.values[key])
 
     def _again(self) -> Iterator[Row]:
         """What is kept between calls."""
@@ -340,7 +345,7 @@ class _Trial:
         if not all(each[0].settable for guide in subject.guides[:1] for each in guide.parameters.values() if each):
             return  # weights that are computed in float64 are others
         setting = Setting(torch.float64, subject.setting.device)
-        with restored(subject.port):
+        with restored(subject.port, weights=False):
             subject.port.double()
             twin = replace(subject, setting=setting, notes={}, seen={})
             judgement = Judgement(
@@ -354,39 +359,30 @@ class _Trial:
         self.made.append("as float64")
         yield from rows
 
-    def piece(self, run: Callable[[Tensor], Any]) -> list[Row]:
+    def piece(self, run: Callable[[Tensor], Any]) -> Iterator[Row]:
         """Another callable of the port, seen in one piece: its outputs and gradients within the probes' limits."""
-        subject, x = self.subject, self._draw(len(self.x))
-        layers, cotangent = [stage.layer for stage in subject.stages], self._cotangent(len(self.x))
-        whole = probe(layers, x, cotangent, subject.setting.arithmetic)
-        self.made.append("in one piece")
-        for parameter in subject.port.parameters():
-            parameter.grad = None
+        subject, x, name = self.subject, self._draw(len(self.x)), "in one piece"
+        cotangent = self._cotangent(len(x))
+        whole = probe([stage.layer for stage in subject.stages], x, cotangent, subject.setting.arithmetic)
+        self.made.append(name)
+        subject.port.zero_grad(set_to_none=True)
         subject.port.train()
         try:
-            found = run(subject.setting.tensor(x))
-            found = (
-                found if isinstance(found, Tensor) else next(iter(found.values() if isinstance(found, dict) else found))
-            )
+            found = next(tensors_in(run(subject.setting.tensor(x))))
             found.backward(subject.setting.tensor(cotangent).to(found.dtype))
         except Exception as error:  # whatever a user's callable raises
-            first = (str(error).splitlines() or [""])[0]
-            return [
-                Row(
-                    "in one piece", "port", "output", SUM, Difference(note=f"it raised {type(error).__name__}: {first}")
-                )
-            ]
+            yield Row(name, "port", "output", SUM, Difference(note=f"it raised {told(error)}"))
+            return
         actual = found.detach().double().cpu().numpy()
-        rows = [Row("in one piece", "port", "output", SUM, compare(actual, whole.output, whole.limit))]
-        parameters = subject.guides[0].parameters if subject.guides else {}
+        yield Row(name, "port", "output", SUM, compare(actual, whole.output, whole.limit))
+        held = subject.guides[0].parameters if subject.guides else {}
         for stage, grads, limits in zip(subject.stages, whole.grads, whole.grads_limits, strict=True):
-            for name, expected in grads.items():
-                for each in parameters.get((stage.name, name), [])[:1]:
+            for attribute, expected in grads.items():
+                for each in held.get((stage.name, attribute), [])[:1]:
                     value = each.gradient(expected) if each.settable else None
                     if value is not None:
-                        worst = compare(value, expected, limits[name])
-                        rows.append(Row("in one piece", stage.name, f"grad_{MODULE_ATTRIBUTES[name]}", SUM, worst))
-        return rows
+                        worst = compare(value, expected, limits[attribute])
+                        yield Row(name, stage.name, f"grad_{MODULE_ATTRIBUTES[attribute]}", SUM, worst)
 
 
 def _dead(links: Sequence[Link]) -> bool:
