@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchport.parity.trace import trace_module
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
@@ -85,7 +84,7 @@ def test_a_wrong_gradient_fails_in_its_row_alone(case: str) -> None:
     gradients[parameter] = np.ascontiguousarray(spoil(gradients[parameter]))
     rows = judge_gradients(differences(0, 3), gradients)
     assert [row.parameter for row in rows if not row.ok] == [parameter]
-    assert f"first numpy {parameter}: worst at [" in gradient_verdict({"numpy": rows})
+    assert f"first numpy {parameter}: [" in gradient_verdict({"numpy": rows})
 
 
 BACKWARD: dict[str, tuple[type, Callable[[Any, Any, Array], Array], set[str]]] = {
@@ -292,11 +291,10 @@ def convolution(
         return layer
 
     def port(x: Array, W: Array, dout: Array) -> tuple[Array, Array]:
+        layer, leaf = module(W), setting.tensor(x).requires_grad_()
         with setting.computing():
-            _, grads = trace_module(module(W), setting.tensor(x), setting.tensor(dout))
-        assert grads["input"] is not None
-        assert grads["weight"] is not None
-        return grads["input"].cpu().numpy(), grads["weight"].cpu().numpy()
+            dx, dW = torch.autograd.grad(layer(leaf), [leaf, layer.weight], setting.tensor(dout))
+        return dx.cpu().numpy(), dW.cpu().numpy()
 
     def port_forward(x: Array, W: Array) -> Array:
         with setting.computing(), torch.no_grad():

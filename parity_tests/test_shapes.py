@@ -1,6 +1,6 @@
 """Geometries that nobody thought of: hypothesis draws them, and shrinks one that fails to the smallest.
 
-By default the examples are the same in every run (conftest.py). New ones, a thousand for each test:
+By default the examples are the same in every run (conftest.py). New ones, a thousand for most tests:
 
     pytest parity_tests/test_shapes.py --hypothesis-profile=explore
 """
@@ -69,6 +69,9 @@ class Values(NamedTuple):
         return {"zeros": 0 * normal, "ties": np.round(normal), "distinct": normal}[self.kind], rng
 
 
+# For what takes longer, or has less to be drawn.
+a_fifth = settings(max_examples=settings().max_examples // 5)
+
 VALUES = st.builds(Values, st.sampled_from(["distinct", "ties", "zeros"]), st.integers(0, 2**32 - 1))
 
 
@@ -135,6 +138,24 @@ def test_affine(setting: Setting, n: int, features: int, outputs: int, values: V
     x, rng = values.image((n, features))
     layer = nr.Affine(rng.standard_normal((features, outputs)), rng.standard_normal(outputs))
     assert not failed(check_twin(layer, nn.Linear(features, outputs), x, rng, setting))
+
+
+# What computes entry by entry, and torch's.
+ELEMENTWISE: dict[str, tuple[Any, Any]] = {
+    "relu": (nr.Relu, nn.ReLU),
+    "sigmoid": (nr.Sigmoid, nn.Sigmoid),
+    "tanh": (nr.Tanh, nn.Tanh),
+    "flatten": (nr.Flatten, nn.Flatten),
+}
+
+
+@pytest.mark.parametrize("kind", ELEMENTWISE)
+@a_fifth
+@given(values=VALUES.filter(lambda values: values.kind != "zeros"))
+def test_entry_by_entry(kind: str, setting: Setting, values: Values) -> None:
+    x, rng = values.image((4, 3, 5, 6))
+    layer, module = ELEMENTWISE[kind]
+    assert not failed(check_twin(layer(), module(), 10 * x, rng, setting))
 
 
 @given(geometry=geometries(), values=VALUES)
@@ -304,6 +325,7 @@ def built_or_refused(network: Callable[..., Any], **arguments: Any) -> Any:
 
 
 @pytest.mark.parametrize("conv", CONVOLUTIONS)
+@a_fifth
 @given(architecture=architectures(), batch=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
 def test_network(conv: str, setting: Setting, architecture: dict[str, Any], batch: int, seed: int) -> None:
     """Both sides refuse an architecture in the same words, or agree on it."""

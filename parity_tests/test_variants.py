@@ -14,7 +14,6 @@ from numpy_ref.checks import Array
 from torchport import SimpleConvNet, make_optimizer, softmax_with_loss
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
-from torchport.training.pooled import arranged
 from torchport.weights import cast_params
 
 CONVS = ["conv2d", "unfold"]
@@ -34,32 +33,18 @@ def build(conv: str, setting: Setting) -> tuple[nr.SimpleConvNet, SimpleConvNet,
 @pytest.mark.parametrize("conv", CONVS)
 def test_compiled(conv: str, device: str) -> None:
     reference, port, x, t = build(conv, Setting(torch.float32, device))
-    compiled = torch.compile(port, fullgraph=True)
-    check_parity(reference, port, x, t, run=compiled, name=f"{conv}, compiled").raise_if_failed()
-
-
-@pytest.mark.parametrize("conv", CONVS)
-def test_what_training_runs(conv: str, setting: Setting) -> None:
-    """Its layers in their order, end to end."""
-    reference, port, x, t = build(conv, setting)
-    run = arranged(port)
-    assert run is not port
-    check_parity(reference, port, x, t, run=run, name=f"{conv} in training").raise_if_failed()
+    report = check_parity(reference, port, x, t, run=torch.compile(port, fullgraph=True), runs=["training"])
+    report.raise_if_failed()
+    assert {row.quantity for row in report.rows if row.run == "in one piece"} == {"output", "grad_weight", "grad_bias"}
 
 
 @pytest.mark.parametrize("conv", CONVS)
 def test_channels_last(conv: str, setting: Setting) -> None:
+    """Of the weights, and in one run of the samples too."""
     reference, port, x, t = build(conv, setting)
-    port = port.to(memory_format=torch.channels_last)
-    run = nn.Sequential(ChannelsLast(), port)
-    check_parity(reference, port, x, t, run=run).raise_if_failed()
-
-
-class ChannelsLast(nn.Module):
-    """Stores its input (N, C, H, W) as N, H, W, C."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.to(memory_format=torch.channels_last)
+    report = check_parity(reference, port.to(memory_format=torch.channels_last), x, t, runs=["training", "extremes"])
+    report.raise_if_failed()
+    assert "channels_last" in report.runs
 
 
 def train(port: SimpleConvNet, x: Tensor, t: Tensor) -> SimpleConvNet:
@@ -99,18 +84,25 @@ def test_modes_of_float32(mode: str, device: str) -> None:
     assert report.dtype == {"ieee": "float32", "bfloat16": "bfloat16"}[mode]
 
 
-def test_bfloat16_is_not_float32(device: str) -> None:
-    """The lower precision is seen: autocast output judged by float32's limits fails."""
-    reference, port, x, t = build("unfold", Setting(torch.float32, device))
+class InLess(nn.Module):
+    """Autocasts, and says nothing of it in its output's dtype."""
 
-    def run(input: Tensor) -> Tensor:
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            output: Tensor = port(input).float()
+    def __init__(self, port: SimpleConvNet) -> None:
+        super().__init__()
+        self.port = port
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            output: Tensor = self.port(x).float()
         return output
 
-    report = check_parity(reference, port, x, t, run=run)
-    assert report.first_divergence is not None
-    assert report.first_divergence.layer == "network"
+
+def test_bfloat16_is_not_float32(device: str) -> None:
+    """The lower precision is seen: autocast outputs judged by float32's limits fail."""
+    reference, port, x, t = build("unfold", Setting(torch.float32, device))
+    first = check_parity(reference, InLess(port), x, t, runs=["training"]).first_divergence
+    assert first is not None
+    assert (first.layer, first.quantity, first.cause) == ("conv1", "output", "computed in bfloat16")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="TensorFloat-32 is CUDA's")

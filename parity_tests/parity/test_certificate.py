@@ -1,0 +1,464 @@
+"""check_parity itself: a fault is told where it is and nowhere else, and judging leaves no trace."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import numpy_ref as nr
+from numpy_ref.checks import Array
+from parity.planted import small_network
+from torchport import SimpleConvNet, softmax_with_loss
+from torchport.layers import Setting
+from torchport.networks import from_reference
+from torchport.parity import Report, Row, check_parity, compare
+from torchport.parity.cases import seeded_batch
+from torchport.parity.runs import ALL, BATCH, PREDICTION, TRAINING
+
+Spoil = Callable[[Any], Any]
+
+
+class Function(nn.Module):
+    """A module of a few characters."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+def check(
+    spoil: Spoil = lambda _: None, dtype: torch.dtype = torch.float64, device: str = "cpu", **options: Any
+) -> Report:
+    """Spoil a port that agrees, or replace it by what spoil returns, and compare."""
+    reference, port, x, t = small_network(dtype)
+    return check_parity(reference, spoil(port.to(device)) or port, x, t, **options)
+
+
+def layer(name: str, function: Callable[[Tensor], Any]) -> Spoil:
+    return lambda port: setattr(port, name, Function(function))
+
+
+def followed_by(function: Callable[[Tensor], Any]) -> Spoil:
+    return lambda port: nn.Sequential(port, Function(function))
+
+
+def failed(report: Report) -> set[str]:
+    return {row.layer for row in report.rows if not row.ok}
+
+
+# --- Where a fault is told
+
+
+def weight(name: str, change: Callable[[Tensor], Tensor]) -> Spoil:
+    def spoil(port: SimpleConvNet) -> None:
+        parameter = port.get_parameter(name)
+        parameter.data.copy_(change(parameter.data.clone()))
+
+    return spoil
+
+
+WRONG: dict[str, Spoil] = {
+    "conv1": weight("conv1.weight", lambda w: w * torch.where(torch.arange(w.numel()).view_as(w).to(w) == 7, 1.001, 1)),
+    "relu1": lambda port: setattr(port, "relu1", nn.LeakyReLU(1e-3)),
+    "pool1": lambda port: setattr(port, "pool1", nn.AvgPool2d(2)),
+    "affine1": weight("affine1.bias", lambda b: b + 1),
+    "relu2": layer("relu2", lambda x: torch.where(x == x.max(), torch.nan, x.relu())),
+    "affine2": weight("affine2.weight", lambda w: w.T),
+}
+
+
+@pytest.mark.parametrize("place", WRONG)
+def test_a_wrong_layer_is_the_only_one_that_is_blamed(place: str, setting: Setting) -> None:
+    """Though all that follow it compute other numbers."""
+    report = check(WRONG[place], setting.dtype, setting.device, runs=[TRAINING, PREDICTION])
+    assert failed(report) == {place}
+    assert {row.layer for row in report.rows} > {*WRONG} - {place}
+
+
+@pytest.mark.parametrize("place", WRONG)
+def test_a_wrong_gradient_is_blamed_on_its_layer_alone(place: str, setting: Setting) -> None:
+    def spoil(port: SimpleConvNet) -> None:
+        port.get_submodule(place).register_forward_pre_hook(lambda module, inputs: (regrad(inputs[0]),))
+
+    def regrad(x: Tensor) -> Tensor:
+        if x.requires_grad:
+            x = x * 1
+            x.register_hook(lambda grad: 1.01 * grad)
+        return x
+
+    report = check(spoil, setting.dtype, setting.device, runs=[TRAINING, BATCH])
+    first = report.first_divergence
+    assert first is not None
+    assert (first.layer, first.quantity) == (place, "grad_input")
+    assert failed(report) == {place}
+
+
+FAULTS: dict[str, tuple[Spoil, str, str]] = {
+    "another shape": (lambda port: setattr(port, "pool1", nn.MaxPool2d(2, padding=1)), "pool1", "the port raised"),
+    "fewer classes": (followed_by(lambda x: x[:, :5]), "output", "shape (8, 5), expected (8, 6)"),
+    "another dtype": (followed_by(lambda x: x.half()), "output", "dtype torch.float16, expected torch.float64"),
+    "an assertion": (
+        layer("relu2", lambda x: 1 / 0 * x),
+        "relu2",
+        "the port raised ZeroDivisionError: division by zero",
+    ),
+    "an error of two lines": (layer("pool1", lambda x: vars(x)["a\nb"]), "pool1", "the port raised KeyError: 'a\\nb'"),
+    "a backward that raises": (
+        layer("relu1", lambda x: (y := x.exp()) * 0 + y.mul_(0) + x.relu()),
+        "port",
+        "backward raised RuntimeError",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_is_no_number_is_told_in_words(name: str) -> None:
+    spoil, blamed, says = FAULTS[name]
+    first = check(spoil).first_divergence
+    assert first is not None
+    assert (first.layer, says in first.worst.note) == (blamed, True), first
+
+
+LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Any], str, str]] = {
+    "summed": (lambda x, t: softmax_with_loss(x, t) * len(x), "output", ""),
+    "differentiated with the 1e-7": (
+        lambda x, t: -(x.softmax(1).gather(1, t[:, None]) + 1e-7).log().mean(),
+        "grad_input",
+        "",
+    ),
+    "detached": (lambda x, t: softmax_with_loss(x, t).detach(), "gradient", "backward raised RuntimeError"),
+    "for every sample": (
+        lambda x, t: F.cross_entropy(x, t, reduction="none"),
+        "gradient",
+        "backward raised RuntimeError",
+    ),
+    "raising": (lambda x, t: 1 / 0, "gradient", "ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_wrong_loss_is_told(name: str) -> None:
+    loss, quantity, says = LOSSES[name]
+    first = check(loss=loss, runs=[BATCH]).first_divergence
+    assert first is not None
+    assert (first.layer, first.quantity, says in first.worst.note) == ("loss", quantity, True), first
+
+
+def log_softmax_and_nll(x: Tensor, t: Tensor) -> Tensor:
+    return F.nll_loss(F.log_softmax(x, dim=1), t)
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, log_softmax_and_nll])
+def test_a_loss_without_the_books_offset_is_named_and_no_fault(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    report = check(loss=loss)
+    assert report
+    assert report.known == ("loss output: the book adds 1e-7 inside the log, this loss does not",)
+    wrong = check(loss=lambda x, t: 1.00001 * loss(x, t))
+    assert not wrong
+    assert not wrong.known
+
+
+# --- What a report says besides
+
+
+def pooled_before_relu(port: SimpleConvNet) -> nn.Module:
+    return nn.Sequential(port.conv1, port.pool1, port.relu1, *port[3:])
+
+
+def with_a_parameter_too_many(port: SimpleConvNet) -> None:
+    port.register_parameter("spare", nn.Parameter(torch.ones(1, dtype=torch.float64)))
+
+
+def of_a_narrow_range(port: SimpleConvNet) -> nn.Module:
+    def checked(x: Tensor) -> Tensor:
+        if x.abs().max() > 5:
+            raise ValueError("out of range")
+        return x
+
+    return nn.Sequential(Function(checked), port)
+
+
+def normed(port: SimpleConvNet) -> None:
+    nn.utils.parametrizations.weight_norm(port.affine1)
+
+
+NOTES: dict[str, tuple[Spoil, str]] = {
+    "layers in one piece": (pooled_before_relu, "relu1 and pool1 were judged together (1 (MaxPool2d), 2 (ReLU))"),
+    "a parameter that nobody uses": (with_a_parameter_too_many, "spare is not used"),
+    "data that it does not take": (of_a_narrow_range, "not judged on integers"),
+    "no integers": (normed, "not run on integers, since affine1.weight cannot be set"),
+    "one of two outputs": (followed_by(lambda x: (x.softmax(1), x)), "judged is part 1 of the 2 that the port returns"),
+}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_how_a_right_port_was_judged_is_noted(name: str) -> None:
+    spoil, note = NOTES[name]
+    report = check(spoil)
+    report.raise_if_failed()
+    assert any(note in each for each in report.notes), report.notes
+
+
+@pytest.mark.parametrize(
+    ("returned", "part"), [(lambda x: (2 * x, x), 1), (lambda x: {"wrong": 2 * x, "right": x}, "right")]
+)
+def test_output_names_the_part_to_judge(returned: Callable[[Tensor], Any], part: int | str) -> None:
+    assert check(followed_by(returned), output=part, runs=[TRAINING])
+    assert failed(check(followed_by(returned), output=0 if part == 1 else "wrong", runs=[TRAINING])) == {"output"}
+    with pytest.raises(ValueError, match=r"output='none' must be a part of what the port returns, a (tuple|dict)"):
+        check(followed_by(returned), output="none")
+
+
+def test_only_the_runs_that_are_asked_for_are_made() -> None:
+    whole, part = check(), check(runs=[TRAINING, BATCH])
+    assert part.runs == (TRAINING, BATCH)
+    assert set(part.runs) < set(whole.runs)
+    assert {row.run for row in part.rows} == {TRAINING, BATCH, "loss, logits x 1", "loss, logits x 1000"}
+    assert {row.run for row in whole.rows} >= {*whole.runs}
+    with pytest.raises(ValueError, match=f"runs must be among {', '.join(ALL)}, got 'trainning'"):
+        check(runs=["trainning"])
+
+
+# --- Another callable of the same port, in one piece
+
+
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "torch.compile": lambda port: torch.compile(port, backend="eager"),
+    "DataParallel": nn.DataParallel,
+    "both": lambda port: nn.DataParallel(torch.compile(port, backend="eager")),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo looks at the input's
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_wrapped_port_is_judged_inside_and_as_one_piece(name: str) -> None:
+    ran = []
+
+    def wrapped(port: SimpleConvNet) -> Any:
+        found = WRAPPERS[name](port)
+        found.register_forward_hook(lambda *_: ran.append(1))
+        return found
+
+    report = check(wrapped)
+    assert report
+    assert {row.layer for row in report.rows} >= {*WRONG}
+    assert {row.quantity for row in report.rows if row.run == "in one piece"} == {"output", "grad_weight", "grad_bias"}
+    assert ran
+    assert failed(check(lambda port: wrapped(layer("relu1", F.leaky_relu)(port) or port), runs=[TRAINING])) >= {"relu1"}
+
+
+PIECES: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
+    "times 0": (lambda port, x: 0 * port(x), "output"),
+    "times 1.0001": (lambda port, x: 1.0001 * port(x), "output"),
+    "without gradients": (lambda port, x: port(x).detach(), "output"),
+    "a gradient twice": (lambda port, x: (y := port(x)) + (y - y.detach()), "grad_weight"),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_wrong_piece_is_told(name: str, setting: Setting) -> None:
+    reference, port, x, t = small_network(setting.dtype)
+    port.to(setting.device)
+    function, quantity = PIECES[name]
+    first = check_parity(reference, port, x, t, run=lambda x: function(port, x)).first_divergence
+    assert first is not None
+    assert (first.run, first.quantity) == ("in one piece", quantity)
+
+
+# --- What judging leaves behind
+
+
+def drawing_network() -> nr.Network:
+    """It draws, keeps statistics and has a buffer."""
+    rng = np.random.default_rng(0)
+    layers: dict[str, Any] = {
+        "Affine1": nr.Affine(rng.standard_normal((6, 5)), rng.standard_normal(5)),
+        "Norm": nr.BatchNormalization(rng.random(5), rng.random(5), 0.9, rng.random(5), rng.random(5)),
+        "Relu": nr.Relu(),
+        "Dropout": nr.Dropout(0.3, np.random.RandomState(0)),
+        "Affine2": nr.Affine(rng.standard_normal((5, 3)), rng.standard_normal(3)),
+    }
+    return nr.Network(layers)
+
+
+def generators(device: str) -> list[bytes]:
+    cuda = [torch.cuda.get_rng_state(device)] if torch.device(device).type == "cuda" else []
+    return [
+        repr((random.getstate(), np.random.get_state())).encode(),
+        *(bytes(state.tolist()) for state in (torch.get_rng_state(), *cuda)),
+    ]
+
+
+def state(port: nn.Module) -> dict[str, Any]:
+    """All that a run may change, as something that == compares."""
+    tensors = {**dict(port.named_parameters()), **dict(port.named_buffers())}
+    found: dict[str, Any] = {}
+    for name, value in tensors.items():
+        grad = None if value.grad is None else value.grad.clone().cpu().numpy().tobytes()
+        found[name] = (
+            id(value),
+            value.data_ptr(),
+            value.requires_grad,
+            value.dtype,
+            grad,
+            value.detach().cpu().numpy().tobytes(),
+        )
+    return found | {f"{name}.training": module.training for name, module in port.named_modules()}
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["judged", "raising"])
+def test_the_port_is_put_back_bit_for_bit(raises: bool, setting: Setting) -> None:
+    """Weights, buffers, flags, gradients, what needs one, and every random generator."""
+    reference = drawing_network()
+    port: Any = from_reference(reference, device=setting.device).to(setting.dtype)
+    x, t = seeded_batch(0, 6, (6,), 3)
+    port.affine1.weight.grad = torch.full_like(port.affine1.weight, 7)
+    port.affine2.bias.requires_grad_(False)
+    port.norm.eval()
+    if raises:
+        port.affine2.register_forward_hook(lambda *_: 1 / 0)
+    before, drawn = state(port), generators(setting.device)
+    check_parity(reference, port, x, t)
+    assert state(port) == before
+    assert generators(setting.device) == drawn
+
+
+def test_the_reference_and_the_arguments_are_not_changed() -> None:
+    """Nor is the reference's random stream, nor what its layers remember."""
+    reference, (x, t) = drawing_network(), seeded_batch(0, 6, (6,), 3)
+    reference.gradient(x, t)
+
+    def everything() -> str:
+        parts = {
+            name: {**vars(layer), "rng": layer.rng.get_state()} if hasattr(layer, "rng") else vars(layer)
+            for name, layer in reference.layers.items()
+        }
+        with np.printoptions(threshold=10**6, floatmode="unique"):
+            return repr((parts, reference.params, x, t))
+
+    before = everything()
+    assert check_parity(reference, from_reference(reference), x, t)
+    assert everything() == before
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_grad_modes_of_the_caller_do_not_count(mode: Any) -> None:
+    reference, port, x, t = small_network(torch.float64)
+    with mode():
+        assert check_parity(reference, port, x, t, runs=[TRAINING, PREDICTION])
+
+
+def tf32() -> bool:
+    """Whether it is on for convolutions, which is CUDA's default."""
+    backend = torch.backends.cudnn
+    return bool(backend.conv.fp32_precision != "ieee" if hasattr(backend, "conv") else backend.allow_tf32)
+
+
+def nnpack() -> bool:
+    (before,) = torch.backends.nnpack.set_flags(False)
+    torch.backends.nnpack.set_flags(before)
+    return bool(before)
+
+
+@pytest.mark.parametrize("is_on", [tf32, nnpack])
+def test_fast_products_are_off_while_judging_and_back_afterwards(is_on: Callable[[], bool]) -> None:
+    seen = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(is_on())
+        return x.relu()
+
+    assert is_on()
+    check(layer("relu1", look), torch.float32, runs=[TRAINING])
+    assert seen
+    assert not any(seen)
+    assert is_on()
+
+
+# --- What is refused
+
+
+AFFINE = {"Affine1": nr.Affine(np.ones((4, 2)), np.ones(2))}
+ONE: tuple[Array, Array] = np.ones((1, 4)), np.zeros(1, int)
+REFUSED: dict[str, tuple[Any, torch.dtype, Any, Any, type[Exception], str]] = {
+    "half precision": (AFFINE, torch.float16, *ONE, ValueError, "float16"),
+    "no samples": (AFFINE, torch.float32, np.ones((0, 4)), np.zeros(0, int), ValueError, r"\(0, 4\)"),
+    "other features": (AFFINE, torch.float32, np.ones((1, 5)), ONE[1], ValueError, "5 features"),
+    "another label": (AFFINE, torch.float32, ONE[0], np.array([2]), ValueError, r"0\.\.1, got 2"),
+    "a list": (AFFINE, torch.float32, [[1.0]], ONE[1], TypeError, "list"),
+    "a bias that is no array": ({"Affine1": nr.Affine(np.ones((4, 2)), 0.0)}, torch.float32, *ONE, TypeError, "float"),
+    "an unknown layer": (
+        {"Affine1": type("Own", (nr.Relu,), {})()},
+        torch.float32,
+        *ONE,
+        TypeError,
+        "the class Own are not known",
+    ),
+    "NaN in x": (
+        AFFINE,
+        torch.float32,
+        np.full((1, 4), np.nan),
+        ONE[1],
+        ValueError,
+        r"x must be finite to be judged, got nan at \[0, 0\]",
+    ),
+    "infinite weights": (
+        {"Affine1": nr.Affine(np.full((4, 2), np.inf), np.ones(2))},
+        torch.float32,
+        *ONE,
+        ValueError,
+        r"the reference's W1 must be finite .* got inf at \[0, 0\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_judged_is_named(name: str) -> None:
+    layers, dtype, x, t, error, says = REFUSED[name]
+    with pytest.raises(error, match=says):
+        check_parity(nr.Network(layers), nn.Sequential(nn.Linear(4, 2, dtype=dtype)), x, t)
+
+
+def test_a_port_that_is_not_finite_is_named_before_any_layer_is_blamed() -> None:
+    def spoil(port: SimpleConvNet) -> None:
+        with torch.no_grad():
+            port.affine2.weight[2, 1] = torch.nan
+
+    with pytest.raises(ValueError, match=r"the port's affine2\.weight must be finite .* got nan at \[2, 1\]"):
+        check(spoil)
+
+
+# --- Entry by entry
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "limit", "ratio"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 1.0, 0),
+        ([1.0, 2.5], [1.0, 2.0], 1.0, 0.5),
+        ([1.0, 2.5], [1.0, 2.0], 0.5, 1),
+        ([1.0, np.nan], [1.0, 2.0], 1.0, np.inf),
+        ([1.0, 2.0], [1.0, np.nan], 1.0, np.inf),
+        ([np.nan, 2.0], [np.nan, 2.0], 1.0, 0),
+        ([np.inf, 2.0], [np.inf, 2.0], 1.0, 0),
+        ([-np.inf, 2.0], [np.inf, 2.0], 1.0, np.inf),
+        ([np.inf, 2.0], [1.0, 2.0], 1.0, np.inf),
+        ([1 + 2.0**-52, 0.0], [1.0, 0.0], 0.0, np.inf),
+        ([0.0, 0.0], [-0.0, 0.0], 0.0, 0),
+        ([[1.0], [2.0]], [1.0, 2.0], 9.0, np.inf),  # nothing is broadcast
+    ],
+)
+def test_the_worst_entry_is_found(actual: Any, expected: Any, limit: float, ratio: float) -> None:
+    worst = compare(np.array(actual), np.array(expected), limit)
+    assert worst.ratio == ratio
+    assert Row(TRAINING, "conv1", "output", "sum", worst).ok == (ratio <= 1)
