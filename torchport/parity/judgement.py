@@ -39,6 +39,7 @@ class Run(NamedTuple):
     scale: float = 1.0
     inexact_from: str = ""  # but from this stage on, and then in no gradient
     wants_grad: bool = False  # whether x needs a gradient too
+    first: bool = False  # whether it is the run that the others are judged by
     again: bool = False  # whether it is a run made before
     grads: bool = False  # whether gradients are enabled though nothing is propagated back
     memory_format: torch.memory_format = torch.contiguous_format

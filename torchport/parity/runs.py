@@ -259,7 +259,7 @@ class _Trial:
         yield from rows
 
     def _drawn_run(self, n: int) -> Run:
-        return Run(TRAINING, self._draw(n), cotangent=self._cotangent(n))
+        return Run(TRAINING, self._draw(n), cotangent=self._cotangent(n), first=True)
 
     def _prediction(self) -> Iterator[Row]:
         run = Run(PREDICTION, self._draw(len(self.x)), predicting=True)
