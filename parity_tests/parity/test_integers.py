@@ -72,7 +72,6 @@ NETWORKS: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...], int, str]] 
     "ThreeLayerNet": (nr.ThreeLayerNet, (784,), 8, "Activation_function1"),
     "6 convolutions": (lambda: deep(6), (3, 8, 8), 8, ""),
     "20 convolutions": (lambda: deep(20), (3, 8, 8), 8, ""),
-    "20 convolutions 5x5": (lambda: deep(20, 5), (3, 8, 8), 8, ""),
     "20 affine layers": (lambda: fully_connected(20), (100,), 8, ""),
     "means of 2 x 2 and 4 x 4": (lambda: averaging(4), (3, 24, 24), 8, ""),
     "means of 3 x 3": (lambda: averaging(3), (3, 24, 24), 8, "AveragePooling6"),

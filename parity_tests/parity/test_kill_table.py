@@ -32,9 +32,7 @@ def test_small_relative_errors_are_seen_in_every_layer(name: str, dtype: torch.d
 
 @pytest.mark.parametrize("dtype", table.DTYPES)
 @pytest.mark.parametrize("quantity", ["output", "grad_input", "W", "b"])
-@pytest.mark.parametrize(
-    ("name", "layer"), [("DeepConvNet", "conv6"), ("DeepConvNet", "affine1"), ("LeNet5", "subsample1")]
-)
+@pytest.mark.parametrize(("name", "layer"), [("DeepConvNet", "affine1"), ("LeNet5", "subsample1")])
 def test_an_error_is_seen_from_its_limit_on(name: str, layer: str, quantity: str, dtype: torch.dtype) -> None:
     """Four times the limit is, in the entries of the table; a quarter is not, where it leaves no trace in the calls."""
     reference, x, _ = table.network(name)

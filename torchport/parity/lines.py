@@ -9,6 +9,21 @@ from torchport.parity.recording import Call
 # Calls that only move data: a fault is not looked for there unless there is nothing else.
 RESHAPING = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as")
 MOVING = frozenset([*RESHAPING, "contiguous", "clone", "to", "float", "double"])
+# Calls that lay the same numbers out otherwise.
+LAYING = MOVING | {
+    "permute",
+    "transpose",
+    "t",
+    "T",
+    "mT",
+    "movedim",
+    "unfold",
+    "pad",
+    "expand",
+    "__getitem__",
+    "roll",
+    "flip",
+}
 
 NEARBY = 5  # lines that are told as a range
 

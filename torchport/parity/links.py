@@ -24,7 +24,7 @@ from torchport.layers.kinds import kind_of
 from torchport.layers.loss import Identity
 from torchport.layers.sums import PRODUCTS, own_limit
 from torchport.parity.compare import Own, compare
-from torchport.parity.lines import MOVING
+from torchport.parity.lines import LAYING, MOVING
 from torchport.parity.probes import probe
 from torchport.parity.recording import Call, Record
 
@@ -214,7 +214,7 @@ class Finder:
         ]
         cuts = [call for call in found if call.number in self.cuts]
         dtype = self.output.tensor.dtype  # what is computed in another one is not the port's own
-        cuts.sort(key=lambda call: (call.tensor.dtype == dtype, call.requires_grad), reverse=True)
+        cuts.sort(key=lambda c: (c.tensor.dtype == dtype, c.requires_grad, not _is_laid_out(c)), reverse=True)
         return cuts + [call for call in found if call.number not in self.cuts]
 
     def _apply(self, k: int, x: Array, actual: Array | None = None) -> Applied | None:
@@ -339,6 +339,11 @@ def _far(link: Link) -> bool:
     if before is None or behind is None or before.size != behind.size:
         return True
     return not _distance(behind.ravel(), before.ravel()) < NEAR
+
+
+def _is_laid_out(call: Call) -> bool:
+    """Whether it only lays out one number many times, as of a dead layer: then that order tells nothing."""
+    return call.name in LAYING and call.value is not None and bool((call.value == call.value.flat[0]).all())
 
 
 def _same(call: Call, values: Array) -> bool:
