@@ -17,7 +17,7 @@ from torchport.architectures import recognise
 from torchport.networks import CONVOLUTIONS, from_reference
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_params
-from torchport.parity.runs import ALL, EXTREMES
+from torchport.parity.given import ALL, EXTREMES
 from torchport.states import state_dict_keys
 from torchport.weights import cast_params
 

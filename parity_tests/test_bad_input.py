@@ -110,7 +110,11 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "parity: list": (lambda: judged(x=LIST), TypeError, "list"),
     "parity: a number for an array": (lambda: judged(nr.Affine(np.ones((4, 2)), 0.0)), TypeError, "float"),
     "parity: layer": (lambda: judged(type("Own", (nr.Relu,), {})()), TypeError, "the class Own are not known"),
-    "parity: runs": (lambda: judged(runs=["trainning"]), ValueError, "among training, prediction, .*, got 'trainning'"),
+    "parity: runs": (
+        lambda: judged(runs=["trainning"]),
+        ValueError,
+        r"of training, prediction, .*, got \['trainning'\]",
+    ),
     "parity: NaN": (lambda: judged(x=np.full((1, 4), np.nan)), ValueError, r"x must be finite .*, got nan at \[0, 0\]"),
     "parity: infinity": (
         lambda: judged(nr.Affine(np.full((4, 2), np.inf), np.ones(2))),

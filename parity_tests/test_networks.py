@@ -13,7 +13,7 @@ from numpy_ref.checks import Array
 from torchport import SimpleConvNet
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
-from torchport.parity.runs import ALL
+from torchport.parity.given import ALL
 from torchport.weights import STATE_DICT_KEYS, cast_params
 
 CONVS = ["conv2d", "unfold"]

@@ -6,8 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from parity import test_user_ports as test_user_ports  # for which all ports are entered
+from parity.catalogue import BUGS
+from parity.user_ports import RIGHT_PORTS, WRONG_PORTS
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 OWN_PORT = README.split("## A port of your own")[1]
 
 
@@ -29,3 +33,14 @@ def test_the_example_of_ones_own_port_says_what_is_shown() -> None:
         in_ones_own_test(code[1])
     assert str(failure.value) == shown[1].strip()
     in_ones_own_test(code[1].replace("  # forgotten: .T", ".T"))
+
+
+def test_as_many_ports_are_judged_as_it_says() -> None:
+    assert f"{len(BUGS)} of {len(BUGS)} planted bugs caught" in README
+    assert f"{len(RIGHT_PORTS)} right ones accepted, {len(WRONG_PORTS)} wrong ones blamed" in README
+
+
+def test_the_scripts_that_it_names_are_there() -> None:
+    named = set(re.findall(r"[\w/]*(?:scripts|parity_tests)/[\w/]+\.py", README))
+    assert len(named) > 8
+    assert [name for name in named if not (ROOT / name).is_file()] == []

@@ -209,7 +209,7 @@ def test_gradient_check_names_a_wrong_gradient_with_status_1(run: Run, monkeypat
     monkeypatch.setattr(UnfoldConv2d, "forward", lambda self, input: right(self, input.transpose(2, 3)))
     done = run("gradient_check", "--seed", "1", "--batch-size", "2")
     assert (done.returncode, done.stderr) == (1, "")
-    assert re.match(r"WRONG: \d of 18 gradients fail, first unfold W1: \[", done.stdout.splitlines()[-1])
+    assert re.match(r"WRONG: \d of 18 gradients fail, first unfold W1: \[[\d, ]+\] is ", done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -120,19 +120,20 @@ def main() -> int:
     evaluation = evaluated(args, build, case) if build is None or all(reports) else None
     if evaluation is not None:
         print(f"{evaluation.to_text()}\n")
-    record = tp.parity.page.to_dict(
-        [report.to_dict() for report in reports],
-        command=shlex.join(["python", "scripts/parity_report.py", *sys.argv[1:]]),
-        evaluation=None if evaluation is None else asdict(evaluation),
-        about=about(args, case),
-    )
     if args.out is not None:
+        record = tp.parity.page.to_dict(
+            [report.to_dict() for report in reports],
+            command=shlex.join(["python", "scripts/parity_report.py", *sys.argv[1:]]),
+            evaluation=None if evaluation is None else asdict(evaluation),
+            about=about(args, case),
+        )
         for path in tp.parity.page.save(args.out, record):
             print(f"wrote {path}")
     for report in reports:
         print(report.verdict)
-    print("PARITY" if record["ok"] else "NO PARITY")
-    return 0 if record["ok"] else 1
+    ok = all(reports) and (evaluation is None or evaluation.ok)
+    print("PARITY" if ok else "NO PARITY")
+    return 0 if ok else 1
 
 
 class Case(NamedTuple):

@@ -25,8 +25,8 @@ from torchport.layers.sums import own_limit
 from torchport.layers.terms import to_torch_layout
 from torchport.networks import from_reference
 from torchport.parity import cases, check_parity
+from torchport.parity.given import BATCH
 from torchport.parity.integers import homogeneous, integer_case
-from torchport.parity.runs import BATCH
 
 FOUR: dict[str, Any] = {f"conv_param_{k}": {**p, "filter_num": 4} for k, p in enumerate(DEFAULT_CONV_PARAMS, 1)}
 NETWORKS: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...]]] = {  # and the shape of a batch

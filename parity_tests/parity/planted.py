@@ -23,9 +23,9 @@ from torchport.layers.arithmetic import Setting
 from torchport.networks import SimpleConvNet, from_reference
 from torchport.parity import check_layer, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
+from torchport.parity.given import TRAINING
 from torchport.parity.optimizers import check_optimizer
 from torchport.parity.report import Row
-from torchport.parity.runs import TRAINING
 from torchport.weights import cast_params
 
 

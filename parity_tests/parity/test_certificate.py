@@ -19,7 +19,7 @@ from torchport.layers import Setting
 from torchport.networks import from_reference
 from torchport.parity import Report, Row, check_parity, compare
 from torchport.parity.cases import seeded_batch
-from torchport.parity.runs import BATCH, PREDICTION, TRAINING
+from torchport.parity.given import BATCH, PREDICTION, TRAINING
 
 Spoil = Callable[[Any], Any]
 

@@ -109,7 +109,7 @@ def wrong(
     cause: str = "",
     seen: str = TRAINING,
     only64: str = "",
-    marked: Build | None = None,
+    marked: Callable[..., Any] | None = None,
     **options: Any,
 ) -> Callable[[Built], Built]:
     """The same of a wrong port; its source marks the line, or that of the class marked."""

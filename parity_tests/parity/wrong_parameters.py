@@ -147,3 +147,33 @@ class ScaleMoved(Convnet):
         x = F.relu(self.conv1(x))  # wrong
         x = F.max_pool2d(x, 2).flatten(1)
         return self.fc2(F.relu(self.fc1(x)))
+
+
+class ComputedWeight(Perceptron):
+    """Whose second weight is computed of itself, with the right value."""
+
+    def weight(self) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(self.fc1(x))
+        x = F.linear(x, self.weight(), self.fc2.bias)  # wrong
+        return self.fc3(F.relu(x))
+
+
+@wrong(MLP, "affine2", "grad_weight", marked=ComputedWeight)
+class HalfOfTheWeightDetached(ComputedWeight):
+    def weight(self) -> Tensor:
+        return 0.5 * self.fc2.weight + 0.5 * self.fc2.weight.detach()
+
+
+@wrong(MLP, "affine2", "grad_weight", marked=ComputedWeight)
+class SomeRowsDetached(ComputedWeight):
+    def weight(self) -> Tensor:
+        return torch.cat([self.fc2.weight[:4], self.fc2.weight[4:].detach()])
+
+
+@wrong(MLP, "affine2", "grad_weight", marked=ComputedWeight)
+class WeightOnlyInValue(ComputedWeight):
+    def weight(self) -> Tensor:
+        return self.fc2.weight.detach() + 0 * self.fc2.weight

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from numpy_ref.checks import Array
-from torchport.layers import SUM, kind_of
+from torchport.layers import EXACT, SUM, kind_of
 from torchport.layers.arithmetic import arithmetic_of
 from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES, to_torch_layout
@@ -64,8 +64,7 @@ def backward_rows(judged: Judgement) -> Iterator[Row]:
     while pieces:
         piece = pieces.pop()
         found = list(_rows(judged, piece, dout, sums))
-        if not all(row.ok for row in found) and pieces and not any(link.fault for link in pieces[-1]):
-            # No fault if both hold together: in-place calls on views, ties that the layer before does away with.
+        if not all(row.ok for row in found) and pieces and _may_join(pieces[-1], piece):
             together = list(_rows(judged, [*pieces[-1], *piece], dout, sums))
             if all(row.ok for row in together):
                 pieces.pop()
@@ -73,10 +72,22 @@ def backward_rows(judged: Judgement) -> Iterator[Row]:
         yield from found
 
 
+def _may_join(before: list[Link], links: list[Link]) -> bool:
+    """Whether a fault may be none with the layer before: of ties that a relu there drops, or in-place on a view."""
+    if any(link.fault for link in (*before, *links)):
+        return False
+    return links[0].start.grad is None or all(_passes(stage) for link in before for stage in link.stages)
+
+
+def _passes(stage: Stage) -> bool:
+    """Whether a layer only moves or drops gradients, so that limits go through it as they are."""
+    return kind_of(stage.layer).rule.name == EXACT and kind_of(stage.layer).repeat is None
+
+
 def _watch(judged: Judgement) -> None:
     """Let gradients be kept where layers end and where parameters are used."""
     for call in judged.record.calls:
-        if call.is_leaf:
+        if call.is_leaf and not call.label:  # the port's own were cleared before the run, which may go backward itself
             call.tensor.grad = None
     held = [piece.call for each in judged.parameters.values() for found in each for piece in found.pieces]
     for call in {judged.record.calls[0], *held, *(link.end for link in judged.links)}:
@@ -125,7 +136,8 @@ def _rows(judged: Judgement, links: list[Link], last: Array, sums: _Shared) -> I
     """Of one stretch; none where a fault lies in it, or nothing arrives behind it, which is told there."""
     first = next((link.stages[0].name for link in links if link.stages), "")
     x, dout = links[0].start.value, last if links[-1] is judged.links[-1] else links[-1].end.grad
-    if any(link.fault for link in links) or x is None or dout is None:
+    undrawn = any(kind_of(s.layer).repeat and link not in judged.applied for link in links for s in link.stages)
+    if any(link.fault for link in links) or x is None or dout is None or undrawn:
         return
     count = sum(len(link.stages) for link in links)
     stretch = Stretch(links, x.reshape(judged.shape(first)), dout.reshape(judged.shape(first, count)))
@@ -146,6 +158,9 @@ def _expected(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
     if len(stretch.stages) == 1:
         yield from _of_layer(judged, stretch)
         return
+    if all(len(link.stages) == 1 for link in stretch.links) and all(map(_passes, stretch.stages[:-1])):
+        yield from _through(judged, stretch)
+        return
     # What was drawn is repeated: layers that were seen one by one forward have it.
     alone = {link: judged.applied[link].layer for link in stretch.links if link in judged.applied}
     layers = [alone.get(link, stage.layer) for link in stretch.links for stage in link.stages]
@@ -156,6 +171,21 @@ def _expected(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
     for stage, grads, limits in zip(stretch.stages, whole.grads, whole.grads_limits, strict=True):
         for name, value in grads.items():
             yield Gradient(stage, name, value, limits[name])
+
+
+def _through(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
+    """Of a layer behind others that only pass gradients on: its limit goes with them."""
+    link = stretch.links[-1]
+    x = judged.shaped(link.start.value, link.stages[0].name)
+    assert x is not None
+    for gradient in _of_layer(judged, Stretch([link], x, stretch.dout)):
+        value, limit = gradient.value, np.broadcast_to(gradient.limit, gradient.value.shape)
+        if gradient.name == "grad_input":
+            for before in reversed(stretch.links[:-1]):
+                layer = judged.applied[before].layer if before in judged.applied else before.stages[0].layer
+                value, limit = layer.backward(value), layer.backward(limit)
+            gradient = Gradient(stretch.stages[0], "grad_input", value, limit)
+        yield gradient
 
 
 def _of_layer(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
@@ -169,7 +199,7 @@ def _of_layer(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
         layer.forward(x)
     names = [attribute for attribute in MODULE_ATTRIBUTES if hasattr(stage.layer, attribute)]
     values = {"grad_input": layer.backward(dout)} | {name: getattr(layer, f"d{name}") for name in names}
-    if judged.exact_gradients:
+    if judged.exact(stage, x, dout):
         for name, value in values.items():
             yield Gradient(stage, name, value, np.zeros(()))
         return
@@ -185,8 +215,8 @@ def _parameter_rows(judged: Judgement, stretch: Stretch, gradient: Gradient, sum
     whole = sums.added(gradient)
     if whole is None:
         return
-    rows = []
-    for each in judged.parameters[stage.name, gradient.name]:
+    rows, found = list[Row](), judged.parameters[stage.name, gradient.name]
+    for each in found:
         arrived = each.gradient(whole.value)
         if arrived is None and np.any(whole.value):
             rows.append(judged.wrong(stage.name, quantity, "it gets no gradient", judged.where(*stretch.links)))
@@ -194,7 +224,9 @@ def _parameter_rows(judged: Judgement, stretch: Stretch, gradient: Gradient, sum
             actual = np.zeros_like(whole.value) if arrived is None else arrived
             rows.append(_row(judged, stretch, whole, actual))
     if rows:
-        yield min(rows, key=lambda row: row.worst.ratio)
+        best = min(range(len(rows)), key=lambda index: rows[index].worst.ratio)
+        found.insert(0, found.pop(best))  # of a symmetric matrix say, the layout to go on with
+        yield rows[best]
 
 
 def _row(judged: Judgement, stretch: Stretch, gradient: Gradient, actual: Array) -> Row:

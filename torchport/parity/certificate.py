@@ -7,6 +7,7 @@ what the port returned: if every link holds, the whole holds, at any depth, by i
 from __future__ import annotations
 
 from torchport.parity.backward import backward_rows
+from torchport.parity.computed import computed_rows
 from torchport.parity.forward import forward_rows, parameter_rows
 from torchport.parity.judgement import Judgement, Run, Subject
 from torchport.parity.left import left_rows
@@ -32,6 +33,8 @@ def rows_of(judged: Judgement) -> list[Row]:
     rows = [*forward, *left_rows(judged), *parameters]
     if judged.run.labels is not None or judged.run.cotangent is not None:
         rows += backward_rows(judged)
+    if judged.run.first and all(row.ok for row in rows):
+        rows += computed_rows(judged)
     return rows if any(not row.ok for row in rows) else [*rows, *extra_rows(judged)]
 
 

@@ -37,7 +37,7 @@ def _link_rows(judged: Judgement, link: Link) -> Iterator[Row]:
         yield judged.wrong(link.name, "output", "no call holds its input", where)
     elif len(link.stages) > 1 and not link.fault:
         whole = probe([s.layer for s in link.stages], x, None, judged.a, prediction=judged.run.predicting)
-        limit = np.zeros(()) if judged.exact(link.stages[-1]) else whole.limit
+        limit = np.zeros(()) if judged.exact(link.stages[-1], x) else whole.limit
         yield judged.row(link.name, "output", SUM, judged.compared(link.end, whole.output, limit), where)
     elif link.start is link.end and not link.fault and rule == EXACT:
         pass  # nothing was done, and nothing had to be: a flattening that the next layer does by itself
@@ -48,7 +48,7 @@ def _link_rows(judged: Judgement, link: Link) -> Iterator[Row]:
 def _layer_row(judged: Judgement, link: Link, stage: Stage, x: Array, where: str) -> Row:
     predicting, rule = judged.run.predicting, kind_of(stage.layer).rule.name
     try:
-        applied = apply(stage, x, judged.a, actual=link.end.value, predicting=predicting, exact=judged.exact(stage))
+        applied = apply(stage, x, judged.a, actual=link.end.value, predicting=predicting, exact=judged.exact(stage, x))
     except ValueError as error:  # the port cannot have drawn that
         return judged.wrong(link.name, "output", str(error), where)
     judged.applied[link] = applied
@@ -129,9 +129,12 @@ def _parameter_row(judged: Judgement, link: Link, stage: Stage, attribute: str, 
     if any(piece.call.is_leaf and not piece.call.label for piece in found[0].pieces):
         note = "it is no parameter of the port, so no optimizer trains it"
         yield judged.wrong(stage.name, f"grad_{quantity}", note, where)
+    if any(id(piece.call.tensor) in judged.subject.frozen for piece in found[0].pieces):
+        judged.subject.note(f"{stage.name}.{quantity} is frozen: judged as though it were trained")
+    if not found[0].settable:
+        judged.subject.note(f"{stage.name}.{quantity} is computed from others, which are not judged")
     held = found[0].value(value)
     if not np.array_equal(held, value):
         worst: Difference = compare(held, value, DERIVED * judged.a.u * np.abs(value))
         yield judged.row(stage.name, quantity, SUM, worst, where)
         setattr(stage.layer, attribute, judged.subject.setting.round(held))
-        judged.subject.note(f"{stage.name}.{quantity} is computed from others, which are not judged")

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from numpy_ref.checks import Array
+from numpy_ref.network import Network
+
+TRAINING, PREDICTION, SIZES, BATCH, INTEGERS, AGAIN, EXTREMES, DOUBLE = ALL = (
+    "training",
+    "prediction",
+    "sizes",
+    "batch",
+    "integers",
+    "again",
+    "extremes",
+    "double",
+)
 
 # Where torch.compile, and DataParallel and DistributedDataParallel, keep the module that they wrap.
 WRAPPED = ("_orig_mod", "module")
@@ -32,6 +45,25 @@ def check_finite(x: Array, params: Mapping[str, Array], port: nn.Module) -> None
         if not np.isfinite(array).all():
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise ValueError(f"{name} must be finite to be judged, got {array[index]} at {list(index)}")
+
+
+def check_given(reference: Network, port: nn.Module, loss: Any, runs: Sequence[str]) -> None:
+    """TypeError, ValueError for what is no reference, no module, no loss, or no run (runs.ALL)."""
+    if not isinstance(reference, Network):
+        raise TypeError(f"reference must be a numpy_ref.Network, got {type(reference).__name__}")
+    if not isinstance(port, nn.Module):
+        raise TypeError(f"port must be a torch.nn.Module, got {type(port).__name__}: wrap a function in a module")
+    if not callable(loss) or isinstance(loss, type):
+        raise TypeError(f"loss must be a function of (output, labels), or a module such as nn.NLLLoss(), got {loss!r}")
+    unknown = [run for run in ([runs] if isinstance(runs, str) else runs) if run not in ALL]
+    if unknown or isinstance(runs, str):
+        raise ValueError(f"runs must be a sequence of {', '.join(ALL)}, got {runs!r}")
+
+
+def overridden(port: nn.Module) -> bool:
+    """Whether a module has a train or an eval of its own."""
+    own = nn.Module.train, nn.Module.eval
+    return any((type(module).train, type(module).eval) != own for module in port.modules())
 
 
 @contextmanager
@@ -56,6 +88,8 @@ def restored(port: nn.Module, *, weights: bool = True) -> Iterator[None]:
                 parameter.requires_grad_(parameter.is_floating_point())
             yield
     finally:
+        if overridden(port):
+            port.train(flags[0][1])
         for module, training in flags:
             module.training = training  # train() would set what is inside as well
         for module, held in buffers:
@@ -64,13 +98,20 @@ def restored(port: nn.Module, *, weights: bool = True) -> Iterator[None]:
             parameter.grad = None  # of another dtype, perhaps
         for value, data, kept in values:
             value.data = data  # whose dtype may have been another one's meanwhile
-            value.data.copy_(kept)
+            _put(value, kept)
         for parameter, grad, required in grads:
             parameter.grad = grad
             parameter.requires_grad_(required)
         random.setstate(generators[0])
         np.random.set_state(generators[1])
         torch.set_rng_state(generators[2])
+
+
+def _put(value: Tensor, kept: Tensor) -> None:
+    try:
+        value.data.copy_(kept)
+    except RuntimeError:  # an expanded tensor's numbers share memory
+        value.data = kept
 
 
 def _array(value: Tensor) -> Array:

@@ -16,12 +16,15 @@ from torchport.layers import EXACT
 from torchport.layers.arithmetic import Setting
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.compare import compare
+from torchport.parity.given import overridden
 from torchport.parity.lines import MOVING, lines_of
 from torchport.parity.links import Applied, Finder, Link, Stage, like, sides
 from torchport.parity.losses import Loss
 from torchport.parity.parameters import Found
-from torchport.parity.recording import Call, Record, record, tensors_in
+from torchport.parity.recording import Call, Record, as_array, record, tensors_in
 from torchport.parity.report import Difference, Row
+
+UNIT = 2.0**-8  # of what average pooling makes of whole numbers
 
 
 class Run(NamedTuple):
@@ -32,10 +35,13 @@ class Run(NamedTuple):
     cotangent: Array | None = None
     labels: Array | None = None
     predicting: bool = False
-    exact: bool = False  # every number is exact: nothing may be off
+    exact: bool = False  # every number is exact, a multiple of UNIT times scale: nothing may be off
+    scale: float = 1.0
     inexact_from: str = ""  # but from this stage on, and then in no gradient
     wants_grad: bool = False  # whether x needs a gradient too
+    first: bool = False  # whether it is the run that the others are judged by
     again: bool = False  # whether it is a run made before
+    grads: bool = False  # whether gradients are enabled though nothing is propagated back
     memory_format: torch.memory_format = torch.contiguous_format
 
 
@@ -103,13 +109,15 @@ class Judgement:
         self.given = given.clone() if run.wants_grad else given
         for module, training in self.subject.flags:
             module.training = training
-        if port.training == run.predicting:  # flags that a user set for single modules stay
+        if overridden(port):  # which may do more than to set flags
+            port.eval() if run.predicting else port.train()
+        elif port.training == run.predicting:  # flags that a user set for single modules stay
             port.train(not run.predicting)
         self.buffers = {name: value.detach().clone() for name, value in port.named_buffers()}
         for parameter in port.parameters():
             parameter.grad = None
         sizes = frozenset(len(run.x) * int(np.prod(shape)) for shape in self.subject.shapes)
-        trains = run.cotangent is not None or run.labels is not None
+        trains = run.cotangent is not None or run.labels is not None or run.grads
         with torch.set_grad_enabled(trains), warnings.catch_warnings():
             if not trains:
                 warnings.simplefilter("ignore")  # of a checkpoint that misses gradients
@@ -119,7 +127,9 @@ class Judgement:
 
     def _chosen(self) -> Call | None:
         """Of what the port returned, the tensor that is its output: of several, the one whose links hold."""
-        found, shape = self.record.returned, (len(self.run.x), *self.subject.shapes[-1])
+        real = [call for call in self.record.returned if call.tensor.is_floating_point()]
+        found = [call for call in real if as_array(call.tensor) is not None]
+        shape = len(self.run.x), *self.subject.shapes[-1]
         if found and self.subject.output is not None:
             part = list(tensors_in(_part(self.record.raw, self.subject.output)))
             found = [call for call in found if any(call.tensor is tensor for tensor in part)]
@@ -191,15 +201,14 @@ class Judgement:
         shape = self.shape(stage, behind)
         return value.reshape(shape) if value is not None and value.size == np.prod(shape) else None
 
-    def exact(self, stage: Stage) -> bool:
-        """Whether nothing of this stage's output may be off."""
+    def exact(self, stage: Stage, x: Array, dout: Array | None = None) -> bool:
+        """Whether nothing of this stage's output may be off, or of its gradients; behind a fault x is not exact."""
         until, index = self.run.inexact_from, self.subject.indices
-        return self.run.exact and not (until and index[stage.name] >= index[until]) and not self._transforms
-
-    @property
-    def exact_gradients(self) -> bool:
-        """Whether nothing of any gradient may be off."""
-        return self.run.exact and not self.run.inexact_from and not self._transforms
+        if not self.run.exact or self._transforms or not _is_whole(x, self.run.scale):
+            return False
+        if dout is not None:
+            return not until and _is_whole(dout, 1.0)
+        return not until or index[stage.name] < index[until]
 
     @property
     def _transforms(self) -> bool:
@@ -241,17 +250,27 @@ class Judgement:
             return f"expected {links[0].name} {f'before {following}' if following else 'at the end'}"
         return lines_of([call for link in links for call in self.finder.between(link)])
 
+    def _returned(self) -> str:
+        raw = self.record.raw
+        return f"{type(raw).__name__}{f' of {raw.dtype}' if isinstance(raw, Tensor) else ''}"
+
     def raised(self) -> Row:
         """Of a port that raised: the first layer that is not there, and the line."""
         error, run = self.record.error, self.run
         if error is None:
-            return self.wrong("output", "output", "the port returned no tensor")
+            note = f"the port returned no tensor of real numbers, but {self._returned()}"
+            return self.wrong("output", "output", note, self.record.calls[-1].where)
         layer, rest = self.subject.finder(self.record, run.predicting).broken()
         where = next((call.where for call in rest if call.where and call.name not in MOVING), self.record.raised)
         last = next(call for call in reversed(self.record.calls) if call.of_data)
         if last.name in MOVING and len(last.tensor) != len(run.x):  # a hard-wired number of samples
             where = last.where
         return self.wrong(layer, "output", f"the port raised {told(error)}", where)
+
+
+def _is_whole(array: Array, scale: float) -> bool:
+    units = array / (scale * UNIT)
+    return bool(np.array_equal(units, np.round(units)))
 
 
 def told(error: Exception) -> str:

@@ -100,7 +100,7 @@ def _statistics(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterat
             unbiased = kept + (value - kept) * n / (n - 1)
             other = _nearest(judged, held, unbiased, 2 * limit)
             if other is not None and judged.compared(other, unbiased, 2 * limit).ratio <= 1:
-                known, nearest = f"torch's running variance is the unbiased one, {n}/{n - 1} of the book's", other
+                known, nearest = "torch's running variance is the unbiased one, n/(n - 1) of the book's", other
         if nearest is None:
             continue
         worst = judged.compared(nearest, value, limit)

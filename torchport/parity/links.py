@@ -124,7 +124,8 @@ class Finder:
             link = self._next(k, place)
             found.append(link)
             place, k = link.end, k + len(link.stages)
-        if next((link.fault for link in found if link.fault), "") in ("input", "changed"):
+        first = next((link for link in found if link.fault), None)
+        if first is not None and not first.stages and _far(first):
             # What is undone later, samples in another order say, is no fault of the whole.
             return self._whole() or found
         return self._told_apart(found)
@@ -330,6 +331,14 @@ class Finder:
 def coincides(link: Link) -> bool:
     """Whether nothing had to be done for a layer that does something."""
     return link.start is link.end and bool(link.stages) and not isinstance(link.stages[0].layer, Flatten | Identity)
+
+
+def _far(link: Link) -> bool:
+    """Whether what was changed is another thing than before, and not a slip."""
+    before, behind = link.start.value, link.end.value
+    if before is None or behind is None or before.size != behind.size:
+        return True
+    return not _distance(behind.ravel(), before.ravel()) < NEAR
 
 
 def _same(call: Call, values: Array) -> bool:

@@ -15,7 +15,6 @@ from torchport.parity.given import restored, unwrapped
 from torchport.parity.links import sides
 from torchport.parity.recording import Call, Record, as_array, record
 
-LOOKS = ("to", "type_as", "view_as", "expand_as", "reshape_as")  # at a tensor's dtype and shape alone
 ADDEND_FIRST = ("addmm", "addbmm", "baddbmm", "addmv", "addcmul")
 PRODUCTS = ("matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm")
 OUTPUTS_FIRST = ("linear", "conv1d", "conv2d", "conv3d")  # along the first axis of the weight that they take
@@ -66,7 +65,7 @@ def _uses(port: nn.Module, run: Record) -> Iterator[Use]:
     """Every parameter and buffer where data first meets it, a bias behind its weight."""
     seen = {""}
     for call in run.calls:
-        parents = [run.calls[number] for number in call.parents if call.of_data and call.name not in LOOKS]
+        parents = [run.calls[number] for number in call.parents if call.of_data]
         if call.name in ADDEND_FIRST:
             parents = [*parents[1:], *parents[:1]]
         for place, held in enumerate(parents):
@@ -94,7 +93,8 @@ def _weights(reference: Network, uses: Sequence[Use]) -> Iterator[tuple[str, Use
     for number, (name, value) in enumerate(reference.params.items()):
         wanted = f"the reference's {name} {value.shape}"
         if number == len(uses):
-            raise ValueError(f"the port is seen to use no further parameter, which {wanted} needs")
+            seen = "no further parameter" if uses else "no parameter (nothing is seen of what is scripted)"
+            raise ValueError(f"the port is seen to use {seen}, which {wanted} needs")
         yield name, uses[number], _fitted(uses[number], value, wanted)
     for use in uses[len(reference.params) :]:
         raise ValueError(f"the reference has nothing for {use}")

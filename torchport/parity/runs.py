@@ -23,26 +23,28 @@ from torchport.layers.loss import OUTPUTS, softmax_with_loss
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.certificate import judge, rows_of
 from torchport.parity.compare import compare
-from torchport.parity.given import check_finite, restored, unwrapped
+from torchport.parity.given import (
+    AGAIN,
+    ALL,
+    BATCH,
+    DOUBLE,
+    EXTREMES,
+    INTEGERS,
+    PREDICTION,
+    SIZES,
+    TRAINING,
+    check_finite,
+    check_given,
+    restored,
+    unwrapped,
+)
 from torchport.parity.integers import homogeneous, integer_case, scaled
-from torchport.parity.judgement import Judgement, Run, Subject, told
-from torchport.parity.left import earlier_rows
-from torchport.parity.links import Link, Stage
+from torchport.parity.judgement import Guide, Judgement, Run, Subject, told
+from torchport.parity.links import Stage
 from torchport.parity.losses import LOGITS, Loss, check_loss, taken_by
 from torchport.parity.probes import probe
 from torchport.parity.recording import tensors_in
 from torchport.parity.report import Difference, Report, Row
-
-TRAINING, PREDICTION, SIZES, BATCH, INTEGERS, AGAIN, EXTREMES, DOUBLE = ALL = (
-    "training",
-    "prediction",
-    "sizes",
-    "batch",
-    "integers",
-    "again",
-    "extremes",
-    "double",
-)
 
 FEW = 4  # samples on integers and in the first run, at least
 MORE = 4  # times as many samples where few do not tell layers apart
@@ -102,6 +104,7 @@ def check_parity(
         >>> bool(check_parity(reference, port, np.random.rand(4, 1, 10, 10), np.arange(4)))
         True
     """
+    check_given(reference, port, loss, runs)
     inner = unwrapped(port)
     run = run or (port if inner is not port else None)
     setting = Setting.of(inner, mode)
@@ -118,9 +121,13 @@ def check_parity(
         stages = stages_of(reference, setting, takes)
         values = values_of(reference, stages, setting)
         subject = Subject(inner, stages, shapes, setting, loss, takes, output, frozen, values, origins)
+        if inner is not port:
+            subject.note(f"judged is what {type(port).__name__} wraps, and the whole in one piece")
         trial = _Trial(reference, subject, x, labels, seed)
         rows: list[Row] = []
-        for part in tqdm(runs, desc=name, unit="run", leave=False, disable=None if progress else True):
+        # The first run is always made: it tells which calls are which layers.
+        parts = [part for part in ALL if part in (TRAINING, *runs)]
+        for part in tqdm(parts, desc=name, unit="run", leave=False, disable=None if progress else True):
             rows += trial.make(part)
         if run is not None:
             rows += trial.piece(run)
@@ -202,8 +209,6 @@ class _Trial:
             EXTREMES: self._extremes,
             DOUBLE: self._double,
         }
-        if part not in runs:
-            raise ValueError(f"runs must be among {', '.join(ALL)}, got {part!r}")
         return list(runs[part]())
 
     def _judge(self, run: Run, subject: Subject | None = None) -> list[Row]:
@@ -236,7 +241,7 @@ class _Trial:
         if _raised(rows) and n > len(self.x):
             run = self._drawn_run(len(self.x))
             rows = judge(subject, run)
-        if not all(row.ok for row in rows) and not _raised(rows) and _dead(subject.guides[0].links):
+        if not all(row.ok for row in rows) and not _raised(rows) and _dead(subject.guides):
             # A layer may be dead on so few samples, so that values coincide. Others show which calls are which layers:
             # if all of them hold there, the first run is judged by that.
             other = replace(subject, guides=[], notes={})
@@ -254,20 +259,19 @@ class _Trial:
         yield from rows
 
     def _drawn_run(self, n: int) -> Run:
-        return Run(TRAINING, self._draw(n), cotangent=self._cotangent(n))
+        return Run(TRAINING, self._draw(n), cotangent=self._cotangent(n), first=True)
 
     def _prediction(self) -> Iterator[Row]:
         run = Run(PREDICTION, self._draw(len(self.x)), predicting=True)
         yield from self._judge(run)
-        once_more = Judgement(self.subject, run._replace(x=self._draw(len(self.x))))
-        if once_more.output is not None:
-            yield from earlier_rows(once_more)
+        # Once more, on other data and with gradients enabled: an answer may be kept, or be another one then.
+        yield from judge(self.subject, run._replace(x=self._draw(len(self.x)), grads=True))
 
     def _sizes(self) -> Iterator[Row]:
         """Other numbers of samples: hard-wired sizes, squeeze, a remainder that is dropped."""
         few, more = self.fewest, len(self.x) + 3
         yield from self._judge(Run(_samples(few), self._draw(few), cotangent=self._cotangent(few)))
-        yield from self._judge(Run(_samples(more), self._draw(more)))
+        yield from self._judge(Run(_samples(more), self._draw(more), cotangent=self._cotangent(more)))
 
     def _batch(self) -> Iterator[Row]:
         """The user's batch and loss; the loss by itself also on all classes, and on logits far from each other."""
@@ -293,20 +297,20 @@ class _Trial:
             subject.note(f"not run on integers, since {', '.join(lacking) or 'no weight'} cannot be set")
             return
         case = integer_case(self.reference, self.x.shape[1:], max(len(self.x), FEW), self.seed)
-        whole = [("integers", case)]
+        whole = [("integers", case, 1.0)]
         if homogeneous(self.reference):
-            whole += [(f"integers x 2^{int(np.log2(factor))}", scaled(case, factor)) for factor in FACTORS]
+            whole += [(f"integers x 2^{int(np.log2(factor))}", scaled(case, factor), factor) for factor in FACTORS]
         blind = [layer for layer, share in case.zeros.items() if share == 0]
         if blind:
             subject.note(f"no zero or tie was seen at {', '.join(blind)}")
-        for name, each in whole:
+        for name, each, scale in whole:
             layers = {key.lower(): layer for key, layer in each.network.layers.items()}
             own = [Stage(stage.name, layers.get(stage.name, stage.layer)) for stage in subject.stages]
             for mine, stage in zip(own, subject.stages, strict=True):
                 if isinstance(stage.layer, BatchNormalization):  # as the runs before have left them
                     vars(mine.layer).update({each: getattr(stage.layer, each) for each in STATISTICS})
             inexact = each.inexact_from.lower() or ("" if subject.takes == LOGITS else "output")
-            run = Run(name, each.x, cotangent=each.cotangent, exact=True, inexact_from=inexact)
+            run = Run(name, each.x, cotangent=each.cotangent, exact=True, scale=scale, inexact_from=inexact)
             with restored(subject.port, weights=False):
                 try:
                     for (of_stage, attribute), parameter in held.items():
@@ -362,13 +366,18 @@ class _Trial:
     def piece(self, run: Callable[[Tensor], Any]) -> Iterator[Row]:
         """Another callable of the port, seen in one piece: its outputs and gradients within the probes' limits."""
         subject, x, name = self.subject, self._draw(len(self.x)), "in one piece"
+        if any(kind_of(stage.layer).repeat is not None for stage in subject.stages):
+            subject.note("run= was not judged: what it drops cannot be seen in one piece")
+            return
         cotangent = self._cotangent(len(x))
         whole = probe([stage.layer for stage in subject.stages], x, cotangent, subject.setting.arithmetic)
         self.made.append(name)
         subject.port.zero_grad(set_to_none=True)
         subject.port.train()
         try:
-            found = next(tensors_in(run(subject.setting.tensor(x))))
+            returned = list(tensors_in(run(subject.setting.tensor(x))))
+            fitting = [tensor for tensor in returned if tensor.shape == whole.output.shape]
+            found = (fitting or returned)[0]
             found.backward(subject.setting.tensor(cotangent).to(found.dtype))
         except Exception as error:  # whatever a user's callable raises
             yield Row(name, "port", "output", SUM, Difference(note=f"it raised {told(error)}"))
@@ -380,14 +389,16 @@ class _Trial:
             for attribute, expected in grads.items():
                 for each in held.get((stage.name, attribute), [])[:1]:
                     value = each.gradient(expected) if each.settable else None
+                    worst = Difference(note="it gets no gradient")
                     if value is not None:
                         worst = compare(value, expected, limits[attribute])
+                    if each.settable:
                         yield Row(name, stage.name, f"grad_{MODULE_ATTRIBUTES[attribute]}", SUM, worst)
 
 
-def _dead(links: Sequence[Link]) -> bool:
+def _dead(guides: Sequence[Guide]) -> bool:
     """Whether a layer makes the same of all samples."""
-    values = [link.end.value for link in links if link.end.value is not None]
+    values = [link.end.value for guide in guides[:1] for link in guide.links if link.end.value is not None]
     return any(np.array_equal(value, np.broadcast_to(value[:1], value.shape)) for value in values)
 
 
