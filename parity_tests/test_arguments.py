@@ -70,7 +70,6 @@ from torchport.parity import (
     check_parity,
     compare as compare_arrays,
     differences,
-    given,
     independent,
     integers,
     page,
@@ -690,8 +689,6 @@ CALLS: dict[str, Call] = {
     "torchport.parity.probes.probe": probe_layers,
     "torchport.parity.loading.load_into": lambda a: load_into(port(), a.give(network()), a.array(3, 1, 4, 4)),
     "torchport.parity.runs.check_layer": check_layers,
-    "torchport.parity.given.unwrapped": lambda a: given.unwrapped(a.give(port())),
-    "torchport.parity.given.check_finite": lambda a: given.check_finite(a.array(3), a.params(), a.give(port())),
     "torchport.parity.losses.check_loss": lambda a: check_loss(a.array(3, 4), a.labels(3), FLOAT64),
     "torchport.parity.optimizers.check_optimizer": lambda a: check_optimizer(
         nr.Adam, torchport.BookAdam, a.array(3), a.array(2, 3), FLOAT64
@@ -762,6 +759,7 @@ PARTS_OF_TRAINING = (
 PARTS_OF_PARITY = (
     *(f"torchport.parity.{room}.*" for room in ("recording", "links", "judgement", "certificate", "lines", "left")),
     *(f"torchport.parity.{room}.*" for room in ("forward", "backward", "parameters", "causes", "mistakes", "variants")),
+    *(f"torchport.parity.{room}.*" for room in ("computed", "given")),
     *(f"torchport.parity.runs.{name}_of" for name in ("shapes", "stages", "values")),
     "torchport.parity.losses.loss_rows",
     "torchport.parity.losses.taken_by",
@@ -802,7 +800,6 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "needs packages that may be missing": ("torchport.onnx_files.write_onnx",),
     "is part of training.train": PARTS_OF_TRAINING,
     "is part of check_parity": PARTS_OF_PARITY,
-    "puts its argument back: test_certificate": ("torchport.parity.given.restored",),
     "measures what it makes itself": (
         *(f"torchport.benchmark.{module}.*" for module in ("contenders", "device")),
         "torchport.benchmark.rounds.interleave",

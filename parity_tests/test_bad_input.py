@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import numpy_ref as nr
 import torchport
 from torchport import SimpleConvNet, UnfoldConv2d, softmax_with_loss
 from torchport.evaluation import evaluate_ports
-from torchport.parity import Setting
+from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_params
 
 IMAGE = torch.zeros(2, 3, 5, 5)
 LOGITS = torch.zeros(2, 3)
 IMAGES = np.zeros((4, 1, 28, 28), np.uint8)
+ONE = np.ones((1, 4)), np.zeros(1, int)
 # Any, so that the type checker does not see what is wrong.
 ARRAY: Any = np.zeros((2, 3, 5, 5))
 LIST: Any = [0, 1]
@@ -45,6 +48,13 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "net: integers": (lambda: SimpleConvNet(dtype=torch.int64), TypeError, "int64"),
     "net: complex": (lambda: SimpleConvNet(dtype=torch.complex64), TypeError, "complex64"),
     "net: device": (lambda: SimpleConvNet(device="tpu"), ValueError, "'tpu' cannot be used here"),
+    "net: conv": (lambda: SimpleConvNet(conv="im2col"), ValueError, "one of conv2d, unfold, got 'im2col'"),
+    "net: flat": (lambda: SimpleConvNet()(torch.zeros(2, 784)), ValueError, r"\(2, 784\)"),
+    "net: channels": (lambda: SimpleConvNet()(torch.zeros(2, 3, 28, 28)), ValueError, r"\(2, 3, 28, 28\)"),
+    "net: empty batch": (lambda: SimpleConvNet()(torch.zeros(0, 1, 28, 28)), ValueError, r"\(0, 1, 28, 28\)"),
+    "net: other dtype": (lambda: SimpleConvNet()(torch.zeros(2, 1, 28, 28).double()), TypeError, "float64"),
+    "net: bytes": (lambda: SimpleConvNet()(torch.zeros(2, 1, 28, 28).byte()), TypeError, "uint8"),
+    "net: other device": (lambda: SimpleConvNet(device="meta")(torch.zeros(2, 1, 28, 28)), ValueError, "cpu, .* meta"),
     "from_params: None": (lambda: SimpleConvNet.from_params(NONE), TypeError, "NoneType"),
     "from_params: device": (lambda: SimpleConvNet.from_params(seeded_params(0), device="tpu"), ValueError, "tpu"),
     "to_state_dict: list": (lambda: torchport.to_state_dict(LIST), TypeError, "list"),
@@ -88,7 +98,50 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"for images \(1, 28, 28\), got \(1, 27, 28\)",
     ),
     "setting: device": (lambda: Setting(device="tpu"), ValueError, "'tpu' cannot be used here"),
+    "setting: half": (lambda: Setting(torch.float16), ValueError, "float16"),
+    "setting: bfloat16": (lambda: Setting(mode="bfloat16"), ValueError, "needs float32 parameters, got torch.float64"),
+    "setting: TF32": (lambda: Setting(torch.float32, mode="tf32"), ValueError, "needs a CUDA device, got cpu"),
+    "setting: mode": (lambda: Setting(mode="fp8"), ValueError, "one of ieee, tf32, bfloat16, got 'fp8'"),
+    "parity: half": (lambda: judged(port=torch.half), ValueError, "float16"),
+    "parity: dtypes": (lambda: judged(port=torch.float64, mode="bfloat16"), ValueError, "needs float32 parameters"),
+    "parity: empty batch": (lambda: judged(x=np.ones((0, 4)), t=np.zeros(0, int)), ValueError, r"\(0, 4\)"),
+    "parity: features": (lambda: judged(x=np.ones((1, 5))), ValueError, "5 features"),
+    "parity: label": (lambda: judged(t=np.array([2])), ValueError, r"0\.\.1, got 2"),
+    "parity: list": (lambda: judged(x=LIST), TypeError, "list"),
+    "parity: a number for an array": (lambda: judged(nr.Affine(np.ones((4, 2)), 0.0)), TypeError, "float"),
+    "parity: layer": (lambda: judged(type("Own", (nr.Relu,), {})()), TypeError, "the class Own are not known"),
+    "parity: runs": (
+        lambda: judged(runs=["trainning"]),
+        ValueError,
+        r"of training, prediction, .*, got \['trainning'\]",
+    ),
+    "parity: NaN": (lambda: judged(x=np.full((1, 4), np.nan)), ValueError, r"x must be finite .*, got nan at \[0, 0\]"),
+    "parity: infinity": (
+        lambda: judged(nr.Affine(np.full((4, 2), np.inf), np.ones(2))),
+        ValueError,
+        r"the reference's W1 must be finite to be judged, got inf at \[0, 0\]",
+    ),
+    "parity: a port's NaN": (
+        lambda: judged(weight=np.nan),
+        ValueError,
+        r"the port's 0\.weight must be finite to be judged, got nan at \[0, 0\]",
+    ),
 }
+
+
+def judged(
+    layer: Any = None,
+    x: Any = ONE[0],
+    t: Any = ONE[1],
+    port: torch.dtype = torch.float32,
+    weight: float = 1.0,
+    **options: Any,
+) -> Any:
+    """One layer and its port; what is wrong with them is given."""
+    linear = nn.Linear(4, 2, dtype=port)
+    nn.init.constant_(linear.weight, weight)
+    reference = nr.Network({"Affine1": layer or nr.Affine(np.ones((4, 2)), np.ones(2))})
+    return check_parity(reference, nn.Sequential(linear), x, t, **options)
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -66,14 +66,6 @@ def test_one_hot_labels(conv: str, setting: Setting) -> None:
     check_parity(reference, port, x, np.eye(5)[t], runs=["batch"]).raise_if_failed()
 
 
-def test_blank_images_with_ties_everywhere(setting: Setting) -> None:
-    """On a blank image every convolution output of a filter is equal, so every pooling window is tied."""
-    reference, x, t, geometry = build("three channels, padded")
-    x[:, :, :4] = 0
-    assert not np.ptp(reference.outputs(x)["Relu1"][:, :, 1:3, 1:7], axis=(2, 3)).any()
-    check_parity(reference, port_of(reference, "conv2d", setting, **geometry), x, t).raise_if_failed()
-
-
 def test_both_ports_load_each_others_weights(device: str) -> None:
     torch.manual_seed(0)
     nets = {conv: SimpleConvNet(conv=conv, dtype=torch.float64, device=device) for conv in CONVS}
@@ -146,28 +138,3 @@ def test_sizes_that_do_not_fit_are_named(network: Any, sizes: dict[str, Any], sa
 def test_sizes_of_the_wrong_type_are_named(network: Any) -> None:
     with pytest.raises(TypeError, match=r"2\.5"):
         network(hidden_size=2.5)
-
-
-def test_unknown_convolution_is_named() -> None:
-    with pytest.raises(ValueError, match="conv must be one of conv2d, unfold, got 'im2col'"):
-        SimpleConvNet(conv="im2col")
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "error", "says"),
-    [
-        ((2, 784), torch.float32, ValueError, r"\(2, 784\)"),
-        ((2, 3, 28, 28), torch.float32, ValueError, r"\(2, 3, 28, 28\)"),
-        ((0, 1, 28, 28), torch.float32, ValueError, r"\(0, 1, 28, 28\)"),
-        ((2, 1, 28, 28), torch.float64, TypeError, "float64"),
-        ((2, 1, 28, 28), torch.uint8, TypeError, "uint8"),
-    ],
-)
-def test_unfit_input_is_named(shape: tuple[int, ...], dtype: torch.dtype, error: type[Exception], says: str) -> None:
-    with pytest.raises(error, match=says):
-        SimpleConvNet()(torch.zeros(shape, dtype=dtype))
-
-
-def test_input_on_another_device_is_named() -> None:
-    with pytest.raises(ValueError, match="input is on cpu, the weights on meta"):
-        SimpleConvNet(device="meta")(torch.zeros(2, 1, 28, 28))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
-from torchport.layers.columns import im2col, output_size
+from torchport.layers.columns import im2col
 from torchport.networks import CONVOLUTIONS
 from torchport.parity import Row, Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
@@ -376,19 +376,6 @@ def columns_before_rows(input: Tensor, size: Pair, stride: Pair, pad: Pair) -> T
     return windows.transpose(2, 3).flatten(1)
 
 
-def steps_of_one(input: Tensor, size: Pair, stride: Pair, pad: Pair) -> Tensor:
-    """What a version of the book's im2col that circulates does."""
-    n, _, h, w = input.shape
-    out_h, out_w = output_size(h, w, size, stride, pad)
-    dense = im2col(input, size, 1, pad).reshape(n, *output_size(h, w, size, 1, pad), -1)
-    return dense[:, :out_h, :out_w].flatten(0, 2)
-
-
-def edge_repeated(input: Tensor, size: Pair, stride: Pair, pad: Pair) -> Tensor:
-    padded = nn.functional.pad(input, (pad[1], pad[1], pad[0], pad[0]), mode="replicate")
-    return im2col(padded, size, stride)
-
-
 def strides_swapped(input: Tensor, size: Pair, stride: Pair, pad: Pair) -> Tensor:
     return im2col(input, size, stride[::-1], pad)
 
@@ -412,8 +399,6 @@ PLANTED: dict[str, tuple[Callable[..., Tensor], bool, Callable[[Geometry], bool]
         shown_by_parity,
         Geometry((1, 1, 2, 2), 1, (2, 2), (1, 1), (0, 0)),
     ),
-    "steps of one": (steps_of_one, True, shown_by_parity, Geometry((1, 1, 1, 3), 1, (1, 1), (2, 2), (0, 0))),
-    "edge repeated": (edge_repeated, True, shown_by_parity, Geometry((1, 1, 1, 1), 1, (1, 1), (1, 1), (1, 1))),
     "strides swapped": (strides_swapped, False, shown_by_pairs, Geometry((1, 1, 1, 2), 1, (1, 1), (1, 2), (0, 0))),
 }
 

@@ -75,15 +75,6 @@ def test_a_second_run_is_bit_identical(conv: str, setting: Setting, monkeypatch:
         assert torch.equal(a, b)
 
 
-# By unfold: oneDNN's bfloat16 convolution on CPUs is not sound (parity.calibration).
-@pytest.mark.parametrize("mode", ["ieee", "bfloat16"])
-def test_modes_of_float32(mode: str, device: str) -> None:
-    reference, port, x, t = build("unfold", Setting(torch.float32, device))
-    report = check_parity(reference, port, x, t, mode=mode)
-    report.raise_if_failed()
-    assert report.dtype == {"ieee": "float32", "bfloat16": "bfloat16"}[mode]
-
-
 class InLess(nn.Module):
     """Autocasts, and says nothing of it in its output's dtype."""
 
@@ -109,26 +100,3 @@ def test_bfloat16_is_not_float32(device: str) -> None:
 def test_tf32_within_its_own_limits_and_not_within_float32s() -> None:
     reference, port, x, t = build("unfold", Setting(torch.float32, "cuda:0"))
     check_parity(reference, port, x, t, mode="tf32").raise_if_failed()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device to compare the CPU with")
-@pytest.mark.parametrize("conv", CONVS)
-def test_the_cpu_and_cuda_agree_on_the_reference(conv: str) -> None:
-    for device in ("cpu", "cuda:0"):
-        for dtype in (torch.float64, torch.float32):
-            reference, port, x, t = build(conv, Setting(dtype, device))
-            check_parity(reference, port, x, t, name=f"{conv} on {device}").raise_if_failed()
-
-
-@pytest.mark.parametrize(
-    ("dtype", "place", "mode", "says"),
-    [
-        (torch.float16, "cpu", "ieee", "float16"),
-        (torch.float64, "cpu", "bfloat16", "needs float32 parameters, got torch.float64"),
-        (torch.float32, "cpu", "tf32", "needs a CUDA device, got cpu"),
-        (torch.float32, "cpu", "fp8", "one of ieee, tf32, bfloat16, got 'fp8'"),
-    ],
-)
-def test_settings_that_cannot_be_judged_are_named(dtype: torch.dtype, place: str, mode: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        Setting(dtype, place, mode)

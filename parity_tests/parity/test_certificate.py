@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import numpy_ref as nr
-from numpy_ref.checks import Array
 from parity.planted import small_network
 from torchport import SimpleConvNet, softmax_with_loss
 from torchport.layers import Setting
@@ -197,7 +196,10 @@ NOTES: dict[str, tuple[Spoil, str]] = {
     "a parameter that nobody uses": (with_a_parameter_too_many, "spare is not used"),
     "data that it does not take": (of_a_narrow_range, "not judged on integers"),
     "no integers": (normed, "not run on integers, since affine1.weight cannot be set"),
-    "one of two outputs": (followed_by(lambda x: (x.softmax(1), x)), "judged is part 1 of the 2 that the port returns"),
+    "one of three outputs": (
+        followed_by(lambda x: (x.softmax(1), x, 2 * x)),
+        "judged is part 1 of the 3 that the port returns",
+    ),
 }
 
 
@@ -225,8 +227,6 @@ def test_only_the_runs_that_are_asked_for_are_made() -> None:
     assert set(part.runs) < set(whole.runs)
     assert {row.run for row in part.rows} == {TRAINING, BATCH, "loss, logits x 1", "loss, logits x 1000"}
     assert {row.run for row in whole.rows} >= {*whole.runs}
-    with pytest.raises(ValueError, match=r"runs must be a sequence of training, .*, got \['trainning'\]"):
-        check(runs=["trainning"])
 
 
 # --- Another callable of the same port, in one piece
@@ -324,7 +324,7 @@ def test_the_port_is_put_back_bit_for_bit(raises: bool, setting: Setting) -> Non
     x, t = seeded_batch(0, 6, (6,), 3)
     port.affine1.weight.grad = torch.full_like(port.affine1.weight, 7)
     port.affine2.bias.requires_grad_(False)
-    port.norm.eval()
+    port.eval().norm.train()
     if raises:
         port.affine2.register_forward_hook(lambda *_: 1 / 0)
     before, drawn = state(port), generators(setting.device)
@@ -383,59 +383,6 @@ def test_fast_products_are_off_while_judging_and_back_afterwards(is_on: Callable
     assert seen
     assert not any(seen)
     assert is_on()
-
-
-# --- What is refused
-
-
-AFFINE = {"Affine1": nr.Affine(np.ones((4, 2)), np.ones(2))}
-ONE: tuple[Array, Array] = np.ones((1, 4)), np.zeros(1, int)
-REFUSED: dict[str, tuple[Any, torch.dtype, Any, Any, type[Exception], str]] = {
-    "half precision": (AFFINE, torch.float16, *ONE, ValueError, "float16"),
-    "no samples": (AFFINE, torch.float32, np.ones((0, 4)), np.zeros(0, int), ValueError, r"\(0, 4\)"),
-    "other features": (AFFINE, torch.float32, np.ones((1, 5)), ONE[1], ValueError, "5 features"),
-    "another label": (AFFINE, torch.float32, ONE[0], np.array([2]), ValueError, r"0\.\.1, got 2"),
-    "a list": (AFFINE, torch.float32, [[1.0]], ONE[1], TypeError, "list"),
-    "a bias that is no array": ({"Affine1": nr.Affine(np.ones((4, 2)), 0.0)}, torch.float32, *ONE, TypeError, "float"),
-    "an unknown layer": (
-        {"Affine1": type("Own", (nr.Relu,), {})()},
-        torch.float32,
-        *ONE,
-        TypeError,
-        "the class Own are not known",
-    ),
-    "NaN in x": (
-        AFFINE,
-        torch.float32,
-        np.full((1, 4), np.nan),
-        ONE[1],
-        ValueError,
-        r"x must be finite to be judged, got nan at \[0, 0\]",
-    ),
-    "infinite weights": (
-        {"Affine1": nr.Affine(np.full((4, 2), np.inf), np.ones(2))},
-        torch.float32,
-        *ONE,
-        ValueError,
-        r"the reference's W1 must be finite .* got inf at \[0, 0\]",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_judged_is_named(name: str) -> None:
-    layers, dtype, x, t, error, says = REFUSED[name]
-    with pytest.raises(error, match=says):
-        check_parity(nr.Network(layers), nn.Sequential(nn.Linear(4, 2, dtype=dtype)), x, t)
-
-
-def test_a_port_that_is_not_finite_is_named_before_any_layer_is_blamed() -> None:
-    def spoil(port: SimpleConvNet) -> None:
-        with torch.no_grad():
-            port.affine2.weight[2, 1] = torch.nan
-
-    with pytest.raises(ValueError, match=r"the port's affine2\.weight must be finite .* got nan at \[2, 1\]"):
-        check(spoil)
 
 
 # --- Entry by entry
