@@ -23,6 +23,9 @@ settings.register_profile("fixed", derandomize=True, database=None, deadline=Non
 settings.register_profile("explore", database=None, deadline=None, max_examples=int(os.environ.get("EXAMPLES", 1000)))
 settings.load_profile("fixed")
 
+# Arrays are small: torch's threads and NumPy's would wait for each other, several times as long as one of them takes.
+torch.set_num_threads(1)
+
 DTYPES = [torch.float64, torch.float32]
 SHOWN = pytest.StashKey[list[str]]()
 

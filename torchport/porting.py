@@ -21,6 +21,7 @@ from torchport.parity.cases import check_ports, seeded_batch
 from torchport.states import state_dict_of, to_book_terms
 from torchport.weights import DTYPES, cast_params, rounding_loss, shared_dtype
 
+RUNS = ("training", "prediction", "batch")  # of parity.ALL: what the weights decide, not who wrote the port
 BATCH_SIZE = 8  # samples on which the networks must agree
 
 DEFAULTS: dict[str, Any] = {"stride": 1, "pad": 0, "activation": None}  # of recognise
@@ -177,7 +178,7 @@ def _write_onnx(
 def _check_parity(architecture: Architecture, params: Mapping[str, Array], options: Mapping[str, Any]) -> list[str]:
     """The verdict on each port. NoParity."""
     dtype = JUDGED[DTYPES[next(iter(params.values())).dtype]]
-    reports = check_ports(params, *_batch(architecture), [Setting(dtype)], **options)
+    reports = check_ports(params, *_batch(architecture), [Setting(dtype)], runs=RUNS, **options)
     if not all(report.ok for report in reports):
         raise NoParity(reports)
     return [report.verdict for report in reports]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy_ref.checks import Array
 from torchport.architectures import recognise
 from torchport.layers.arithmetic import Setting
 from torchport.networks import CONVOLUTIONS
+from torchport.parity.given import ALL
 from torchport.parity.report import Report
 from torchport.parity.runs import check_parity
 from torchport.weights import cast_params
@@ -62,11 +64,13 @@ def check_ports(
     pad: int = 0,
     activation: str | None = None,
     seed: int = 0,
+    runs: Sequence[str] = ALL,
     progress: bool = False,
 ) -> list[Report]:
     """check_parity of both ports in every setting, on the parameters of any network that recognise knows.
 
-    progress shows a bar on a terminal, one port after the other. ValueError, TypeError.
+    runs are those to make, of given.ALL; progress shows a bar on a terminal, one port after the other. ValueError,
+    TypeError.
     """
     found = recognise(params, stride, pad, activation)
     reference = found.reference(params)
@@ -74,6 +78,12 @@ def check_ports(
     for setting in settings:
         for conv in CONVOLUTIONS:
             port = found.port(cast_params(params, setting.dtype), conv, setting.device)
-            report = check_parity(reference, port, x, t, mode=setting.mode, seed=seed, name=conv, progress=progress)
-            reports.append(report)
+            options: dict[str, Any] = {
+                "mode": setting.mode,
+                "seed": seed,
+                "runs": runs,
+                "name": conv,
+                "progress": progress,
+            }
+            reports.append(check_parity(reference, port, x, t, **options))
     return reports
