@@ -31,6 +31,8 @@ from torchport.parity.recording import Call, Record
 # As near to a layer's output as only a slip in that layer can be: what lies so near is that layer, and wrong.
 NEAR = 2.0**-6
 
+CHANCE = 1e-3  # from which on something is thought possible
+
 
 class Stage(NamedTuple):
     """A layer of the reference by its name in rows, on weights as the port can hold them."""
@@ -236,6 +238,8 @@ class Finder:
         applied = None if draws else self._apply(k, x)
         still = applied is not None and np.array_equal(applied.y.ravel(), x.ravel())  # flattening: no call is needed
         nearest: tuple[float, Array, Call] | None = None
+        if draws:  # of few entries it may have dropped none
+            still = (1 - self.stages[k].layer.dropout_ratio) ** np.count_nonzero(x) > CHANCE
         for call in self._candidates(place, k + 1, behind=not still and k + 1 < len(self.stages)):
             if nearest is not None and call.number not in self.cuts:
                 break
