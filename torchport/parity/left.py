@@ -26,7 +26,7 @@ def left_rows(judged: Judgement) -> Iterator[Row]:
     for link in judged.links:
         if link in judged.applied and not link.fault and not judged.run.predicting:
             stage, x = link.stages[0], judged.applied[link].x
-            if kind_of(stage.layer).repeat is not None:
+            if kind_of(stage.layer).repeat is not None and hasattr(stage.layer, "dropout_ratio"):
                 yield from _masks(judged, link, stage, x)
             if isinstance(stage.layer, BatchNormalization):
                 yield from _statistics(judged, link, stage, x)

@@ -239,7 +239,8 @@ class Finder:
         still = applied is not None and np.array_equal(applied.y.ravel(), x.ravel())  # flattening: no call is needed
         nearest: tuple[float, Array, Call] | None = None
         if draws:  # of few entries it may have dropped none
-            still = (1 - self.stages[k].layer.dropout_ratio) ** np.count_nonzero(x) > CHANCE
+            ratio = getattr(self.stages[k].layer, "dropout_ratio", 1.0)  # a user's own layer may draw otherwise
+            still = (1 - ratio) ** np.count_nonzero(x) > CHANCE
         for call in self._candidates(place, k + 1, behind=not still and k + 1 < len(self.stages)):
             if nearest is not None and call.number not in self.cuts:
                 break
