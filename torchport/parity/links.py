@@ -240,7 +240,7 @@ class Finder:
         nearest: tuple[float, Array, Call] | None = None
         if draws:  # of few entries it may have dropped none
             ratio = getattr(self.stages[k].layer, "dropout_ratio", 1.0)  # a user's own layer may draw otherwise
-            still = (1 - ratio) ** np.count_nonzero(x) > CHANCE
+            still = bool((1 - ratio) ** np.count_nonzero(x) > CHANCE)
         for call in self._candidates(place, k + 1, behind=not still and k + 1 < len(self.stages)):
             if nearest is not None and call.number not in self.cuts:
                 break
