@@ -177,7 +177,7 @@ def test_report_compares_the_first_images_and_fails_for_one_prediction_of_all(
 
 def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
     # Judging a small batch, whose memory stays under that of predicting 10,000 images.
-    arguments = "--dtype", "float64", "--batch-size", 4
+    arguments = "--dtype", "float64", "--batch-size", "4"
     done = run_alone("parity_report", "--params", book_params, "--data-dir", data_dir, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     for name in ("numpy", "conv2d", "unfold"):
