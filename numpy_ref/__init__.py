@@ -6,6 +6,7 @@ from numpy_ref.classic_layers import (
     Subsampling as Subsampling,
     Tanh as Tanh,
 )
+from numpy_ref.conv_net import ConvNet as ConvNet
 from numpy_ref.deep_convnet import DeepConvNet as DeepConvNet
 from numpy_ref.functions import (
     cross_entropy_error as cross_entropy_error,

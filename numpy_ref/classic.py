@@ -13,7 +13,7 @@ from numpy_ref.checks import Array, check_int, check_number
 from numpy_ref.classic_layers import LocalResponseNormalization, Subsampling, Tanh
 from numpy_ref.layers import AveragePooling, Dropout, Pooling, Relu, Sigmoid
 from numpy_ref.network import Network
-from numpy_ref.stack import Stack, inputs_of, stacked, weight_shapes
+from numpy_ref.stack import Stack, inputs_of, stacked
 
 LENET_ACTIVATIONS: dict[str, type[Tanh] | type[Sigmoid]] = {"tanh": Tanh, "sigmoid": Sigmoid}
 SUBSAMPLING = ("trainable", "average")
@@ -52,18 +52,14 @@ class LeNet5(Network):
     ) -> None:
         if activation not in LENET_ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(LENET_ACTIVATIONS)}, got {activation!r}")
-        stack = _lenet_stack(output_size, subsampling, LENET_ACTIVATIONS[activation])
+        stack = lenet5_stack(output_size, subsampling, LENET_ACTIVATIONS[activation])
         super().__init__(stacked(input_dim, stack, _lenet_weight, rng, params))
 
 
-def lenet5_sizes(
-    input_dim: tuple[int, int, int] = (1, 28, 28), output_size: int = 10, subsampling: str = "trainable"
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of a LeNet5's parameters: W1 b1 ... W5 b5, or with trainable subsampling up to W7 b7. ValueError."""
-    return weight_shapes(input_dim, _lenet_stack(output_size, subsampling))
-
-
-def _lenet_stack(output_size: int, subsampling: str, squash: type[Tanh] | type[Sigmoid] = Tanh) -> Stack:
+def lenet5_stack(
+    output_size: int = 10, subsampling: str = "trainable", squash: type[Tanh] | type[Sigmoid] = Tanh
+) -> Stack:
+    """The layers of a LeNet5. ValueError, TypeError."""
     if subsampling not in SUBSAMPLING:
         raise ValueError(f"subsampling must be one of {', '.join(SUBSAMPLING)}, got {subsampling!r}")
     parts: dict[str, object] = {}
@@ -112,23 +108,15 @@ class AlexNet(Network):
         params: Mapping[str, Array] | None = None,
     ) -> None:
         std = check_number("weight_init_std", weight_init_std, 0)
-        stack = _alexnet_stack(input_dim, output_size, width, rng)
+        if any(side < 67 or (side - 67) % 32 for side in input_dim[1:]):
+            sizes = "x".join(map(str, input_dim[1:]))
+            raise ValueError(f"an image of {sizes} pixels does not fit: sizes are 67 + 32 k, such as the paper's 227")
+        stack = alexnet_stack(output_size, width, rng)
         super().__init__(stacked(input_dim, stack, lambda stream, shape: std * stream.randn(*shape), rng, params, ONES))
 
 
-def alexnet_sizes(
-    input_dim: tuple[int, int, int] = (3, 227, 227), output_size: int = 1000, width: float = 1.0
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of W1 b1 ... W8 b8 of an AlexNet with width times as many filters and hidden units. ValueError."""
-    return weight_shapes(input_dim, _alexnet_stack(input_dim, output_size, width))
-
-
-def _alexnet_stack(
-    input_dim: tuple[int, int, int], output_size: int, width: float, rng: np.random.RandomState | None = None
-) -> Stack:
-    if any(side < 67 or (side - 67) % 32 for side in input_dim[1:]):
-        sizes = "x".join(map(str, input_dim[1:]))
-        raise ValueError(f"an image of {sizes} pixels does not fit: sizes are 67 + 32 k, such as the paper's 227")
+def alexnet_stack(output_size: int = 1000, width: float = 1.0, rng: np.random.RandomState | None = None) -> Stack:
+    """The layers of an AlexNet with width times as many filters and hidden units. ValueError, TypeError."""
     stack: dict[str, object] = {}
     for number, (filters, size, stride, pad) in enumerate(ALEXNET_CONVOLUTIONS, 1):
         filter_num = scaled(filters, width)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy_ref.checks import Array, check_int
 from numpy_ref.layers import Dropout, Pooling, Relu
 from numpy_ref.network import Network
-from numpy_ref.stack import Stack, check_conv_param, inputs_of, stacked, weight_shapes
+from numpy_ref.stack import Stack, check_conv_param, inputs_of, stacked
 
 DROPOUT_RATIO = 0.5
 
@@ -49,7 +49,8 @@ class DeepConvNet(Network):
         conv_params = [
             default if param is None else param for param, default in zip(given, DEFAULT_CONV_PARAMS, strict=True)
         ]
-        super().__init__(stacked(input_dim, _stack(conv_params, hidden_size, output_size, rng), _drawn, rng, params))
+        stack = deep_convnet_stack(conv_params, hidden_size, output_size, rng)
+        super().__init__(stacked(input_dim, stack, _drawn, rng, params))
 
     def loss(self, x: Array, t: Array, train_flg: bool = True) -> np.floating:
         """Mean loss of the batch x against t, labels (N,) or one-hot (N, C); with dropout unless told otherwise.
@@ -59,19 +60,13 @@ class DeepConvNet(Network):
         return super().loss(x, t, train_flg)
 
 
-def deep_convnet_sizes(
-    input_dim: tuple[int, int, int], conv_params: Sequence[Mapping[str, int]], hidden_size: int, output_size: int
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of W1 b1 ... W8 b8 of a DeepConvNet with these six convolutions. ValueError for sizes that do not fit."""
-    return weight_shapes(input_dim, _stack(conv_params, hidden_size, output_size))
-
-
-def _stack(
-    conv_params: Sequence[Mapping[str, int]],
-    hidden_size: int,
-    output_size: int,
+def deep_convnet_stack(
+    conv_params: Sequence[Mapping[str, int]] = DEFAULT_CONV_PARAMS,
+    hidden_size: int = 50,
+    output_size: int = 10,
     rng: np.random.RandomState | None = None,
 ) -> Stack:
+    """The layers of a DeepConvNet with these six convolutions. ValueError, TypeError for sizes under 1 and the like."""
     layers: dict[str, object] = {}
     for number, conv_param in enumerate(conv_params, 1):
         layers |= {f"Conv{number}": check_conv_param(conv_param), f"Relu{number}": Relu()}

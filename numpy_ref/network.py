@@ -130,9 +130,7 @@ class Network:
         found, statistics = read_params(file_name), self.statistics
         check_same_layout(found, {name: value.shape for name, value in {**self.params, **statistics}.items()})
         self.set_params({name: found[name] for name in self.params})
-        for number, layer in enumerate(self._normalising, 1):
-            for attribute in STATISTICS:
-                setattr(layer, attribute, found[f"{attribute}{number}"])
+        self.set_statistics(found)
 
     @property
     def statistics(self) -> dict[str, Array]:
@@ -150,6 +148,12 @@ class Network:
         for name, (layer, attribute) in self.owners.items():
             self.params[name] = np.array(params[name])
             setattr(self.layers[layer], attribute, self.params[name])
+
+    def set_statistics(self, statistics: Mapping[str, Array]) -> None:
+        """Take over copies of running_mean1, running_var1 and so on, as statistics has them."""
+        for number, layer in enumerate(self._normalising, 1):
+            for attribute in STATISTICS:
+                setattr(layer, attribute, np.array(statistics[f"{attribute}{number}"]))
 
     def _batch_loss(self, x: Array, t: Array, train_flg: bool) -> np.floating:
         return self.last_layer.forward(self._forward(x, train_flg), t)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy_ref.checks import Array, check_int, check_number
 from numpy_ref.layers import Pooling, Relu
 from numpy_ref.network import Network
-from numpy_ref.stack import Stack, check_conv_param, stacked, weight_shapes
+from numpy_ref.stack import Stack, check_conv_param, stacked
 
 # Read-only, since every network made without conv_param shares it.
 DEFAULT_CONV_PARAM: Mapping[str, int] = MappingProxyType({"filter_num": 30, "filter_size": 5, "pad": 0, "stride": 1})
@@ -35,18 +35,12 @@ class SimpleConvNet(Network):
         params: Mapping[str, Array] | None = None,
     ) -> None:
         std = check_number("weight_init_std", weight_init_std, 0)
-        stack = _stack(DEFAULT_CONV_PARAM if conv_param is None else conv_param, hidden_size, output_size)
+        stack = simple_convnet_stack(DEFAULT_CONV_PARAM if conv_param is None else conv_param, hidden_size, output_size)
         super().__init__(stacked(input_dim, stack, lambda stream, shape: std * stream.randn(*shape), rng, params))
 
 
-def simple_convnet_sizes(
-    input_dim: tuple[int, int, int], conv_param: Mapping[str, int], hidden_size: int, output_size: int
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of W1 b1 W2 b2 W3 b3 of a SimpleConvNet. ValueError for sizes that do not fit together."""
-    return weight_shapes(input_dim, _stack(conv_param, hidden_size, output_size))
-
-
-def _stack(conv_param: Mapping[str, int], hidden_size: int, output_size: int) -> Stack:
+def simple_convnet_stack(conv_param: Mapping[str, int], hidden_size: int = 100, output_size: int = 10) -> Stack:
+    """The layers of a SimpleConvNet. ValueError, TypeError for sizes under 1 and another conv_param."""
     return {
         "Conv1": check_conv_param(conv_param),
         "Relu1": Relu(),

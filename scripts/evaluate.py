@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,37 +39,31 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=100, help="images at a time (default: 100)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write confusion.png, mistakes.png, evaluation.json")
-    cli.add_geometry(parser)
+    cli.add_hints(parser)
     args = parser.parse_args()
     if args.model == NUMPY and args.device != "cpu":
         parser.error(f"--model numpy runs on the CPU, got --device {args.device}")
     return args
 
 
-def load_params(args: argparse.Namespace) -> Mapping[str, Array]:
-    params = tp.formats.load_weights(args.weights)
-    if args.dtype:
-        return tp.weights.cast_params(params, tp.weights.DTYPES[np.dtype(args.dtype)])
-    return params
-
-
 def main() -> int:
     args = parse_arguments()
-    params = load_params(args)
+    dtype = tp.networks.DTYPES[np.dtype(args.dtype)] if args.dtype else None
+    weights = tp.files.read_weights(args.weights, cli.hints(args), dtype=dtype)
     images, labels = load(args.data, False, args.data_dir, progress=True)
-    architecture = tp.evaluation.check_fits(params, images, labels, args.stride, args.pad, args.activation)
+    tp.evaluation.check_takes(weights.architecture, images, labels)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
     network: Network | nn.Module
     if args.model == NUMPY:
-        network = architecture.reference(params)
+        network = weights.reference()
     else:
-        network = architecture.port(params, args.model, args.device)
+        network = weights.port(args.model, args.device)
     found = tp.evaluation.classify(network, images, labels, batch_size=args.batch_size, progress=True)
     print(found.to_text())
     if args.out is not None:
         about = {name: str(getattr(args, name)) for name in ("weights", "data", "model", "device")}
-        save(args.out, found, images, {**about, "dtype": str(params["W1"].dtype)})
+        save(args.out, found, images, {**about, "dtype": str(weights.dtype).removeprefix("torch.")})
     print(tp.evaluation.memory_text(tp.evaluation.peak_memory()))
     if args.out is None:
         print("--out DIR draws the confusion matrix and the mistakes")

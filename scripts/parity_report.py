@@ -18,7 +18,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +32,7 @@ from torchport.choices import BFLOAT16, IEEE, OF_IMAGES, TF32
 from torchport.data import DATA_VARIABLE, mnist
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from numpy_ref.network import Network
@@ -89,7 +90,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights, images, gradients (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html and report.json there")
     parser.add_argument("--rows", action="store_true", help="print all that was compared, not only what is suspicious")
-    cli.add_geometry(parser)
+    cli.add_hints(parser)
     return checked(parser, parser.parse_args())
 
 
@@ -104,7 +105,6 @@ def checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> argpar
         parser.error("--data-dir goes with --params: seeded weights are not evaluated on MNIST")
     if args.loss is not None and args.port is None:
         parser.error("--loss is your own port's: give --port, or leave it out")
-    args.geometry = {"stride": args.stride, "pad": args.pad, "activation": args.activation}
     return args
 
 
@@ -139,7 +139,7 @@ def main() -> int:
 class Case(NamedTuple):
     """What is compared on, and the test set (uint8) that it comes from; seeded images come from none."""
 
-    params: Mapping[str, Array]
+    weights: tp.networks.Weights
     x: Array
     t: Array
     test: tuple[Array, Array] | None
@@ -148,30 +148,31 @@ class Case(NamedTuple):
 def given(args: argparse.Namespace) -> Case:
     """Weights from a file, with MNIST's test images where those are asked for and fit; else seeded ones."""
     if args.params is None:
-        network = tp.architectures.NETWORKS[args.network](**({} if args.width is None else {"width": args.width}))
-        params = tp.parity.cases.seeded_params(args.seed, network.params)
+        network = tp.networks.NETWORKS[args.network](**({} if args.width is None else {"width": args.width}))
+        hints = cli.hints(args)
+        weights = tp.networks.Weights.of(tp.parity.cases.seeded_params(args.seed, network.params), hints.geometry)
     else:
-        params = tp.formats.load_weights(args.params)
-    found = tp.architectures.recognise(params, **args.geometry)
+        weights = tp.files.read_weights(args.params, cli.hints(args), dtype=torch_dtype(args))
+    found = weights.architecture
     asked = args.data_dir is not None or (os.environ.get(DATA_VARIABLE) and math.prod(found.input_shape) == PIXELS)
     if args.params is None or (args.port is not None and not asked):
         batch = tp.parity.cases.seeded_batch(args.seed, args.batch_size, found.input_shape, found.classes)
-        return Case(params, *batch, None)
+        return Case(weights, *batch, None)
     images, labels = mnist(train=False, data_dir=args.data_dir)
     x = images[: args.batch_size] / 255
     if args.port is not None:
-        tp.evaluation.check_fits(params, images, labels, **args.geometry)
+        tp.evaluation.check_takes(found, images, labels)
         x = x.reshape(len(x), *found.input_shape)
-    return Case(params, x, labels[: args.batch_size], (images, labels))
+    return Case(weights, x, labels[: args.batch_size], (images, labels))
 
 
 def judged(args: argparse.Namespace, case: Case) -> Sequence[tp.parity.Report]:
     """Both ports, in every dtype that is asked for."""
     settings = [
-        tp.parity.Setting(tp.weights.DTYPES[np.dtype(name)], args.device, mode)
+        tp.parity.Setting(tp.networks.DTYPES[np.dtype(name)], args.device, mode)
         for name, mode in DTYPES[args.dtype or "both"]
     ]
-    return tp.parity.cases.check_ports(*case[:3], settings, seed=args.seed, progress=True, **args.geometry)
+    return tp.parity.cases.check_ports(*case[:3], settings, seed=args.seed, progress=True)
 
 
 def judged_port(args: argparse.Namespace, build: Callable[[], nn.Module], case: Case) -> Sequence[tp.parity.Report]:
@@ -181,7 +182,7 @@ def judged_port(args: argparse.Namespace, build: Callable[[], nn.Module], case: 
     losses = {None: tp.softmax_with_loss, BOOK: tp.softmax_with_loss}
     loss = losses.get(args.loss) or getattr(functional, args.loss)
     options = {"seed": args.seed, "loss": loss, "name": Path(args.port).name, "progress": True}
-    reference, reports = reference_of(args, case), list[tp.parity.Report]()
+    reference, reports = case.weights.reference(), list[tp.parity.Report]()
     for dtype, mode in DTYPES[args.dtype] if args.dtype else [("", IEEE)]:
         port, filled = loaded(args, build, reference, case.x, dtype)
         if not reports:
@@ -190,8 +191,9 @@ def judged_port(args: argparse.Namespace, build: Callable[[], nn.Module], case: 
     return reports
 
 
-def reference_of(args: argparse.Namespace, case: Case) -> Network:
-    return tp.architectures.recognise(case.params, **args.geometry).reference(case.params)
+def torch_dtype(args: argparse.Namespace) -> torch.dtype | None:
+    """In which weights are read: where one is asked for, whatever a file mixes serves."""
+    return None if args.dtype in (None, "both") else tp.networks.DTYPES[np.dtype(DTYPES[args.dtype][0][0])]
 
 
 def loaded(
@@ -214,11 +216,10 @@ def evaluated(args: argparse.Namespace, build: Callable[[], nn.Module] | None, c
     if case.test is None:
         return None
     if build is None:
-        options = {**args.geometry, "device": args.device, "progress": True}
-        return tp.evaluation.evaluate_ports(case.params, *case.test, **options)
+        return tp.evaluation.evaluate_ports(case.weights, *case.test, device=args.device, progress=True)
     try:
         with cli.telling("not evaluated on the test set"):
-            reference = reference_of(args, case)
+            reference = case.weights.reference()
             port, _ = loaded(args, build, reference, case.x, "float64")
             port.register_forward_pre_hook(lambda _, given: given[0].reshape(-1, *case.x.shape[1:]))  # flat, perhaps
             networks: dict[str, Network | nn.Module] = {"numpy": reference, Path(args.port).name: port}

@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 
 import torchport as tp
-from numpy_ref.params import check_arrays
 from torchport import cli
 
 DTYPES = ("float64", "float32", "float16")
@@ -38,35 +37,40 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=DTYPES, help="of TARGET (default: as in SOURCE; float32 for .onnx)")
     parser.add_argument("--force", action="store_true", help="replace TARGET where it exists")
     parser.add_argument("--inspect", action="store_true", help="list SOURCE's arrays and name its network: no TARGET")
-    cli.add_geometry(parser)
+    cli.add_hints(parser)
     args = parser.parse_args()
-    if args.inspect and (args.target or args.dtype or args.force):
-        parser.error("--inspect writes nothing: leave out TARGET, --dtype and --force")
+    if args.inspect and (args.target or args.force):
+        parser.error("--inspect writes nothing: leave out TARGET and --force")
     if args.target is None and not args.inspect:
         parser.error("the following arguments are required: target (or give --inspect)")
     return args
 
 
+def show(weights: tp.networks.Weights) -> None:
+    """What was done to the arrays of the file, a line each, and the network that they make."""
+    for step in weights.source.steps:
+        print(step)
+    print(weights.architecture)
+
+
 def main() -> int:
     args = parse_arguments()
-    geometry = {"stride": args.stride, "pad": args.pad, "activation": args.activation}
+    hints, dtype = cli.hints(args), tp.networks.DTYPES[np.dtype(args.dtype)] if args.dtype else None
     if args.inspect:
-        stored = tp.formats.read_stored(args.source, allow_nonfinite=True)
-        print(stored.to_text())
-        check_arrays(stored.arrays)
-        print(tp.architectures.recognise(stored.params(), **geometry))
+        print(tp.files.read_stored(args.source).to_text())
+        show(tp.files.read_weights(args.source, hints, dtype=dtype))
         return 0
-    dtype = tp.weights.DTYPES[np.dtype(args.dtype)] if args.dtype else None
     try:
-        done = tp.porting.port(args.source, args.target, dtype=dtype, force=args.force, **geometry)
+        done = tp.porting.port(args.source, args.target, dtype=dtype, hints=hints, force=args.force)
     except tp.porting.NoParity as error:
         print("\n".join(report.verdict for report in error.reports))
         print(f"not written: {error}", file=sys.stderr)
         return 1
-    print(f"read {args.source}: {done.values:,} values, {done.found}")
-    print(done.architecture)
-    lost = f", by up to {done.largest:.1e} of themselves" if done.changed else ""
-    print(f"as {done.dtype}: {done.changed:,} values changed{lost}")
+    source = done.weights.source
+    print(f"read {args.source}: {done.values:,} values, {', '.join(source.dtypes)}")
+    show(done.weights)
+    lost = f", by up to {source.largest:.1e} of themselves" if source.changed else ""
+    print(f"as {str(done.weights.dtype).removeprefix('torch.')}: {source.changed:,} values changed{lost}")
     print("\n".join(done.verdicts))
     print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes. To load it and predict:\n\n{done.example}")
     return 0

@@ -53,8 +53,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_goes_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Exit with status 2 for an option that would be ignored."""
-    if args.weights is None and (args.stride, args.pad, args.activation) != (1, 0, None):
-        parser.error("--stride, --pad and --activation are of given weights: name a file, or leave them out")
+    if args.weights is None and cli.hints(args) != tp.files.Hints():
+        parser.error("what a file cannot tell is of given weights: name a file, or leave it out")
     if args.weights is not None and args.network:
         parser.error("--network is for no weights: leave out one of the two")
     if args.seed is not None and (getattr(args, "before", None) or (args.weights and args.draw is not filters)):
@@ -71,7 +71,7 @@ def weights_options(parser: argparse.ArgumentParser) -> None:
         help="the network where no weights are given (default: SimpleConvNet)",
     )
     parser.add_argument("--seed", type=cli.count(0), help="of the start before learning (default: the run's own, or 0)")
-    cli.add_geometry(parser)
+    cli.add_hints(parser)
 
 
 def layer_option(parser: argparse.ArgumentParser) -> None:
@@ -127,9 +127,9 @@ def runs_argument(parser: argparse.ArgumentParser) -> None:
 
 def subject_of(args: argparse.Namespace) -> tp.subjects.Subject:
     if args.weights is None:
-        network = tp.architectures.Architecture(args.network or tp.subjects.DEFAULT)
+        network = tp.networks.Architecture(args.network or tp.subjects.DEFAULT)
         return tp.subjects.seeded_subject(args.seed or 0, network)
-    return tp.subjects.load_subject(args.weights, args.stride, args.pad, args.activation)
+    return tp.subjects.load_subject(args.weights, cli.hints(args))
 
 
 def image_of(args: argparse.Namespace) -> tuple[Array, str]:
@@ -150,7 +150,7 @@ def filters(args: argparse.Namespace) -> Figure:
     after = subject_of(args)
     name, layer = tp.subjects.convolution(after.network, args.layer)
     if args.before is not None:
-        before = tp.subjects.load_subject(args.before, args.stride, args.pad, args.activation)
+        before = tp.subjects.load_subject(args.before, cli.hints(args))
     elif args.weights is not None:
         before = tp.subjects.start_of(args.weights, after, args.seed)
     else:
@@ -204,8 +204,8 @@ def mistakes(args: argparse.Namespace) -> Figure:
     """
     subject = subject_of(args)
     images, labels = load(args.data, False, args.data_dir, progress=True)
-    tp.evaluation.check_takes(subject.architecture, images, labels)
-    found = tp.evaluation.classify(subject.architecture.port(subject.params).eval(), images, labels, progress=True)
+    tp.evaluation.check_takes(subject.weights.architecture, images, labels)
+    found = tp.evaluation.classify(subject.weights.port().eval(), images, labels, progress=True)
     wrong = found.mistakes
     shown = images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong]
     return figures.mistakes(*shown, most=args.most, name=subject.name)
@@ -225,7 +225,7 @@ def architecture(args: argparse.Namespace) -> Figure:
     Example: python scripts/visualize.py architecture --network DeepConvNet
     """
     subject = subject_of(args)
-    return figures.architecture(tp.subjects.boxes(subject), f"{subject.architecture.name}, {subject.name}")
+    return figures.architecture(tp.subjects.boxes(subject), f"{subject.weights.architecture.name}, {subject.name}")
 
 
 # What draws it, and what adds its options.

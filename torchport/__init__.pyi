@@ -1,9 +1,8 @@
 from . import (
-    architectures as architectures,
     benchmark as benchmark,
     data as data,
     evaluation as evaluation,
-    formats as formats,
+    files as files,
     layers as layers,
     networks as networks,
     optimizers as optimizers,
@@ -12,11 +11,9 @@ from . import (
     subjects as subjects,
     testing as testing,
     training as training,
-    weights as weights,
 )
-from .architectures import recognise as recognise
 from .data import load_mnist as load_mnist
-from .formats import load_network as load_network
+from .files import load_network as load_network
 from .layers import (
     BatchNormalization as BatchNormalization,
     Dropout as Dropout,
@@ -27,8 +24,13 @@ from .layers import (
     im2col as im2col,
     softmax_with_loss as softmax_with_loss,
 )
-from .networks import SimpleConvNet as SimpleConvNet, from_reference as from_reference
+from .networks import (
+    SimpleConvNet as SimpleConvNet,
+    from_reference as from_reference,
+    recognise as recognise,
+    to_params as to_params,
+    to_state_dict as to_state_dict,
+)
 from .optimizers import BookAdam as BookAdam, make_optimizer as make_optimizer
 from .parity import Setting as Setting, check_parity as check_parity
 from .testing import assert_parity as assert_parity
-from .weights import to_params as to_params, to_state_dict as to_state_dict

@@ -14,13 +14,15 @@ from dataclasses import Field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from torchport.choices import ACTIVATIONS
+from torchport.choices import ACTIVATIONS, AFFINE, KERNELS, ROWS
 from torchport.data import DataError
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from torch import nn
+
+    from torchport.files import Hints
 
 BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses
 LARGEST = 2**32 - 1  # NumPy's largest seed, and more than anything that is counted
@@ -130,20 +132,49 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
 
 
-def add_windows(parser: argparse.ArgumentParser, whose: str = "") -> None:
+def add_windows(parser: argparse._ActionsContainer, whose: str = "") -> None:
     """--stride and --pad."""
     parser.add_argument("--stride", type=count(1), default=1, help=f"{whose}in pixels (default: 1)")
     parser.add_argument("--pad", type=count(0), default=0, help=f"{whose}in pixels (default: 0)")
 
 
-def add_geometry(parser: argparse.ArgumentParser) -> None:
-    """--stride, --pad and --activation, which leave no trace in the parameters."""
-    add_windows(parser, "of SimpleConvNet's convolution, ")
-    parser.add_argument(
+def add_hints(parser: argparse.ArgumentParser) -> None:
+    """What a file of weights cannot tell, by the fields of files.Hints."""
+    group = parser.add_argument_group("what a file of weights cannot tell")
+    add_windows(group, "of SimpleConvNet's convolution, ")
+    group.add_argument(
         "--activation",
         choices=ACTIVATIONS,
-        help="between fully connected layers (default: relu, of chapter 3's 784-50-100-10 sigmoid, of LeNet5 tanh)",
+        help="between layers (default: relu, of chapter 3's 784-50-100-10 sigmoid, of LeNet5 tanh)",
     )
+    about = "convolutions that a 2x2 pooling follows, as 1,2, or none (default: so that images have 28 pixels a side)"
+    group.add_argument("--pool", type=numbers, metavar="N,N", help=about)
+    about = "order of the first Affine's rows: hwc as Keras flattens (default: chw)"
+    group.add_argument("--rows", choices=ROWS, help=about)
+    about = "axes of convolution weights: hwio as Keras has them (default: what the biases tell, or oihw)"
+    group.add_argument("--kernels", choices=KERNELS, help=about)
+    about = "axes of Affine weights: in-out for x @ W, out-in for torch's Linear (default: what names and biases tell)"
+    group.add_argument("--affine", choices=AFFINE, help=about)
+    about = "the layers' names, first to last (default: as shapes and numbers tell)"
+    group.add_argument("--order", type=names, metavar="NAME,NAME", help=about)
+    group.add_argument("--part", metavar="KEY", help="which part of a checkpoint (default: the one that is a network)")
+
+
+def hints(args: argparse.Namespace) -> Hints:
+    """What add_hints asked for."""
+    from torchport.files import Hints
+
+    return Hints(**{name: getattr(args, name) for name in Hints.__dataclass_fields__})
+
+
+def names(text: str) -> list[str]:
+    """argparse type: names between commas."""
+    return text.split(",")
+
+
+def numbers(text: str) -> list[int]:
+    """argparse type: whole numbers between commas, or none."""
+    return [] if text == "none" else [count(1)(each) for each in names(text)]
 
 
 def builder(spec: str) -> Callable[[], nn.Module]:

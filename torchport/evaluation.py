@@ -19,10 +19,8 @@ from tqdm import tqdm
 from numpy_ref.checks import Array, check_int
 from numpy_ref.functions import class_labels, softmax
 from numpy_ref.network import Network
-from torchport.architectures import Architecture, recognise
 from torchport.images import check_images, pixels
-from torchport.networks import CONVOLUTIONS
-from torchport.weights import cast_params
+from torchport.networks import CONVOLUTIONS, Architecture, Weights
 
 
 @dataclass(frozen=True)
@@ -172,56 +170,35 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def check_fits(
-    params: Mapping[str, Array],
-    images: Array,
-    labels: Array,
-    stride: int = 1,
-    pad: int = 0,
-    activation: str | None = None,
-) -> Architecture:
-    """The network of params (recognise). ValueError, TypeError where it takes other images (N, C, H, W) or classes."""
-    architecture = recognise(params, stride, pad, activation)
-    expected, found = architecture.input_shape, images.shape[1:]
-    if architecture.name == "SimpleConvNet" and expected != found:
-        raise ValueError(
-            f"with stride {stride} and pad {pad} these weights are for images {expected}, got {found}: give "
-            f"the stride and pad they were trained with, or their data"
-        )
-    check_takes(architecture, images, labels)
-    return architecture
-
-
 def check_takes(architecture: Architecture, images: Array, labels: Array) -> None:
     """ValueError, TypeError where architecture takes other images than these (N, C, H, W), or has fewer classes."""
     found, expected = images.shape[1:], architecture.input_shape
     if expected not in (found, (math.prod(found),)):
         what = expected if len(expected) > 1 else f"of {expected[0]} values"
-        raise ValueError(f"these weights are for images {what}, got {found}: give their data")
+        way_out = "their data"
+        if "conv_param" in architecture.arguments:  # whose stride and pad leave no trace
+            way_out = "the stride and pad they were trained with, or their data"
+        raise ValueError(f"these weights are for images {what}, got {found}: give {way_out}")
     class_labels(labels, (len(images), architecture.classes))
 
 
 def evaluate_ports(
-    params: Mapping[str, Array],
+    weights: Weights,
     images: Array,
     labels: Array,
     *,
     device: str = "cpu",
-    stride: int = 1,
-    pad: int = 0,
-    activation: str | None = None,
     batch_size: int = 100,
     progress: bool = False,
 ) -> Evaluation:
-    """The reference and both ports with the same params, in float64, on images uint8 (N, C, H, W) and labels (N,).
+    """The reference and both ports with the same weights, in float64, on images uint8 (N, C, H, W) and labels (N,).
 
     progress shows a bar on a terminal. ValueError where images, labels and network do not fit each other; TypeError.
     """
-    architecture = check_fits(params, images, labels, stride, pad, activation)
-    params = cast_params(params, torch.float64)  # in less, each would round in its own way
-    networks: dict[str, Network | nn.Module] = {"numpy": architecture.reference(params)}
-    for conv in CONVOLUTIONS:
-        networks[conv] = architecture.port(params, conv, device)
+    check_takes(weights.architecture, images, labels)
+    weights = weights.astype(torch.float64)  # in less, each would round in its own way
+    networks: dict[str, Network | nn.Module] = {"numpy": weights.reference()}
+    networks |= {conv: weights.port(conv, device) for conv in CONVOLUTIONS}
     return compare_predictions(networks, images, labels, batch_size=batch_size, progress=progress)
 
 

@@ -1,30 +1,27 @@
-"""Weights of any of the book's networks from one file format to another, checked before an old file is replaced."""
+"""Weights of any network from one file format to another, checked before an old file is replaced."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from numpy_ref.checks import Array
-from numpy_ref.files import check_target, stage
-from numpy_ref.params import read_back
-from torchport.architectures import Architecture, recognise
-from torchport.formats import FORMATS, Format, file_of, naming, read_stored
-from torchport.onnx_files import INPUT, SUFFIX, check_packages, write_onnx
+from numpy_ref.files import check_target
+from torchport.files import Hints, file_of, naming, read_weights, stage_weights
+from torchport.files.formats import format_named
+from torchport.files.onnx_files import INPUT, predictions
+from torchport.files.store import NO_HINTS, StagedWeights
+from torchport.networks import Weights
 from torchport.parity import Report, Setting
 from torchport.parity.cases import check_ports, seeded_batch
-from torchport.states import state_dict_of, to_book_terms
-from torchport.weights import DTYPES, cast_params, rounding_loss, shared_dtype
+from torchport.parity.probes import check_predictions
 
 RUNS = ("training", "prediction", "batch")  # of parity.ALL: what the weights decide, not who wrote the port
 BATCH_SIZE = 8  # samples on which the networks must agree
-
-DEFAULTS: dict[str, Any] = {"stride": 1, "pad": 0, "activation": None}  # of recognise
+ONNX = ".onnx"
 
 # What parity is judged in: float32 holds what float16 does.
 JUDGED = {torch.float64: torch.float64, torch.float32: torch.float32, torch.float16: torch.float32}
@@ -33,7 +30,7 @@ JUDGED = {torch.float64: torch.float64, torch.float32: torch.float32, torch.floa
 class NoParity(Exception):
     """The reference and a port disagree, so nothing was written; reports say where."""
 
-    def __init__(self, reports: list[Report]) -> None:
+    def __init__(self, reports: Sequence[Report]) -> None:
         super().__init__("the networks do not agree")
         self.reports = reports
 
@@ -42,14 +39,14 @@ class NoParity(Exception):
 class Ported:
     """What was ported, and what that changed."""
 
-    architecture: Architecture
-    found: str  # the dtypes in the source
-    dtype: str  # that of the target
-    values: int
-    changed: int  # of the values, by rounding
-    largest: float  # of these changes, relative to the value
+    weights: Weights  # as they were written; their source says what was done to the file's arrays, and rounded
     verdicts: tuple[str, ...]  # one of each port
     example: str  # three lines of Python that load the target and predict
+
+    @property
+    def values(self) -> int:
+        """How many there are."""
+        return sum(value.size for value in self.weights.params.values())
 
 
 def port(
@@ -57,132 +54,91 @@ def port(
     target: str | Path,
     *,
     dtype: torch.dtype | None = None,
-    stride: int = 1,
-    pad: int = 0,
-    activation: str | None = None,
+    hints: Hints = NO_HINTS,
     force: bool = False,
 ) -> Ported:
-    """Read source, a file or a training run's folder (formats.read_stored), and write target in the format it names.
+    """Read weights, write them in another format, and prove that every network agrees on what was written.
 
-    dtype is float64, float32 or float16; None keeps what was found, except that an ONNX file, for which onnxruntime
-    has no float64 convolution, gets float32. stride, pad and activation are what leaves no trace in the weights
-    (architectures.recognise). An existing target is replaced if force says so, once what was written reads back bit for
-    bit and the reference and both ports that hold it agree on seeded input.
+    Args:
+        source: A file of weights of any format, or a training run's folder (files.read_weights).
+        target: The file to write: .pkl, .npz, .pt, .safetensors or .onnx.
+        dtype: float64, float32 or float16. None keeps what was found, except that an ONNX file, for which onnxruntime
+            has no float64 convolution, gets float32.
+        hints: What the file cannot tell.
+        force: Whether an existing target is replaced, once what was written reads back bit for bit and the reference
+            and both ports that hold it agree on seeded input.
 
-    NoParity where they do not; FileExistsError; ValueError, TypeError or OSError for files that cannot be read or
-    written, and for weights of another network.
+    Returns:
+        What was ported, and what that changed.
+
+    Raises:
+        NoParity: Where the networks do not agree.
+        FileExistsError: Where target exists, and force does not say that it is replaced.
+        ValueError, TypeError, OSError: For files that cannot be read or written, and weights of no network.
+
+    Example:
+        >>> import numpy_ref, tempfile, torchport
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     numpy_ref.TwoLayerNet(9, 5, 3).save_params(f"{folder}/params.pkl")
+        ...     ported = torchport.porting.port(f"{folder}/params.pkl", f"{folder}/model.pt")
+        >>> ported.weights.architecture.name, ported.values
+        ('TwoLayerNet', 68)
     """
-    options = {"stride": stride, "pad": pad, "activation": activation}
-    kind = _kind_of(target)
+    kind = format_named(target)
     if check_target(target, file_of(source)).exists() and not force:
         raise FileExistsError(f"{target} exists: give another name, or have it replaced with --force (force=True)")
-    stored = read_stored(source)
+    weights = read_weights(source, hints, dtype=dtype)
     with naming(source):
-        original = stored.params()
-        if kind is None:
-            dtype = _dtype_for_onnx(original, dtype)
-        params = original if dtype is None else cast_params(original, dtype)
-        found = recognise(params, stride, pad, activation)
-    if kind is None:
-        verdicts = _write_onnx(found, params, target, options)
-    else:
-        about = {"architecture": found.call, "layout": "torch", "source_sha256": stored.sha256}
-        verdicts = _write(found, params, target, kind, about, options)
-    name = str(params["W1"].dtype)
-    changed, largest = rounding_loss(original, params)
-    return Ported(
-        architecture=found,
-        found=", ".join(sorted({str(value.dtype) for value in original.values()})),
-        dtype=name,
-        values=sum(value.size for value in params.values()),
-        changed=changed,
-        largest=largest,
-        verdicts=tuple(verdicts),
-        example=example(target, found, name, options),
-    )
+        if kind.suffixes == (ONNX,) and dtype is None and weights.dtype == torch.float64:
+            weights = weights.astype(torch.float32)
+        staged_weights = stage_weights(weights, target)
+    with staged_weights as staged:
+        verdicts = check_staged(staged)
+        staged.commit()
+    return Ported(weights, verdicts, example(target, weights))
 
 
-def example(target: str | Path, architecture: Architecture, dtype: str, options: Mapping[str, Any]) -> str:
-    """Three lines of Python that load target and predict: weights of this architecture and dtype, known by options."""
-    name, suffix = repr(str(target)), Path(target).suffix.lower()
-    shape = f"(1, {', '.join(map(str, architecture.input_shape))})"
+def check_staged(staged: StagedWeights) -> tuple[str, ...]:
+    """The verdict on each port that holds what the file does, and on an ONNX file's own predictions. NoParity."""
+    weights = staged.read()
+    architecture = weights.architecture
+    x, t = seeded_batch(0, BATCH_SIZE, architecture.input_shape, architecture.classes)
+    reports = check_ports(weights, x, t, [Setting(JUDGED[weights.dtype])], runs=RUNS)
+    if not all(report.ok for report in reports):
+        raise NoParity(reports)
+    verdicts = tuple(report.verdict for report in reports)
+    return (*verdicts, _run_by_onnxruntime(staged, x)) if staged.format.suffixes == (ONNX,) else verdicts
+
+
+def _run_by_onnxruntime(staged: StagedWeights, x: Array) -> str:
+    """A line on how it predicts. ValueError where that is not as the reference does."""
+    found, dtype = predictions(staged.staged.path.read_bytes(), x)
+    difference = check_predictions(staged.written.astype(torch.float64).reference(), x, found, dtype)
+    if difference.ratio > 1:
+        raise ValueError(f"onnxruntime predicts otherwise than the reference: {difference}")
+    return f"parity: onnxruntime in {str(dtype).removeprefix('torch.')}, largest error/limit {difference.ratio:.2g}"
+
+
+def example(target: str | Path, weights: Weights) -> str:
+    """Three lines of Python that load target and predict."""
+    name, suffix, dtype = repr(str(target)), Path(target).suffix.lower(), str(weights.dtype).removeprefix("torch.")
+    shape = f"(1, {', '.join(map(str, weights.architecture.input_shape))})"
     zeros = f"np.zeros({shape}, {dtype!r})"
-    if suffix == SUFFIX:
+    if suffix == ONNX:
         return (
             "import numpy as np, onnxruntime\n"
             f"session = onnxruntime.InferenceSession({name}, providers=['CPUExecutionProvider'])\n"
             f"print(session.run(None, {{{INPUT!r}: {zeros}}})[0].argmax(axis=1))"
         )
-    if FORMATS[suffix].torch_terms:
-        given = "".join(f", {key}={value!r}" for key, value in options.items() if value != DEFAULTS[key])
+    if suffix in (".pkl", ".npz"):
+        load = f"load_params({name})" if suffix == ".pkl" else f"set_params(np.load({name}))"
         return (
-            "import torch, torchport\n"
-            f"net = torchport.load_network({name}{given})\n"
-            f"print(net(torch.zeros({shape}, dtype=torch.{dtype})).argmax(dim=1))"
+            "import numpy as np, numpy_ref\n"
+            f"net = numpy_ref.{weights.architecture.call}; net.{load}\n"
+            f"print(net.predict({zeros}).argmax(axis=1))"
         )
-    load = f"load_params({name})" if suffix == ".pkl" else f"set_params(np.load({name}))"
     return (
-        "import numpy as np, numpy_ref\n"
-        f"net = numpy_ref.{architecture.call}; net.{load}\n"
-        f"print(net.predict({zeros}).argmax(axis=1))"
+        "import torch, torchport\n"
+        f"net = torchport.load_network({name}{weights.told})\n"
+        f"print(net(torch.zeros({shape}, dtype=torch.{dtype})).argmax(dim=1))"
     )
-
-
-def _kind_of(target: str | Path) -> Format | None:
-    """The format that target's name says, None for ONNX. ValueError."""
-    suffix = Path(target).suffix.lower()
-    if suffix == SUFFIX:
-        check_packages()
-    elif suffix not in FORMATS:
-        raise ValueError(f"{target} must end in one of {', '.join([*FORMATS, SUFFIX])}, got {suffix or 'no suffix'}")
-    return FORMATS.get(suffix)
-
-
-def _dtype_for_onnx(params: Mapping[str, Array], dtype: torch.dtype | None) -> torch.dtype:
-    if dtype == torch.float64:
-        raise ValueError("onnxruntime has no float64 convolution: an ONNX file is float32 or float16, got float64")
-    found = dtype or shared_dtype(params)
-    return torch.float16 if found == torch.float16 else torch.float32
-
-
-def _write(
-    architecture: Architecture,
-    params: Mapping[str, Array],
-    target: str | Path,
-    kind: Format,
-    about: Mapping[str, str],
-    options: Mapping[str, Any],
-) -> list[str]:
-    reference = architecture.reference(params)
-    arrays = reference.params
-    if kind.torch_terms:
-        arrays = {key: value.numpy() for key, value in state_dict_of(reference).items()}
-    with stage(target, kind.encode(arrays, about)) as staged:
-        written = read_back(staged, arrays, kind.decode)
-        own = to_book_terms(written) if kind.torch_terms else written
-        in_c_order = {name: np.ascontiguousarray(value) for name, value in own.items()}
-        verdicts = _check_parity(architecture, in_c_order, options)
-        staged.commit()
-    return verdicts
-
-
-def _write_onnx(
-    architecture: Architecture, params: Mapping[str, Array], target: str | Path, options: Mapping[str, Any]
-) -> list[str]:
-    verdicts = _check_parity(architecture, params, options)
-    reference = architecture.reference(cast_params(params, torch.float64))
-    x, _ = _batch(architecture)
-    return [*verdicts, write_onnx(architecture.port(params), reference, x, target)]
-
-
-def _check_parity(architecture: Architecture, params: Mapping[str, Array], options: Mapping[str, Any]) -> list[str]:
-    """The verdict on each port. NoParity."""
-    dtype = JUDGED[DTYPES[next(iter(params.values())).dtype]]
-    reports = check_ports(params, *_batch(architecture), [Setting(dtype)], runs=RUNS, **options)
-    if not all(report.ok for report in reports):
-        raise NoParity(reports)
-    return [report.verdict for report in reports]
-
-
-def _batch(architecture: Architecture) -> tuple[Array, Array]:
-    return seeded_batch(0, BATCH_SIZE, architecture.input_shape, architecture.classes)

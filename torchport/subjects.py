@@ -11,10 +11,11 @@ import numpy as np
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.network import Network
-from torchport.architectures import NETWORKS, Architecture, recognise
 from torchport.figures import Box
-from torchport.formats import load_weights
+from torchport.files import Hints, read_weights
+from torchport.files.store import NO_HINTS
 from torchport.layers import kind_of
+from torchport.networks import Architecture, Weights
 from torchport.training.folder import RunFolder
 
 DEFAULT = "SimpleConvNet"
@@ -24,32 +25,26 @@ DEFAULT = "SimpleConvNet"
 class Subject:
     """A network of the book's, and what a title says of its weights."""
 
-    architecture: Architecture
-    params: Mapping[str, Array]
+    weights: Weights
     name: str
 
     @property
     def network(self) -> Network:
         """A NumPy network with copies of the weights."""
-        return self.architecture.reference(self.params)
+        return self.weights.reference()
 
 
-def load_subject(path: str | Path, stride: int = 1, pad: int = 0, activation: str | None = None) -> Subject:
-    """The network whose weights are in path: a params.pkl, a .pt file or a run's folder.
-
-    Errors as load_weights and recognise.
-    """
-    params = load_weights(path)
-    return Subject(recognise(params, stride, pad, activation), params, short_name(path))
+def load_subject(path: str | Path, hints: Hints = NO_HINTS) -> Subject:
+    """The network whose weights are in path, a file or a run's folder. Errors as read_weights."""
+    return Subject(read_weights(path, hints), short_name(path))
 
 
 def seeded_subject(seed: int = 0, like: Architecture | None = None) -> Subject:
     """A network as it is before learning, drawn from RandomState(seed); None for the book's SimpleConvNet."""
     like = Architecture(DEFAULT) if like is None else like
-    rng = np.random.RandomState(seed)
-    params = NETWORKS[like.name](**like.arguments, rng=rng).params
-    found = like if like.arguments else recognise(params)
-    return Subject(found, params, f"start of seed {seed}, nothing learned")
+    params = like.reference(rng=np.random.RandomState(seed)).params
+    weights = Weights(like, params) if like.arguments else Weights.of(params)
+    return Subject(weights, f"start of seed {seed}, nothing learned")
 
 
 def start_of(path: str | Path, learned: Subject, seed: int | None = None) -> Subject:
@@ -57,12 +52,12 @@ def start_of(path: str | Path, learned: Subject, seed: int | None = None) -> Sub
 
     ValueError where the run began from other weights, and these are no longer there.
     """
-    folder = RunFolder(path)
+    folder, architecture = RunFolder(path), learned.weights.architecture
     if seed is not None or not folder.is_run:
-        return seeded_subject(seed or 0, learned.architecture)
+        return seeded_subject(seed or 0, architecture)
     config = folder.read_config()
     if config.init is None:
-        return seeded_subject(config.seed, learned.architecture)
+        return seeded_subject(config.seed, architecture)
     if not Path(config.init).exists():
         raise ValueError(f"{path} began from {config.init}, which is not there: name another start, or a seed")
     return load_subject(config.init)
@@ -105,7 +100,7 @@ def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, 
 
 def boxes(subject: Subject) -> list[Box]:
     """The input, each layer and the softmax, with shapes and numbers of parameters."""
-    shape = subject.architecture.input_shape
+    shape = subject.weights.architecture.input_shape
     network = subject.network
     found = network.outputs(np.zeros((1, *shape)))
     sizes = dict.fromkeys(network.layers, 0)

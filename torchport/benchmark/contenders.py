@@ -17,12 +17,11 @@ from numpy_ref.checks import Array
 from torchport.benchmark.rounds import Steps
 from torchport.images import pixels
 from torchport.layers.loss import softmax_with_loss
-from torchport.networks import SimpleConvNet
+from torchport.networks import SimpleConvNet, cast_params
 from torchport.optimizers import make_optimizer
 from torchport.training import Config, Samples
 from torchport.training.learners import TorchLearner
 from torchport.training.ranks import Ranks
-from torchport.weights import cast_params
 
 HIDDEN, CLASSES, FILTER = 100, 10, 5  # the book's
 

@@ -10,13 +10,11 @@ import torch
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport.architectures import recognise
 from torchport.layers.arithmetic import Setting
-from torchport.networks import CONVOLUTIONS
+from torchport.networks import CONVOLUTIONS, Weights
 from torchport.parity.given import ALL
 from torchport.parity.report import Report
 from torchport.parity.runs import check_parity
-from torchport.weights import cast_params
 
 
 def seeded_params(seed: int, like: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -55,29 +53,24 @@ def book_gradient_case(seed: int, batch_size: int = 1) -> tuple[nr.SimpleConvNet
 
 
 def check_ports(
-    params: Mapping[str, Array],
+    weights: Weights,
     x: Array,
     t: Array,
     settings: Iterable[Setting] = (Setting(torch.float64), Setting(torch.float32)),
     *,
-    stride: int = 1,
-    pad: int = 0,
-    activation: str | None = None,
     seed: int = 0,
     runs: Sequence[str] = ALL,
     progress: bool = False,
 ) -> list[Report]:
-    """check_parity of both ports in every setting, on the parameters of any network that recognise knows.
+    """check_parity of both ports in every setting, with the same weights.
 
     runs are those to make, of given.ALL; progress shows a bar on a terminal, one port after the other. ValueError,
     TypeError.
     """
-    found = recognise(params, stride, pad, activation)
-    reference = found.reference(params)
     reports = []
     for setting in settings:
         for conv in CONVOLUTIONS:
-            port = found.port(cast_params(params, setting.dtype), conv, setting.device)
+            port = weights.astype(setting.dtype).port(conv, setting.device)
             options: dict[str, Any] = {
                 "mode": setting.mode,
                 "seed": seed,
@@ -85,5 +78,5 @@ def check_ports(
                 "name": conv,
                 "progress": progress,
             }
-            reports.append(check_parity(reference, port, x, t, **options))
+            reports.append(check_parity(weights.reference(), port, x, t, **options))
     return reports

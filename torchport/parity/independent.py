@@ -17,11 +17,10 @@ from numpy_ref.checks import Array, check_shape
 from numpy_ref.network import Network, check_same_layout
 from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import softmax_with_loss
-from torchport.networks import SimpleConvNet
+from torchport.networks import SimpleConvNet, to_params
 from torchport.parity.compare import compare
 from torchport.parity.differences import STEPS, CentralDifferences, central_differences
 from torchport.parity.report import Difference, table
-from torchport.weights import to_params
 
 
 @dataclass(frozen=True)

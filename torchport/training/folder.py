@@ -18,10 +18,10 @@ from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
 from numpy_ref.params import write_arrays, write_params
 from torchport.figures import Curve, curves, save_figure
-from torchport.formats import CHECKPOINT, CONFIG, MODEL
-from torchport.formats.pt import decode_pt
+from torchport.files import CHECKPOINT, CONFIG, MODEL
+from torchport.files.pt import decode_pt
 from torchport.training.config import Config
-from torchport.weights import state_dict_bytes
+from torchport.networks.names import state_dict_bytes
 
 METRICS, PARAMS, CURVES = "metrics.jsonl", "params.pkl", "curves.png"
 RESULTS = (MODEL, PARAMS, CURVES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from torchport.figures import Curve
-from torchport.formats import CONFIG
+from torchport.files import CONFIG
 from torchport.training.folder import RunFolder
 
 

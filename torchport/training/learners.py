@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from numpy_ref.checks import Array
-from torchport.architectures import recognise
 from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import unchecked_loss
+from torchport.networks import DTYPES, Weights, to_params
 from torchport.optimizers import make_optimizer, torch_options
-from torchport.states import book_params
 from torchport.training.config import AFTER, BOOK, PRECISIONS, Config
 from torchport.training.graph import captured
 from torchport.training.masks import Masks
@@ -24,7 +23,6 @@ from torchport.training.pooled import arranged
 from torchport.training.ranks import Ranks
 from torchport.training.samples import Samples
 from torchport.training.state import copied, put_back
-from torchport.weights import DTYPES
 
 TEST, TRAIN = "test", "train"
 
@@ -66,7 +64,7 @@ class TorchLearner:
     """
 
     def __init__(
-        self, config: Config, params: Mapping[str, Array], samples: Samples, device: torch.device, ranks: Ranks
+        self, config: Config, weights: Weights, samples: Samples, device: torch.device, ranks: Ranks
     ) -> None:
         self._config, self._device, self._ranks = config, device, ranks
         self._setting = Setting(DTYPES[np.dtype(config.dtype)], str(device), PRECISIONS[config.precision])
@@ -74,7 +72,7 @@ class TorchLearner:
             TRAIN: [_on(device, part) for part in (samples.x_train, samples.t_train)],
             TEST: [_on(device, part) for part in (samples.x_test, samples.t_test)],
         }
-        self._net = recognise(params).port(params, config.model, device)
+        self._net = weights.port(config.model, device)
         self._masks = Masks(config.seed)
         self._draws = self._masks.feed(self._net.modules())
         self._network = arranged(self._net)
@@ -149,7 +147,7 @@ class TorchLearner:
                 value.copy_(self._totals[key] / len(self._losses))
 
     def params(self) -> dict[str, Array]:
-        return book_params(self._weights)
+        return to_params(self._weights)
 
     def state(self) -> dict[str, Any]:
         own: dict[str, Any] = copied(self._own_state())

@@ -10,24 +10,23 @@ import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.optimizer import OPTIMIZERS
-from torchport.architectures import recognise
 from torchport.images import pixels
-from torchport.states import state_dict_keys
+from torchport.networks import Weights
+from torchport.networks.names import state_dict_keys, to_torch_layout
 from torchport.training.config import AFTER, Config
 from torchport.training.learners import TEST, TRAIN
 from torchport.training.masks import Masks
 from torchport.training.samples import Samples
 from torchport.training.state import copied, put_back
-from torchport.weights import to_torch_layout
 
 
 class NumpyLearner:
-    """numpy_ref's network and update rule, in the dtype of params."""
+    """numpy_ref's network and update rule, in the dtype of weights."""
 
-    def __init__(self, config: Config, params: Mapping[str, Array], samples: Samples) -> None:
+    def __init__(self, config: Config, weights: Weights, samples: Samples) -> None:
         self._config = config
         self._parts = {TRAIN: (samples.x_train, samples.t_train), TEST: (samples.x_test, samples.t_test)}
-        self._network, self._masks = recognise(params).reference(params), Masks(config.seed)
+        self._network, self._masks = weights.reference(), Masks(config.seed)
         self._draws = self._masks.feed(self._network.layers.values())
         self._rule = OPTIMIZERS[config.optimizer](**config.rule_options)
         # The rules allocate what they keep in their first step: one along zeros moves nothing.

@@ -11,10 +11,10 @@ import torch
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport.architectures import NETWORKS, recognise
 from torchport.figures import Curve
-from torchport.formats import load_weights
-from torchport.states import book_params, state_dict_of
+from torchport.files import read_weights
+from torchport.networks import DTYPES, NETWORKS, Weights, to_params
+from torchport.networks.names import state_dict_of
 from torchport.training.config import Config
 from torchport.training.folder import Checkpoint, Record, RunFolder
 from torchport.training.interrupts import StopRequest
@@ -35,7 +35,6 @@ from torchport.training.result import (
 )
 from torchport.training.samples import Samples, orders
 from torchport.training.state import all_finite
-from torchport.weights import DTYPES, cast_params
 
 # As the book's Trainer: the accuracy on training images is that of the first ones.
 TRAIN_EVALUATED = 1000
@@ -81,8 +80,9 @@ class Run:
     def start(self, overwrite: bool) -> None:
         """From the first step."""
         with self._clock.on(SETUP):
-            params = self._network.params if self._config.init is None else self._init_params(self._config.init)
-            self._learner = self._make_learner(cast_params(params, DTYPES[np.dtype(self._config.dtype)]))
+            dtype, init = DTYPES[np.dtype(self._config.dtype)], self._config.init
+            weights = Weights.of(self._network.params) if init is None else self._init_weights(init, dtype)
+            self._learner = self._make_learner(weights.astype(dtype))
         if self._folder is not None:
             with self._clock.on(SAVING):
                 self._folder.create(self._config, self._checkpoint(), overwrite)
@@ -97,7 +97,7 @@ class Run:
                 raise ValueError(
                     "the data is not what the run was trained on so far: give it the same, or start another run"
                 )
-            self._learner = self._make_learner(book_params(checkpoint.state["model"]))
+            self._learner = self._make_learner(Weights.of(to_params(checkpoint.state["model"])))
             self._learner.load(checkpoint.state)
             self._step = checkpoint.step
             self._losses[:] = checkpoint.losses.numpy()
@@ -195,10 +195,10 @@ class Run:
         columns = np.array([(r.epoch, r.train_accuracy, r.test_accuracy) for r in self._records]).T
         return Curve(self._per_epoch, self._losses, *columns)
 
-    def _make_learner(self, params: Mapping[str, Array]) -> Learner:
+    def _make_learner(self, weights: Weights) -> Learner:
         if self._config.on_numpy:
-            return NumpyLearner(self._config, params, self._samples)
-        return TorchLearner(self._config, params, self._samples, self._device, self._ranks)
+            return NumpyLearner(self._config, weights, self._samples)
+        return TorchLearner(self._config, weights, self._samples, self._device, self._ranks)
 
     def _check_ranks(self) -> None:
         drawing = [name for name, layer in self._network.layers.items() if isinstance(layer, nr.Dropout)]
@@ -208,9 +208,9 @@ class Run:
                 f"process, got {self._ranks.size}"
             )
 
-    def _init_params(self, path: str) -> Mapping[str, Array]:
-        params = load_weights(path)
-        found = recognise(params)
+    def _init_weights(self, path: str, dtype: torch.dtype) -> Weights:
+        weights = read_weights(path, dtype=dtype)
+        found = weights.architecture
         if found.name != self._config.network:
             raise ValueError(f"{path} is a {found.name}, which --network {self._config.network} cannot start from")
         expected = self._samples.x_train.shape[1:], self._samples.classes
@@ -219,7 +219,7 @@ class Run:
                 f"{path} is for images {found.input_shape} in {found.classes} classes, the data has "
                 f"images {expected[0]} in {expected[1]}"
             )
-        return params
+        return weights
 
     def _checkpoint(self) -> Checkpoint:
         losses, records = torch.tensor(self._losses), list(self._records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from numpy_ref.checks import Array
-from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM, simple_convnet_sizes
+from numpy_ref.checks import Array, check_mapping
+from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM, simple_convnet_stack
+from numpy_ref.stack import weight_shapes
 from torchport.checks import check_device, check_floating_dtype, check_goes_with, check_tensor
 from torchport.layers.sums import CONVOLUTIONS as CONVOLUTIONS, check_convolution
-from torchport.twins import from_reference as from_reference
-from torchport.weights import DTYPES, architecture, to_state_dict
+from torchport.networks.ports import from_reference as from_reference
+from torchport.networks.architectures import recognise
+from torchport.networks.names import shared_dtype, state_dict_of
 
 WEIGHT_INIT_STD = 0.01  # the book's
 
@@ -48,7 +51,7 @@ class SimpleConvNet(nn.Sequential):
     ) -> None:
         conv_param = DEFAULT_CONV_PARAM if conv_param is None else conv_param
         convolution = check_convolution(conv)
-        shapes = simple_convnet_sizes(input_dim, conv_param, hidden_size, output_size)
+        shapes = weight_shapes(input_dim, simple_convnet_stack(conv_param, hidden_size, output_size))
         filter_num, channels, filter_size, _ = shapes["W1"]
         place: dict[str, Any] = {
             "dtype": check_floating_dtype("dtype", dtype),
@@ -92,10 +95,16 @@ class SimpleConvNet(nn.Sequential):
         torch's generator is not touched. Sizes are inferred from the shapes; stride and pad leave no trace there.
         ValueError says what was found where they do not fit; TypeError for other dtypes than float16, float32, float64.
         """
-        sizes = architecture(params, stride, pad)
+        if isinstance(params, str | os.PathLike):
+            raise TypeError(f"params must be a dict of arrays, got the path {params}: torchport.load_network reads it")
+        dtype, found = shared_dtype(check_mapping("params", params)), recognise(params, stride, pad)
+        if found.name != cls.__name__:
+            raise ValueError(
+                f"these are the parameters of a {found.name}: torchport.load_network and from_reference do"
+            )
         with torch.random.fork_rng(devices=[]):  # what it draws is overwritten
-            net = cls(**sizes, conv=conv, dtype=DTYPES[params["W1"].dtype])
-        net.load_state_dict(to_state_dict(params), strict=True)
+            net = cls(**found.arguments, conv=conv, dtype=dtype)
+        net.load_state_dict(state_dict_of(found.reference(params)), strict=True)
         return net.to(check_device("device", device))
 
     def __getitem__(self, index: Any) -> Any:

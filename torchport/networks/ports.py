@@ -12,8 +12,7 @@ from numpy_ref.network import Network
 from torchport.checks import check_device
 from torchport.layers import kind_of
 from torchport.layers.sums import check_convolution
-from torchport.states import layer_parameters, layer_statistics
-from torchport.weights import shared_dtype
+from torchport.networks.names import layer_parameters, layer_statistics, shared_dtype
 
 
 def from_reference(network: Network, conv: str = "conv2d", device: torch.device | str | None = None) -> nn.Sequential:

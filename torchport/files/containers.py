@@ -1,0 +1,70 @@
+"""Where the arrays are in what a file holds: a dict of them, or one inside a checkpoint, a list or a nested dict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numpy_ref.checks import Array
+from numpy_ref.pickles import describe
+
+SHOWN = 6  # names in one message, at most
+
+
+class ArraySet(NamedTuple):
+    """The arrays below one place in a file: its keys, joined by dots, and what lies there besides."""
+
+    place: str
+    arrays: dict[str, Array]
+    others: dict[str, Any]
+    own: int  # how many of the arrays lie in no part of it
+
+    @property
+    def weights(self) -> int:
+        """How many arrays have several axes, by which a network is told from a layer."""
+        return sum(array.ndim > 1 for array in self.arrays.values())
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of the arrays."""
+        return [array.shape for array in self.arrays.values()]
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line, if there is anything besides arrays."""
+        shown = [f"{name} ({describe(value)})" for name, value in list(self.others.items())[:SHOWN]]
+        more = [f"{len(self.others) - SHOWN} more"] if len(self.others) > SHOWN else []
+        return [f"left out: {', '.join(shown + more)}"] if shown else []
+
+
+def array_sets(value: Any, place: str = "") -> Iterator[ArraySet]:
+    """Sets of arrays, the outermost first, each before those inside it."""
+    if not isinstance(value, Mapping | list | tuple):
+        return
+    leaves = dict(_leaves(value))
+    arrays = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, np.ndarray) and leaf.ndim}
+    if arrays:
+        own = sum(isinstance(child, np.ndarray) for _, child in _children(value))
+        yield ArraySet(place, arrays, {name: leaf for name, leaf in leaves.items() if name not in arrays}, own)
+    for name, child in _children(value):
+        yield from array_sets(child, f"{place}.{name}" if place else name)
+
+
+def inside(place: str, other: str) -> bool:
+    """Whether place lies in other."""
+    return not other or place.startswith(f"{other}.")
+
+
+def _leaves(value: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, child in _children(value):
+        if isinstance(child, Mapping | list | tuple):
+            yield from _leaves(child, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", child
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+    return ((str(name), child) for name, child in pairs)

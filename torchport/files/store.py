@@ -1,0 +1,320 @@
+"""Weights from whatever file they are in, and into one, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from numpy_ref.checks import Array, check_int
+from numpy_ref.files import Staged, read_file, stage
+from numpy_ref.params import MAX_BYTES, check_arrays
+from numpy_ref.pickles import describe
+from torchport.files.containers import ArraySet, array_sets, inside
+from torchport.files.formats import Format, format_named, format_of
+from torchport.networks import DTYPES, Geometry, Layout, Source, Weights, cast_params
+from torchport.networks.architectures import recognised
+from torchport.networks.layouts import to_params
+
+# In a run's folder; config.json comes after the first checkpoint.
+CONFIG, MODEL, CHECKPOINT = "config.json", "model.pt", "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What a file cannot tell: of the network (Geometry), of how arrays lie (Layout), and in which part they are."""
+
+    stride: int = 1
+    pad: int = 0
+    activation: str | None = None
+    pool: Sequence[int] | None = None
+    rows: str | None = None
+    kernels: str | None = None
+    affine: str | None = None
+    order: Sequence[str] | None = None
+    part: str | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.geometry, self.layout  # which check what they take
+
+    @property
+    def geometry(self) -> Geometry:
+        """What leaves no trace in the shapes of parameters."""
+        return Geometry(self.stride, self.pad, self.activation, self.pool)
+
+    @property
+    def layout(self) -> Layout:
+        """How arrays lie."""
+        return Layout(self.rows, self.kernels, self.affine, self.order)
+
+
+NO_HINTS = Hints()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file holds, as it is there; the SHA-256 of all its bytes."""
+
+    value: object
+    format: Format
+    sha256: str
+    notes: Sequence[str] = ()  # of what decoding changed
+
+    @property
+    def sets(self) -> list[ArraySet]:
+        """Where its arrays are."""
+        return list(array_sets(self.value))
+
+    def to_text(self) -> str:
+        """A line for each array: name, shape, dtype, memory order, least and greatest, and a digest of its bytes."""
+        rows = [("array", "shape", "dtype", "order", "min", "max", "SHA-256 of the bytes in C order")]
+        for name, array in self.sets[0].arrays.items() if self.sets else ():
+            ends = f"{array.min():.6g}", f"{array.max():.6g}"
+            digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+            printable = name if name.isprintable() else ascii(name)
+            rows.append((printable, str(array.shape), str(array.dtype), _order(array), *ends, digest))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def read_stored(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Stored:
+    """What is in path, a file of any format or a training run's folder.
+
+    Its first bytes tell what a file is, not its name; nothing in it is run. ValueError (ParamsError), TypeError or
+    OSError say what is wrong with it, more than max_bytes, packed or unpacked, too.
+    """
+    file = file_of(path)
+    data = read_file(file, check_int("max_bytes", max_bytes, 1))
+    kind = format_of(data)
+    notes = list[str]()
+    with naming(file):
+        value = kind.decode(data, max_bytes, notes)
+    return Stored(value, kind, hashlib.sha256(data).hexdigest(), notes)
+
+
+def read_weights(
+    path: str | Path,
+    hints: Hints = NO_HINTS,
+    *,
+    dtype: torch.dtype | None = None,
+    max_bytes: int = MAX_BYTES,
+    allow_nonfinite: bool = False,
+) -> Weights:
+    """The weights in path, of whichever network, under whatever names and in whichever layout they are there.
+
+    Args:
+        path: A params.pkl, .npz, .npy, .pt, .safetensors or .onnx file, or a training run's folder.
+        hints: What the file cannot tell.
+        dtype: To which they are rounded: float16, float32 or float64. None for as they are.
+        max_bytes: Of the file, packed or unpacked.
+        allow_nonfinite: Whether NaN and infinity may be among them.
+
+    Returns:
+        Weights, whose source.steps say what was done to make the book's parameters of what the file holds.
+
+    Raises:
+        ValueError: What is wrong with the file, or which readings there are and what chooses between them.
+        TypeError: For other dtypes than float16, float32 and float64, or several, unless dtype is given.
+        OSError: For a file that cannot be read.
+
+    Example:
+        >>> import numpy_ref, tempfile
+        >>> from torchport.files import read_weights
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     numpy_ref.TwoLayerNet(784, 50, 10).save_params(f"{folder}/params.pkl")
+        ...     weights = read_weights(f"{folder}/params.pkl")
+        >>> weights.architecture.name
+        'TwoLayerNet'
+    """
+    stored = read_stored(path, max_bytes=max_bytes)
+    source = Source(Path(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes))
+    with naming(path):
+        return _only(stored.value, hints, source, dtype, allow_nonfinite)
+
+
+def load_weights(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite: bool = False) -> dict[str, Array]:
+    """The book's params (W1, b1, W2 ...) in path, of whichever network: as read_weights. Errors alike."""
+    return {**read_weights(path, max_bytes=max_bytes, allow_nonfinite=allow_nonfinite).params}
+
+
+def load_network(
+    path: str | Path,
+    conv: str = "conv2d",
+    stride: int = 1,
+    pad: int = 0,
+    activation: str | None = None,
+    device: torch.device | str | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    **hints: Any,
+) -> nn.Sequential:
+    """The torch network that the weights in path belong to, in evaluation mode.
+
+    Args:
+        path: A file of weights of any format, or a training run's folder (files.read_weights).
+        conv: The convolution, "conv2d" or "unfold".
+        stride: Of a SimpleConvNet's convolution, in pixels: it leaves no trace in the weights.
+        pad: Likewise.
+        activation: Likewise: "relu", "sigmoid" or "tanh"; None for the book's.
+        device: Where to.
+        dtype: Of the network: float16, float32 or float64. None for that of the file.
+        hints: What else a file cannot tell, as of files.Hints: pool, rows, kernels, affine, order, part.
+
+    Returns:
+        A SimpleConvNet, or an nn.Sequential of layers with the reference's names.
+
+    Raises:
+        ValueError, TypeError, OSError: As read_weights; for another conv or device too.
+
+    Example:
+        >>> import numpy_ref, tempfile, torch, torchport
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     numpy_ref.SimpleConvNet().save_params(f"{folder}/params.pkl")
+        ...     net = torchport.load_network(f"{folder}/params.pkl", dtype=torch.float32)
+        >>> net(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 10])
+    """
+    told = Hints(stride, pad, activation, **hints)
+    return read_weights(path, told, dtype=dtype).port(conv, device).eval()
+
+
+@dataclass(frozen=True)
+class StagedWeights:
+    """Weights in a file beside its target, whose place it takes with commit."""
+
+    staged: Staged
+    written: Weights
+    format: Format
+
+    def read(self) -> Weights:
+        """What is in the file: the weights, bit for bit. OSError for anything else."""
+        try:
+            found = self.format.decode(self.staged.path.read_bytes(), MAX_BYTES, [])
+            hints = Hints(**vars(self.written.geometry))
+            back = _only(found, hints, self.written.source, None, allow_nonfinite=True)
+        except (ValueError, TypeError) as error:
+            raise OSError(f"{self.staged.name}: what was written does not read back: {error}") from None
+        pairs = [(self.written.params, back.params), (self.written.statistics, back.statistics)]
+        if any(_bits(one) != _bits(other) for one, other in pairs):
+            raise OSError(f"{self.staged.name}: what was written does not read back as it was")
+        return back
+
+    def commit(self) -> None:
+        """Take the target's place."""
+        self.staged.commit()
+
+
+@contextmanager
+def stage_weights(weights: Weights, target: str | Path) -> Iterator[StagedWeights]:
+    """weights in a new file beside target, in the format that target's name says. ValueError, OSError."""
+    kind = format_named(target)
+    assert kind.encode is not None
+    about = {"architecture": weights.architecture.call, "layout": "torch"}
+    if weights.source is not None:
+        about["source_sha256"] = weights.source.sha256
+    with stage(target, kind.encode(weights, about)) as staged:
+        yield StagedWeights(staged, weights, kind)
+
+
+def _only(
+    value: object, hints: Hints, source: Source | None, dtype: torch.dtype | None, allow_nonfinite: bool
+) -> Weights:
+    """The one set of arrays in value that is a network's. ValueError, TypeError where none is, or several are."""
+    sets = _candidates(list(array_sets(value)), hints.part)
+    found: dict[str, Weights] = {}
+    errors: dict[str, Exception] = {}
+    for each in sets:
+        if not any(inside(each.place, place) for place in found):
+            try:
+                found[each.place] = _weights(each, hints, source, dtype, allow_nonfinite)
+            except (ValueError, TypeError) as error:
+                errors[each.place] = error
+    if len(found) > 1:
+        raise ValueError(f"holds several networks, in {' and '.join(found)}: say which with part (--part)")
+    if found:
+        return next(iter(found.values()))
+    if not sets:
+        raise ValueError(f"holds {describe(value)} without arrays, expected the weights of a network")
+    place = max(sets, key=lambda each: each.own).place
+    raise type(errors[place])(f"in the part {place!r}: {errors[place]}" if place else str(errors[place]))
+
+
+def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
+    """Which sets may be a network: the one that is told, or all but single layers and copies side by side."""
+    if part is not None:
+        places = ", ".join(each.place for each in sets if each.place) or "none, as it has no parts"
+        if part not in [each.place for each in sets]:
+            raise ValueError(f"part must be one of {places}, got {part!r}")
+        return [each for each in sets if each.place == part]
+    first, *parts = sets or [None]
+    networks = [each for each in parts if each is not None and each.weights > 1]
+    copies = [each for each in networks if any(other.shapes == each.shapes for other in networks if other is not each)]
+    return [each for each in (first, *networks) if each is not None and not (each is first and copies)]
+
+
+def _weights(
+    each: ArraySet, hints: Hints, source: Source | None, dtype: torch.dtype | None, allow_nonfinite: bool
+) -> Weights:
+    params, said = to_params(each.arrays, hints.layout)
+    recognised(params, hints.geometry)  # first: what is no network needs no other dtype
+    if source is not None:
+        steps = [*source.steps, *[f"in the part {each.place!r}"] * bool(each.place), *each.left_out, *said]
+        source = replace(source, steps=tuple(steps), dtypes=tuple(sorted({str(v.dtype) for v in params.values()})))
+    cast = _one_dtype(params, dtype)
+    check_arrays(cast, allow_nonfinite)
+    return Weights.of(cast, hints.geometry, source and source.rounded(params, cast))
+
+
+def _one_dtype(params: Mapping[str, Array], dtype: torch.dtype | None) -> dict[str, Array]:
+    """params in dtype, or in their own. TypeError where that is none of a network's, or several."""
+    if wrong := next((name for name, value in params.items() if value.dtype.kind not in "fiu"), None):
+        raise TypeError(f"{wrong} has dtype {params[wrong].dtype}, expected float16, float32 or float64")
+    if dtype is not None:
+        return cast_params(params, dtype)
+    for name, value in params.items():
+        if value.dtype not in DTYPES:
+            raise TypeError(f"{name} has dtype {value.dtype}: give the dtype that all should have (--dtype float32)")
+    if len({value.dtype for value in params.values()}) > 1:
+        listing = ", ".join(f"{name} {value.dtype}" for name, value in params.items())
+        raise TypeError(f"the dtypes differ, {listing}: give the one that all should have (--dtype float32)")
+    return dict(params)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Have a ValueError or TypeError of what is inside begin with path."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _bits(arrays: Mapping[str, Array]) -> dict[str, tuple[object, ...]]:
+    return {name: (value.dtype, value.shape, value.tobytes()) for name, value in arrays.items()}
+
+
+def _order(array: Array) -> str:
+    """C, F, both for what is stored alike in either, or neither."""
+    kinds = {"C": array.flags.c_contiguous, "F": array.flags.f_contiguous}
+    return ", ".join(kind for kind, is_so in kinds.items() if is_so) or "neither"
+
+
+def file_of(path: str | Path) -> Path:
+    """The file of weights that path names: itself, or that of a run's folder. ValueError for any other folder."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return folder
+    if (folder / MODEL).exists():
+        return folder / MODEL
+    if (folder / CONFIG).exists() and (folder / CHECKPOINT).exists():
+        raise ValueError(
+            f"{folder} is a run that has not ended: go on with python scripts/train.py --out {folder} --resume"
+        )
+    raise ValueError(f"{folder} is no run's folder (it has no {MODEL}): name a file of weights or such a folder")

@@ -1,0 +1,346 @@
+"""Which network a set of parameters belongs to, by their names and shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations, product, takewhile
+from typing import Any
+
+import numpy as np
+
+import numpy_ref as nr
+from numpy_ref import classic
+from numpy_ref.checks import Array, check_int, check_mapping
+from numpy_ref.classic import LENET_FILTERS, LENET_HIDDEN, alexnet_stack, lenet5_stack
+from numpy_ref.classic_layers import Subsampling
+from numpy_ref.conv_net import conv_net_stack
+from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS, deep_convnet_stack
+from numpy_ref.layers import WindowLayer
+from numpy_ref.network import Network, check_same_layout
+from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM, simple_convnet_stack
+from numpy_ref.stack import Stack, weight_shapes
+from torchport.choices import ACTIVATIONS
+from torchport.networks.nearest import AVERAGE, DENSE, NAMED, USUAL, first, listed, nearest, weights_of
+
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "SimpleConvNet": nr.SimpleConvNet,
+    "DeepConvNet": nr.DeepConvNet,
+    "ConvNet": nr.ConvNet,
+    "TwoLayerNet": nr.TwoLayerNet,
+    "ThreeLayerNet": nr.ThreeLayerNet,
+    "MultiLayerNet": nr.MultiLayerNet,
+    "MultiLayerNetExtend": nr.MultiLayerNetExtend,
+    "LeNet5": nr.LeNet5,
+    "AlexNet": nr.AlexNet,
+}
+
+LENET_COUNTS = (list(LENET_FILTERS), list(LENET_HIDDEN))
+
+CHAPTER_3 = [784, 50, 100, 10]  # the sizes of the trained parameters that come with it
+
+MAX_POOLED = 6  # convolutions, behind each of which a pooling may stand or not
+
+NO_TRACE = "it leaves no trace in the parameters"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What leaves no trace in the shapes of parameters; pool has the convolutions that a 2x2 pooling follows."""
+
+    stride: int = 1
+    pad: int = 0
+    activation: str | None = None
+    pool: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        check_int("stride", self.stride, 1)
+        check_int("pad", self.pad, 0)
+        if self.activation is not None and self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)} or None, got {self.activation!r}")
+
+    def refuse(self, network: str, *names: str) -> None:
+        """ValueError where one of these, which network does not have, is not as it is by default."""
+        given = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(Geometry(), name)}
+        for name, value in given.items():
+            raise ValueError(f"{name} {value!r} cannot be {network}'s: leave it out")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What is not as it is by default."""
+        return {name: value for name, value in vars(self).items() if value != getattr(Geometry(), name)}
+
+
+BOOKS = Geometry()
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A class of numpy_ref and its arguments; str is the call, and note as a comment."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""  # what the parameters cannot tell, and was taken as the book has it
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample: (C, H, W), or (D,) for fully connected networks."""
+        return tuple(self.arguments.get("input_dim") or (self.arguments["input_size"],))
+
+    @property
+    def classes(self) -> int:
+        """How many outputs there are."""
+        return int(self.arguments["output_size"])
+
+    def reference(self, params: Mapping[str, Array] | None = None, rng: np.random.RandomState | None = None) -> Network:
+        """The NumPy network with copies of params, or drawn from rng. ValueError for params of another one."""
+        copies = None if params is None else {name: np.array(value) for name, value in params.items()}
+        return NETWORKS[self.name](**self.arguments, rng=rng, params=copies)
+
+    @property
+    def call(self) -> str:
+        """How numpy_ref makes it."""
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+    def __str__(self) -> str:
+        return f"{self.call}  # {self.note}" if self.note else self.call
+
+
+def recognise(
+    params: Mapping[str, Array],
+    stride: int = 1,
+    pad: int = 0,
+    activation: str | None = None,
+    pool: Sequence[int] | None = None,
+) -> Architecture:
+    """The network that params belong to, W1 b1 W2 b2 and so on, by their names and shapes alone.
+
+    Some things leave no trace there. stride and pad of a SimpleConvNet's convolution: others mean another image size.
+    Those of a DeepConvNet are taken to be the book's. activation of a fully connected network, "relu" or "sigmoid":
+    None is chapter 3's sigmoid for its sizes, 784-50-100-10, and relu for all others; of a LeNet5, "tanh" or "sigmoid",
+    for which None is tanh. pool, the numbers of the convolutions that a 2x2 pooling follows in a network that the book
+    does not have. And whether a square weight is transposed.
+
+    ValueError for anything else, which lists the arrays and says what the nearest network has otherwise, and for an
+    argument that such a network does not have; TypeError.
+    """
+    return recognised(params, Geometry(stride, pad, activation, pool))
+
+
+def recognised(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
+    """recognise, with the geometry in one."""
+    name = nearest(check_mapping("params", params))
+    if name == DENSE:
+        geometry.refuse("MultiLayerNet", "stride", "pad", "pool")
+        return _fully_connected(params, geometry.activation)
+    if geometry.pool is None and name in KNOWN:
+        found = KNOWN[name](params, geometry)
+        if found is not None:
+            return found
+    elif name == "LeNet5":  # whose subsampling is trained
+        geometry.refuse(name, "pool")
+    return _conv_net(params, geometry)
+
+
+def _fully_connected(params: Mapping[str, Array], activation: str | None) -> Architecture:
+    if activation == "tanh":
+        raise ValueError("activation 'tanh' cannot be MultiLayerNet's: leave it out")
+    weights = weights_of(params)
+    sizes = [len(weights[0]), *(weight.shape[1] for weight in weights)]
+    first, *hidden, last = sizes
+    ends: dict[str, Any] = {"input_size": first, "output_size": last}
+    if sizes == CHAPTER_3 and activation != "relu" and "gamma1" not in params:
+        note = "" if activation else f"sigmoid is taken, as in chapter 3: {NO_TRACE}"
+        return Architecture("ThreeLayerNet", {**ends, "hidden_size_list": hidden}, note)
+    note = "" if activation or not hidden else f"relu is taken, it may be sigmoid: {NO_TRACE}"
+    rest = {"hidden_size_list": hidden, "activation": activation or "relu"}
+    if "gamma1" in params:
+        return Architecture("MultiLayerNetExtend", {**ends, **rest, "use_batchnorm": True}, note)
+    if len(hidden) == 1:
+        return Architecture("TwoLayerNet", {**ends, "hidden_size": hidden[0], "activation": activation or "relu"}, note)
+    return Architecture("MultiLayerNet", {**ends, **rest}, note)
+
+
+# --- Networks of images
+
+
+def _simple_convnet(params: Mapping[str, Array], geometry: Geometry) -> Architecture | None:
+    if geometry.activation is not None:
+        return None
+    stride, pad = geometry.stride, geometry.pad
+    try:
+        conv, (hidden_size, output_size), input_dim = _sized(
+            params, simple_convnet_stack({**DEFAULT_CONV_PARAM, "stride": stride, "pad": pad})
+        )
+    except ValueError as error:
+        found = ", ".join(f"{name} {value.shape}" for name, value in params.items())
+        raise ValueError(f"no SimpleConvNet with stride {stride} and pad {pad} has {found}: {error}") from None
+    sizes = {"input_dim": input_dim, "conv_param": conv[0], "hidden_size": hidden_size, "output_size": output_size}
+    note = "" if geometry.arguments else "stride 1 and pad 0 are taken: others would mean another image size"
+    return Architecture("SimpleConvNet", sizes, note)
+
+
+def _deep_convnet(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
+    geometry.refuse("DeepConvNet", "stride", "pad", "activation")
+    try:
+        convs, (hidden_size, output_size), input_dim = _sized(params, deep_convnet_stack())
+    except ValueError as error:
+        raise ValueError(f"with the book's strides and pads, {error}: say where else it pools with pool") from None
+    others = {
+        f"conv_param_{number}": param
+        for number, (param, default) in enumerate(zip(convs, DEFAULT_CONV_PARAMS, strict=True), 1)
+        if param != default
+    }
+    return Architecture(
+        "DeepConvNet",
+        {"input_dim": input_dim, **others, "hidden_size": hidden_size, "output_size": output_size},
+        "the book's strides and pads are taken: they leave no trace in the parameters",
+    )
+
+
+def _lenet5(params: Mapping[str, Array], geometry: Geometry) -> Architecture | None:
+    """None where it is a network of average subsampling's axes only."""
+    subsampling = "trainable" if params["W2"].ndim == 1 else "average"
+    try:
+        convs, affine, input_dim = _sized(params, lenet5_stack(subsampling=subsampling))
+        if ([conv["filter_num"] for conv in convs], affine[:-1]) != LENET_COUNTS:
+            raise ValueError(f"LeNet5 has {LENET_COUNTS[0]} filters and {LENET_COUNTS[1]} hidden units")
+    except ValueError:
+        if subsampling == "average":
+            return None
+        raise
+    if subsampling == "average" and geometry.activation == "relu":
+        return None
+    geometry.refuse("LeNet5", "stride", "pad")
+    if geometry.activation == "relu":
+        raise ValueError("activation 'relu' cannot be LeNet5's: leave it out")
+    note = "" if geometry.activation else f"tanh is taken, it may be sigmoid: {NO_TRACE}"
+    sizes = {"input_dim": input_dim, "output_size": affine[-1], "subsampling": subsampling}
+    return Architecture("LeNet5", {**sizes, "activation": geometry.activation or "tanh"}, note)
+
+
+def _alexnet(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
+    geometry.refuse("AlexNet", "stride", "pad", "activation")
+    _, affine, input_dim = _sized(params, alexnet_stack())
+    sizes: dict[str, Any] = {"input_dim": input_dim, "output_size": affine[-1], "width": _alexnets_width(params)}
+    check_same_layout(params, weight_shapes(input_dim, alexnet_stack(affine[-1], sizes["width"])))
+    return Architecture("AlexNet", sizes, "the paper's strides and pads are taken: they leave no trace")
+
+
+# What has these axes is taken to be this network; a function returns None for a network of one's own.
+KNOWN: dict[str, Callable[[Mapping[str, Array], Geometry], Architecture | None]] = {
+    "SimpleConvNet": _simple_convnet,
+    "DeepConvNet": _deep_convnet,
+    "LeNet5": _lenet5,
+    AVERAGE: _lenet5,
+    "AlexNet": _alexnet,
+}
+
+
+def _conv_net(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
+    """A network of one's own: where nothing else says it, pooling stands where images have the usual size then."""
+    found = list(_readings(params, geometry))
+    usual = [each for each in found if each.input_shape[1] == USUAL.get(each.input_shape[0], each.input_shape[1])]
+    told = found if geometry.pool is not None else usual
+    if len(told) == 1:
+        return told[0]
+    sizes = first(NAMED, [f"{each.input_shape[1]} with {_geometry_of(each)}" for each in told or found])
+    raise ValueError(
+        f"the shapes {listed(params)} do not tell where 2x2 pooling stands. Pixels a side of the images would be "
+        f"{'; '.join(sizes) or 'none'}: give pool, the numbers of the convolutions that it follows (--pool), and pad"
+    )
+
+
+def _readings(params: Mapping[str, Array], geometry: Geometry) -> Iterator[Architecture]:
+    weights = weights_of(params)
+    convs = [weight.shape for weight in weights if weight.ndim == 4]
+    numbers = range(1, min(len(convs), MAX_POOLED) + 1)
+    pools = [pool for count in range(len(numbers) + 1) for pool in combinations(numbers, count)]
+    pads = [[geometry.pad] * len(convs)]
+    if geometry.pool is not None:
+        pools = [tuple(geometry.pool)]
+    elif not geometry.pad:
+        pads.append([shape[2] // 2 for shape in convs])  # as large as before
+    activation = geometry.activation or "relu"
+    for pool, pad in product(pools, pads):
+        conv_params = [{**DEFAULT_CONV_PARAM, "stride": geometry.stride, "pad": each} for each in pad]
+        try:
+            stack = conv_net_stack(conv_params, [1] * (len(weights) - len(convs)), pool, activation)
+            own, (*hidden, outputs), input_dim = _sized(params, stack)
+        except ValueError:
+            if geometry.pool is not None:
+                raise
+            continue
+        sizes = {"input_dim": input_dim, "conv_params": own, "hidden_size_list": hidden, "output_size": outputs}
+        found = Architecture("ConvNet", {**sizes, "pool_after": list(pool), "activation": activation})
+        if geometry.pool is None:
+            images = f"images of {input_dim[1]} pixels a side"
+            found = replace(found, note=f"{_geometry_of(found)} and {activation} are taken, as for {images}")
+        yield found
+
+
+def _geometry_of(found: Architecture) -> str:
+    pads = [conv["pad"] for conv in found.arguments["conv_params"]]
+    shown = str(pads[0]) if len(set(pads)) == 1 else ",".join(map(str, pads))
+    return f"pool={','.join(map(str, found.arguments['pool_after'])) or 'none'} pad={shown}"
+
+
+def _sized(params: Mapping[str, Array], stack: Stack) -> tuple[list[dict[str, int]], list[int], tuple[int, int, int]]:
+    """The convolutions and the outputs of Affine layers of a network like stack, and its images (C, H, W).
+
+    Walks back from the rows of the first Affine, through layers that know stride, pad and window. ValueError.
+    """
+    weights = iter(weights_of(params))
+    held = {name: (part, next(weights) if _has_weight(part) else None) for name, part in stack.items()}
+    sized = {name: _resized(part, weight) for name, (part, weight) in held.items()}
+    affine = [weight.shape for part, weight in held.values() if isinstance(part, int) and weight is not None]
+    front = list(takewhile(lambda each: not isinstance(each[0], int), held.values()))
+    channels = next(len(weight) for _, weight in reversed(front) if weight is not None)
+    side = math.isqrt(affine[0][0] // channels)
+    for part, weight in reversed(front):
+        side = _before(part, weight, side)
+    if side < 1:
+        raise ValueError(f"an image would have {side} pixels a side")
+    input_dim = weights_of(params)[0].shape[1], side, side
+    check_same_layout(params, weight_shapes(input_dim, sized))
+    convs = [part for part in sized.values() if isinstance(part, dict)]
+    return convs, [outputs for _, outputs in affine], input_dim
+
+
+def _has_weight(part: Any) -> bool:
+    return isinstance(part, int | Mapping) or part is Subsampling
+
+
+def _resized(part: Any, weight: Array | None) -> Any:
+    """part with as many filters or outputs as weight has."""
+    if weight is None or part is Subsampling:
+        return part
+    return weight.shape[1] if isinstance(part, int) else {**part, **_filters(weight)}
+
+
+def _filters(weight: Array) -> dict[str, int]:
+    return {"filter_num": weight.shape[0], "filter_size": weight.shape[2]}
+
+
+def _before(part: Any, weight: Array | None, side: int) -> int:
+    """Pixels a side of what a part takes, for those of what it returns."""
+    if part is Subsampling:
+        return 2 * side
+    if isinstance(part, WindowLayer):
+        return (side - 1) * part.stride + part.pool_h
+    if weight is not None:
+        return int((side - 1) * part["stride"] + weight.shape[2] - 2 * part["pad"])
+    return side
+
+
+def _alexnets_width(params: Mapping[str, Array]) -> float:
+    """Of the widths at which each layer has as many filters or units as these, the plainest; any, where none has."""
+    counts = [*(row[0] for row in classic.ALEXNET_CONVOLUTIONS), classic.ALEXNET_HIDDEN]
+    found = [params[f"b{number}"].size for number in range(1, len(counts) + 1)]
+    plain = found[-1] / classic.ALEXNET_HIDDEN
+    if [classic.scaled(count, plain) for count in counts] == found:
+        return plain
+    low = max((n - 0.5) / count if n > 1 else 0 for n, count in zip(found, counts, strict=True))  # 1 at the least
+    high = min((n + 0.5) / count for n, count in zip(found, counts, strict=True))
+    return (low + high) / 2

@@ -1,0 +1,125 @@
+"""Where the book's names and layouts meet torch's: W1 is conv1.weight, of arrays and of a whole network.
+
+The one difference of layout: the book's Affine computes x W + b, torch's Linear x W^T + b, so two-dimensional weights
+are transposed. Flattening runs over C, H, W on both sides, so nothing is permuted.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from numpy_ref.checks import Array, check_mapping
+from numpy_ref.layers import Layer
+from numpy_ref.network import Network, check_same_layout, layer_statistics as layer_statistics
+from torchport.layers.terms import (
+    MODULE_ATTRIBUTES as MODULE_ATTRIBUTES,
+    in_torch_terms as in_torch_terms,
+    to_torch_layout as to_torch_layout,
+)
+
+DTYPES: dict[np.dtype[Any], torch.dtype] = {
+    np.dtype("f2"): torch.float16,
+    np.dtype("f4"): torch.float32,
+    np.dtype("f8"): torch.float64,
+}
+
+
+def to_array(key: str, value: object) -> Array:
+    """The tensor that stands under key in a state_dict, on the CPU. TypeError unless dense and float16, 32 or 64."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{key} must be a float16, float32 or float64 tensor, got {type(value).__name__}")
+    if value.dtype not in DTYPES.values() or value.layout != torch.strided or value.is_meta:
+        found = f"{value.dtype} ({value.layout}) on {value.device}"
+        raise TypeError(f"{key} must be a dense float16, float32 or float64 tensor, got {found}")
+    array: Array = value.detach().cpu().numpy()
+    return array
+
+
+def cast_params(params: Mapping[str, Array], dtype: torch.dtype) -> dict[str, Array]:
+    """Copies of params, each entry rounded to dtype. ValueError for values that it cannot hold; TypeError."""
+    if dtype not in DTYPES.values():
+        raise TypeError(f"dtype must be float16, float32 or float64, got {dtype}")
+    target = next(ours for ours, theirs in DTYPES.items() if theirs == dtype)
+    largest = torch.finfo(dtype).max
+    for name, value in params.items():
+        greatest = float(np.max(np.abs(value), where=np.isfinite(value), initial=0))
+        if greatest > largest:
+            raise ValueError(f"{name} holds {greatest:g}, more than {dtype} can: keep its dtype")
+    return {name: value.astype(target) for name, value in params.items()}
+
+
+def rounding_loss(params: Mapping[str, Array], cast: Mapping[str, Array]) -> tuple[int, float]:
+    """How many entries cast_params has changed, and the largest change relative to its entry."""
+    before = np.concatenate([params[name].ravel() for name in params]).astype(np.float64)
+    after = np.concatenate([cast[name].ravel() for name in params]).astype(np.float64)
+    changed = before != after
+    if not changed.any():
+        return 0, 0.0
+    return int(changed.sum()), float(np.max(np.abs(after - before)[changed] / np.abs(before[changed])))
+
+
+def state_dict_bytes(state_dict: Mapping[str, Tensor]) -> bytes:
+    """What torch.save writes for state_dict."""
+    buffer = io.BytesIO()
+    torch.save(dict(state_dict), buffer)
+    return buffer.getvalue()
+
+
+def shared_dtype(params: Mapping[str, Array]) -> torch.dtype | None:
+    """That of all params, None where there are none. TypeError for several, or none of float16, float32, float64."""
+    for name, value in params.items():
+        if not isinstance(value, np.ndarray) or value.dtype not in DTYPES:
+            found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+            raise TypeError(f"{name} must be a float16, float32 or float64 array, got {found}")
+    if len({value.dtype for value in params.values()}) > 1:
+        raise TypeError(f"parameters must share one dtype, got { ({n: str(v.dtype) for n, v in params.items()}) }")
+    return next((DTYPES[value.dtype] for value in params.values()), None)
+
+
+def layer_parameters(layer: Layer) -> dict[str, Array]:
+    """The trained arrays of a reference layer, by its module's names and in its layout: weight, bias."""
+    return in_torch_terms({name: getattr(layer, name) for name in MODULE_ATTRIBUTES if hasattr(layer, name)})
+
+
+def state_dict_keys(network: Network) -> dict[str, str]:
+    """The key in the twin's state_dict for every parameter's name: W1 is conv1.weight where Conv1 has it."""
+    return {
+        name: f"{layer.lower()}.{MODULE_ATTRIBUTES[attribute]}" for name, (layer, attribute) in network.owners.items()
+    }
+
+
+def state_dict_of(network: Network) -> dict[str, Tensor]:
+    """The state_dict of network's twin (torchport.networks.from_reference): copies, bit for bit, in the same dtype.
+
+    TypeError for dtypes other than float16, float32 or float64, or mixed ones.
+    """
+    shared_dtype(network.params)
+    return {
+        f"{name.lower()}.{own}": torch.from_numpy(np.array(value, order="C"))
+        for name, layer in network.layers.items()
+        for own, value in {**layer_parameters(layer), **layer_statistics(layer)}.items()
+    }
+
+
+def update_reference(network: Network, state_dict: Mapping[str, Tensor]) -> None:
+    """Give network copies of what its twin's state_dict holds, from any device: the inverse of state_dict_of.
+
+    All or nothing. ValueError for missing or extra keys and other shapes than network's; TypeError for dtypes other
+    than float16, float32 or float64, or mixed ones.
+    """
+    expected = state_dict_of(network)
+    arrays = {key: to_array(key, value) for key, value in state_dict.items()}
+    shared_dtype(arrays)
+    check_same_layout(arrays, {key: tuple(value.shape) for key, value in expected.items()})
+    network.set_params(
+        {name: np.array(to_torch_layout(arrays[key]), order="C") for name, key in state_dict_keys(network).items()}
+    )
+    for name, layer in network.layers.items():
+        for own in layer_statistics(layer):
+            setattr(layer, own, np.array(arrays[f"{name.lower()}.{own}"]))
