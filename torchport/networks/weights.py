@@ -120,5 +120,6 @@ def to_state_dict(params: Mapping[str, Array]) -> dict[str, Tensor]:
 def to_params(state_dict: Mapping[str, Tensor]) -> dict[str, Array]:
     """The inverse of to_state_dict: a state_dict, from any device, as the book's params. Errors alike."""
     arrays = {key: to_array(key, value) for key, value in check_mapping("state_dict", state_dict).items()}
-    params = {name: np.array(value, order="C") for name, value in layouts.to_params(arrays)[0].items()}
-    return {**Weights.of(params).params}
+    found = Weights.of({name: np.array(value, order="C") for name, value in layouts.to_params(arrays)[0].items()})
+    check_same_layout(arrays, {key: tuple(value.shape) for key, value in found.state_dict().items()})
+    return {**found.params}
