@@ -11,7 +11,7 @@ import numpy as np
 
 from numpy_ref.checks import Array, check_int, check_mapping
 from numpy_ref.files import ParamsError as ParamsError, Staged, read_file, stage
-from numpy_ref.pickles import MAX_AXES, MAX_NAME, Order, describe, native, read_arrays
+from numpy_ref.pickles import MAX_AXES, MAX_NAME, Order, describe, native, read_arrays, read_values
 
 MAX_BYTES = 2**30  # of the file: 300 times the book's
 Decode = Callable[[bytes], object]
@@ -48,6 +48,15 @@ def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite
 
 def decode_params(data: bytes, order: Order = "K") -> object:
     """What the pickle in data holds: see check_arrays. Arrays in C order, or for "K" in the file's. ParamsError."""
+    return _decoded(data, lambda data: read_arrays(data, order))
+
+
+def decode_values(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | None = None) -> object:
+    """What the pickle in data holds, whatever it is: see numpy_ref.pickles.plain. ParamsError."""
+    return _decoded(data, lambda data: read_values(data, max_bytes, notes))
+
+
+def _decoded(data: bytes, decode: Decode) -> object:
     if not data:
         raise ParamsError("this is an empty file")
     start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -55,7 +64,7 @@ def decode_params(data: bytes, order: Order = "K") -> object:
         if start.startswith(known):
             raise ParamsError(f"this is {what}")
     try:
-        return read_arrays(data, order)
+        return decode(data)
     except ParamsError as error:
         if 0 < data.count(b"\n") == data.count(b"\r\n"):
             way_out = "each line feed follows a carriage return, as in a file copied as text: copy it as binary"
@@ -111,8 +120,8 @@ def check_arrays(value: object, allow_nonfinite: bool = False) -> dict[str, Arra
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise ParamsError(f"{name!r:.80} is no text: it holds half a pair of surrogates")
         if not isinstance(array, np.ndarray):
-            way_out = ": save that dict alone" if isinstance(array, dict) else ""
-            raise ParamsError(f"{name!r:.80} is {describe(array)}, expected an array{way_out}")
+            wanted = "an array: save that dict alone" if isinstance(array, dict) else "an array of floats"
+            raise ParamsError(f"{name!r:.80} is {describe(array)}, expected {wanted}")
         if array.dtype.kind != "f" or array.dtype.itemsize > 8:
             raise ParamsError(f"{name!r:.80} has dtype {array.dtype}, expected float16, float32 or float64")
         if not 1 <= array.ndim <= MAX_AXES or array.size == 0:

@@ -551,6 +551,7 @@ CALLS: dict[str, Call] = {
     "numpy_ref.params.write_params": lambda a: nr.write_params(a.params(), a.folder / "params.pkl"),
     "numpy_ref.pickles.describe": lambda a: pickles.describe(a.array(2)),
     "numpy_ref.pickles.native": lambda a: pickles.native(a.array(2)).fill(1),
+    "numpy_ref.pickles.widened": lambda a: pickles.widened(a.give(np.ones(2, np.uint16))).fill(1),
     "numpy_ref.trainer.Trainer": train,
     "torchport.evaluation.predict": lambda a: [
         evaluation.predict(net, a.array(3, 1, 4, 4)) for net in (network(), a.give(port()), a.give(port("unfold")))
@@ -770,6 +771,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "numpy_ref.checks.check_int",
         "numpy_ref.checks.check_number",
         "numpy_ref.pickles.view_of",
+        "numpy_ref.pickles.StandIn.*",
+        "torchport.formats.npz.unpack",
         "torchport.cli.Parser",
         "torchport.layers.modules.BatchNormalization",
         "torchport.layers.selections.exactly",
@@ -787,6 +790,12 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "forgets what its argument remembers, which is what it is for": ("numpy_ref.layers.forget",),
     "draws from its argument, which is what it is for": ("torchport.layers.kinds.image",),
     "returns its argument": ("numpy_ref.checks.recorded",),
+    "adds a line to notes, which is what they are for": (
+        "numpy_ref.params.decode_values",
+        "numpy_ref.pickles.plain",
+        "numpy_ref.pickles.read_values",
+        "torchport.formats.*.decode_*",
+    ),
     "adds to its argument, which is what it is for": (
         "torchport.cli.add_windows",
         "torchport.cli.add_geometry",

@@ -96,8 +96,8 @@ def pt(value: object, **options: Any) -> bytes:
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "npz of nothing": (lambda: zipped({}), "no arrays: the dict is empty"),
-    "npz of objects": (lambda: npz(W=np.array([{}], dtype=object)), r"'W' has dtype '\|O', expected float16"),
-    "npz of integers": (lambda: npz(W=np.ones(2, int)), r"'W' has dtype '<i8'"),
+    "npz of objects": (lambda: npz(W=np.array([{}], dtype=object)), "'W' is a list, expected an array of floats"),
+    "npz of integers": (lambda: npz(W=np.ones(2, int)), "'W' has dtype int64, expected float16"),
     "npz of complex": (lambda: npz(W=np.ones(2, complex)), r"dtype '<c16'"),
     "npz of records": (lambda: npz(W=np.ones(2, "f8,f4")), r"dtype \[\('f0', '<f8'\)"),
     "npz, 0-d": (lambda: npz(W=np.float64(1)), r"'W' has shape \(\)"),
@@ -108,22 +108,22 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "npz with text": (lambda: zipped({"W.npy": ONE, "W.txt": b""}), "holds the file 'W.txt', expected .npy"),
     "npz, no header": (lambda: zipped({"W.npy": b"\x93NUMPY"}), "'W' does not begin with a NumPy"),
     "npz, code for a header": (lambda: npy("__import__('os').mkdir('boom')"), "'W' does not begin with a NumPy"),
-    "npz, code for a dtype": (lambda: npy(header("__import__('os')")), "has dtype __import__"),
+    "npz, code for a dtype": (lambda: npy(header("__import__('os')")), "'W' is an array of dtype __import__"),
     "npz, version 9": (lambda: npy(header(), version=9), "'W' does not begin with a NumPy"),
     "npz, too long": (lambda: npy(header(shape="(2,)")), r"shape \(2,\) and dtype float64 has 8 bytes of content"),
     "npz, too short": (lambda: npy(header(shape="(1,)"), bytes(16)), r"shape \(1,\) and dtype float64 has 16 bytes"),
     "npz, negative": (lambda: npy(header(shape="(-1,)")), "'W' does not begin with a NumPy"),
     "npz, overflowing": (lambda: npy(header(shape=f"({2**62}, {2**62})")), "has 8 bytes of content"),
     "npz, no bytes of an overflow": (lambda: npy(header(shape=f"(0, {2**62}, {2**62})"), b""), "npz|shape"),
-    "npz, 65 axes": (lambda: npy(header(shape=f"({'1, ' * 65})")), "damaged|axes"),
+    "npz, 65 axes": (lambda: npy(header(shape=f"({'1, ' * 65})")), r"shape \(1, 1, .* has 8 bytes"),
     "npz, lzma": (lambda: zipped({"W.npy": bytes(9)}, zipfile.ZIP_LZMA), "'W.npy' in it is encrypted, or packed"),
     "npz, encrypted": (encrypted, "'W.npy' in it is encrypted"),
     "npz, declared too large": (lambda: lying(2**31), f"{2**31} bytes unpacked, over the limit of {2**30}"),
     "npz, declared too small": (lambda: lying(100), "damaged|does not start"),
     "npz, many files": (lambda: zipped({f"{k}.npy": b"" for k in range(MAX_FILES + 1)}), "a zip of 10001 files"),
     "safetensors of nothing": (lambda: save({}), "no arrays: the dict is empty"),
-    "safetensors of bfloat16": (lambda: safe("BF16", size=2), "'W' has dtype BF16, expected float16"),
-    "safetensors of integers": (lambda: save({"W": np.ones(2, int)}), "'W' has dtype I64"),
+    "safetensors of float8": (lambda: safe("F8_E4M3", size=1), "'W' is an array of dtype F8_E4M3, expected"),
+    "safetensors of integers": (lambda: save({"W": np.ones(2, int)}), "'W' has dtype int64"),
     "safetensors, 0-d": (lambda: save({"W": np.ones(())}), r"'W' has shape \(\)"),
     "safetensors, empty": (lambda: save({"W": np.ones((3, 0))}), r"'W' has shape \(3, 0\)"),
     "safetensors, infinity": (lambda: save({"W": np.array([np.inf])}), "'W' holds NaN or infinity"),
@@ -134,11 +134,11 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "safetensors, another key": (lambda: save({"fc.weight": np.ones((1, 1))}), r"unexpected \['fc.weight'\]"),
     "pt, empty": (lambda: pt({"conv1.weight": torch.ones(0)}), r"'conv1.weight' has shape \(0,\)"),
     "pt of nothing": (lambda: pt({}), "no arrays: the dict is empty"),
-    "pt, one number without end": (lambda: pt({"W": torch.ones(1).expand(2**29)}), f"{2**31} bytes of tensors, over"),
-    "pt, packed": (lambda: zipped({"x/data.pkl": bytes(64 * MIB)}, zipfile.ZIP_DEFLATED), "is no state_dict"),
-    "pt, a state_dict in a dict": (lambda: pt({"net": {"W": torch.ones(1)}}), "net must be .* got dict"),
-    "pt, a key of two lines": (lambda: pt({"a\nb": 1}), r"'a\\nb' must be .* got int"),
-    "pt, integers": (lambda: pt({"W": torch.ones(1, dtype=torch.int64)}), "W must be .* got torch.int64"),
+    "pt, one number without end": (lambda: pt({"W": torch.ones(1).expand(2**29)}), f"{2**31} bytes of arrays, over"),
+    "pt, packed": (lambda: zipped({"x/data.pkl": bytes(64 * MIB)}, zipfile.ZIP_DEFLATED), "is no opcode"),
+    "pt, a state_dict in a dict": (lambda: pt({"net": {"W": torch.ones(1)}}), "'net' is a dict, expected an array"),
+    "pt, a key of two lines": (lambda: pt({"a\nb": 1}), r"'a\\nb' is a int, expected an array"),
+    "pt, integers": (lambda: pt({"W": torch.ones(1, dtype=torch.int64)}), "'W' has dtype int64, expected float16"),
     "onnx": (lambda: b"\x08\x08\x12\x07pytorch", "an ONNX file, which is only written"),
 }
 
@@ -199,7 +199,7 @@ def test_limits_can_be_set() -> None:
         decode_npz(encode_npz(arrays()), max_bytes=10)
     with pytest.raises(ParamsError, match="over the limit of 10"):
         decode_pt(pt({"W": torch.ones(1)}), max_bytes=10)
-    with pytest.raises(ParamsError, match="120 bytes of tensors, over the limit of 100"):
+    with pytest.raises(ParamsError, match="120 bytes of arrays, over the limit of 100"):
         decode_pt(pt({"W": torch.ones(30)}, _use_new_zipfile_serialization=False), max_bytes=100)
 
 

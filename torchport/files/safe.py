@@ -11,9 +11,14 @@ import numpy as np
 
 from numpy_ref.checks import Array
 from numpy_ref.files import ParamsError
-from numpy_ref.pickles import native, view_of
+from numpy_ref.pickles import StandIn, native, view_of, widened
 
-_DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    **{f"F{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
+    **{f"{sign}{bits}": np.dtype(f"<{sign.lower()}{bits // 8}") for sign in "IU" for bits in (8, 16, 32, 64)},
+    "BOOL": np.dtype("?"),
+    "BF16": np.dtype("<u2"),
+}
 
 
 def is_safetensors(data: bytes) -> bool:
@@ -21,17 +26,18 @@ def is_safetensors(data: bytes) -> bool:
     return data[4:9] == b"\0\0\0\0{"
 
 
-def decode_safetensors(data: bytes) -> dict[str, Array]:
-    """The arrays in data, float16, float32 or float64. ParamsError."""
+def decode_safetensors(data: bytes, notes: list[str] | None = None) -> dict[str, Array | StandIn]:
+    """The arrays in data, bfloat16 as float32, of which notes gets a line; a StandIn for other dtypes. ParamsError."""
     import safetensors  # here, so that importing torchport does not
 
     try:
         found = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
         raise ParamsError(f"damaged, truncated or not a safetensors file ({error}): fetch or copy it again") from None
-    if len({name for name, _ in found}) < len(found):
-        raise ParamsError("a key stands twice")
-    return {name: _array(name, **about) for name, about in found}
+    json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")], object_pairs_hook=_check_pairs)
+    if notes is not None and (count := sum(about["dtype"] == "BF16" for _, about in found)):
+        notes.append(f"arrays widened from bfloat16 to float32, which is exact: {count}")
+    return {name: _array(**about) for name, about in found}
 
 
 def encode_safetensors(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
@@ -48,7 +54,14 @@ def encode_safetensors(arrays: Mapping[str, Array], metadata: Mapping[str, str])
     return struct.pack("<Q", len(text)) + text + content[end:]
 
 
-def _array(name: str, dtype: str, shape: list[int], data: bytes) -> Array:
+def _check_pairs(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ParamsError(f"the key {twice!r:.80} stands twice")
+
+
+def _array(dtype: str, shape: list[int], data: bytes) -> Array | StandIn:
     if dtype not in _DTYPES:
-        raise ParamsError(f"{name!r:.80} has dtype {dtype}, expected float16, float32 or float64")
-    return native(view_of(data, tuple(shape), _DTYPES[dtype]))
+        return StandIn(f"an array of dtype {dtype}")
+    array = view_of(data, tuple(shape), _DTYPES[dtype])
+    return widened(array) if dtype == "BF16" else native(array)

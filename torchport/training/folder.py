@@ -105,7 +105,7 @@ class RunFolder:
         """The run's last checkpoint. ValueError where it is missing or damaged."""
         path = self.path / CHECKPOINT
         try:
-            found = torch.load(path, weights_only=True)
+            found = torch.load(path, weights_only=True)  # the user's own run, not a stranger's file; needs tensors
             if found.pop("version") != VERSION:
                 raise ValueError(f"not of version {VERSION}")
             return Checkpoint(**{**found, "records": [Record(**record) for record in found["records"]]})
