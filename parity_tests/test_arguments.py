@@ -748,9 +748,11 @@ PARTS_OF_TRAINING = (
 # Called by check_parity on what it is given, and on records of a run.
 PARTS_OF_PARITY = (
     *(f"torchport.parity.{room}.*" for room in ("recording", "links", "judgement", "certificate", "lines", "left")),
-    *(f"torchport.parity.{room}.*" for room in ("forward", "backward", "parameters", "causes", "mistakes", "variants")),
+    *(
+        f"torchport.parity.{room}.*"
+        for room in ("subject", "forward", "backward", "parameters", "causes", "mistakes", "variants")
+    ),
     *(f"torchport.parity.{room}.*" for room in ("computed", "given")),
-    *(f"torchport.parity.runs.{name}_of" for name in ("shapes", "stages", "values")),
     "torchport.parity.losses.loss_rows",
     "torchport.parity.losses.taken_by",
 )
