@@ -66,7 +66,6 @@ from torchport.parity import (
     cases,
     check_layer,
     check_loss,
-    check_optimizer,
     check_parity,
     compare as compare_arrays,
     differences,
@@ -691,21 +690,12 @@ CALLS: dict[str, Call] = {
     "torchport.parity.loading.load_into": lambda a: load_into(port(), a.give(network()), a.array(3, 1, 4, 4)),
     "torchport.parity.runs.check_layer": check_layers,
     "torchport.parity.losses.check_loss": lambda a: check_loss(a.array(3, 4), a.labels(3), FLOAT64),
-    "torchport.parity.optimizers.check_optimizer": lambda a: check_optimizer(
-        nr.Adam, torchport.BookAdam, a.array(3), a.array(2, 3), FLOAT64
-    ),
     "torchport.parity.compare.compare": lambda a: compare_arrays(a.array(3), a.array(3), a.sizes(3)),
     "torchport.parity.differences.central_differences": check_gradients,
     **{
         f"torchport.parity.independent.{name}": check_gradients
         for name in ("gradient_check", "judge_gradients", "port_gradients")
     },
-    "torchport.parity.independent.taylor_slope": lambda a: independent.taylor_slope(
-        lambda x: float((x**2).sum()), a.array(3), a.array(3), a.array(3), [0.1, 0.01]
-    ),
-    "torchport.parity.independent.adjoint_gap": lambda a: independent.adjoint_gap(
-        lambda x: 2 * x, lambda y: 2 * y, a.array(3), a.array(3), terms=(1, 1)
-    ),
     **{f"torchport.parity.page.{name}": show for name in ("environment", "save", "to_dict", "to_fragment", "to_html")},
     **{f"torchport.parity.report.Report.{name}": show for name in ("to_html", "to_text")},
     "torchport.parity.probes.check_predictions": lambda a: probes.check_predictions(
@@ -759,9 +749,11 @@ PARTS_OF_TRAINING = (
 # Called by check_parity on what it is given, and on records of a run.
 PARTS_OF_PARITY = (
     *(f"torchport.parity.{room}.*" for room in ("recording", "links", "judgement", "certificate", "lines", "left")),
-    *(f"torchport.parity.{room}.*" for room in ("forward", "backward", "parameters", "causes", "mistakes", "variants")),
+    *(
+        f"torchport.parity.{room}.*"
+        for room in ("subject", "forward", "backward", "parameters", "causes", "mistakes", "variants")
+    ),
     *(f"torchport.parity.{room}.*" for room in ("computed", "given")),
-    *(f"torchport.parity.runs.{name}_of" for name in ("shapes", "stages", "values")),
     "torchport.parity.losses.loss_rows",
     "torchport.parity.losses.taken_by",
 )

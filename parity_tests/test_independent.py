@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from derivatives import adjoint_gap, taylor_slope
 from torch import nn
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, UnfoldConv2d, col2im, im2col
 from torchport.networks import CONVOLUTIONS
-from torchport.parity import GradientRow, Setting, adjoint_gap, gradient_check, taylor_slope
+from torchport.parity import GradientRow, Setting, gradient_check
 from torchport.parity.cases import book_gradient_case, seeded_batch, seeded_params
 from torchport.parity.differences import CentralDifferences, central_differences
 from torchport.parity.independent import gradient_verdict, judge_gradients, port_gradients

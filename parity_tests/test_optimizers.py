@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from parity.steps import check_optimizer
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.optimizer import OPTIMIZERS
 from torchport import SimpleConvNet, make_optimizer, softmax_with_loss, to_params
 from torchport.optimizers import FLUSHED_EVERY, MOMENTS, NEGLIGIBLE, RULES, BookAdam, torch_options
-from torchport.parity import Setting, check_optimizer
+from torchport.parity import Setting
 
 SMALL: dict[str, Any] = {
     "input_dim": (1, 10, 10),

@@ -17,7 +17,7 @@ from parity.planted import small_network
 from torchport import SimpleConvNet, softmax_with_loss
 from torchport.layers import Setting
 from torchport.networks import from_reference
-from torchport.parity import Report, Row, check_parity, compare
+from torchport.parity import Report, Row, check_layer, check_parity, compare
 from torchport.parity.cases import seeded_batch
 from torchport.parity.given import BATCH, PREDICTION, TRAINING
 
@@ -331,6 +331,37 @@ def test_the_port_is_put_back_bit_for_bit(raises: bool, setting: Setting) -> Non
     check_parity(reference, port, x, t)
     assert state(port) == before
     assert generators(setting.device) == drawn
+
+
+class Replacing(nn.Module):
+    """It counts its calls, and has another parameter after each."""
+
+    def __init__(self, port: SimpleConvNet) -> None:
+        super().__init__()
+        self.port, self.calls = port, 0
+
+    def forward(self, x: Tensor) -> Any:
+        self.calls += 1
+        out = self.port(x)
+        self.port.conv1.weight = nn.Parameter(self.port.conv1.weight.detach().clone())
+        return out
+
+
+def test_what_a_forward_replaces_is_put_back() -> None:
+    reference, inner, x, t = small_network(torch.float64)
+    port = Replacing(inner)
+    before = state(port)
+    check_parity(reference, port, x, t)
+    assert (state(port), port.calls) == (before, 0)
+
+
+def test_a_layer_that_has_nothing_to_do_keeps_its_gradient() -> None:
+    """A relu of nothing negative: what arrives at zeros is its own, and not the input's."""
+    x = np.random.default_rng(0).integers(0, 3, (4, 5)).astype(np.float64)
+    rows = check_layer("Relu", nr.Relu(), nn.ReLU(), x, np.ones((4, 5)), Setting())
+    assert [str(row) for row in rows if not row.ok] == []
+    wrong = check_layer("Relu", nr.Relu(), Function(lambda x: x * (x >= 0)), x, np.ones((4, 5)), Setting())
+    assert {(row.layer, row.quantity) for row in wrong if not row.ok} == {("relu", "grad_input")}
 
 
 def test_the_reference_and_the_arguments_are_not_changed() -> None:

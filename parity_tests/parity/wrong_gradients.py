@@ -150,7 +150,7 @@ step(
     "WeightReversed",
     lambda m, x: F.linear(x, own(torch.clone, negative, m.weight), m.bias),
 )
-step(DROPPED, "dropout1", "grad", "MaskLeavesTheGradient", lambda m, x: x + (m(x) - x).detach())
+step(DROPPED, "dropout1", "grad", "MaskLeavesTheGradient", lambda m, x: x + (m(x) - x).detach(), cause="as it is")
 
 # --- Backward functions of one's own
 

@@ -283,6 +283,15 @@ class DrawsForNothing(Body):
 
 
 @wrong(SIMPLE, "", seen=RANDOM_STATE)
+class DrawsAWholeRound(Body):
+    """After 312 numbers NumPy's generator is at the same place as before."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = x * np.ceil(np.random.rand(312).max())  # wrong
+        return self.head(self.features(x).flatten(1))
+
+
+@wrong(SIMPLE, "", seen=RANDOM_STATE)
 class DrawsFromNumpy(Body):
     def forward(self, x: Tensor) -> Any:
         x = x * np.random.uniform(1, 1)  # wrong

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from numpy_ref.checks import Array
+from numpy_ref.layers import Layer
 from torchport.layers import EXACT, SUM, kind_of
 from torchport.layers.arithmetic import arithmetic_of
 from torchport.layers.loss import Identity
@@ -235,16 +236,13 @@ def _row(judged: Judgement, stretch: Stretch, gradient: Gradient, actual: Array)
     limit = np.broadcast_to(judged.widened(stretch.links, gradient.limit, value), value.shape)
     worst, cause = compare(actual, value, limit, gradient.own), ""
     if worst.ratio > 1 and len(stretch.stages) == 1:
-        fault = causes.GradientFault(
-            name,
-            gradient.stage.layer,
-            stretch.x,
-            stretch.dout,
-            gradient.name,
-            actual,
-            lambda value, other: bool(compare(value, other, limit).ratio <= 1),
-        )
-        cause = causes.gradient_cause(fault)
+
+        def fits(value: Array, layer: Layer, x: Array, made: Array) -> bool:
+            return bool(compare(value, made, limit).ratio <= 1)
+
+        (link,) = stretch.links
+        layer = judged.applied[link].layer if link in judged.applied else gradient.stage.layer
+        cause = causes.Fault(name, layer, stretch.x, actual, fits, gradient.name, stretch.dout).cause
     if gradient.name != "grad_input":
         quantity, name = f"grad_{MODULE_ATTRIBUTES[gradient.name]}", gradient.stage.name
         if to_torch_layout(value) is not value:

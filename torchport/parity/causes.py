@@ -5,134 +5,97 @@ mistakes.py has what people do to results and to arrays, variants.py the layers 
 
 from __future__ import annotations
 
+import copy
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from numpy_ref.layers import Layer
-from torchport.layers import kind_of
-from torchport.layers.arithmetic import arithmetic_of, rounded
+from torchport.layers import kind_of, rounded
+from torchport.layers.arithmetic import arithmetic_of
 from torchport.layers.loss import Softmax
+from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity import mistakes, variants
-from torchport.parity.mistakes import Mistake
+from torchport.parity.mistakes import Arrays, Mistake
 from torchport.parity.variants import other
 
 SAMPLES = 2  # which are tried before all
-BY_BATCH = nr.Dropout | nr.BatchNormalization  # samples cannot be taken apart, and prediction is another operation
+BY_BATCH = nr.Dropout | nr.BatchNormalization  # samples cannot be taken apart
 
 
-class Fault(NamedTuple):
-    """A link whose output lies outside its limits: x (N, ...) as the port had it, and what it made of it."""
-
-    name: str
-    layer: Layer
-    x: Array
-    actual: Array
-    fits: Callable[[Array, Layer, Array], bool]  # (value, layer, x): whether value lies within layer's limits at x
-    params: Mapping[str, Array]  # what the port's calls take, by label
-    others: Mapping[str, Array]  # all parameters of the reference, in its layout
-
-
-class GradientFault(NamedTuple):
-    """A link whose gradient lies outside its limits: quantity is grad_input, W, b, gamma or beta."""
+@dataclass
+class Fault:
+    """What lies outside its limits at a link: its output, or a gradient, all in the reference's layout."""
 
     name: str
-    layer: Layer
-    x: Array
-    dout: Array
-    quantity: str
-    actual: Array | None  # in the reference's layout; None where there is no gradient
-    fits: Callable[[Array, Array], bool]  # (value, expected): whether value lies within the limits around expected
-
-
-class _Trial(NamedTuple):
-    """How a mistake is tried on a link whose value is actual: on few samples, and then on all."""
-
+    layer: Any  # for a gradient one that draws what the port drew
+    x: Array  # (N, ...) as the port had it
     actual: Array
-    make: Callable[[Any, Array, Any], Array]  # (layer, x, dout) -> what is compared
-    fits: Callable[[Mistake, Array, Array], bool]  # (mistake, value, what is made with it)
-    few: int
-    error: float  # the largest, without a mistake
+    # (value, layer, x, made): whether value lies within the limits of what layer makes of x, which is made
+    fits: Callable[[Array, Any, Array, Array], bool]
+    quantity: str = "output"  # or grad_input, W, b, gamma, beta
+    dout: Array | None = None
+    predicting: bool = False  # judged by what it predicts, where that is another operation
+    params: Mapping[str, Array] = field(default_factory=dict)  # what the port's calls take, by label
+    others: Mapping[str, Array] = field(default_factory=dict)  # all parameters of the reference
 
-    def explains(self, m: Mistake) -> bool:
-        """Whether the link holds with the mistake, and errs by less than half."""
-        for n in sorted({min(self.few, len(m.x)), len(m.x)}):
+    def __post_init__(self) -> None:
+        if self.dout is None:
+            self.layer = _as_drawn(self.layer, self.x, self.actual)
+        self.predicts = self.predicting and kind_of(self.layer).prediction is not None
+        self.made = self.make(self.layer, self.x, self.dout)
+        by_sample = self.quantity in ("output", "grad_input") and not isinstance(self.layer, BY_BATCH)
+        self.few = min(SAMPLES, len(self.x)) if by_sample else len(self.x)
+        self.same_size = self.actual.size == self.made.size
+        self.error = np.abs(self.value - self.made).max() if self.same_size else np.inf
+        self.own = variants.parameters(self.layer)
+        self.dtype = _dtype(self.x, self.actual, *(() if self.dout is None else (self.dout,)), *self.own.values())
+        self.u = arithmetic_of(self.dtype).u
+
+    @property
+    def value(self) -> Array:
+        """actual in the shape of what should be."""
+        return self.actual.reshape(self.made.shape)
+
+    def make(self, layer: Any, x: Array, dout: Array | None) -> Array:
+        """The quantity, of another layer, input or upstream gradient."""
+        own = copy.copy(layer)
+        made = own.forward(x, train_flg=False) if self.predicts else own.forward(x)
+        if dout is not None:
+            made = own.backward(dout)
+        return np.asarray(made if self.quantity in ("output", "grad_input") else getattr(own, f"d{self.quantity}"))
+
+    def holds_with(self, m: Mistake) -> bool:
+        """Whether the link holds with the mistake, and errs by less than half: on few samples, and then on all."""
+        for n in sorted({self.few, len(m.x)}):
             try:
                 made = self.make(m.layer, m.x[:n], None if m.dout is None else m.dout[:n])
                 shape = (len(m.x), *made.shape[1:]) if n < len(m.x) else made.shape
                 value = m.step(self.actual.reshape(shape)[: len(made)], made)
+                if not np.abs(value.reshape(made.shape) - made).max() <= self.error / 2:  # of NaN: not
+                    return False
             except (ValueError, IndexError):  # the mistake's shapes are not the port's
                 return False
-            if not (_error(value, made) <= self.error / 2 and self.fits(m, value, made)):  # of NaN: not
-                return False
+            if (m.dout is None or n == len(m.x)) and not self.fits(value, m.layer, m.x[:n], made):
+                return False  # limits of gradients are those of all samples
         return True
 
-    def cause(self, tried: Iterator[Mistake]) -> str:
-        """The sentence of the first mistake that explains the link's value, or nothing."""
+    @property
+    def cause(self) -> str:
+        """The mistake that makes the port's numbers, in a sentence; "" where none of these does."""
+        if self.dout is not None and not self.same_size:
+            return ""
+        if self.dout is None and not self.predicts and np.array_equal(self.actual.ravel(), self.x.ravel()):
+            return f"{self.name} is missing: its input comes out as it is"
         with np.errstate(all="ignore"):  # what overflows explains nothing
-            return next((mistake.sentence for mistake in tried if self.explains(mistake)), "")
-
-
-def forward_cause(fault: Fault) -> str:
-    """The mistake that makes the port's output of a link, in a sentence; "" where none of these does."""
-    layer, x, actual = _as_drawn(fault.layer, fault.x, fault.actual), fault.x, fault.actual
-    by_batch, predict = isinstance(layer, BY_BATCH), partial(_forward, train_flg=False)
-    training = not (by_batch and fault.fits(predict(layer, x), layer, x))
-    if training and np.array_equal(actual.ravel(), x.ravel()):
-        return f"{fault.name} is missing: its input comes out as it is"
-    make = _forward if training else predict
-    made, few = make(layer, x), len(x) if by_batch else SAMPLES
-
-    def fits(m: Mistake, value: Array, _: Array) -> bool:
-        return fault.fits(value, m.layer, m.x[: len(value)])
-
-    trial = _Trial(actual, make, fits, few, _error(actual, made))
-    return trial.cause(_of_output(fault._replace(layer=layer), made, training, trial))
-
-
-def gradient_cause(fault: GradientFault) -> str:
-    """The mistake that makes the port's gradient of a link, in a sentence; "" where none of these does."""
-    if (actual := fault.actual) is None:
-        return "there is no gradient: something is detached, or made under no_grad"
-    layer, x, make = _as_drawn(fault.layer, fault.x, actual), fault.x, partial(_backward, fault.quantity)
-    by_sample = fault.quantity == "grad_input" and not isinstance(layer, BY_BATCH)
-    made, few = make(layer, x, fault.dout), SAMPLES if by_sample else len(x)
-    if actual.size != made.size:
-        return ""
-
-    def fits(_: Mistake, value: Array, expected: Array) -> bool:
-        return value.size < made.size or fault.fits(value, expected)  # the limits are those of all samples
-
-    trial = _Trial(actual, make, fits, few, _error(actual, made))
-    return trial.cause(_of_gradient(fault._replace(layer=layer), actual.reshape(made.shape), made))
-
-
-def _error(value: Array, made: Array) -> float:
-    return float(np.abs(value.reshape(made.shape) - made).max()) if value.size == made.size else math.inf
-
-
-def _forward(layer: Any, x: Array, _: Any = None, **flags: bool) -> Array:
-    return np.asarray(other(layer).forward(x, **flags))
-
-
-def _ran(layer: Any, x: Array) -> Any:
-    """A copy of the layer, after its forward."""
-    own = other(layer)
-    own.forward(x)
-    return own
-
-
-def _backward(quantity: str, layer: Any, x: Array, dout: Array) -> Array:
-    own = _ran(layer, x)
-    grad_input = own.backward(dout)
-    return np.asarray(grad_input if quantity == "grad_input" else getattr(own, f"d{quantity}"))
+            tried = _of_output(self) if self.dout is None else _of_gradient(self)
+            return next((mistake.sentence for mistake in tried if self.holds_with(mistake)), "")
 
 
 def _as_drawn(layer: Any, x: Array, actual: Array) -> Any:
@@ -154,60 +117,59 @@ def _each(subject: str, pairs: Iterator[tuple[str, Any]], name: str, of: Mistake
     return (of._replace(sentence=f"{subject} {phrase}", **{name: each}) for phrase, each in pairs)
 
 
-def _of_output(fault: Fault, made: Array, training: bool, trial: _Trial) -> Iterator[Mistake]:
+def _of_output(it: Fault) -> Iterator[Mistake]:
     """What may have become of a layer's output: cheapest and likeliest first."""
-    name, layer, x, value, *_ = fault
-    own, none, same_size = variants.parameters(layer), Mistake("", layer, x), value.size == made.size
-    u, factors = arithmetic_of(dtype := _dtype(x, value, *own.values())).u, variants.factors(layer, len(x), made)
-    yield from _given(fault, own, dtype, trial)
-    if same_size:
-        value = value.reshape(made.shape)
-        yield from _steps(fault, value, made, u)
-        yield from _each("the result", mistakes.alike(value, made, factors, u), "step", none)
-    for attribute, parameter in own.items():
-        changed = mistakes.changes(parameter, attribute, fault.others)
-        twins = ((phrase, other(layer, **{attribute: rounded(array, dtype)})) for phrase, array in changed)
-        yield from _each(f"{name}.{mistakes.LABELS[attribute]}", twins, "layer", none)
-    yield from _each("the input", ((phrase, rounded(array, dtype)) for phrase, array in mistakes.inputs(x)), "x", none)
+    layer, x, none = it.layer, it.x, Mistake("", it.layer, it.x)
+    factors = variants.factors(layer, len(x), it.made)
+    yield from _given(it)
+    if it.same_size:
+        yield from _each("the result", mistakes.alike(it.value, it.made, factors, it.u), "step", none)
+        yield from _steps(it)
+    for attribute, parameter in it.own.items():
+        changed = mistakes.changes(parameter, attribute, it.others)
+        twins = ((phrase, other(layer, **{attribute: rounded(array, it.dtype)})) for phrase, array in changed)
+        yield from _each(f"{it.name}.{MODULE_ATTRIBUTES[attribute]}", twins, "layer", none)
+    inputs = ((phrase, rounded(array, it.dtype)) for phrase, array in mistakes.inputs(x))
+    yield from _each("the input", inputs, "x", none)
     for kind, of_kind in variants.LAYERS.items():
-        yield from of_kind(layer, x, training) if isinstance(layer, kind) else ()
-    yield from variants.precisions(layer, x, own, u)
-    if same_size:
-        yield from _each("the result", mistakes.dropped(value, made, factors, u), "step", none)
+        yield from of_kind(layer, x, not it.predicts) if isinstance(layer, kind) else ()
+    yield from variants.precisions(layer, x, it.own, it.u)
+    if it.same_size:
+        yield from _each("the result", mistakes.dropped(it.value, it.made, factors, it.u), "step", none)
 
 
-def _steps(fault: Fault, value: Array, made: Array, u: float) -> Iterator[Mistake]:
+def _steps(it: Fault) -> Iterator[Mistake]:
     """A function behind the layer, one in its place, a bias that is added elsewhere."""
-    name, layer, x, *_ = fault
-    plain = partial(Mistake, layer=layer, x=x)
-    if isinstance(layer, nr.Relu | nr.Sigmoid | nr.Tanh | Softmax):
-        for function, step in mistakes.functions(value, x, u):
-            yield plain(f"{function} in place of {name}", step=mistakes.instead(step, x))
-    yield from (plain(f"{function} follows {name}", step=step) for function, step in mistakes.functions(value, made, u))
-    bias, axes = np.atleast_1d(getattr(layer, "b", 0.0)), range(made.ndim)
+    plain = partial(Mistake, layer=it.layer, x=it.x)
+    if isinstance(it.layer, nr.Relu | nr.Sigmoid | nr.Tanh | Softmax):
+        for name, step in mistakes.functions(it.value, it.x, it.u):
+            yield plain(f"{name} in place of {it.name}", step=mistakes.instead(step, it.x))
+    yield from (
+        plain(f"{name} follows {it.name}", step=step) for name, step in mistakes.functions(it.value, it.made, it.u)
+    )
+    bias, axes = np.atleast_1d(getattr(it.layer, "b", 0.0)), range(it.made.ndim)
     for axis in axes if bias.size > 1 else ():
-        if axis != 1 and made.shape[axis] == bias.size:
+        if axis != 1 and it.made.shape[axis] == bias.size:
             wrong, right = (np.expand_dims(bias, [each for each in axes if each != place]) for place in (axis, 1))
-            step = mistakes.in_place(made - right + wrong)
-            yield plain(f"the bias is added along axis {axis}, not 1", step=step)
+            yield plain(f"the bias is added along axis {axis}, not 1", step=mistakes.in_place(it.made - right + wrong))
 
 
-def _given(fault: Fault, own: Mapping[str, Array], dtype: torch.dtype, trial: _Trial) -> Iterator[Mistake]:
+def _given(it: Fault) -> Iterator[Mistake]:
     """What the port's calls take for parameters, where with these, which are not the reference's, the link holds."""
-    image = fault.x.shape[1:] if isinstance(fault.layer, nr.Affine) and fault.x.ndim == 4 else ()
+    image = it.x.shape[1:] if isinstance(it.layer, nr.Affine) and it.x.ndim == 4 else ()
     choices = [
-        [("", parameter), *((label, new) for label, tensor in fault.params.items() for new in _read(tensor, parameter))]
-        for parameter in own.values()
+        [("", parameter), *((label, new) for label, tensor in it.params.items() for new in _read(tensor, parameter))]
+        for parameter in it.own.values()
     ]
     for chosen in itertools.islice(itertools.product(*choices), 1, None):
-        taken = list(zip(own, chosen, strict=True))
-        mistake = Mistake("", other(fault.layer, **{attribute: new for attribute, (_, new) in taken}), fault.x)
-        if trial.explains(mistake):
+        taken = list(zip(it.own, chosen, strict=True))
+        mistake = Mistake("", other(it.layer, **{attribute: new for attribute, (_, new) in taken}), it.x)
+        if it.holds_with(mistake):
             phrases = []
             for attribute, (label, new) in taken:
-                known = mistakes.changes(own[attribute], attribute, fault.others, image)
-                known = ((phrase, rounded(changed, dtype)) for phrase, changed in known)
-                phrases += [f"{label} {mistakes.described(new, own[attribute], known)}"] if label else []
+                known = mistakes.changes(it.own[attribute], attribute, it.others, image)
+                known = ((phrase, rounded(changed, it.dtype)) for phrase, changed in known)
+                phrases += [f"{label} {mistakes.described(new, it.own[attribute], known)}"] if label else []
             yield mistake._replace(sentence="; ".join(phrases))
 
 
@@ -220,36 +182,34 @@ def _read(tensor: Array, parameter: Array) -> Iterator[Array]:
                 yield new
 
 
-def _of_gradient(fault: GradientFault, value: Array, made: Array) -> Iterator[Mistake]:
+def _of_gradient(it: Fault) -> Iterator[Mistake]:
     """What may have become of a gradient: cheapest and likeliest first."""
-    name, layer, x, dout, quantity, *_ = fault
-    own, none, of_input = variants.parameters(layer), Mistake("", layer, x, dout), quantity == "grad_input"
-    u, factors = arithmetic_of(_dtype(x, dout, value, *own.values())).u, variants.factors(layer, len(x), dout)
+    layer, x, dout, value, made, u = it.layer, it.x, it.dout, it.value, it.made, it.u
+    assert dout is not None
+    none, of_input, factors = (
+        Mistake("", layer, x, dout),
+        it.quantity == "grad_input",
+        variants.factors(layer, len(x), dout),
+    )
     yield from _each("the gradient", mistakes.alike(value, made, factors, u), "step", none)
     yield from _each("the gradient goes through", mistakes.bends(value, made, u), "step", none)
-    arrays = _of_input(layer, x, dout) if of_input else _of_parameter(own[quantity], value, made)
+    arrays = variants.slopes(layer, x, dout) if of_input else _of_parameter(it.own[it.quantity], value, made)
     allowed = 0 if isinstance(layer, nr.Relu) else 4 * u
-    steps = ((phrase, mistakes.in_place(array, allowed)) for phrase, array in arrays)
-    yield from _each("the gradient", steps, "step", none)
+    yield from _each(
+        "the gradient", ((phrase, mistakes.in_place(array, allowed)) for phrase, array in arrays), "step", none
+    )
     yield from _each("the upstream gradient", variants.parts(dout), "dout", none)
-    if quantity == "W":
+    if it.quantity == "W":
         yield from _each("in the gradient, the input", mistakes.of_batch(x), "x", none)
     else:
         yield from _each("the upstream gradient", mistakes.of_batch(dout), "dout", none)
-    changed = mistakes.changes(own["W"], "W", {}) if of_input and "W" in own else iter(())
-    twins = ((phrase, other(layer, W=array)) for phrase, array in changed)
-    yield from _each(f"in the gradient, {name}.weight", twins, "layer", none)
+    if of_input and "W" in it.own:
+        twins = ((phrase, other(layer, W=array)) for phrase, array in mistakes.changes(it.own["W"], "W", {}))
+        yield from _each(f"in the gradient, {it.name}.weight", twins, "layer", none)
     yield from _each("the gradient", mistakes.dropped(value, made, factors, u), "step", none)
 
 
-def _of_input(layer: Any, x: Array, dout: Array) -> mistakes.Arrays:
-    if dout.size == x.size:
-        yield "is the upstream one as it is", dout.reshape(x.shape)
-    for phrase, slope in variants.SLOPES.get(type(layer), {}).items():
-        yield phrase.format(zeros=np.sum(x == 0)), slope(_ran(layer, x), x, dout)
-
-
-def _of_parameter(parameter: Array, value: Array, made: Array) -> mistakes.Arrays:
+def _of_parameter(parameter: Array, value: Array, made: Array) -> Arrays:
     decay = np.vdot(parameter, value - made) / np.vdot(parameter, parameter)
     yield f"has {decay:.6g} times the parameter added: weight decay", made + decay * parameter
     yield from mistakes.of_parameter(made)

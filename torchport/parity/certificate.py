@@ -9,9 +9,10 @@ from __future__ import annotations
 from torchport.parity.backward import backward_rows
 from torchport.parity.computed import computed_rows
 from torchport.parity.forward import forward_rows, parameter_rows
-from torchport.parity.judgement import Judgement, Run, Subject
+from torchport.parity.judgement import Judgement
 from torchport.parity.left import left_rows
 from torchport.parity.report import Row
+from torchport.parity.subject import Run, Subject
 
 
 def judge(subject: Subject, run: Run) -> list[Row]:

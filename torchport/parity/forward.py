@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,11 +68,11 @@ def _changed_row(judged: Judgement, link: Link) -> Row:
     if x is None or link.end.value is None or link.end.value.size != x.size:
         return judged.wrong(link.name, quantity, "it has another shape there", where)
 
-    def fits(value: Array, other: Any, x: Array) -> bool:
-        return value.size == x.size and np.array_equal(value.ravel(), copy.copy(other).forward(x).ravel())
+    def fits(value: Array, layer: Any, x: Array, made: Array) -> bool:
+        return np.array_equal(value.ravel(), made.ravel())
 
-    fault = causes.Fault(f"the {quantity} of {link.name}", Identity(), x, link.end.value.reshape(x.shape), fits, {}, {})
-    return judged.row(link.name, quantity, EXACT, judged.compared(link.end, x, 0.0), where, causes.forward_cause(fault))
+    fault = causes.Fault(f"the {quantity} of {link.name}", Identity(), x, link.end.value.reshape(x.shape), fits)
+    return judged.row(link.name, quantity, EXACT, judged.compared(link.end, x, 0.0), where, fault.cause)
 
 
 def _cause(judged: Judgement, link: Link, stage: Stage, x: Array) -> str:
@@ -82,9 +81,9 @@ def _cause(judged: Judgement, link: Link, stage: Stage, x: Array) -> str:
     if link.end.value is None or len(link.stages) > 1:
         return ""
 
-    def fits(value: Array, other: Any, x: Array) -> bool:
+    def fits(value: Array, layer: Any, x: Array, _: Array) -> bool:
         try:
-            found = apply(Stage("", other), x, judged.a, actual=value, predicting=judged.run.predicting)
+            found = apply(Stage("", layer), x, judged.a, actual=value, predicting=judged.run.predicting)
         except (ValueError, IndexError):  # with the mistake, the layer does not take it
             return False
         if value.size != found.y.size:
@@ -99,7 +98,8 @@ def _cause(judged: Judgement, link: Link, stage: Stage, x: Array) -> str:
         if hasattr(each.layer, attribute)
     }
     params = {name: array for name, array in held.items() if array is not None}
-    return causes.forward_cause(causes.Fault(stage.name, stage.layer, x, link.end.value, fits, params, others))
+    options: dict[str, Any] = {"predicting": judged.run.predicting, "params": params, "others": others}
+    return causes.Fault(stage.name, stage.layer, x, link.end.value, fits, **options).cause
 
 
 def parameter_rows(judged: Judgement) -> Iterator[Row]:

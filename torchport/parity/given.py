@@ -67,44 +67,52 @@ def overridden(port: nn.Module) -> bool:
 
 
 @contextmanager
-def restored(port: nn.Module, *, weights: bool = True) -> Iterator[None]:
+def restored(port: nn.Module, *, whole: bool = True) -> Iterator[frozenset[int]]:
     """Judging trains and predicts in the port itself, since a copy is another program; all of it is taken back.
 
-    Bit for bit: weights, buffers, gradients, what needs one, flags of training, and the random generators' states.
-    Without weights, for memory, their numbers are left to the caller.
+    Bit for bit: weights, buffers, gradients, what needs one, attributes, and the random generators' states. Unless
+    whole, for memory, the weights' numbers are left to the caller. Yields the ids of what needs no gradient.
     """
-    values = [(value, value.data, value.detach().clone()) for value in port.buffers()]
-    own = list[Tensor](port.parameters())
-    values += [(value, value.data, value.detach().clone() if weights else value.data) for value in own]
-    grads = [(parameter, parameter.grad, parameter.requires_grad) for parameter in port.parameters()]
+    own = list(port.parameters())
+    kept = [(value, value.data, value.detach().clone()) for value in port.buffers()]
+    kept += [(value, value.data, value.detach().clone() if whole else value.data) for value in own]
+    grads = [(parameter, parameter.grad, parameter.requires_grad) for parameter in own]
     flags = [(module, module.training) for module in port.modules()]
-    buffers = [(m, dict(m._buffers)) for m in port.modules() if isinstance(m._buffers, dict)]  # a script's is none
+    attributes = [*_attributes(port, ("", "_parameters", "_buffers", "_modules") if whole else ("_buffers",))]
     generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = [value.device for value, *_ in values if value.device.type == "cuda"][:1]
+    devices = [value.device for value, *_ in kept if value.device.type == "cuda"][:1]
     try:
         with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-            for parameter, _, _ in grads:
+            for parameter in own:
                 parameter.grad = None
                 parameter.requires_grad_(parameter.is_floating_point())
-            yield
+            yield frozenset(id(parameter) for parameter, _, required in grads if not required)
     finally:
         if overridden(port):
             port.train(flags[0][1])
+        for holder, held in attributes:
+            holder.clear()
+            holder.update(held)
         for module, training in flags:
             module.training = training  # train() would set what is inside as well
-        for module, held in buffers:
-            module._buffers.update(held)
-        for parameter, *_ in grads:
+        for parameter in own:
             parameter.grad = None  # of another dtype, perhaps
-        for value, data, kept in values:
+        for value, data, numbers in kept:
             value.data = data  # whose dtype may have been another one's meanwhile
-            _put(value, kept)
+            _put(value, numbers)
         for parameter, grad, required in grads:
             parameter.grad = grad
             parameter.requires_grad_(required)
         random.setstate(generators[0])
         np.random.set_state(generators[1])
         torch.set_rng_state(generators[2])
+
+
+def _attributes(port: nn.Module, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """What its modules hold under these names ("": all attributes), and what is in it now."""
+    for module in port.modules():
+        holders = [vars(module).get(name) if name else vars(module) for name in names]
+        yield from ((held, dict(held)) for held in holders if isinstance(held, dict))  # a script's are none
 
 
 def _put(value: Tensor, kept: Tensor) -> None:

@@ -1,90 +1,27 @@
-"""A port, one run of it, and what is read off that run: links, parameters, lines."""
+"""One run of a port, and what is read off it: links, parameters, lines."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from numpy_ref.checks import Array
 from torchport.layers import EXACT
-from torchport.layers.arithmetic import Setting
-from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.compare import compare
 from torchport.parity.given import overridden
 from torchport.parity.lines import MOVING, lines_of
 from torchport.parity.links import Applied, Finder, Link, Stage, like, sides
-from torchport.parity.losses import Loss
 from torchport.parity.parameters import Found
 from torchport.parity.recording import Call, Record, as_array, record, tensors_in
 from torchport.parity.report import Difference, Row
+from torchport.parity.subject import Guide, Key, Run, Subject, trained
 
 UNIT = 2.0**-8  # of what average pooling makes of whole numbers
-
-
-class Run(NamedTuple):
-    """How a port is run: on what, and what is propagated back, the gradient of a loss or a drawn one; or neither."""
-
-    name: str
-    x: Array
-    cotangent: Array | None = None
-    labels: Array | None = None
-    predicting: bool = False
-    exact: bool = False  # every number is exact, a multiple of UNIT times scale: nothing may be off
-    scale: float = 1.0
-    inexact_from: str = ""  # but from this stage on, and then in no gradient
-    wants_grad: bool = False  # whether x needs a gradient too
-    first: bool = False  # whether it is the run that the others are judged by
-    again: bool = False  # whether it is a run made before
-    grads: bool = False  # whether gradients are enabled though nothing is propagated back
-    memory_format: torch.memory_format = torch.contiguous_format
-
-
-@dataclass(eq=False)
-class Guide:
-    """What one run tells of the others with the same calls: where layers end and where their parameters are."""
-
-    names: tuple[str, ...]
-    links: list[Link]
-    parameters: dict[tuple[str, str], list[Found]] = field(default_factory=dict)
-
-
-@dataclass(eq=False)
-class Subject:
-    """A port, the stages that it should consist of, and what is known of it so far."""
-
-    port: nn.Module
-    stages: list[Stage]
-    shapes: list[tuple[int, ...]]  # of a sample before each stage, and behind the last
-    setting: Setting
-    loss: Loss
-    takes: str = ""  # what the loss takes
-    output: Any = None  # which part of what it returns
-    frozen: frozenset[int] = frozenset()  # ids of the parameters that need no gradient, as given
-    values: dict[tuple[str, str], Array] = field(default_factory=dict)  # parameters in the port's dtype
-    origins: dict[tuple[str, str], int] = field(default_factory=dict)  # ids of the reference's own arrays
-    guides: list[Guide] = field(default_factory=list)
-    notes: dict[str, None] = field(default_factory=dict)  # in order
-    masks: dict[str, Array] = field(default_factory=dict)  # what was kept of the user's batch, by stage
-    seen: dict[str, tuple[Tensor, Array]] = field(default_factory=dict)  # earlier outputs, which should rest
-    flags: list[tuple[nn.Module, bool]] = field(default_factory=list)  # of training, as given
-
-    def __post_init__(self) -> None:
-        self.flags = self.flags or [(module, module.training) for module in self.port.modules()]
-        self.indices = {stage.name: index for index, stage in enumerate(self.stages)}
-
-    def note(self, text: str) -> None:
-        """Say it in the report, once."""
-        self.notes[text] = None
-
-    def finder(self, found: Record, predicting: bool) -> Finder:
-        """Of the links in one run."""
-        return Finder(found, self.stages, self.shapes, self.setting.arithmetic, predicting=predicting)
 
 
 class Judgement:
@@ -92,14 +29,14 @@ class Judgement:
 
     def __init__(self, subject: Subject, run: Run) -> None:
         self.subject, self.run, self.a = subject, run, subject.setting.arithmetic
-        self.parameters: dict[tuple[str, str], list[Found]] = {}
+        self.parameters: dict[Key, list[Found]] = {}
         self.applied: dict[Link, Applied] = {}  # layers that have run on what the port gave them
         self.links: list[Link] = []
         self._record()
         self.output = self._chosen()
         if self.output is not None:
             self.record.output = self.output
-            self.finder = subject.finder(self.record, run.predicting)
+            self.finder = self._finder()
             self._find()
 
     def _record(self) -> None:
@@ -141,7 +78,11 @@ class Judgement:
 
     def _faults(self, output: Call) -> int:
         self.record.output = output
-        return sum(bool(link.fault) for link in self.subject.finder(self.record, self.run.predicting).links())
+        return sum(bool(link.fault) for link in self._finder().links())
+
+    def _finder(self) -> Finder:
+        subject, predicting = self.subject, self.run.predicting
+        return Finder(self.record, subject.stages, subject.shapes, self.a, predicting=predicting)
 
     def _find(self) -> None:
         """The links, by number where a run before had the same calls: values may coincide in this one."""
@@ -187,10 +128,7 @@ class Judgement:
 
     def parameters_of(self, link: Link) -> Iterator[tuple[Stage, str]]:
         """The stages of a link and their attributes that are trained."""
-        for stage in link.stages:
-            for attribute in MODULE_ATTRIBUTES:
-                if hasattr(stage.layer, attribute):
-                    yield stage, attribute
+        return ((stage, attribute) for stage in link.stages for attribute in trained(stage.layer))
 
     def shape(self, stage: str, behind: int = 0) -> tuple[int, ...]:
         """Of the batch before a stage, or so many stages behind that."""
@@ -260,7 +198,7 @@ class Judgement:
         if error is None:
             note = f"the port returned no tensor of real numbers, but {self._returned()}"
             return self.wrong("output", "output", note, self.record.calls[-1].where)
-        layer, rest = self.subject.finder(self.record, run.predicting).broken()
+        layer, rest = self._finder().broken()
         where = next((call.where for call in rest if call.where and call.name not in MOVING), self.record.raised)
         last = next(call for call in reversed(self.record.calls) if call.of_data)
         if last.name in MOVING and len(last.tensor) != len(run.x):  # a hard-wired number of samples

@@ -40,7 +40,7 @@ def earlier_rows(judged: Judgement) -> Iterator[Row]:
             yield judged.wrong("port", "earlier output", note, judged.record.calls[-1].where)
     assert judged.output is not None
     tensor = judged.output.tensor.detach()
-    judged.subject.seen = {judged.run.name: (tensor, as_array(tensor))}  # type: ignore[dict-item]
+    judged.subject.seen = {judged.run.name: (tensor, as_array(tensor))}
 
 
 def _changed(judged: Judgement) -> Iterator[Row]:

@@ -139,11 +139,9 @@ class Finder:
             if coincides(base) or not idle or base.end.value is None:
                 continue
             values = base.end.value.ravel()
-            same = [
-                call
-                for call in self.between(base)
-                if call.number in self.cuts and call.name not in MOVING and _same(call, values)
-            ]
+            # Of the input, the place before may be all of it.
+            calls = [base.start] * isinstance(base.stages[0].layer, Identity) + self.between(base)
+            same = [c for c in calls if c.number in self.cuts and c.name not in MOVING and _same(c, values)]
             if len(same) > len(idle):
                 places = [*same[-len(idle) - 1 : -1], base.end]
                 base.end = places[0]

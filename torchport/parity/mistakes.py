@@ -23,14 +23,17 @@ Step = Callable[[Array, Array], Array]
 Steps = Iterator[tuple[str, Step]]
 Arrays = Iterator[tuple[str, Array]]
 
-LABELS = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
 UNDERFLOW = 1e-30  # u of it is more than what float32 loses there
 ENOUGH = 4  # entries that show a number which is fitted to them
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}  # narrowest first
 
 
-def _nothing(_: Array, __: Array) -> Any:
-    return 0.0
+class Function(NamedTuple):
+    """What people put behind a layer or in its place, and what it may be off by: in u of its result, and of size."""
+
+    call: Callable[[Any], Any]
+    roundings: float = 8
+    size: Callable[[Array, Array], Any] = lambda value, made: 0.0  # parts that cancel, an exponent
 
 
 def _argument(_: Array, made: Array) -> Any:
@@ -41,18 +44,17 @@ def _largest(_: Array, made: Array) -> Any:
     return 2 * np.abs(made).max(axis=1, keepdims=True)
 
 
-# name: (function, its roundings, what they are relative to besides the result: parts that cancel, an exponent)
-FUNCTIONS: dict[str, tuple[Callable[[Any], Any], float, Callable[[Array, Array], Any]]] = {
-    "relu": (torch.relu, 0, _nothing),
-    "sigmoid": (torch.sigmoid, 8, _nothing),
-    "tanh": (torch.tanh, 8, _nothing),
-    "log_softmax": (partial(F.log_softmax, dim=1), 8, _largest),
-    "softmax": (partial(F.softmax, dim=1), 8, lambda value, made: np.abs(value) * _largest(value, made)),
-    "elu": (F.elu, 8, _nothing),
-    "silu": (F.silu, 8, _nothing),
-    "gelu": (F.gelu, 8, _argument),
-    "gelu by tanh": (partial(F.gelu, approximate="tanh"), 8, _argument),
-    "softplus": (F.softplus, 8, _argument),
+FUNCTIONS = {
+    "relu": Function(torch.relu, 0),
+    "sigmoid": Function(torch.sigmoid),
+    "tanh": Function(torch.tanh),
+    "log_softmax": Function(partial(F.log_softmax, dim=1), size=_largest),
+    "softmax": Function(partial(F.softmax, dim=1), size=lambda value, made: np.abs(value) * _largest(value, made)),
+    "elu": Function(F.elu),
+    "silu": Function(F.silu),
+    "gelu": Function(F.gelu, size=_argument),
+    "gelu by tanh": Function(partial(F.gelu, approximate="tanh"), size=_argument),
+    "softplus": Function(F.softplus, size=_argument),
 }
 
 
@@ -74,7 +76,7 @@ class Mistake(NamedTuple):
 # --- Steps behind a layer
 
 
-def behind(function: Callable[[Array], Array], u: float, size: Callable[[Array, Array], Any] = _nothing) -> Step:
+def behind(function: Callable[[Array], Array], u: float, size: Any = lambda value, made: 0.0) -> Step:
     """The step back from what function made, but for roundings u of its value and of size(value, made)."""
 
     def step(value: Array, made: Array) -> Array:
@@ -122,8 +124,8 @@ def on_arrays(function: Callable[[Any], Any]) -> Callable[[Array], Array]:
 
 def functions(value: Array, x: Array, u: float) -> Steps:
     """Functions that may have made value of x."""
-    for name, (function, roundings, size) in FUNCTIONS.items():
-        yield name, behind(on_arrays(function), roundings * u, size)
+    for name, each in FUNCTIONS.items():
+        yield name, behind(on_arrays(each.call), each.roundings * u, each.size)
     yield from bends(value, x, u)
 
 
@@ -140,7 +142,8 @@ def bends(value: Array, x: Array, u: float) -> Steps:
 
 
 def alike(value: Array, made: Array, factors: Mapping[str, float], u: float) -> Steps:
-    """What may have become of all entries alike: a factor, an offset, rounding."""
+    """What may have become of all entries alike: roundings where none should be, a factor, an offset."""
+    yield "is right but for roundings", behind(np.positive, 4 * u)
     if not value.any():
         yield "is 0 everywhere", lambda _, made: made
     for name, c in _fitted(value, made, factors):
@@ -153,14 +156,16 @@ def alike(value: Array, made: Array, factors: Mapping[str, float], u: float) -> 
 
 def dropped(value: Array, made: Array, factors: Mapping[str, float], u: float) -> Steps:
     """Entries that are 0 where they should not be, the others with a factor: of all steps this one explains most."""
+
+    def step(c: float) -> Step:
+        times = behind(partial(np.multiply, c), 2 * u)
+        return lambda value, made: np.where(value == 0, made, times(value, made))
+
     lost = np.sum((value == 0) & (made != 0))
     for name, c in _fitted(value, made, {**factors, "1": 1}) if lost >= ENOUGH else ():
-        rest, times = "" if c == 1 else f"{name} times ", behind(partial(np.multiply, c), 2 * u)
-        phrase = f"is 0 in {lost / made.size:.0%} of its entries and {rest}the reference's in the others"
-        yield (
-            f"{phrase}: dropout or a mask",
-            partial(lambda times, value, made: np.where(value == 0, made, times(value, made)), times),
-        )
+        rest = "" if c == 1 else f"{name} times "
+        share = f"{lost / made.size:.0%}"
+        yield f"is 0 in {share} of its entries and {rest}the reference's in the others: dropout or a mask", step(c)
 
 
 def _fitted(value: Array, made: Array, factors: Mapping[str, float]) -> Iterator[tuple[str, float]]:
@@ -170,7 +175,13 @@ def _fitted(value: Array, made: Array, factors: Mapping[str, float]) -> Iterator
     for c in dict.fromkeys(factors.values()):
         if np.isclose(c, fitted, 1e-3).any():
             yield " = ".join(name for name, factor in factors.items() if factor == c), c
-    yield from ((f"{c:.6g}", c) for c in fitted)
+    yield from ((number(c), c) for c in fitted)
+
+
+def number(c: float) -> str:
+    """With six digits, or as many as tell it from 1 and -1."""
+    told = [f"{c:.{digits}g}" for digits in range(6, 18)]
+    return next((each for each in told if each not in ("1", "-1")), told[0])
 
 
 # --- Arrays
@@ -211,7 +222,7 @@ def inputs(x: Array) -> Arrays:
     yield "is normalised by its own mean and deviation", (x - x.mean()) / x.std()
     yield "is its first sample everywhere", np.broadcast_to(x[:1], x.shape)
     yield from ((f"is rounded to {name}", rounded(x, dtype)) for name, dtype in DTYPES.items())
-    yield from ((f"goes through {name}", on_arrays(function)(x)) for name, (function, *_) in FUNCTIONS.items())
+    yield from ((f"goes through {name}", on_arrays(each.call)(x)) for name, each in FUNCTIONS.items())
 
 
 def changes(parameter: Array, attribute: str, others: Mapping[str, Array], image: tuple[int, ...] = ()) -> Arrays:
@@ -235,8 +246,8 @@ def described(new: Array, parameter: Array, candidates: Arrays) -> str:
             return phrase
     if np.array_equal(np.sort(new, axis=None), np.sort(parameter, axis=None)):
         return "has the reference's numbers in another order"
-    factor, differ = np.vdot(parameter, new) / np.vdot(parameter, parameter), new != parameter
-    if np.allclose(new, factor * parameter, 1e-6, 0):
+    factor, differ = np.vdot(parameter, new) / np.vdot(parameter, parameter), np.abs(new - parameter)
+    if abs(factor - 1) > 1e-5 and np.allclose(new, factor * parameter, 1e-6, 0):
         return f"is {factor:.6g} times the reference's"
-    largest = np.abs(new - parameter).max()
-    return f"is not the reference's: {np.sum(differ)} of {new.size} numbers differ, by up to {largest:.2g}"
+    count = np.count_nonzero(differ)
+    return f"is not the reference's: {count} of {new.size} numbers differ, by up to {differ.max():.2g}"

@@ -283,7 +283,8 @@ def _functions(kind: Any = torch.autograd.Function) -> Iterator[Any]:
 def _generators() -> tuple[Any, ...]:
     """The states of torch's, NumPy's and Python's random generators."""
     numpy = np.random.get_state(legacy=False)
-    return torch.get_rng_state().numpy().tobytes(), (numpy["state"]["pos"], numpy["has_gauss"]), random.getstate()
+    counts = numpy["state"]["pos"], numpy["has_gauss"]  # the key besides, which 312 numbers move and not the place
+    return torch.get_rng_state().numpy().tobytes(), numpy["state"]["key"].tobytes(), counts, random.getstate()
 
 
 def _raised_at(error: Exception) -> str:

@@ -51,8 +51,8 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Layer and quantity."""
-        return f"{self.layer} {self.quantity}"
+        """Layer and quantity, once where they are one word, as the output's output."""
+        return self.layer if self.layer == self.quantity else f"{self.layer} {self.quantity}"
 
     @property
     def ok(self) -> bool:

@@ -185,16 +185,22 @@ SLOPES: dict[type, dict[str, Slope]] = {
 }
 
 
+def slopes(layer: Any, x: Array, dout: Array) -> Arrays:
+    """Gradients of the input that people write."""
+    if dout.size == x.size:
+        yield "is the upstream one as it is", dout.reshape(x.shape)
+    own = other(layer)
+    own.forward(x)
+    for phrase, slope in SLOPES.get(type(layer), {}).items():
+        yield phrase.format(zeros=np.sum(x == 0)), slope(own, x, dout)
+
+
 def parts(dout: Array) -> Arrays:
     """dout (N, ...) where a part of the batch or of the pixels is all that counts."""
-    half, samples, pixels = (
-        len(dout) // 2,
-        np.arange(len(dout)).reshape(-1, *(1,) * (dout.ndim - 1)),
-        np.arange(dout[0, 0].size),
-    )
-    yield "is that of the first half of the batch alone", dout * (samples < half)
-    yield "is that of the second half of the batch alone", dout * (samples >= half)
-    yield "is that of the first sample alone", dout * (samples == 0)
-    yield "is that of the last sample alone", dout * (samples == len(dout) - 1)
-    yield "is that of the first pixel alone", dout * (pixels == 0).reshape(dout.shape[2:])
-    yield "is that of the last pixel alone", dout * (pixels == pixels[-1]).reshape(dout.shape[2:])
+    n, pixels = len(dout), math.prod(dout.shape[2:])
+    samples, places = np.arange(n).reshape(-1, *(1,) * (dout.ndim - 1)), np.arange(pixels).reshape(dout.shape[2:])
+    yield "is that of the first half of the batch alone", dout * (samples < n // 2)
+    yield "is that of the second half of the batch alone", dout * (samples >= n // 2)
+    for name, number, kept in (("first", 0, 0), ("last", n - 1, pixels - 1)):
+        yield f"is that of the {name} sample alone", dout * (samples == number)
+        yield f"is that of the {name} pixel alone", dout * (places == kept)
