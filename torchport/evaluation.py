@@ -20,7 +20,7 @@ from numpy_ref.checks import Array, check_int
 from numpy_ref.functions import class_labels, softmax
 from numpy_ref.network import Network
 from torchport.architectures import Architecture, recognise
-from torchport.images import check_images, pixels
+from torchport.data.images import check_images, pixels
 from torchport.networks import CONVOLUTIONS
 from torchport.weights import cast_params
 

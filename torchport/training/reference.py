@@ -11,7 +11,7 @@ import torch
 from numpy_ref.checks import Array
 from numpy_ref.optimizer import OPTIMIZERS
 from torchport.architectures import recognise
-from torchport.images import pixels
+from torchport.data.images import pixels
 from torchport.states import state_dict_keys
 from torchport.training.config import AFTER, Config
 from torchport.training.learners import TEST, TRAIN
