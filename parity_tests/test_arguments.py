@@ -46,18 +46,16 @@ from numpy_ref.util import pad_image
 from torchport import (
     architectures,
     benchmark,
-    drawn,
     evaluation,
     figures,
-    glyphs,
-    images,
     states,
     subjects,
     training,
     weights,
 )
+from torchport.data import drawn, glyphs, images
+from torchport.data.images import check_images
 from torchport.formats import npz, pt, safe
-from torchport.images import check_images
 from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth, sums, terms
 from torchport.networks import from_reference
 from torchport.parity import (
@@ -472,7 +470,7 @@ CALLS: dict[str, Call] = {
     "numpy_ref.layers.SoftmaxWithLoss.forward": lose,
     "numpy_ref.layers.SoftmaxWithLoss.backward": lose,
     "torchport.checks.check_tensor": lambda a: torchport.checks.check_tensor("x", a.tensor(2, 3), 2),
-    "torchport.images.check_images": lambda a: check_images("x", a.give(np.ones((3, 1, 4, 4), np.uint8))),
+    "torchport.data.images.check_images": lambda a: check_images("x", a.give(np.ones((3, 1, 4, 4), np.uint8))),
     "torchport.checks.check_floating": lambda a: torchport.checks.check_floating("x", a.tensor(2, 3)),
     "torchport.checks.check_goes_with": lambda a: torchport.checks.check_goes_with("x", a.tensor(2), a.tensor(3)),
     "numpy_ref.checks.check_array": lambda a: checks.check_array("x", a.array(2, 3), 2),
@@ -594,16 +592,16 @@ CALLS: dict[str, Call] = {
         a.sizes(1, 4, 4), a.give({"conv1": a.array(2, 3, 3)}), a.sizes(4), 1
     ),
     "torchport.figures.windows.columns": lambda a: figures.columns(a.sizes(1, 4, 4), 3, pad=1),
-    "torchport.images.pixels": lambda a: np.negative(
+    "torchport.data.images.pixels": lambda a: np.negative(
         found := images.pixels(a.give(np.ones((2, 1, 3, 3), np.uint8))), out=found
     ),
-    "torchport.images.sample": lambda a: images.sample(a.give(np.ones((2, 1, 3, 3), np.uint8)), 1),
+    "torchport.data.images.sample": lambda a: images.sample(a.give(np.ones((2, 1, 3, 3), np.uint8)), 1),
     **dict.fromkeys(("torchport.subjects.boxes", "torchport.subjects.seeded_subject"), look_at),
     **{f"torchport.subjects.{name}": look_into for name in ("convolution", "maps_of")},
     "torchport.layers.columns.im2col": lambda a: differentiate(torchport.im2col, a.leaf(2, 1, 4, 4), 2),
     "torchport.layers.columns.col2im": lambda a: differentiate(torchport.col2im, a.leaf(18, 4), (2, 1, 4, 4), 2),
-    "torchport.drawn.draw": draw,
-    "torchport.glyphs.distances": lambda a: glyphs.distances(a.give(np.eye(5, dtype=bool))),
+    "torchport.data.drawn.draw": draw,
+    "torchport.data.glyphs.distances": lambda a: glyphs.distances(a.give(np.eye(5, dtype=bool))),
     "torchport.layers.modules.UnfoldConv2d.forward": lambda a: differentiate(
         a.give(torchport.UnfoldConv2d(1, 2, 3, dtype=torch.float64)), a.leaf(2, 1, 4, 4)
     ),

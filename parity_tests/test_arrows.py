@@ -15,7 +15,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "choices": ("choices", ""),
     "layers": ("checks layers", "choices"),
     "optimizers": ("optimizers", "layers"),
-    "data": ("data drawn folders glyphs images", "layers"),
+    "data": ("data", "layers"),
     "figures": ("figures", "layers"),
     "networks": ("networks twins states weights architectures", "choices layers"),
     # The engine knows no network; parity's own __init__ opens both rooms.

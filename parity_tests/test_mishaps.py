@@ -16,7 +16,7 @@ from test_scripts import Run, assert_refused, run as run
 from test_training import make_samples, stopped_at
 
 from torchport import cli
-from torchport.images import read_image
+from torchport.data.images import read_image
 from torchport.training import Config, Stopped, resume, train
 from torchport.training.folder import RESULTS, RunFolder
 

@@ -14,7 +14,7 @@ import torch
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import load_mnist, to_params
-from torchport.data import DataError, mnist
+from torchport.data import mnist
 from torchport.evaluation import evaluate_ports
 from torchport.parity import Setting
 from torchport.parity.cases import check_ports
@@ -91,35 +91,3 @@ def test_all_three_evaluate_the_books_weights_alike(book_params: Path, data_dir:
     evaluation = evaluate_ports(nr.read_params(book_params), images[:1000], labels[:1000], device=device)
     assert evaluation.accuracy == {"numpy": 0.961, "conv2d": 0.961, "unfold": 0.961}
     assert evaluation.agreeing == evaluation.samples == 1000
-
-
-@pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("flatten", [True, False])
-@pytest.mark.parametrize("one_hot_label", [True, False])
-def test_load_mnist_has_the_books_results(
-    normalize: bool, flatten: bool, one_hot_label: bool, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCHPORT_DATA", str(data_dir))
-    sets = load_mnist(normalize, flatten, one_hot_label)
-    for (x, t), n in zip(sets, (60_000, 10_000), strict=True):
-        assert x.shape == ((n, 784) if flatten else (n, 1, 28, 28))
-        assert x.dtype == (np.float32 if normalize else np.uint8)
-        assert (x.min(), x.max()) == (0, 1 if normalize else 255)
-        assert t.shape == ((n, 10) if one_hot_label else (n,))
-        assert t.dtype == (np.float64 if one_hot_label else np.uint8)
-    labels = sets[0][1].argmax(axis=1) if one_hot_label else sets[0][1]
-    assert labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-
-
-def test_a_missing_data_set_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision.datasets import MNIST
-
-    def offline(self: object) -> None:
-        print("Downloading ...")
-        raise RuntimeError("Error downloading train-images:\nTried one:\n<urlopen error no route to host>")
-
-    monkeypatch.setattr(MNIST, "download", offline)
-    expected = r"nor downloaded .*no route to host.*--data-dir or TORCHPORT_DATA, .*--data drawn$"
-    with pytest.raises(DataError, match=expected) as failure:
-        mnist(train=False, data_dir=tmp_path)
-    assert "\n" not in str(failure.value)

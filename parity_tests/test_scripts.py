@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from data.files import idx
 
 from numpy_ref import LeNet5, SimpleConvNet, TwoLayerNet, read_params, write_params
 from numpy_ref.checks import Array
@@ -312,8 +313,8 @@ def write_mnist(folder: Path, side: int = 28) -> None:
     rng = np.random.RandomState(0)
     for part in ("train", "t10k"):
         images, labels = rng.randint(0, 256, (23, side, side)), np.arange(23) % 10
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(bytes(16) + images.astype(np.uint8).tobytes())
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(bytes(8) + labels.astype(np.uint8).tobytes())
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data.files import idx
 from matplotlib.figure import Figure
 from test_scripts import SCRIPTS, Run, run as run
 
@@ -37,8 +38,8 @@ def mnist_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for image, label in zip(images, labels, strict=True):
             image[2 * label : 2 * label + 8] += 190
         prefix = root / "MNIST" / "raw" / name
-        Path(f"{prefix}-images-idx3-ubyte").write_bytes(bytes(16) + images.astype(np.uint8).tobytes())
-        Path(f"{prefix}-labels-idx1-ubyte").write_bytes(bytes(8) + labels.astype(np.uint8).tobytes())
+        Path(f"{prefix}-images-idx3-ubyte").write_bytes(idx(images))
+        Path(f"{prefix}-labels-idx1-ubyte").write_bytes(idx(labels))
     return root
 
 

@@ -23,8 +23,8 @@ from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from torchport import data, figures, subjects
 from torchport.architectures import recognise
+from torchport.data.images import read_image, sample
 from torchport.figures.tiles import Grid
-from torchport.images import read_image, sample
 from torchport.layers import kind_of
 from torchport.training import Config, train
 from torchport.training.folder import Checkpoint, RunFolder

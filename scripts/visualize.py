@@ -25,7 +25,7 @@ from numpy_ref.functions import softmax
 from torchport import cli, figures
 from torchport.choices import OF_IMAGES
 from torchport.data import DATA_SETS, load
-from torchport.images import read_image, sample
+from torchport.data.images import read_image, sample
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.benchmark.rounds import Steps
-from torchport.images import pixels
+from torchport.data.images import pixels
 from torchport.layers.loss import softmax_with_loss
 from torchport.networks import SimpleConvNet, cast_params
 from torchport.optimizers import make_optimizer

@@ -1,30 +1,31 @@
-"""The data sets by name, and MNIST through torchvision, as the book's arrays."""
+"""The data sets by name, and MNIST, downloaded by torchvision where it is not there, as the book's arrays."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import tempfile
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport import drawn
-from torchport.images import pixels
+from torchport.data import drawn
+from torchport.data.images import pixels
+from torchport.data.mnist_files import DATA_VARIABLE as DATA_VARIABLE, DataError, read
 
-DATA_VARIABLE = "TORCHPORT_DATA"
 DATA_SETS = ("mnist", "drawn")
-PARTS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-IMAGES_HEADER, LABELS_HEADER = 16, 8  # bytes
 
-
-class DataError(RuntimeError):
-    """A data set that is not there and could not be fetched."""
+# MNIST's, by train: how many images, and the CRC-32 of their bytes followed by the labels'; both of the files whose MD5
+# torchvision.datasets.MNIST.resources has (test_mnist).
+KNOWN = {True: (60_000, 0xDF6DDE61), False: (10_000, 0x190E897B)}
 
 
 def default_data_dir() -> Path:
-    """The folder that the variable TORCHPORT_DATA names, else data/: a torchvision root."""
+    """The folder that the variable TORCHPORT_DATA names, else data/."""
     return Path(os.environ.get(DATA_VARIABLE) or "data")
 
 
@@ -44,47 +45,43 @@ def load(name: str, train: bool, data_dir: str | Path | None = None, *, progress
 def mnist(train: bool, data_dir: str | Path | None = None) -> tuple[Array, Array]:
     """Images uint8 (N, 1, 28, 28) and labels uint8 (N,) of MNIST's training or test set.
 
-    Read from data_dir (default_data_dir() for None), where torchvision downloads them first if they are not there and
-    checks their checksums. DataError where that fails.
+    data_dir (default_data_dir() for None) is a torchvision root, MNIST/raw, the book's dataset folder, or any folder
+    with the four files, packed or not, mnist.pkl or Keras' mnist.npz; where there is none of them, torchvision downloads
+    MNIST into it. DataError names what is damaged, or why the download failed. Other data of MNIST's size is taken, with
+    a warning.
     """
     folder = default_data_dir() if data_dir is None else Path(data_dir)
-    _unpack(folder)
-    prefix = folder / "MNIST" / "raw" / ("train" if train else "t10k")
-    images = _read_idx(Path(f"{prefix}-images-idx3-ubyte"), IMAGES_HEADER)
-    labels = _read_idx(Path(f"{prefix}-labels-idx1-ubyte"), LABELS_HEADER)
-    if images.size != labels.size * 28 * 28:
-        raise DataError(f"{prefix}: {labels.size} labels for {images.size} pixels: delete the folder and try again")
+    found = read(folder, train)
+    if found is None:
+        _download(folder)
+        found = read(folder, train)
+    assert found is not None  # as torchvision puts it where it is looked for
+    images, labels, where = found
+    count, checksum = KNOWN[train]
+    if len(images) == count and zlib.crc32(labels.data, zlib.crc32(images.data)) != checksum:
+        warnings.warn(f"{where} is not MNIST, by its checksum: it is taken as it is", stacklevel=2)
     return images.reshape(-1, 1, 28, 28), labels
 
 
-def _unpack(folder: Path) -> None:
-    """Have torchvision download and unpack MNIST into folder, unless it is there. DataError."""
-    raw = folder / "MNIST" / "raw"
-    if all((raw / f"{part}-ubyte").exists() for part in PARTS):
-        return
+def _download(folder: Path) -> None:
+    """Have torchvision download and unpack MNIST to folder/MNIST/raw, which appears whole or not at all. DataError."""
     # Here, not above: it takes a second and 180 MB, which the limit on memory feels, and once is enough.
     from torchvision.datasets import MNIST
 
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         # torchvision prints what it tries; a caller gets one error instead.
-        with contextlib.redirect_stdout(io.StringIO()):
-            MNIST(str(folder), download=True)
+        with tempfile.TemporaryDirectory(dir=folder) as staged, contextlib.redirect_stdout(io.StringIO()):
+            MNIST(staged, download=True)
+            (folder / "MNIST").mkdir(exist_ok=True)
+            Path(staged, "MNIST", "raw").rename(folder / "MNIST" / "raw")
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         # torchvision lists every address it tried; the last line says what went wrong.
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise DataError(
-            f"MNIST could not be read from {folder}, nor downloaded to it ({reason}): name a torchvision root, "
-            f"a folder that holds MNIST/raw, with --data-dir or {DATA_VARIABLE}, or train without a network on "
-            "--data drawn"
+            f"MNIST is not in {folder}, nor downloaded to it ({reason}): name a folder that has it, torchvision's or the "
+            f"book's, with --data-dir or {DATA_VARIABLE}, or train without a network on --data drawn"
         ) from error
-
-
-def _read_idx(path: Path, header: int) -> Array:
-    """The bytes behind the header of one of the four unpacked files, in the IDX format. DataError."""
-    try:
-        return np.frombuffer(path.read_bytes(), np.uint8, offset=header).copy()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} could not be read ({error}): delete the folder and try again") from error
 
 
 def load_mnist(

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from numpy_ref.checks import Array
-from torchport import SimpleConvNet, data, drawn, glyphs, make_optimizer, softmax_with_loss
+from torchport import SimpleConvNet, data, make_optimizer, softmax_with_loss
+from torchport.data import drawn, glyphs
 
 Digits = tuple[Array, Array]
 
@@ -56,7 +57,7 @@ def test_the_digits_are_the_recorded_ones() -> None:
 
 def test_another_process_with_other_threads_draws_the_same_and_fewer_are_the_first() -> None:
     n = drawn.CHUNK + 50
-    code = f"from torchport import drawn; [print(a.tobytes().hex()) for a in drawn.make({n}, 3)]"
+    code = f"from torchport.data import drawn; [print(a.tobytes().hex()) for a in drawn.make({n}, 3)]"
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "3")
     run = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **threads}, capture_output=True, text=True, check=True

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from numpy_ref.checks import Array
-from torchport import glyphs
+from torchport.data import glyphs
 
 SIZES = {True: 60_000, False: 10_000}  # by train, as MNIST's
 SEEDS = {True: 20_161, False: 7_016}
