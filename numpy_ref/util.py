@@ -28,7 +28,10 @@ def conv_output_size(input_size: int, filter_size: int, stride: int = 1, pad: in
 
 def pad_image(x: Array, pad: int, value: float = 0) -> Array:
     """Copy of x (N, C, H, W) with pad pixels of value on each of the four sides; dtype of x."""
-    return np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)), constant_values=value)
+    n, c, h, w = x.shape
+    padded = np.full((n, c, h + 2 * pad, w + 2 * pad), value, dtype=x.dtype)
+    padded[:, :, pad : pad + h, pad : pad + w] = x
+    return padded
 
 
 def im2col(input_data: Array, filter_h: int, filter_w: int, stride: int = 1, pad: int = 0) -> Array:

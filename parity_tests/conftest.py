@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     about = "where the ports run; default: cpu, and cuda where there is one"
     parser.addoption("--device", action="append", type=cli.device, help=about)
     parser.addoption("--table", action="store_true", help="show what caught each planted bug, and its error/limit")
+    parser.addoption("--whole-epoch", action="store_true", help="go all 600 steps of the book's first epoch, not 100")
     parser.addoption("--cases", type=cli.count(1), help="judge so many unmodified ports, and show the alarms")
 
 
@@ -67,6 +68,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "setting" in metafunc.fixturenames:
         where = [Setting(dtype, device) for device in devices for dtype in DTYPES]
         metafunc.parametrize("setting", where, ids=lambda s: f"{str(s.dtype).removeprefix('torch.')}-{s.device}")
+
+
+@pytest.fixture
+def whole_epoch(request: pytest.FixtureRequest) -> bool:
+    """Whether to go all the steps that were recorded."""
+    return bool(request.config.getoption("--whole-epoch"))
 
 
 @pytest.fixture

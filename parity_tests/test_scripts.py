@@ -84,8 +84,8 @@ def test_help_says_how_to_run_it(script: str, run: Run) -> None:
     assert f"python scripts/{script}.py" in done.stdout
 
 
-def test_report_without_arguments(tmp_path: Path, run: Run) -> None:
-    done = run("parity_report", "--out", tmp_path / "new" / "folder")
+def test_report_of_both_ports_in_both_dtypes(tmp_path: Path, run: Run) -> None:
+    done = run("parity_report", "--batch-size", "4", "--out", tmp_path / "new" / "folder")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[-1] == "PARITY"
@@ -94,7 +94,7 @@ def test_report_without_arguments(tmp_path: Path, run: Run) -> None:
     assert [f"wrote {folder / name}" in lines for name in ("report.json", "report.html")] == [True, True]
     report = json.loads((folder / "report.json").read_text())
     assert report["ok"] is True
-    assert report["command"] == f"python scripts/parity_report.py --out {folder}"
+    assert report["command"] == f"python scripts/parity_report.py --batch-size 4 --out {folder}"
     assert report["command"] in (folder / "report.html").read_text(encoding="utf-8")
     assert [(r["port"], r["dtype"]) for r in report["reports"]] == [
         *(("conv2d", "float64"), ("unfold", "float64"), ("conv2d", "float32"), ("unfold", "float32"))
@@ -121,10 +121,10 @@ def test_report_shows_its_progress_on_a_terminal(run: Run, monkeypatch: pytest.M
 def test_report_says_no_parity_with_status_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     right = UnfoldConv2d.forward
     monkeypatch.setattr(UnfoldConv2d, "forward", lambda self, input: right(self, input.transpose(2, 3)))
-    done = run("parity_report", "--dtype", "float64", "--batch-size", "3")
+    done = run("parity_report", "--network", "LeNet5", "--dtype", "float64", "--batch-size", "3")
     assert (done.returncode, done.stderr) == (1, "")
     conv2d, unfold, last = done.stdout.splitlines()[-3:]
-    assert conv2d.startswith("parity: conv2d in float64 on cpu: 6 layers")
+    assert conv2d.startswith("parity: conv2d in float64 on cpu: 13 layers")
     assert unfold.startswith("NO PARITY: unfold in float64 on cpu: conv1 ")
     assert unfold.endswith(": the input is in the order N, C, W, H, not N, C, H, W")
     assert last == "NO PARITY"
@@ -388,7 +388,7 @@ def test_unfit_weights_are_one_line_and_nothing_is_written(case: str, tmp_path: 
 
 
 def test_a_user_sees_one_line_and_status_2() -> None:
-    assert_refused(run_alone("port_params", "missing.pkl", "model.pt"), "missing.pkl")
+    assert_refused(run_alone("train", "--epochs", "0"), "at least 1, got '0'")
 
 
 def assert_refused(done: Done, says: str) -> None:
