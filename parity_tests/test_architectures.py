@@ -13,13 +13,12 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.classic import ONES, alexnet_sizes
 from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
-from torchport.architectures import recognise
 from torchport.networks import CONVOLUTIONS, from_reference
+from torchport.networks.architectures import recognise
+from torchport.networks.names import cast_params, state_dict_keys
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_params
 from torchport.parity.given import ALL, EXTREMES
-from torchport.states import state_dict_keys
-from torchport.weights import cast_params
 
 Params = dict[str, Any]
 

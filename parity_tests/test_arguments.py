@@ -55,9 +55,10 @@ from torchport import (
 )
 from torchport.data import drawn, glyphs, images
 from torchport.data.images import check_images
-from torchport.formats import npz, pt, safe
+from torchport.files import npz, pt, safe
 from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth, sums, terms
 from torchport.networks import from_reference
+from torchport.networks.ports import load_layer
 from torchport.parity import (
     Report,
     Setting,
@@ -77,7 +78,6 @@ from torchport.testing import assert_parity
 from torchport.training.pooled import Gathered, PoolFirst, conv_pool_relu, pools_at_once
 from torchport.training.samples import cut_and_checked
 from torchport.training.state import all_finite, copied, put_back
-from torchport.twins import load_layer
 
 T = TypeVar("T")
 
@@ -662,24 +662,26 @@ CALLS: dict[str, Call] = {
         FLOAT64.arithmetic,
     ),
     "torchport.layers.loss.loss_limits": lambda a: loss.loss_limits(a.array(3, 4), a.labels(3), FLOAT64.arithmetic),
-    "torchport.twins.from_reference": varied,
-    "torchport.twins.load_layer": lambda a: load_layer(nn.Linear(3, 2), a.give(nr.Affine(a.array(3, 2), a.array(2)))),
-    "torchport.architectures.recognise": recognised,
-    "torchport.architectures.Architecture.reference": lambda a: [
+    "torchport.networks.ports.from_reference": varied,
+    "torchport.networks.ports.load_layer": lambda a: load_layer(
+        nn.Linear(3, 2), a.give(nr.Affine(a.array(3, 2), a.array(2)))
+    ),
+    "torchport.networks.architectures.recognise": recognised,
+    "torchport.networks.architectures.Architecture.reference": lambda a: [
         np.negative(value, out=value) for value in recognised(a).reference(a.params()).params.values()
     ],
-    "torchport.architectures.Architecture.port": lambda a: recognised(a).port(a.params()),
-    "torchport.states.layer_parameters": lambda a: states.layer_parameters(a.give(convolution(a))),
+    "torchport.networks.architectures.Architecture.port": lambda a: recognised(a).port(a.params()),
+    "torchport.networks.names.layer_parameters": lambda a: states.layer_parameters(a.give(convolution(a))),
     "numpy_ref.network.layer_statistics": lambda a: [
         np.negative(value, out=value)
         for layer in varied(a)[0].layers.values()
         for value in ref_network.layer_statistics(layer).values()
     ],
-    "torchport.states.state_dict_keys": lambda a: states.state_dict_keys(varied(a)[0]),
-    "torchport.states.state_dict_of": lambda a: [
+    "torchport.networks.names.state_dict_keys": lambda a: states.state_dict_keys(varied(a)[0]),
+    "torchport.networks.names.state_dict_of": lambda a: [
         value.zero_() for value in states.state_dict_of(varied(a)[0]).values()
     ],
-    "torchport.states.update_reference": lambda a: states.update_reference(network(), a.state_dict()),
+    "torchport.networks.names.update_reference": lambda a: states.update_reference(network(), a.state_dict()),
     "torchport.parity.cases.seeded_params": lambda a: cases.seeded_params(0, a.params()),
     "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
     **dict.fromkeys(("torchport.parity.runs.check_parity", "torchport.testing.assert_parity"), check_networks),
@@ -699,8 +701,8 @@ CALLS: dict[str, Call] = {
     "torchport.parity.probes.check_predictions": lambda a: probes.check_predictions(
         a.give(network()), a.array(3, 1, 4, 4), a.array(3, 4), torch.float32
     ),
-    "torchport.states.book_params": lambda a: states.book_params(a.give(port().state_dict())),
-    "torchport.states.to_book_terms": lambda a: np.negative(
+    "torchport.networks.names.book_params": lambda a: states.book_params(a.give(port().state_dict())),
+    "torchport.networks.names.to_book_terms": lambda a: np.negative(
         states.to_book_terms(a.give({"affine1.weight": a.array(2, 3)}))["W1"]
     ),
     "numpy_ref.params.check_arrays": lambda a: params.check_arrays(a.params()),
@@ -709,27 +711,27 @@ CALLS: dict[str, Call] = {
     "numpy_ref.params.write_arrays": lambda a: params.write_arrays(
         a.folder / "x.pkl", given := a.params(), params.encode_params(given), params.decode_params
     ),
-    "torchport.formats.npz.encode_npz": lambda a: npz.encode_npz(a.params()),
-    "torchport.formats.pt.encode_pt": lambda a: pt.encode_pt(a.params()),
-    "torchport.formats.safe.encode_safetensors": lambda a: safe.encode_safetensors(a.params(), a.give({"k": "v"})),
+    "torchport.files.npz.encode_npz": lambda a: npz.encode_npz(a.params()),
+    "torchport.files.pt.encode_pt": lambda a: pt.encode_pt(a.params()),
+    "torchport.files.safe.encode_safetensors": lambda a: safe.encode_safetensors(a.params(), a.give({"k": "v"})),
     "torchport.layers.arithmetic.Setting.of": lambda a: Setting.of(a.give(port())),
     "torchport.layers.arithmetic.Setting.tensor": lambda a: FLOAT64.tensor(a.array(3)).add_(1),
     "torchport.layers.arithmetic.Setting.round": lambda a: FLOAT64.round(a.array(3)).fill(1),
     "torchport.layers.arithmetic.rounded": lambda a: arithmetic.rounded(a.array(3), torch.float64).fill(1),
     "torchport.layers.terms.in_torch_terms": lambda a: terms.in_torch_terms(a.give({"W": a.array(2, 3)})),
-    "torchport.weights.shared_dtype": lambda a: weights.shared_dtype(a.params()),
-    "torchport.weights.to_array": lambda a: weights.to_array("conv1.weight", a.tensor(2, 3)),
+    "torchport.networks.names.shared_dtype": lambda a: weights.shared_dtype(a.params()),
+    "torchport.networks.names.to_array": lambda a: weights.to_array("conv1.weight", a.tensor(2, 3)),
     "torchport.layers.terms.to_torch_layout": lambda a: terms.to_torch_layout(a.array(2, 3)),
-    "torchport.weights.to_state_dict": lambda a: [
+    "torchport.networks.names.to_state_dict": lambda a: [
         value.add_(1) for value in torchport.to_state_dict(a.params()).values()
     ],
-    "torchport.weights.to_params": lambda a: [
+    "torchport.networks.names.to_params": lambda a: [
         np.negative(value, out=value) for value in torchport.to_params(a.state_dict()).values()
     ],
-    "torchport.weights.architecture": lambda a: weights.architecture(a.params()),
-    "torchport.weights.cast_params": lambda a: weights.cast_params(a.params(), torch.float32),
-    "torchport.weights.rounding_loss": lambda a: weights.rounding_loss(a.params(), a.params()),
-    "torchport.weights.state_dict_bytes": lambda a: weights.state_dict_bytes(a.state_dict()),
+    "torchport.networks.names.architecture": lambda a: weights.architecture(a.params()),
+    "torchport.networks.names.cast_params": lambda a: weights.cast_params(a.params(), torch.float32),
+    "torchport.networks.names.rounding_loss": lambda a: weights.rounding_loss(a.params(), a.params()),
+    "torchport.networks.names.state_dict_bytes": lambda a: weights.state_dict_bytes(a.state_dict()),
 }
 
 # Reason, and the names; * at the end stands for all of a module.
@@ -762,7 +764,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "numpy_ref.checks.check_number",
         "numpy_ref.pickles.view_of",
         "numpy_ref.pickles.StandIn.*",
-        "torchport.formats.npz.unpack",
+        "torchport.files.npz.unpack",
         "torchport.cli.Parser",
         "torchport.layers.modules.BatchNormalization",
         "torchport.layers.selections.exactly",
@@ -784,7 +786,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "numpy_ref.params.decode_values",
         "numpy_ref.pickles.plain",
         "numpy_ref.pickles.read_values",
-        "torchport.formats.*.decode_*",
+        "torchport.files.*.decode_*",
     ),
     "adds to its argument, which is what it is for": (
         "torchport.cli.add_windows",
@@ -796,7 +798,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "draws on its argument": ("torchport.figures.style.*", "torchport.figures.tiles.draw_tiles"),
     "is part of figures.filters": ("torchport.figures.tiles.stack_channels",),
     "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
-    "needs packages that may be missing": ("torchport.onnx_files.write_onnx",),
+    "needs packages that may be missing": ("torchport.files.onnx_files.write_onnx",),
     "is part of training.train": PARTS_OF_TRAINING,
     "is part of check_parity": PARTS_OF_PARITY,
     "measures what it makes itself": (

@@ -20,9 +20,9 @@ import torchport
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, to_state_dict
 from torchport.evaluation import Classification, Evaluation, check_fits, classify, evaluate_ports, peak_memory
-from torchport.formats import load_weights
+from torchport.files import load_weights
 from torchport.networks import CONVOLUTIONS
-from torchport.weights import cast_params
+from torchport.networks.names import cast_params
 
 CONV = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
 

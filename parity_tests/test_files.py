@@ -20,7 +20,7 @@ import pytest
 from numpy_ref import files, write_params
 from numpy_ref.checks import Array
 from numpy_ref.params import write_arrays
-from torchport.formats import FORMATS, read_stored
+from torchport.files import FORMATS, read_stored
 
 OLD, NEW = {"W": np.zeros(1000)}, {"W": np.ones(100_000)}
 

@@ -20,9 +20,9 @@ from safetensors.numpy import save
 
 from numpy_ref import ParamsError
 from numpy_ref.checks import Array
-from torchport.formats import FORMATS, format_of, load_weights, read_stored
-from torchport.formats.npz import MAX_FILES, decode_npz, encode_npz
-from torchport.formats.pt import decode_pt
+from torchport.files import FORMATS, format_of, load_weights, read_stored
+from torchport.files.npz import MAX_FILES, decode_npz, encode_npz
+from torchport.files.pt import decode_pt
 
 MIB = 2**20
 
@@ -186,7 +186,7 @@ def test_an_npz_is_unpacked_no_further_than_it_declares() -> None:
 def test_as_much_as_the_limits_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     content = encode_npz(arrays())
     size = sum(member.file_size for member in zipfile.ZipFile(io.BytesIO(content)).infolist())
-    monkeypatch.setattr("torchport.formats.npz.MAX_FILES", 2)
+    monkeypatch.setattr("torchport.files.npz.MAX_FILES", 2)
     assert decode_npz(content, max_bytes=size).keys() == arrays().keys()
     with pytest.raises(ParamsError, match=f"{size} bytes unpacked, over the limit of {size - 1}:"):
         decode_npz(content, max_bytes=size - 1)

@@ -11,10 +11,10 @@ import torch
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet
+from torchport.networks.names import STATE_DICT_KEYS, cast_params
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.parity.given import ALL
-from torchport.weights import STATE_DICT_KEYS, cast_params
 
 CONVS = ["conv2d", "unfold"]
 

@@ -24,13 +24,12 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
 from torchport import UnfoldConv2d, load_network, onnx_files
-from torchport.architectures import recognise
-from torchport.formats import FORMATS, load_weights
+from torchport.files import FORMATS, load_weights
+from torchport.networks.architectures import recognise
+from torchport.networks.names import cast_params, state_dict_of
 from torchport.parity import Report
 from torchport.parity.cases import seeded_params
 from torchport.porting import NoParity, port
-from torchport.states import state_dict_of
-from torchport.weights import cast_params
 
 SUFFIXES = list(FORMATS)
 INSTALL = "pip install 'torchport[onnx]' to test ONNX files"

@@ -22,9 +22,9 @@ import torchport
 from numpy_ref.checks import Array
 from torchport.layers.columns import im2col
 from torchport.networks import CONVOLUTIONS
+from torchport.networks.names import cast_params
 from torchport.parity import Row, Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
-from torchport.weights import cast_params
 
 PIXELS = 9  # of an image or a filter, at most
 Pair = tuple[int, int]

@@ -13,8 +13,8 @@ import pytest
 
 import torchport
 from torchport import choices
-from torchport.architectures import CONVOLUTIONAL, NETWORKS
 from torchport.layers.sums import CONVOLUTIONS
+from torchport.networks.architectures import CONVOLUTIONAL, NETWORKS
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 PACKAGES = ("torchport", "torchport.training")

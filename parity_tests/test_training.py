@@ -27,7 +27,7 @@ from torch import nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, softmax_with_loss, to_params
-from torchport.formats import load_weights
+from torchport.files import load_weights
 from torchport.training import (
     Config,
     Diverged,

@@ -21,11 +21,10 @@ from numpy_ref.layers import Layer
 from torchport.layers import KINDS, LayerKind, register
 from torchport.layers.selections import SAME
 from torchport.networks import CONVOLUTIONS, from_reference
+from torchport.networks.names import STATE_DICT_KEYS, state_dict_keys, state_dict_of, update_reference
+from torchport.networks.ports import load_layer
 from torchport.parity import Setting
 from torchport.parity.cases import seeded_params
-from torchport.states import state_dict_keys, state_dict_of, update_reference
-from torchport.twins import load_layer
-from torchport.weights import STATE_DICT_KEYS
 
 
 def same_bits(a: Array, b: Array) -> bool:

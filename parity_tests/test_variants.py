@@ -12,9 +12,9 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, make_optimizer, softmax_with_loss
+from torchport.networks.names import cast_params
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
-from torchport.weights import cast_params
 
 CONVS = ["conv2d", "unfold"]
 # Two channels: with one, channels last is no other order.

@@ -22,15 +22,15 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from torchport import data, figures, subjects
-from torchport.architectures import recognise
 from torchport.data.images import read_image, sample
 from torchport.figures.tiles import Grid
 from torchport.layers import kind_of
+from torchport.networks.architectures import recognise
+from torchport.networks.names import to_state_dict
 from torchport.training import Config, train
 from torchport.training.folder import Checkpoint, RunFolder
 from torchport.training.history import read_curve, read_curves
 from torchport.training.samples import Samples
-from torchport.weights import to_state_dict
 
 GOLDEN = Path(__file__).parent / "golden" / "filters.png"
 COLOURED = "cividis"  # the colours of signed numbers

@@ -10,8 +10,8 @@ import torch
 
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, to_params, to_state_dict
+from torchport.networks.names import architecture, cast_params, rounding_loss
 from torchport.parity.cases import seeded_params
-from torchport.weights import architecture, cast_params, rounding_loss
 
 Params = dict[str, Any]
 

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from numpy_ref.checks import Array, check_int
 from numpy_ref.functions import class_labels, softmax
 from numpy_ref.network import Network
-from torchport.networks import CONVOLUTIONS, Architecture, Weights
 from torchport.data.images import check_images, pixels
+from torchport.networks import CONVOLUTIONS, Architecture, Weights
 
 
 @dataclass(frozen=True)

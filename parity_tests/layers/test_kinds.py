@@ -15,7 +15,7 @@ from layers.judging import ratios
 from numpy_ref.checks import Array
 from numpy_ref.layers import forget
 from torchport.layers import EXACT, KINDS, OUTPUTS, Setting, kind_of, kinds, predicted
-from torchport.twins import load_layer
+from torchport.networks.ports import load_layer
 
 BY_NAME = {kind.__name__: kind for kind in KINDS}
 BOOKS = {name: kind for name, kind in BY_NAME.items() if kind not in OUTPUTS.values()}  # which check x

@@ -19,7 +19,7 @@ from numpy_ref.functions import LOG_OFFSET, softmax
 from torchport.layers import BatchNormalization, Setting, softmax_with_loss
 from torchport.layers.loss import LogSoftmax, Softmax, loss_limits
 from torchport.layers.smooth import running_limits
-from torchport.twins import load_layer
+from torchport.networks.ports import load_layer
 
 SETTINGS = {
     "float64": Setting(torch.float64),

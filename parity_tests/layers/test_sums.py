@@ -22,7 +22,7 @@ from numpy_ref.checks import Array
 from torchport.layers import Setting, kind_of
 from torchport.layers.kinds import Terms
 from torchport.layers.sums import own_limit
-from torchport.twins import load_layer
+from torchport.networks.ports import load_layer
 
 FEW = 80
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]

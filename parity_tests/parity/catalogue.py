@@ -31,10 +31,10 @@ from parity.planted import (
 from torchport.layers import EXACT, BatchNormalization, Dropout, Subsampling
 from torchport.layers.columns import im2col
 from torchport.layers.loss import softmax_with_loss
+from torchport.networks.ports import load_layer
 from torchport.optimizers import BookAdam, make_optimizer
 from torchport.parity.compare import compare
 from torchport.parity.report import Row
-from torchport.twins import load_layer
 
 # --- Small changes to a port
 

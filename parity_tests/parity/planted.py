@@ -22,11 +22,11 @@ from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
 from parity.steps import check_optimizer
 from torchport.layers.arithmetic import Setting
 from torchport.networks import SimpleConvNet, from_reference
+from torchport.networks.names import cast_params
 from torchport.parity import check_layer, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.parity.given import TRAINING
 from torchport.parity.report import Row
-from torchport.weights import cast_params
 
 
 @dataclass(frozen=True)

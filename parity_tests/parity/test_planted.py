@@ -15,7 +15,7 @@ from numpy_ref.checks import Array
 from parity.catalogue import BUGS, _norm, _subsampled
 from parity.planted import Bug, Finding, find, in_layer, table
 from torchport import BatchNormalization
-from torchport.twins import load_layer
+from torchport.networks.ports import load_layer
 
 LEAST_MARGIN = 100.0  # a smaller one needs a word why
 

@@ -16,8 +16,8 @@ from parity.cases import random_case
 from torchport.layers import Setting, kind_of
 from torchport.layers.modules import Dropout
 from torchport.networks import from_reference
+from torchport.networks.names import in_torch_terms
 from torchport.parity.probes import Probed, check_predictions, probe
-from torchport.weights import in_torch_terms
 
 SETTING = Setting(torch.float32)
 

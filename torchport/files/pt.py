@@ -16,8 +16,8 @@ from numpy_ref.checks import Array
 from numpy_ref.files import ParamsError
 from numpy_ref.params import MAX_BYTES
 from numpy_ref.pickles import NUMPYS_AXES, VALUES, StandIn, Vocabulary, describe, interpret_first, plain, widened
-from torchport.formats.npz import open_zip, unpack
-from torchport.weights import state_dict_bytes
+from torchport.files.npz import open_zip, unpack
+from torchport.networks.names import state_dict_bytes
 
 ZIP = b"PK\x03\x04"
 # What torch.save writes: a zip file, and before torch 1.6 a row of pickles that starts with this number.

@@ -7,11 +7,11 @@ from torchport.networks.architectures import (
     Geometry as Geometry,
     recognise as recognise,
 )
+from torchport.networks.layouts import Layout as Layout
 from torchport.networks.names import (
     DTYPES as DTYPES,
     cast_params as cast_params,
 )
-from torchport.networks.layouts import Layout as Layout
 from torchport.networks.ports import from_reference as from_reference
 from torchport.networks.simple_convnet import SimpleConvNet as SimpleConvNet
 from torchport.networks.weights import (

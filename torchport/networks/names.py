@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from numpy_ref.checks import Array, check_mapping
+from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from numpy_ref.network import Network, check_same_layout, layer_statistics as layer_statistics
 from torchport.layers.terms import (

@@ -20,8 +20,8 @@ from numpy_ref.params import write_arrays, write_params
 from torchport.figures import Curve, curves, save_figure
 from torchport.files import CHECKPOINT, CONFIG, MODEL
 from torchport.files.pt import decode_pt
-from torchport.training.config import Config
 from torchport.networks.names import state_dict_bytes
+from torchport.training.config import Config
 
 METRICS, PARAMS, CURVES = "metrics.jsonl", "params.pkl", "curves.png"
 RESULTS = (MODEL, PARAMS, CURVES)

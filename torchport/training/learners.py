@@ -63,9 +63,7 @@ class TorchLearner:
     after an update is without dropout.
     """
 
-    def __init__(
-        self, config: Config, weights: Weights, samples: Samples, device: torch.device, ranks: Ranks
-    ) -> None:
+    def __init__(self, config: Config, weights: Weights, samples: Samples, device: torch.device, ranks: Ranks) -> None:
         self._config, self._device, self._ranks = config, device, ranks
         self._setting = Setting(DTYPES[np.dtype(config.dtype)], str(device), PRECISIONS[config.precision])
         self._parts = {

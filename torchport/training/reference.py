@@ -10,9 +10,9 @@ import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.optimizer import OPTIMIZERS
+from torchport.data.images import pixels
 from torchport.networks import Weights
 from torchport.networks.names import state_dict_keys, to_torch_layout
-from torchport.data.images import pixels
 from torchport.training.config import AFTER, Config
 from torchport.training.learners import TEST, TRAIN
 from torchport.training.masks import Masks
