@@ -16,6 +16,10 @@ from numpy_ref.params import MAX_BYTES
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+SIDE, INK = 28, 20  # pixels of MNIST's images, and of a digit's longer side: http://yann.lecun.com/exdb/mnist/
+PAPER = 2.0  # times the border's unevenness: shadow and grain of the paper, and no ink
+FAINTEST = 0.1  # ink, of 0 to 1
+
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of Exif
 
 
@@ -40,6 +44,38 @@ def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is no image that can be read ({reason}): try an 8-bit PNG or JPEG") from error
     return np.asarray(grey, np.float64)[np.newaxis].clip(0, 1), size
+
+
+def digit(grey: Array) -> tuple[Array, str]:
+    """grey (H, W) of 0 to 1 as MNIST's digits are, uint8 (1, 28, 28), and what was done to it.
+
+    Light on dark; the ink 20 pixels on its longer side, its centre of mass in the middle. ValueError for an empty one.
+    """
+    from PIL import Image
+
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ground = np.median(border)
+    dark_ink = ground - grey.min() > grey.max() - ground
+    ink = (ground - grey if dark_ink else grey - ground).clip(0)
+    if ink.max() < FAINTEST:
+        raise ValueError(f"nothing is to be seen: all pixels are within {ink.max():.2f} of the border's {ground:.2f}")
+    paper = min(PAPER * abs(border - ground).max(), ink.max() / 2)
+    ink = (ink - paper).clip(0)
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    cut = Image.fromarray(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32))
+    width, height = (max(1, round(INK * size / max(cut.size))) for size in cut.size)
+    small = np.asarray(cut.resize((width, height), Image.Resampling.BICUBIC)).clip(0, 1)
+    field = np.zeros((SIDE, SIDE))
+    top, left = (_start(small.sum(axis=axis)) for axis in (1, 0))
+    field[top : top + height, left : left + width] = small / small.max()
+    turned = "inverted as its ground is light, " if dark_ink else ""
+    return np.rint(field * 255).astype(np.uint8)[None], f"{turned}its {len(rows)} x {len(columns)} pixels of ink centred"
+
+
+def _start(weights: Array) -> int:
+    """Where in SIDE pixels these begin, so that their centre of mass is nearest to number SIDE / 2, as far as they fit."""
+    centre = (weights * np.arange(len(weights))).sum() / weights.sum()
+    return int(np.clip(round(SIDE / 2 - centre), 0, SIDE - len(weights)))
 
 
 def sample(images: Array, number: int) -> Array:
@@ -79,5 +115,6 @@ def check_images(name: str, value: object) -> Array:
     """Return value, images uint8 (N, C, H, W), N = 0 included. TypeError, ValueError."""
     images = check_array(name, value, ndim=4)
     if images.dtype != np.uint8:
-        raise TypeError(f"{name} must be uint8, 0 to 255, got dtype {images.dtype}")
+        way_out = ": give the pixels themselves" + ", (x * 255).round() of 0 to 1" * (images.dtype.kind == "f")
+        raise TypeError(f"{name} must be uint8, 0 to 255, got dtype {images.dtype}{way_out}")
     return images
