@@ -18,7 +18,6 @@ import numpy as np
 import torchport as tp
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
-from numpy_ref.network import Network
 from torchport import cli
 from torchport.choices import DTYPES
 from torchport.data import DATA_SETS, load
@@ -26,7 +25,7 @@ from torchport.figures import confusion_matrix, mistakes, save_figure
 from torchport.training.config import MODELS, NUMPY
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,11 +53,8 @@ def main() -> int:
     tp.evaluation.check_takes(weights.architecture, images, labels)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
-    network: Network | nn.Module
-    if args.model == NUMPY:
-        network = weights.reference()
-    else:
-        network = weights.port(args.model, args.device)
+    on_numpy = args.model == NUMPY
+    network = weights.reference() if on_numpy else weights.port(args.model, args.device)
     found = tp.evaluation.classify(network, images, labels, batch_size=args.batch_size, progress=True)
     print(found.to_text())
     if args.out is not None:
