@@ -72,7 +72,8 @@ def main() -> int:
     lost = f", by up to {source.largest:.1e} of themselves" if source.changed else ""
     print(f"as {str(done.weights.dtype).removeprefix('torch.')}: {source.changed:,} values changed{lost}")
     print("\n".join(done.verdicts))
-    print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes. To load it and predict:\n\n{done.example}")
+    print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes, {done.holds}. To load it and predict:")
+    print(f"\n{done.example}")
     return 0
 
 

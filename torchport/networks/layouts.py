@@ -107,7 +107,7 @@ def _layers(arrays: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
         layer.arrays[part], layer.keys[part] = value, key
     for layer in layers.values():
         layer.arrays.pop("unused", None)
-        if "running_mean" in layer.arrays or _NORMALISES.search(layer.name):
+        if "gamma" not in layer.arrays and ("running_mean" in layer.arrays or _NORMALISES.search(layer.name)):
             names = {"weight": "gamma", "bias": "beta"}
             layer.arrays = {names.get(part, part): value for part, value in layer.arrays.items()}
     kept = [layer for layer in layers.values() if layer.arrays]
