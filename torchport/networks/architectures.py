@@ -219,12 +219,15 @@ def _lenet5(params: Mapping[str, Array], geometry: Geometry) -> Architecture | N
         if subsampling == "average":
             return None
         raise
-    if subsampling == "average" and geometry.activation == "relu":
+    unusual = input_dim[1] != USUAL.get(input_dim[0], input_dim[1])
+    if subsampling == "average" and (unusual or geometry.activation == "relu"):
         return None
     geometry.refuse("LeNet5", "stride", "pad")
     if geometry.activation == "relu":
         raise ValueError("activation 'relu' cannot be LeNet5's: leave it out")
     note = "" if geometry.activation else f"tanh is taken, it may be sigmoid: {NO_TRACE}"
+    if note and subsampling == "average":
+        note = f"tanh and average subsampling are taken, it may be sigmoid, or relu and max pooling: {NO_TRACE}"
     sizes = {"input_dim": input_dim, "output_size": affine[-1], "subsampling": subsampling}
     return Architecture("LeNet5", {**sizes, "activation": geometry.activation or "tanh"}, note)
 
