@@ -114,7 +114,7 @@ def _by_name(arrays: Mapping[str, Array], named: Mapping[str, re.Match[str]]) ->
     kept = [layer for layer in layers.values() if layer.arrays]
     if all(layer.name.isdigit() for layer in kept):
         kept.sort(key=lambda layer: int(layer.name))
-    return kept, [f"before every key {prefix!r} is left out"] if prefix else []
+    return kept, [f"before every key {prefix[:-1]!r} is left out"] if prefix else []
 
 
 def _prefix(modules: Sequence[str]) -> str:
@@ -247,7 +247,8 @@ def _ordered(layers: list[_Layer], order: Sequence[str] | None) -> tuple[list[_L
     if _is_chain(layers) and (layers in by_number or not by_number):
         return layers, _told(layers, names)
     found = by_number or list(islice(_chains(layers, [], by_number=False), 2))
-    found += [layers] * _is_chain(layers)
+    if names != sorted(names):  # that is no order of anybody's, but one of text
+        found += [layers] * _is_chain(layers)
     if len(found) > 1:
         readings = " or ".join(", ".join(layer.name for layer in each) for each in found[:2])
         raise ValueError(f"the order of the layers may be {readings}: say which with order (--order)")
