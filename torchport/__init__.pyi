@@ -4,6 +4,7 @@ from . import (
     data as data,
     evaluation as evaluation,
     formats as formats,
+    hints as hints,
     layers as layers,
     networks as networks,
     optimizers as optimizers,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.files import idx
 
+from data.files import idx
 from numpy_ref.checks import Array
 from torchport.data import DataError, load_mnist, mnist, sets
 

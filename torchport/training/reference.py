@@ -11,7 +11,6 @@ import torch
 from numpy_ref.checks import Array
 from numpy_ref.optimizer import OPTIMIZERS
 from torchport.architectures import recognise
-from torchport.data.images import pixels
 from torchport.states import state_dict_keys
 from torchport.training.config import AFTER, Config
 from torchport.training.learners import TEST, TRAIN
@@ -25,7 +24,7 @@ class NumpyLearner:
     """numpy_ref's network and update rule, in the dtype of params."""
 
     def __init__(self, config: Config, params: Mapping[str, Array], samples: Samples) -> None:
-        self._config = config
+        self._config, self._prepare = config, config.preparation
         self._parts = {TRAIN: (samples.x_train, samples.t_train), TEST: (samples.x_test, samples.t_test)}
         self._network, self._masks = recognise(params).reference(params), Masks(config.seed)
         self._draws = self._masks.feed(self._network.layers.values())
@@ -49,7 +48,7 @@ class NumpyLearner:
 
     def _take(self) -> float:
         batch, self._order = np.split(self._order, [self._config.batch_size])
-        x, t = pixels(self._parts[TRAIN][0][batch]), self._parts[TRAIN][1][batch]
+        x, t = self._prepare(self._parts[TRAIN][0][batch]), self._parts[TRAIN][1][batch]
         self._rule.update(self._network.params, self._network.gradient(x, t))
         for name, total in self._totals.items():
             total += self._network.params[name]
@@ -61,7 +60,7 @@ class NumpyLearner:
     def predict(self, part: str, n: int | None = None) -> Array:
         images = self._parts[part][0][:n]
         size = self._config.batch_size
-        chunks = [self._network.predict(pixels(images[i : i + size])) for i in range(0, len(images), size)]
+        chunks = [self._network.predict(self._prepare(images[i : i + size])) for i in range(0, len(images), size)]
         return np.asarray(np.concatenate(chunks).argmax(axis=1))
 
     def average(self) -> None:
