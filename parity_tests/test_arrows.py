@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "training": ("training", "choices data figures files layers networks optimizers"),
     "subjects": ("subjects", "choices data figures files layers networks training"),
     "commands": (
-        "cli benchmark",
+        "cli benchmark hints",
         "book choices data evaluation figures files layers networks optimizers parity porting training",
     ),
     "scripts": (

@@ -3,6 +3,7 @@ from . import (
     data as data,
     evaluation as evaluation,
     files as files,
+    hints as hints,
     layers as layers,
     networks as networks,
     optimizers as optimizers,

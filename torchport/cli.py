@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from torchport.choices import ACTIVATIONS, AFFINE, KERNELS, ROWS
 from torchport.data import DataError
+from torchport.data.preparation import HELP as IMAGES_HELP, Preparation
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -130,6 +131,20 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+
+
+def add_images(parser: argparse.ArgumentParser, default: str) -> None:
+    """--images, None where it is not given."""
+    about = f"{IMAGES_HELP} (default: {default})"
+    parser.add_argument("--images", "--preprocess", type=preparation, metavar="HOW", help=about)
+
+
+def preparation(text: str) -> Preparation:
+    """argparse type: how a network is given its images."""
+    try:
+        return Preparation.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_windows(parser: argparse._ActionsContainer, whose: str = "") -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numpy_ref.checks import Array
-from numpy_ref.pickles import describe
+from numpy_ref.opcodes import describe
 
 SHOWN = 6  # names in one message, at most
 

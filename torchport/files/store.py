@@ -16,8 +16,8 @@ from torch import nn
 
 from numpy_ref.checks import Array, check_int
 from numpy_ref.files import Staged, read_file, stage
+from numpy_ref.opcodes import describe
 from numpy_ref.params import MAX_BYTES, check_arrays
-from numpy_ref.pickles import describe
 from torchport.files.containers import ArraySet, array_sets, inside
 from torchport.files.formats import Format, format_named, format_of
 from torchport.networks import DTYPES, Geometry, Layout, Source, Weights, cast_params
