@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import multiprocessing.forkserver
+import multiprocessing
 import os
 import random
 import signal
@@ -50,6 +50,7 @@ from torchport.training.state import put_back
 
 FLOAT64 = Config(dtype="float64", device="cpu", epochs=2, batch_size=20, log_loss="after")
 FORKS = multiprocessing.get_context("forkserver")
+pytestmark = pytest.mark.usefixtures("fork_server")  # it starts while the first tests run, since it takes seconds
 RULES = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
 
 
@@ -713,16 +714,6 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(samples: Samples, tmp_p
 
 
 # --- Killed
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fork_server() -> None:
-    """That has imported torch, and what torch.optim imports late, but used none of it, and forks in no time.
-
-    It starts while the first tests run, since it takes seconds.
-    """
-    FORKS.set_forkserver_preload(["test_training", "matplotlib.backends.backend_agg", "torch._dynamo"])
-    multiprocessing.forkserver.ensure_running()
 
 
 def continue_or_start(out: Path, samples: Samples) -> None:
