@@ -86,6 +86,14 @@ def fork_server() -> None:
 
 
 @pytest.fixture
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves, which test_figures looks at, would take most of a small run's time."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr("torchport.training.folder.curves", lambda runs: Figure((1, 1)))
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20161)
 
