@@ -300,16 +300,20 @@ def bound(a: Arguments) -> None:
 
 
 def check_networks(a: Arguments) -> None:
-    """Right ports, which remember something, and a wrong one, for which causes are tried."""
+    """Right ports, of a reference that remembers something."""
     reference = network()
     reference.gradient(np.ones((1, 1, 4, 4)), np.zeros(1, int))
     for conv in torchport.networks.CONVOLUTIONS:
         check_parity(a.give(reference), a.give(port(conv)), a.array(3, 1, 4, 4), a.labels(3)).raise_if_failed()
+
+
+def assert_networks(a: Arguments) -> None:
+    """A right port that draws, and a wrong one, for which causes are tried."""
     drawing, other = varied(a)
     assert_parity(drawing, a.give(other), a.array(4, 1, 4, 4), a.labels(4))
     wrong = from_reference(drawing)
     wrong.get_submodule("affine").register_parameter("weight", nn.Parameter(torch.ones(4, 2, dtype=torch.float64)))
-    assert not check_parity(drawing, a.give(wrong), a.array(4, 1, 4, 4), a.labels(4))
+    assert not check_parity(drawing, a.give(wrong), a.array(4, 1, 4, 4), a.labels(4), runs=["training"])
 
 
 def draw_integers(a: Arguments) -> None:
@@ -684,7 +688,8 @@ CALLS: dict[str, Call] = {
     "torchport.networks.names.update_reference": lambda a: states.update_reference(network(), a.state_dict()),
     "torchport.parity.cases.seeded_params": lambda a: cases.seeded_params(0, a.params()),
     "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
-    **dict.fromkeys(("torchport.parity.runs.check_parity", "torchport.testing.assert_parity"), check_networks),
+    "torchport.parity.runs.check_parity": check_networks,
+    "torchport.testing.assert_parity": assert_networks,
     **{f"torchport.parity.integers.{name}": draw_integers for name in ("integer_case", "homogeneous", "scaled")},
     "torchport.parity.probes.probe": probe_layers,
     "torchport.parity.loading.load_into": lambda a: load_into(port(), a.give(network()), a.array(3, 1, 4, 4)),
@@ -812,6 +817,9 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.training.learners.Learner.*",
     ),
 }
+
+
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 @pytest.fixture(autouse=True)
