@@ -13,11 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import numpy_ref as nr
-from numpy_ref.checks import Array
 from torchport.benchmark.rounds import Steps
 from torchport.data.images import pixels
 from torchport.layers.loss import softmax_with_loss
-from torchport.networks import SimpleConvNet, cast_params
+from torchport.networks import Weights
 from torchport.optimizers import make_optimizer
 from torchport.training import Config, Samples
 from torchport.training.learners import TorchLearner
@@ -97,7 +96,7 @@ def _reference(case: Case) -> Steps:
 
 def _twin(case: Case, conv: str) -> Steps:
     samples = case.samples()
-    net = SimpleConvNet.from_params(_start(case), conv, device=case.device)
+    net = _start(case).port(conv, case.device)
     rule = make_optimizer("adam", net.parameters(), lr=LR)
     images = torch.from_numpy(pixels(samples.x_train)).to(case.device)
     batches = _batches(case, images, torch.from_numpy(samples.t_train).to(case.device))
@@ -193,8 +192,8 @@ def _both_ways(
         yield y, w.t(), x.clone()
 
 
-def _start(case: Case) -> dict[str, Array]:
-    return cast_params(case.reference().params, torch.float32)
+def _start(case: Case) -> Weights:
+    return Weights.of(case.reference().params).astype(torch.float32)
 
 
 def _batches(case: Case, images: Any, labels: Any) -> Iterator[tuple[Any, Any]]:

@@ -253,10 +253,9 @@ def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
         if part not in [each.place for each in sets]:
             raise ValueError(f"part must be one of {places}, got {part!r}")
         return [each for each in sets if each.place == part]
-    first, *parts = sets or [None]
-    networks = [each for each in parts if each is not None and each.weights > 1]
+    networks = [each for each in sets[1:] if each.weights > 1]
     copies = [each for each in networks if any(other.shapes == each.shapes for other in networks if other is not each)]
-    return [each for each in (first, *networks) if each is not None and not (each is first and copies)]
+    return networks if copies else [*sets[:1], *networks]
 
 
 def _weights(
