@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+_KEPT = "not written, and left as it was"
+
 
 class ParamsError(ValueError):
     """A file that does not hold named float arrays, or arrays that such a file cannot hold."""
@@ -29,7 +31,7 @@ def read_file(path: str | Path, max_bytes: int) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise ParamsError(f"{path}: {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
-    with os.fdopen(descriptor, "rb") as file:
+    with _naming(path, "not read"), os.fdopen(descriptor, "rb") as file:
         if status.st_size > max_bytes:
             raise over_limit(f"{path}: {status.st_size} bytes", max_bytes)
         # Never max_bytes: read sets aside what it is asked for.
@@ -49,7 +51,7 @@ class Staged:
 
     def commit(self) -> None:
         """Take the place, which nobody sees empty or half filled. OSError."""
-        with _naming(self.name):
+        with _naming(self.name, _KEPT):
             self.path.replace(self.target)
         _sync_folder(self.target.parent)
 
@@ -64,7 +66,7 @@ def stage(name: str | Path, data: bytes) -> Iterator[Staged]:
     target = check_target(name)
     path = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with _naming(name):
+        with _naming(name, _KEPT):
             _write(path, data, target.stat().st_mode if target.exists() else None)
         yield Staged(path, name, target)
     finally:
@@ -108,12 +110,12 @@ def _write(path: Path, data: bytes, mode: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _naming(name: str | Path) -> Iterator[None]:
-    """Say the file that the user named, in errors that name the temporary one."""
+def _naming(name: str | Path, what: str) -> Iterator[None]:
+    """Say the file that the user named, and what became of it, in errors that name the temporary one or none."""
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, f"not written, and left as it was: {error.strerror}", str(name)) from None
+        raise OSError(error.errno, f"{what}: {error.strerror or error}", str(name)) from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from numpy_ref.checks import Array, check_int, check_mapping
 from numpy_ref.files import ParamsError as ParamsError, Staged, read_file, stage
-from numpy_ref.pickles import MAX_AXES, MAX_NAME, Order, describe, native, read_arrays, read_values
+from numpy_ref.opcodes import MAX_AXES, MAX_NAME, describe
+from numpy_ref.pickles import Order, native, read_arrays, read_values
 
 MAX_BYTES = 2**30  # of the file: 300 times the book's
 Decode = Callable[[bytes], object]
@@ -48,15 +49,16 @@ def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite
 
 def decode_params(data: bytes, order: Order = "K") -> object:
     """What the pickle in data holds: see check_arrays. Arrays in C order, or for "K" in the file's. ParamsError."""
-    return _decoded(data, lambda data: read_arrays(data, order))
+    return looked_at(data, lambda data: read_arrays(data, order))
 
 
 def decode_values(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | None = None) -> object:
     """What the pickle in data holds, whatever it is: see numpy_ref.pickles.plain. ParamsError."""
-    return _decoded(data, lambda data: read_values(data, max_bytes, notes))
+    return looked_at(data, lambda data: read_values(data, max_bytes, notes))
 
 
-def _decoded(data: bytes, decode: Decode) -> object:
+def looked_at(data: bytes, decode: Decode) -> object:
+    """What decode finds in data, unless it is no pickle. ParamsError says what it is instead."""
     if not data:
         raise ParamsError("this is an empty file")
     start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -48,7 +48,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def show(weights: tp.networks.Weights) -> None:
     """What was done to the arrays of the file, a line each, and the network that they make."""
-    assert weights.source is not None  # they are from a file
     for step in weights.source.steps:
         print(step)
     print(weights.architecture)
@@ -68,13 +67,13 @@ def main() -> int:
         print(f"not written: {error}", file=sys.stderr)
         return 1
     source = done.weights.source
-    assert source is not None
     print(f"read {args.source}: {done.values:,} values, {', '.join(source.dtypes)}")
     show(done.weights)
     lost = f", by up to {source.largest:.1e} of themselves" if source.changed else ""
     print(f"as {str(done.weights.dtype).removeprefix('torch.')}: {source.changed:,} values changed{lost}")
     print("\n".join(done.verdicts))
-    print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes. To load it and predict:\n\n{done.example}")
+    print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes, {done.holds}. To load it and predict:")
+    print(f"\n{done.example}")
     return 0
 
 

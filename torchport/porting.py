@@ -11,7 +11,7 @@ import torch
 from numpy_ref.checks import Array
 from numpy_ref.files import check_target
 from torchport.files import Hints, file_of, naming, read_weights, stage_weights
-from torchport.files.formats import format_named
+from torchport.files.formats import Format, format_named
 from torchport.files.onnx_files import INPUT, predictions
 from torchport.files.store import NO_HINTS, StagedWeights
 from torchport.networks import Weights
@@ -40,8 +40,18 @@ class Ported:
     """What was ported, and what that changed."""
 
     weights: Weights  # as they were written; their source says what was done to the file's arrays, and rounded
+    format: Format
     verdicts: tuple[str, ...]  # one of each port
     example: str  # three lines of Python that load the target and predict
+
+    @property
+    def holds(self) -> str:
+        """Whose weights the target holds, and under whose names."""
+        name = self.weights.architecture.name
+        if not self.format.torch_terms:
+            return f"the params of numpy_ref.{name}"
+        twin = "torchport.SimpleConvNet" if name == "SimpleConvNet" else f"torchport.from_reference(numpy_ref.{name})"
+        return f"the state_dict of {twin}"
 
     @property
     def values(self) -> int:
@@ -95,7 +105,7 @@ def port(
     with staged_weights as staged:
         verdicts = check_staged(staged)
         staged.commit()
-    return Ported(weights, verdicts, example(target, weights))
+    return Ported(weights, kind, verdicts, example(target, weights))
 
 
 def check_staged(staged: StagedWeights) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numpy_ref import ParamsError, SimpleConvNet, pickles, read_params
+from numpy_ref import ParamsError, SimpleConvNet, opcodes, pickles, read_params
 from numpy_ref.checks import Array
 
 MIB = 2**20
@@ -666,7 +666,7 @@ SHARED: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_no_file_has_opcodes_without_end(file: Path, bomb: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickles, "MAX_OPCODES", 2**10)
+    monkeypatch.setattr(opcodes, "MAX_OPCODES", 2**10)
     content = b"\x80\x04" + BOMBS[bomb](2**12) + b"."
     with pytest.raises(ParamsError, match="more than 1024 opcodes"):
         read_params(write(file, content))

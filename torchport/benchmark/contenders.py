@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import numpy_ref as nr
+from numpy_ref.checks import Array
 from torchport.benchmark.rounds import Steps
 from torchport.data.images import pixels
 from torchport.layers.loss import softmax_with_loss
-from torchport.networks import Weights
+from torchport.networks import SimpleConvNet, Weights
 from torchport.optimizers import make_optimizer
 from torchport.training import Config, Samples
 from torchport.training.learners import TorchLearner
@@ -96,7 +97,7 @@ def _reference(case: Case) -> Steps:
 
 def _twin(case: Case, conv: str) -> Steps:
     samples = case.samples()
-    net = _start(case).port(conv, case.device)
+    net = SimpleConvNet.from_params(_start(case).params, conv, device=case.device)
     rule = make_optimizer("adam", net.parameters(), lr=LR)
     images = torch.from_numpy(pixels(samples.x_train)).to(case.device)
     batches = _batches(case, images, torch.from_numpy(samples.t_train).to(case.device))

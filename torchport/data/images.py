@@ -69,7 +69,9 @@ def digit(grey: Array) -> tuple[Array, str]:
     top, left = (_start(small.sum(axis=axis)) for axis in (1, 0))
     field[top : top + height, left : left + width] = small / small.max()
     turned = "inverted as its ground is light, " if dark_ink else ""
-    return np.rint(field * 255).astype(np.uint8)[None], f"{turned}its {len(rows)} x {len(columns)} pixels of ink centred"
+    return np.rint(field * 255).astype(np.uint8)[
+        None
+    ], f"{turned}its {len(rows)} x {len(columns)} pixels of ink centred"
 
 
 def _start(weights: Array) -> int:

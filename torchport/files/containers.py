@@ -34,7 +34,7 @@ class ArraySet(NamedTuple):
     @property
     def left_out(self) -> list[str]:
         """A line, if there is anything besides arrays."""
-        shown = [f"{name} ({describe(value)})" for name, value in list(self.others.items())[:SHOWN]]
+        shown = [f"{name} ({_word(value)})" for name, value in list(self.others.items())[:SHOWN]]
         more = [f"{len(self.others) - SHOWN} more"] if len(self.others) > SHOWN else []
         return [f"left out: {', '.join(shown + more)}"] if shown else []
 
@@ -50,6 +50,10 @@ def array_sets(value: Any, place: str = "") -> Iterator[ArraySet]:
         yield ArraySet(place, arrays, {name: leaf for name, leaf in leaves.items() if name not in arrays}, own)
     for name, child in _children(value):
         yield from array_sets(child, f"{place}.{name}" if place else name)
+
+
+def _word(value: Any) -> str:
+    return "a number" if isinstance(value, int | float | np.ndarray) else describe(value)
 
 
 def inside(place: str, other: str) -> bool:

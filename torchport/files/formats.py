@@ -28,6 +28,7 @@ class Format:
     starts: Callable[[bytes], bool]
     decode: Callable[[bytes, int, list[str]], object]
     encode: Callable[[Weights, About], bytes] | None = None
+    torch_terms: bool = True  # conv1.weight in torch's layout; else W1 in the book's
 
 
 def _starts_as_npz(data: bytes) -> bool:
@@ -48,10 +49,10 @@ def _torch(weights: Weights) -> dict[str, Array]:
     return {key: value.numpy() for key, value in weights.state_dict().items()}
 
 
-PKL = Format((".pkl",), lambda _: False, decode_values, lambda weights, _: encode_params(_book(weights)))
+PKL = Format((".pkl",), lambda _: False, decode_values, lambda weights, _: encode_params(_book(weights)), False)
 FORMATS = (
     PKL,
-    Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(_book(weights))),
+    Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(_book(weights)), False),
     Format((".npy",), lambda data: data.startswith(MAGIC), decode_npy),
     Format((".pt", ".pth"), lambda data: data.startswith(SIGNATURES), decode_pt, lambda w, _: encode_pt(_torch(w))),
     Format(

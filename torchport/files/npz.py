@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -42,25 +44,26 @@ def decode_npz(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | None 
                 raise ParamsError(f"holds the file {name!r:.80}, expected .npy files only")
             if name in values:
                 raise ParamsError(f"the key {name!r:.80} stands twice")
-            values[name] = decode_npy(unpack(archive, member), max_bytes, notes, repr(name)[:80])
+            content = unpack(archive, member, data)
+            values[name] = decode_npy(content, 2 * len(content), notes, repr(name)[:80])
     return values
 
 
 def decode_npy(
-    data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | None = None, name: str = "this file"
+    data: bytes | memoryview, max_bytes: int = MAX_BYTES, notes: list[str] | None = None, name: str = "this file"
 ) -> object:
     """The array in data: of floats, whole numbers or bools; of objects what they are; a StandIn for all others.
 
-    ParamsError, in which name is what is wrong.
+    name is what a ParamsError calls it.
     """
     start = 10 if data[6:7] == b"\x01" else 12
     begin = start + int.from_bytes(data[8:start], "little")
-    header = _HEADER.fullmatch(data[start:begin])
-    if not data.startswith(MAGIC) or data[6:7] not in b"\x01\x02\x03" or header is None:
+    header = _HEADER.fullmatch(bytes(data[start:begin]))
+    if data[:6] != MAGIC or data[6:7] not in (b"\x01", b"\x02", b"\x03") or header is None:
         raise ParamsError(f"{name} does not begin with a NumPy array's header")
     written = header["dtype"].decode("latin1")
     if written == "'|O'":
-        return read_values(data[begin:], max_bytes, notes)
+        return read_values(bytes(data[begin:]), max_bytes, notes)
     kind = _DTYPE.fullmatch(written)
     if kind is None:
         return StandIn(f"an array of dtype {ascii(written)[1:-1]:.40}")
@@ -101,10 +104,18 @@ def open_zip(data: bytes, max_bytes: int, kind: str) -> Iterator[zipfile.ZipFile
         raise ParamsError(f"damaged, truncated or not {kind} file ({cause:.200}): fetch or copy it again") from None
 
 
-def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """The bytes of one file in archive, which fit its checksum."""
+def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, data: bytes) -> bytes | memoryview:
+    """The bytes of one file in archive, the zip file in data: checked, and not copied unless they are packed."""
     with archive.open(member) as file:
-        return file.read(member.file_size)  # not read(): that unpacks what there is, and not what was announced
+        if member.compress_type != zipfile.ZIP_STORED:
+            return file.read(member.file_size)  # not read(): that unpacks what there is, and not what was announced
+    sizes = struct.unpack_from("<HH", data, member.header_offset + 26)  # of its name and of what else is before it
+    start = member.header_offset + 30 + sum(sizes)
+    content = memoryview(data)[start : start + member.file_size]
+    if zlib.crc32(content) != member.CRC:
+        way_out = "" if member.CRC else ", as torch.serialization.set_crc32_options(False) leaves it"
+        raise zipfile.BadZipFile(f"bad checksum of the file {member.filename!r}{way_out}")
+    return content
 
 
 def _oddly_packed(members: Sequence[zipfile.ZipInfo]) -> str | None:

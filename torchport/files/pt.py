@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.files import ParamsError
-from numpy_ref.params import MAX_BYTES
-from numpy_ref.pickles import NUMPYS_AXES, VALUES, StandIn, Vocabulary, describe, interpret_first, plain, widened
+from numpy_ref.opcodes import StandIn, Vocabulary, describe, interpret, interpret_first
+from numpy_ref.params import MAX_BYTES, looked_at
+from numpy_ref.pickles import NUMPYS_AXES, VALUES, plain, widened
 from torchport.files.npz import open_zip, unpack
 from torchport.networks.names import state_dict_bytes
 
@@ -23,19 +25,9 @@ ZIP = b"PK\x03\x04"
 # What torch.save writes: a zip file, and before torch 1.6 a row of pickles that starts with this number.
 SIGNATURES = (ZIP, b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
 
-_NETWORK = "save the weights alone, with torch.save(net.state_dict(), path)"
-_DTYPES = {
-    "Half": "f2",
-    "Float": "f4",
-    "Double": "f8",
-    "BFloat16": "u2",
-    "Bool": "?",
-    "Byte": "u1",
-    "Char": "i1",
-    "Short": "i2",
-    "Int": "i4",
-    "Long": "i8",
-}
+_KINDS = "Half:f2 Float:f4 Double:f8 BFloat16:u2 Bool:? Byte:u1 Char:i1 Short:i2 Int:i4 Long:i8"
+_DTYPES = dict(kind.split(":") for kind in _KINDS.split())
+_WAY_OUT = "save the weights alone, with torch.save(net.state_dict(), path)"
 
 
 def decode_pt(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | None = None) -> object:
@@ -45,10 +37,27 @@ def decode_pt(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | None =
     """
     found = plain(_from_zip(data, max_bytes) if data.startswith(ZIP) else _from_row(data), max_bytes, notes)
     if isinstance(found, StandIn):
-        raise ParamsError(f"holds {found.what}, expected a state_dict: {_NETWORK}")
+        raise ParamsError(f"holds {found.what}, expected a state_dict: {_WAY_OUT}")
     if isinstance(found, dict) and found.keys() >= {"version", "step", "state"}:
         raise ParamsError("is the checkpoint of a run: name the run's folder, which has the trained weights")
     return found
+
+
+def decode_pickle(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | None = None) -> object:
+    """What pickle.dump was given, tensors too, as plain gives it. ParamsError."""
+    left = len(data)
+
+    def storage(arguments: Any) -> object:
+        """One in a row of pickles of its own. Each stands once in data: more of them would take forever."""
+        nonlocal left
+        match arguments:
+            case (bytes() | memoryview() as content,):
+                left -= len(content)
+                return _from_row(bytes(content)) if left > 0 else None
+        return None
+
+    vocabulary = {**TENSORS, ("torch.storage", "_load_from_bytes"): storage}
+    return looked_at(data, lambda data: plain(interpret(data, vocabulary, lenient=True), max_bytes, notes))
 
 
 def encode_pt(arrays: Mapping[str, Array], _: Mapping[str, str] | None = None) -> bytes:
@@ -61,134 +70,119 @@ def _from_zip(data: bytes, max_bytes: int) -> object:
         members = {member.filename: member for member in archive.infolist()}
         if len(members) < len(archive.infolist()):
             raise ParamsError("a file in it stands twice")
-        folders = [name.removesuffix("data.pkl") for name in members if name.count("/") == 1]
-        folder = next((folder for folder in folders if f"{folder}data.pkl" in members), None)
+        folder = next((name[:-8] for name in members if name.endswith("/data.pkl") and name.count("/") == 1), None)
         if folder is None:
             raise ParamsError("a zip file without the data.pkl of a .pt file")
         if f"{folder}constants.pkl" in members:
-            raise ParamsError("a TorchScript file: load it with torch.jit.load(path, 'cpu') as net, and " + _NETWORK)
+            raise ParamsError(f"a TorchScript file: load it as net with torch.jit.load(path, 'cpu'), and {_WAY_OUT}")
 
-        def content(name: str) -> bytes:
+        def content(name: str) -> bytes | memoryview:
             if folder + name not in members:
                 raise ParamsError(f"lacks its file {name!r:.80}")
-            return unpack(archive, members[folder + name])
+            return unpack(archive, members[folder + name], data)
 
         big = f"{folder}byteorder" in members and content("byteorder") == b"big"
         storages = _Storages(lambda key: content(f"data/{key}"), ">" if big else "<")
-        pickle = content("data.pkl")
-        found, end = interpret_first(pickle, TENSORS, True, storages.of)
-        if end < len(pickle):
-            raise ParamsError(f"{len(pickle) - end} bytes follow the end of the pickle")
-        return found
+        return interpret(bytes(content("data.pkl")), TENSORS, True, storages.named)
 
 
 def _from_row(data: bytes) -> object:
     """What was saved before torch 1.6: the contents of storages follow the pickle that names them: it is read twice."""
-    end, header = 0, []
-    for _ in range(3):  # a number that tells such files, the version, and what machine it was
-        value, end = interpret_first(data, VALUES, True, start=end)
-        header.append(value)
-    match header:
-        case [_, 1001, {"little_endian": bool(little)}]:
-            order = "<" if little else ">"
-        case _:
-            raise ParamsError("an old .pt file of an unknown version")
-    start, named, contents = end, _Storages(None, order), {}
-    _, end = interpret_first(data, TENSORS, True, named.of, start)
-    keys, end = interpret_first(data, VALUES, True, start=end)
+    read = partial(interpret_first, data, TENSORS, True)
+    _, end = read()
+    version, end = read(start=end)
+    system, start = read(start=end)
+    if version != 1001 or not isinstance(system, dict):
+        raise ParamsError(f"an old .pt file of an unknown version: {_WAY_OUT}")
+    contents: dict[str, memoryview] = {}
+    storages = _Storages(None, "<" if system.get("little_endian") is True else ">")
+    _, end = read(storages.named, start)
+    keys, end = read(start=end)
     for key in keys if isinstance(keys, list) else ():
-        if not isinstance(key, str) or key not in named.sizes:
-            raise ParamsError(f"an old .pt file with a storage of an unknown kind, {describe(key)}: {_NETWORK}")
-        contents[key] = memoryview(data)[end + 8 : end + 8 + named.sizes[key]]
-        end += 8 + named.sizes[key]
+        if not isinstance(key, str) or key not in storages.sizes:
+            raise ParamsError(f"an old .pt file with {describe(key)} for a storage of plain numbers: {_WAY_OUT}")
+        end += 8  # in which the file has how many numbers follow
+        contents[key] = memoryview(data)[end : end + storages.sizes[key]]
+        end += storages.sizes[key]
     if end != len(data):
         raise ParamsError("damaged or truncated: its storages are not as long as they are said to be")
-    return interpret_first(data, TENSORS, True, _Storages(contents.__getitem__, order).of, start)[0]
+    return read(_Storages(contents.__getitem__, storages.order).named, start)[0]
 
 
 @dataclass
 class _Storages:
-    """The storages of a file, which its pickle knows by their keys; content gives the bytes of one."""
+    """The storages of a file, which its pickle names by their keys; content gives the bytes of one, if there yet."""
 
     content: Callable[[str], bytes | memoryview] | None
     order: str  # of bytes, "<" or ">"
-    sizes: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)  # in bytes
     found: dict[tuple[str, str], StandIn] = field(default_factory=dict)
 
-    def of(self, identity: object) -> StandIn:
+    def named(self, identity: object) -> StandIn:
         """The storage of this identity: its numbers, one after the other."""
         match identity:
-            case ("storage", StandIn(what=what), str(key), _, int(count)) | (
-                "storage",
-                StandIn(what=what),
-                str(key),
-                _,
-                int(count),
-                None,
-            ):
+            case ("storage", StandIn(what=what), str(key), _, int(count), *view) if view in ([], [None]) and count >= 0:
                 kind = what.removeprefix("the name torch.").removesuffix("Storage")
                 if (key, kind) not in self.found:
-                    self.found[key, kind] = self._read(kind, key, count)
+                    self.found[key, kind] = self._read(key, kind, count)
                 return self.found[key, kind]
-        raise ParamsError("names something outside of it that is no storage of torch's")
+        raise ParamsError("names something outside of its pickle that is no storage of torch's")
 
-    def _read(self, kind: str, key: str, count: int) -> StandIn:
+    def _read(self, key: str, kind: str, count: int) -> StandIn:
         if kind not in _DTYPES:
             return StandIn(f"a tensor of {kind}")
         dtype = np.dtype(self.order + _DTYPES[kind])
-        self.sizes[key] = count * dtype.itemsize
+        self.sizes[key] = size = count * dtype.itemsize
         if self.content is None:
             return StandIn("a tensor")
         content = self.content(key)
-        if len(content) != self.sizes[key]:
-            raise ParamsError(f"the storage {key!r:.40} has {len(content)} bytes, expected {self.sizes[key]}")
+        if len(content) != size:
+            raise ParamsError(f"its storage {key!r:.40} has {len(content)} bytes, expected {size}")
         array = np.frombuffer(content, dtype)
         return StandIn("a tensor of bfloat16", widened(array)) if kind == "BFloat16" else StandIn("a tensor", array)
 
 
-def _tensor(arguments: Any) -> object:
-    match arguments:
-        case (StandIn(what=what, value=np.ndarray() as storage), int(start), tuple(size), tuple(stride), _, _, *flags):
-            if flags and flags[0] != {}:
-                bits = "the negative or conjugate bit: save tensor.resolve_neg().resolve_conj()"
-                return StandIn(f"a tensor with {bits}")
-            return StandIn(what, _view(storage, start, size, stride))
-        case (StandIn(what=what, value=None), *_):
-            return StandIn(what)
+def _called(name: str, arguments: Any) -> object:
+    match name, arguments:
+        case "tensor", (StandIn(value=None) as unknown, *_):
+            return unknown
+        case "tensor", (
+            StandIn(value=np.ndarray() as storage) as found,
+            start,
+            tuple(size),
+            tuple(stride),
+            _,
+            _,
+            *bits,
+        ):
+            if bits and bits[0] != {}:
+                way_out = "save tensor.resolve_conj().resolve_neg()"
+                return StandIn(f"a tensor with the negative or the conjugate bit: {way_out}")
+            return StandIn(found.what, _view(storage, start, size, stride))
+        case "parameter", (StandIn() as tensor, *_):
+            return tensor
+        case "size", (tuple(size),):
+            return size
     return None
 
 
-def _view(storage: Array, start: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Array:
+def _view(storage: Array, start: Any, size: tuple[Any, ...], stride: tuple[Any, ...]) -> Array:
     numbers = (start, *size, *stride)
     if len(size) != len(stride) or len(size) > NUMPYS_AXES or any(type(n) is not int or n < 0 for n in numbers):
-        raise ParamsError("a tensor has a size or strides that are none")
+        raise ParamsError("a tensor has sizes or strides that are none")
     if 0 in size:
         return np.empty(size, storage.dtype)
     last = start + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if last >= len(storage):
-        raise ParamsError(f"a tensor reaches to the number {last} of a storage of {len(storage)}")
-    steps = [step * storage.itemsize for step in stride]
-    return np.ndarray(size, storage.dtype, storage, start * storage.itemsize, steps)
-
-
-def _parameter(arguments: Any) -> object:
-    match arguments:
-        case (StandIn() as tensor, *_):
-            return tensor
-    return None
-
-
-def _size(arguments: Any) -> object:
-    match arguments:
-        case (tuple(sizes),):
-            return sizes
-    return None
+        raise ParamsError(f"a tensor reaches to number {last} of a storage of {len(storage)}")
+    item = storage.itemsize
+    return np.ndarray(size, storage.dtype, storage, start * item, [step * item for step in stride])
 
 
 TENSORS: Vocabulary = {
     **VALUES,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    ("torch", "Size"): _size,
+    ("torch._utils", "_rebuild_tensor_v2"): partial(_called, "tensor"),
+    ("torch._utils", "_rebuild_parameter"): partial(_called, "parameter"),
+    ("torch._utils", "_rebuild_parameter_with_state"): partial(_called, "parameter"),
+    ("torch", "Size"): partial(_called, "size"),
 }

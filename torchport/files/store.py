@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -217,15 +218,13 @@ def stage_weights(weights: Weights, target: str | Path) -> Iterator[StagedWeight
     kind = format_named(target)
     assert kind.encode is not None
     about = {"architecture": weights.architecture.call, "layout": "torch"}
-    if weights.source is not None:
+    if weights.source.sha256:
         about["source_sha256"] = weights.source.sha256
     with stage(target, kind.encode(weights, about)) as staged:
         yield StagedWeights(staged, weights, kind)
 
 
-def _only(
-    value: object, hints: Hints, source: Source | None, dtype: torch.dtype | None, allow_nonfinite: bool
-) -> Weights:
+def _only(value: object, hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool) -> Weights:
     """The one set of arrays in value that is a network's. ValueError, TypeError where none is, or several are."""
     sets = _candidates(list(array_sets(value)), hints.part)
     found: dict[str, Weights] = {}
@@ -254,21 +253,18 @@ def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
             raise ValueError(f"part must be one of {places}, got {part!r}")
         return [each for each in sets if each.place == part]
     networks = [each for each in sets[1:] if each.weights > 1]
-    copies = [each for each in networks if any(other.shapes == each.shapes for other in networks if other is not each)]
-    return networks if copies else [*sets[:1], *networks]
+    copied = any(one.shapes == other.shapes for one, other in combinations(networks, 2))
+    return networks if copied else [*sets[:1], *networks]
 
 
-def _weights(
-    each: ArraySet, hints: Hints, source: Source | None, dtype: torch.dtype | None, allow_nonfinite: bool
-) -> Weights:
+def _weights(each: ArraySet, hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool) -> Weights:
     params, said = to_params(each.arrays, hints.layout)
     recognised(params, hints.geometry)  # first: what is no network needs no other dtype
-    if source is not None:
-        steps = [*source.steps, *[f"in the part {each.place!r}"] * bool(each.place), *each.left_out, *said]
-        source = replace(source, steps=tuple(steps), dtypes=tuple(sorted({str(v.dtype) for v in params.values()})))
+    steps = [*source.steps, *[f"in the part {each.place!r}"] * bool(each.place), *each.left_out, *said]
+    source = replace(source, steps=tuple(steps), dtypes=tuple(sorted({str(v.dtype) for v in params.values()})))
     cast = _one_dtype(params, dtype)
     check_arrays(cast, allow_nonfinite)
-    return Weights.of(cast, hints.geometry, source and source.rounded(params, cast))
+    return Weights.of(cast, hints.geometry, source.rounded(params, cast))
 
 
 def _one_dtype(params: Mapping[str, Array], dtype: torch.dtype | None) -> dict[str, Array]:

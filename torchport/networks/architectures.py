@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, product, takewhile
@@ -40,6 +41,7 @@ LENET_COUNTS = (list(LENET_FILTERS), list(LENET_HIDDEN))
 
 CHAPTER_3 = [784, 50, 100, 10]  # the sizes of the trained parameters that come with it
 
+_STATISTIC = re.compile(r"running_(mean|var)[1-9]\d{0,3}")
 MAX_POOLED = 6  # convolutions, behind each of which a pooling may stand or not
 
 NO_TRACE = "it leaves no trace in the parameters"
@@ -128,9 +130,16 @@ def recognise(
     return recognised(params, Geometry(stride, pad, activation, pool))
 
 
+def without_statistics(params: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What is trained, and running_mean1, running_var1 and so on."""
+    statistics = {name: value for name, value in params.items() if _STATISTIC.fullmatch(str(name))}
+    return {name: value for name, value in params.items() if name not in statistics}, statistics
+
+
 def recognised(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
     """recognise, with the geometry in one."""
-    name = nearest(check_mapping("params", params))
+    params, _ = without_statistics(check_mapping("params", params))
+    name = nearest(params)
     if name == DENSE:
         geometry.refuse("MultiLayerNet", "stride", "pad", "pool")
         return _fully_connected(params, geometry.activation)
@@ -210,12 +219,15 @@ def _lenet5(params: Mapping[str, Array], geometry: Geometry) -> Architecture | N
         if subsampling == "average":
             return None
         raise
-    if subsampling == "average" and geometry.activation == "relu":
+    unusual = input_dim[1] != USUAL.get(input_dim[0], input_dim[1])
+    if subsampling == "average" and (unusual or geometry.activation == "relu"):
         return None
     geometry.refuse("LeNet5", "stride", "pad")
     if geometry.activation == "relu":
         raise ValueError("activation 'relu' cannot be LeNet5's: leave it out")
     note = "" if geometry.activation else f"tanh is taken, it may be sigmoid: {NO_TRACE}"
+    if note and subsampling == "average":
+        note = f"tanh and average subsampling are taken, it may be sigmoid, or relu and max pooling: {NO_TRACE}"
     sizes = {"input_dim": input_dim, "output_size": affine[-1], "subsampling": subsampling}
     return Architecture("LeNet5", {**sizes, "activation": geometry.activation or "tanh"}, note)
 

@@ -78,52 +78,50 @@ class _Layer:
 
 def to_params(arrays: Mapping[str, Array], layout: Layout = AS_NAMED) -> tuple[dict[str, Array], list[str]]:
     """The book's params, of arrays under whatever names; and what was done to them, a line each. ValueError."""
-    layers, said = _layers(arrays)
-    numbered = all(layer.name.isdigit() for layer in layers)
+    named = {key: match for key in arrays if (match := _KEY.fullmatch(key))}
+    layers, said = _by_name(arrays, named) if named else _by_position(arrays)
     said += [line for layer in layers for line in _squeezed(layer)]
     hwio = [line for layer in layers for line in _turned(layer, layout)]
     _orient(layers, layout)
-    if layout.order is not None or not numbered:
-        layers, line = _ordered(layers, layout.order)
-        said += line
+    layers, ordered = _ordered(layers, layout.order)
     unrolled = [line for layer in layers for line in _unrolled(layer, layers)]
+    sorted_rows = _sorted_rows(layers, layout, bool(hwio))
     if transposed := [layer.keys["weight"] for layer in layers if layer.transposed]:
         said.append(f"{', '.join(transposed)}: transposed, since they came as (outputs, inputs)")
-    return _numbered(layers), said + hwio + unrolled + _sorted_rows(layers, layout, bool(hwio))
+    others = {key: arrays[key] for key in arrays if named and key not in named}
+    return {**_numbered(layers), **others}, said + ordered + hwio + unrolled + sorted_rows
 
 
 # --- Which arrays make a layer
 
 
-def _layers(arrays: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
-    layers: dict[tuple[str, str], _Layer] = {}
-    for key, value in arrays.items():
-        match = _KEY.fullmatch(key)
-        place = ("", "") if match is None else (match["module"] or "", match["number"])
-        layer = layers.setdefault(place, _Layer("".join(place)))
-        part = "" if match is None else next(part for part in _PARTS if match[part] is not None)
-        if match is None or part in layer.arrays:
-            return _by_position(arrays)
-        layer.arrays[part], layer.keys[part] = value, key
+def _by_name(arrays: Mapping[str, Array], named: Mapping[str, re.Match[str]]) -> tuple[list[_Layer], list[str]]:
+    prefix = _prefix([match["module"] or "" for match in named.values()])
+    layers: dict[str, _Layer] = {}
+    for key, match in named.items():
+        name = f"{match['module'] or ''}.".removeprefix(prefix).rstrip(".") + match["number"]
+        part = next(part for part in _PARTS if match[part] is not None)
+        layer = layers.setdefault(name, _Layer(name))
+        if part in layer.arrays:
+            raise ValueError(f"{layer.keys[part]} and {key} are both the {part} of one layer: {listed(arrays)}")
+        layer.arrays[part], layer.keys[part] = arrays[key], key
     for layer in layers.values():
         layer.arrays.pop("unused", None)
-        if "running_mean" in layer.arrays or _NORMALISES.search(layer.name):
+        if "gamma" not in layer.arrays and ("running_mean" in layer.arrays or _NORMALISES.search(layer.name)):
             names = {"weight": "gamma", "bias": "beta"}
             layer.arrays = {names.get(part, part): value for part, value in layer.arrays.items()}
+            layer.keys = {names.get(part, part): key for part, key in layer.keys.items()}
     kept = [layer for layer in layers.values() if layer.arrays]
-    prefix = _prefix([layer.name for layer in kept])
-    for layer in kept:
-        layer.name = layer.name.removeprefix(prefix)
     if all(layer.name.isdigit() for layer in kept):
         kept.sort(key=lambda layer: int(layer.name))
-    return kept, [f"before every key {prefix!r} is left out"] if prefix else []
+    return kept, [f"before every key {prefix[:-1]!r} is left out"] if prefix else []
 
 
-def _prefix(names: Sequence[str]) -> str:
-    """What all names begin with, up to a dot or a slash, where there are several."""
-    first, last = min(names), max(names)  # between which all the others are
+def _prefix(modules: Sequence[str]) -> str:
+    """What all begin with, up to a dot or a slash; all of it, where they are one and the same."""
+    first, last = f"{min(modules)}.", f"{max(modules)}."  # between which all the others are
     common = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
-    return common[: max(common.rfind("."), common.rfind("/")) + 1] if len(names) > 1 else ""
+    return common[: max(common.rfind("."), common.rfind("/")) + 1].lstrip(".")
 
 
 def _by_position(arrays: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
@@ -243,22 +241,28 @@ def _ordered(layers: list[_Layer], order: Sequence[str] | None) -> tuple[list[_L
         if sorted(order) != sorted(names):
             raise ValueError(f"order must name the layers {', '.join(names)}, got {', '.join(order)}")
         return [layers[names.index(name)] for name in order], []
+    if all(name.isdigit() for name in names):
+        return layers, _told(layers, names)
     by_number = list(islice(_chains(layers, [], by_number=True), 2))
     if _is_chain(layers) and (layers in by_number or not by_number):
-        return layers, _said(names, layers)
+        return layers, _told(layers, names)
     found = by_number or list(islice(_chains(layers, [], by_number=False), 2))
-    found += [layers] * _is_chain(layers)
+    if names != sorted(names):  # that is no order of anybody's, but one of text
+        found += [layers] * _is_chain(layers)
     if len(found) > 1:
         readings = " or ".join(", ".join(layer.name for layer in each) for each in found[:2])
         raise ValueError(f"the order of the layers may be {readings}: say which with order (--order)")
-    return found[0] if found else layers, _said(names, found[0] if found else layers)
+    return found[0] if found else layers, _told(found[0] if found else layers, names)
 
 
-def _said(names: Sequence[str], layers: Sequence[_Layer]) -> list[str]:
+def _told(layers: Sequence[_Layer], names: Sequence[str]) -> list[str]:
+    """A line on names that are not the book's or the port's own, nor 1, 2 and so on."""
     weights = [layer.name for layer in layers if "weight" in layer.arrays]
     own = all(re.fullmatch(r"(conv|subsample|affine)\d+", name) for name in weights)
-    told = "" if names == [layer.name for layer in layers] else ", by their shapes"
-    return [] if own else [f"{', '.join(weights)} are layers 1 to {len(weights)}{told}"]
+    if own or weights == [str(number) for number in range(1, len(weights) + 1)]:
+        return []
+    by_shapes = "" if names == [layer.name for layer in layers] else ", by their shapes"
+    return [f"{', '.join(weights)} are layers 1 to {len(weights)}{by_shapes}"]
 
 
 def _is_chain(layers: Sequence[_Layer]) -> bool:

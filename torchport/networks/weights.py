@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,21 +13,19 @@ from torch import Tensor, nn
 from numpy_ref.checks import Array, check_mapping
 from numpy_ref.network import Network, check_same_layout
 from torchport.networks import layouts
-from torchport.networks.architectures import BOOKS, Architecture, Geometry, recognised
+from torchport.networks.architectures import BOOKS, Architecture, Geometry, recognised, without_statistics
 from torchport.networks.names import DTYPES, cast_params, rounding_loss, shared_dtype, state_dict_of, to_array
 from torchport.networks.ports import from_reference
 from torchport.networks.simple_convnet import SimpleConvNet
-
-_STATISTIC = re.compile(r"running_(mean|var)[1-9]\d{0,3}")
 
 
 @dataclass(frozen=True)
 class Source:
     """Where weights come from, and what was done to make the book's parameters of them, a line each."""
 
-    path: Path
-    format: str
-    sha256: str  # of all its bytes
+    path: Path | None = None  # None for what was made in memory
+    format: str = ""
+    sha256: str = ""  # of all its bytes
     steps: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()  # of its arrays
     changed: int = 0  # of the values, by rounding
@@ -40,6 +37,9 @@ class Source:
         return replace(self, changed=changed, largest=largest)
 
 
+IN_MEMORY = Source()
+
+
 @dataclass(frozen=True, eq=False)
 class Weights:
     """Parameters of one network under the book's names and in its layout, all of one dtype; statistics besides."""
@@ -48,18 +48,17 @@ class Weights:
     params: Mapping[str, Array]
     statistics: Mapping[str, Array] = field(default_factory=dict)  # running_mean1, running_var1 and so on
     geometry: Geometry = BOOKS  # what was told of the architecture
-    source: Source | None = None
+    source: Source = IN_MEMORY
 
     @classmethod
-    def of(cls, params: Mapping[str, Array], geometry: Geometry = BOOKS, source: Source | None = None) -> Weights:
+    def of(cls, params: Mapping[str, Array], geometry: Geometry = BOOKS, source: Source = IN_MEMORY) -> Weights:
         """Of the book's params, running statistics among them where there are any. ValueError, TypeError (recognise).
 
         Without statistics batch normalisation starts with means of 0 and variances of 1, as torch's does.
         """
         shared_dtype(check_mapping("params", params))
-        statistics = {name: value for name, value in params.items() if _STATISTIC.fullmatch(str(name))}
-        trained = {name: value for name, value in params.items() if name not in statistics}
-        architecture = recognised(trained, geometry)
+        architecture = recognised(params, geometry)
+        trained, statistics = without_statistics(params)
         needed = _statistics(trained)
         if not statistics and needed:
             note = f"{', '.join(needed)} are not there (the book's save_params loses them): 0 and 1 are taken"
@@ -75,7 +74,7 @@ class Weights:
     def astype(self, dtype: torch.dtype) -> Weights:
         """Each entry rounded to dtype. ValueError for values that it cannot hold; TypeError."""
         params, statistics = cast_params(self.params, dtype), cast_params(self.statistics, dtype)
-        source = self.source and self.source.rounded(self.params, params)
+        source = self.source.rounded(self.params, params)
         return replace(self, params=params, statistics=statistics, source=source)
 
     def reference(self) -> Network:
