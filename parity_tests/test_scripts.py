@@ -144,7 +144,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_report_on_another_network_from_another_seed(run: Run, compared: list[dict[str, Any]]) -> None:
-    options = ("--network", "LeNet5", "--batch-size", "2", "--dtype", "float64", "--seed", "1", "--rows")
+    options = ("--network", "LeNet5", "--batch-size", "2", "--dtype", "float64", "--seed", "1", "--all-rows")
     done = run("parity_report", *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^ok +training +subsample2 +grad_weight +0", done.stdout, re.MULTILINE)

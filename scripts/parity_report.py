@@ -89,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=cli.count(1), default=32, help="images compared (default: 32)")
     parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights, images, gradients (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html and report.json there")
-    parser.add_argument("--rows", action="store_true", help="print all that was compared, not only what is suspicious")
+    parser.add_argument("--all-rows", action="store_true", help="print all that was compared, not only what is suspicious")
     cli.add_hints(parser)
     return checked(parser, parser.parse_args())
 
@@ -116,7 +116,7 @@ def main() -> int:
         args.out.mkdir(parents=True, exist_ok=True)
     reports = judged(args, case) if build is None else judged_port(args, build, case)
     for report in reports:
-        show(report, args.rows)
+        show(report, args.all_rows)
     evaluation = evaluated(args, build, case) if build is None or all(reports) else None
     if evaluation is not None:
         print(f"{evaluation.to_text()}\n")
