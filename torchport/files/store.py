@@ -57,6 +57,7 @@ class Hints:
 
 
 NO_HINTS = Hints()
+MAX_LINE = 2000  # characters of what is said of a file
 
 
 @dataclass(frozen=True)
@@ -241,8 +242,9 @@ def _only(value: object, hints: Hints, source: Source, dtype: torch.dtype | None
         return next(iter(found.values()))
     if not sets:
         raise ValueError(f"holds {describe(value)} without arrays, expected the weights of a network")
-    place = max(sets, key=lambda each: each.own).place
-    raise type(errors[place])(f"in the part {place!r}: {errors[place]}" if place else str(errors[place]))
+    nearest = max(sets, key=lambda each: each.own)
+    error, where = errors[nearest.place], f"in the part {nearest.place!r}: " if nearest.place else ""
+    raise type(error)("; ".join([f"{where}{error}", *nearest.left_out]))
 
 
 def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
@@ -261,7 +263,8 @@ def _weights(each: ArraySet, hints: Hints, source: Source, dtype: torch.dtype | 
     params, said = to_params(each.arrays, hints.layout)
     recognised(params, hints.geometry)  # first: what is no network needs no other dtype
     steps = [*source.steps, *[f"in the part {each.place!r}"] * bool(each.place), *each.left_out, *said]
-    source = replace(source, steps=tuple(steps), dtypes=tuple(sorted({str(v.dtype) for v in params.values()})))
+    dtypes = sorted({str(value.dtype) for value in params.values()})
+    source = replace(source, steps=tuple(map(_one_line, steps)), dtypes=tuple(dtypes))
     cast = _one_dtype(params, dtype)
     check_arrays(cast, allow_nonfinite)
     return Weights.of(cast, hints.geometry, source.rounded(params, cast))
@@ -288,7 +291,12 @@ def naming(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {_one_line(str(error))}") from error
+
+
+def _one_line(text: str) -> str:
+    """text, some of which may be names from a stranger's file, as a terminal can show it."""
+    return (text if text.isprintable() else ascii(text)[1:-1])[:MAX_LINE]
 
 
 def _bits(arrays: Mapping[str, Array]) -> dict[str, tuple[object, ...]]:

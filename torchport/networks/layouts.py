@@ -60,7 +60,7 @@ class Layout:
 AS_NAMED = Layout()
 
 
-@dataclass
+@dataclass(eq=False)  # arrays have no truth
 class _Layer:
     """What belongs to one layer, and the keys that it stood under."""
 
