@@ -17,14 +17,13 @@ ROOMS: dict[str, tuple[str, str]] = {
     "optimizers": ("optimizers", "layers"),
     "data": ("data", "layers"),
     "figures": ("figures", "layers"),
-    "networks": ("networks twins states weights architectures", "choices layers"),
+    "networks": ("networks", "choices layers"),
     # The engine knows no network; parity's own __init__ opens both rooms.
     "parity": ("parity testing", "choices layers"),
     "book": ("parity.__init__ parity.cases parity.differences parity.independent", "choices layers networks parity"),
-    "files": ("formats", "networks"),
+    "files": ("files", "networks"),
     "evaluation": ("evaluation", "layers networks data"),
-    "onnx": ("onnx_files", "networks parity"),
-    "porting": ("porting", "book choices files networks onnx parity"),
+    "porting": ("porting", "book files networks parity"),
     "training": ("training", "choices data figures files layers networks optimizers"),
     "subjects": ("subjects", "choices data figures files layers networks training"),
     "commands": (

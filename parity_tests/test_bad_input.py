@@ -14,6 +14,7 @@ import numpy_ref as nr
 import torchport
 from torchport import SimpleConvNet, UnfoldConv2d, softmax_with_loss
 from torchport.evaluation import evaluate_ports
+from torchport.networks import Weights
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_params
 
@@ -82,18 +83,18 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "dropout: ratio": (lambda: torchport.Dropout(1.5), ValueError, "dropout_ratio .* 1.5"),
     "dropout: integers": (lambda: torchport.Dropout()(torch.ones(3).int()), TypeError, "int32"),
     "evaluate: labels": (
-        lambda: evaluate_ports(seeded_params(0), IMAGES, np.array([1])),
+        lambda: evaluate_ports(Weights.of(seeded_params(0)), IMAGES, np.array([1])),
         ValueError,
         r"\(4,\) or .* \(1,\)",
     ),
-    "evaluate: range": (lambda: evaluate_ports(seeded_params(0), IMAGES, np.full(4, 77)), ValueError, "77"),
+    "evaluate: range": (lambda: evaluate_ports(Weights.of(seeded_params(0)), IMAGES, np.full(4, 77)), ValueError, "77"),
     "evaluate: floats": (
-        lambda: evaluate_ports(seeded_params(0), IMAGES / 255, np.zeros(4, int)),
+        lambda: evaluate_ports(Weights.of(seeded_params(0)), IMAGES / 255, np.zeros(4, int)),
         TypeError,
         "float64",
     ),
     "evaluate: size": (
-        lambda: evaluate_ports(seeded_params(0), IMAGES[:, :, 1:], np.zeros(4, int)),
+        lambda: evaluate_ports(Weights.of(seeded_params(0)), IMAGES[:, :, 1:], np.zeros(4, int)),
         ValueError,
         r"for images \(1, 28, 28\), got \(1, 27, 28\)",
     ),

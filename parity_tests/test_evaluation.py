@@ -19,9 +19,9 @@ import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, to_state_dict
-from torchport.evaluation import Classification, Evaluation, check_fits, classify, evaluate_ports, peak_memory
+from torchport.evaluation import Classification, Evaluation, check_takes, classify, evaluate_ports, peak_memory
 from torchport.files import load_weights
-from torchport.networks import CONVOLUTIONS
+from torchport.networks import CONVOLUTIONS, Weights, recognise
 from torchport.networks.names import cast_params
 
 CONV = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
@@ -147,7 +147,7 @@ def test_ports_of_float32_weights_are_evaluated_in_float64(
 
     monkeypatch.setattr("torchport.evaluation.classify", seeing)
     images, labels = rng.integers(0, 256, (23, 1, 8, 8), np.uint8), rng.integers(0, 4, 23)
-    assert evaluate_ports(cast_params(network.params, torch.float32), images, labels).ok
+    assert evaluate_ports(Weights.of(cast_params(network.params, torch.float32)), images, labels).ok
     assert dtypes == ["float64", "torch.float64", "torch.float64"]
 
 
@@ -164,7 +164,7 @@ def test_predictions_agree_where_all_networks_do(
     forward = module.forward
     monkeypatch.setattr(module, "forward", lambda self, input: -forward(self, input))
     wrong = classify(SimpleConvNet.from_params(network.params, conv=conv), images, labels)
-    found = evaluate_ports(network.params, images, labels)
+    found = evaluate_ports(Weights.of(network.params), images, labels)
     assert found.agreeing == (wrong.predictions == right.predictions).sum() < found.samples == 23
     assert wrong.accuracy != right.accuracy
     assert found.accuracy == {
@@ -203,14 +203,14 @@ def test_weights_that_are_for_other_data_are_refused(
     shape: tuple[int, ...], labels: list[int], geometry: tuple[int, int], says: str, network: nr.SimpleConvNet
 ) -> None:
     with pytest.raises(ValueError, match=says):
-        check_fits(network.params, np.zeros(shape, np.uint8), np.array(labels), *geometry)
+        check_takes(recognise(network.params, *geometry), np.zeros(shape, np.uint8), np.array(labels))
 
 
 def test_fully_connected_weights_take_images_of_as_many_values() -> None:
-    params, labels = nr.TwoLayerNet(6, 3, 2).params, np.array([0, 1])
-    assert check_fits(params, np.zeros((2, 1, 2, 3), np.uint8), labels).name == "TwoLayerNet"
+    two, labels = recognise(nr.TwoLayerNet(6, 3, 2).params), np.array([0, 1])
+    check_takes(two, np.zeros((2, 1, 2, 3), np.uint8), labels)
     with pytest.raises(ValueError, match=r"for images of 6 values, got \(1, 2, 2\): give their data"):
-        check_fits(params, np.zeros((2, 1, 2, 2), np.uint8), labels)
+        check_takes(two, np.zeros((2, 1, 2, 2), np.uint8), labels)
 
 
 def assert_loads(path: Path, params: dict[str, Array]) -> None:

@@ -16,6 +16,7 @@ from numpy_ref.checks import Array
 from torchport import load_mnist, to_params
 from torchport.data import mnist
 from torchport.evaluation import evaluate_ports
+from torchport.files import read_weights
 from torchport.parity import Setting
 from torchport.parity.cases import check_ports
 from torchport.training import Config, Progress, Samples, Stopped, train
@@ -83,14 +84,19 @@ def test_the_reference_trains_as_the_original(data_dir: Path) -> None:
 def test_the_books_weights_agree_layer_by_layer(book_params: Path, data_dir: Path, device: str) -> None:
     images, labels = mnist(train=False, data_dir=data_dir)
     settings = [Setting(dtype, device) for dtype in (torch.float64, torch.float32)]
-    runs = ["training", "prediction", "batch", "integers"]  # the others are of other weights too (test_networks)
-    for report in check_ports(nr.read_params(book_params), images[:8] / 255, labels[:8], settings, runs=runs):
+    runs = [
+        "training",
+        "prediction",
+        "batch",
+        "integers",
+    ]  # the others are of other weights too (networks/test_simple_convnet)
+    for report in check_ports(read_weights(book_params), images[:8] / 255, labels[:8], settings, runs=runs):
         report.raise_if_failed()
 
 
 def test_all_three_evaluate_the_books_weights_alike(book_params: Path, data_dir: Path, device: str) -> None:
     """A part of the test set, since the report (test_scripts) is on all of it, but on the CPU only."""
     images, labels = mnist(train=False, data_dir=data_dir)
-    evaluation = evaluate_ports(nr.read_params(book_params), images[:1000], labels[:1000], device=device)
+    evaluation = evaluate_ports(read_weights(book_params), images[:1000], labels[:1000], device=device)
     assert evaluation.accuracy == {"numpy": 0.961, "conv2d": 0.961, "unfold": 0.961}
     assert evaluation.agreeing == evaluation.samples == 1000

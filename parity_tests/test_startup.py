@@ -14,7 +14,8 @@ import pytest
 import torchport
 from torchport import choices
 from torchport.layers.sums import CONVOLUTIONS
-from torchport.networks.architectures import CONVOLUTIONAL, NETWORKS
+from torchport.networks import NETWORKS
+from torchport.networks.nearest import CONVOLUTIONAL
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 PACKAGES = ("torchport", "torchport.training")

@@ -25,8 +25,7 @@ from torchport import data, figures, subjects
 from torchport.data.images import read_image, sample
 from torchport.figures.tiles import Grid
 from torchport.layers import kind_of
-from torchport.networks.architectures import recognise
-from torchport.networks.names import to_state_dict
+from torchport.networks import Weights, to_state_dict
 from torchport.training import Config, train
 from torchport.training.folder import Checkpoint, RunFolder
 from torchport.training.history import read_curve, read_curves
@@ -231,11 +230,11 @@ def test_what_cannot_be_drawn_is_refused(draw: Callable[[], Figure], says: str) 
 
 @pytest.mark.parametrize("network", [nr.SimpleConvNet(), nr.DeepConvNet(), nr.TwoLayerNet(784, 50, 10)])
 def test_the_architecture_has_every_layer_and_parameter(network: nr.Network) -> None:
-    subject = subjects.Subject(recognise(network.params), network.params, "name")
+    subject = subjects.Subject(Weights.of(network.params), "name")
     boxes = subjects.boxes(subject)
     assert [box.name for box in boxes] == ["input", *(name.lower() for name in network.layers), "softmax"]
     assert boxes[-1].shape == (10,)
-    assert boxes[0].shape == subject.architecture.input_shape
+    assert boxes[0].shape == subject.weights.architecture.input_shape
     assert [box.about for box in boxes] == [
         "",
         *(kind_of(layer).about(layer) for layer in network.layers.values()),
@@ -354,10 +353,10 @@ def test_a_run_began_where_its_seed_or_its_weights_say(runs: Path) -> None:
     own = nr.SimpleConvNet((1, 8, 8), rng=np.random.RandomState(2)).params["W1"]
     start = subjects.start_of(runs / "b", learned["b"])
     assert start.name == "start of seed 2, nothing learned"
-    np.testing.assert_array_equal(start.params["W1"], own)
-    np.testing.assert_array_equal(subjects.start_of(runs / "a", learned["a"], seed=2).params["W1"], own)
+    np.testing.assert_array_equal(start.weights.params["W1"], own)
+    np.testing.assert_array_equal(subjects.start_of(runs / "a", learned["a"], seed=2).weights.params["W1"], own)
     again = subjects.start_of(runs / "other/a", learned["other/a"])
-    np.testing.assert_array_equal(again.params["W1"], learned["a"].params["W1"])
+    np.testing.assert_array_equal(again.weights.params["W1"], learned["a"].weights.params["W1"])
 
 
 Visualize = Callable[..., tuple[Done, Figure | None]]
@@ -568,11 +567,11 @@ def test_the_readmes_picture_is_what_its_command_makes(book_params: Path, tmp_pa
         return np.asarray(Image.open(path).convert("RGB").resize((96, 54), Image.Resampling.BOX), float)
 
     def distance(learned: Array) -> float:
-        panels = {f"before: {before.name}": before.params["W1"], f"after: {after.name}": learned}
+        panels = {f"before: {before.name}": before.weights.params["W1"], f"after: {after.name}": learned}
         figures.save_figure(figures.filters(panels, "conv1"), tmp_path / "filters.png")
         return float(np.abs(pixels(tmp_path / "filters.png") - pixels(GOLDEN)).mean())
 
-    weights = after.params["W1"]
-    spoiled = (before.params["W1"], np.roll(weights, 1, axis=0), weights[..., ::-1])
+    weights = after.weights.params["W1"]
+    spoiled = (before.weights.params["W1"], np.roll(weights, 1, axis=0), weights[..., ::-1])
     assert distance(weights) < 0.8 * min(map(distance, spoiled))
     assert GOLDEN.stat().st_size < 60_000

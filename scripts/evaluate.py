@@ -77,7 +77,12 @@ def main() -> int:
         print(hint)
     if args.out is not None:
         about = {name: str(getattr(args, name)) for name in ("weights", "data", "model", "device")}
-        save(args.out, found, images, {**about, "images": str(preparation), "dtype": str(weights.dtype).removeprefix("torch.")})
+        save(
+            args.out,
+            found,
+            images,
+            {**about, "images": str(preparation), "dtype": str(weights.dtype).removeprefix("torch.")},
+        )
     print(tp.evaluation.memory_text(tp.evaluation.peak_memory()))
     if args.out is None:
         print("--out DIR draws the confusion matrix and the mistakes")

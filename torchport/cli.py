@@ -14,7 +14,7 @@ from dataclasses import Field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from torchport.choices import ACTIVATIONS, AFFINE, KERNELS, ROWS
+from torchport.choices import ACTIVATIONS, AFFINE, FLATTEN, KERNELS
 from torchport.data import DataError
 from torchport.data.preparation import HELP as IMAGES_HELP, Preparation
 
@@ -164,8 +164,8 @@ def add_hints(parser: argparse.ArgumentParser) -> None:
     )
     about = "convolutions that a 2x2 pooling follows, as 1,2, or none (default: so that images have 28 pixels a side)"
     group.add_argument("--pool", type=numbers, metavar="N,N", help=about)
-    about = "order of the first Affine's rows: hwc as Keras flattens (default: chw)"
-    group.add_argument("--rows", choices=ROWS, help=about)
+    about = "order in which the first Affine takes an image's values: hwc as in Keras (default: chw)"
+    group.add_argument("--flatten", choices=FLATTEN, help=about)
     about = "axes of convolution weights: hwio as Keras has them (default: what the biases tell, or oihw)"
     group.add_argument("--kernels", choices=KERNELS, help=about)
     about = "axes of Affine weights: in-out for x @ W, out-in for torch's Linear (default: what names and biases tell)"

@@ -72,7 +72,7 @@ def _channels_last(weights: Weights, x: Array) -> dict[str, Weights]:
             _, channels, height, width = shape
             rows = reference.params[name].reshape(height, width, channels, -1).transpose(2, 0, 1, 3)
             params = {**weights.params, name: rows.reshape(height * width * channels, -1)}
-            return {"--rows hwc": replace(weights, params=params)}
+            return {"--flatten hwc": replace(weights, params=params)}
         shape = y.shape
     return {}
 

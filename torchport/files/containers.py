@@ -9,6 +9,7 @@ import numpy as np
 
 from numpy_ref.checks import Array
 from numpy_ref.opcodes import describe
+from torchport.networks.nearest import first, shown
 
 SHOWN = 6  # names in one message, at most
 
@@ -34,9 +35,8 @@ class ArraySet(NamedTuple):
     @property
     def left_out(self) -> list[str]:
         """A line, if there is anything besides arrays."""
-        shown = [f"{name} ({_word(value)})" for name, value in list(self.others.items())[:SHOWN]]
-        more = [f"{len(self.others) - SHOWN} more"] if len(self.others) > SHOWN else []
-        return [f"left out: {', '.join(shown + more)}"] if shown else []
+        named = [f"{shown(name)} ({_word(value)})" for name, value in self.others.items()]
+        return [f"left out: {', '.join(first(SHOWN, named))}"] if named else []
 
 
 def array_sets(value: Any, place: str = "") -> Iterator[ArraySet]:

@@ -36,7 +36,7 @@ class Hints:
     pad: int = 0
     activation: str | None = None
     pool: Sequence[int] | None = None
-    rows: str | None = None
+    flatten: str | None = None
     kernels: str | None = None
     affine: str | None = None
     order: Sequence[str] | None = None
@@ -53,10 +53,11 @@ class Hints:
     @property
     def layout(self) -> Layout:
         """How arrays lie."""
-        return Layout(self.rows, self.kernels, self.affine, self.order)
+        return Layout(self.flatten, self.kernels, self.affine, self.order)
 
 
 NO_HINTS = Hints()
+MAX_LINE = 2000  # characters of what is said of a file
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def load_network(
         activation: Likewise: "relu", "sigmoid" or "tanh"; None for the book's.
         device: Where to.
         dtype: Of the network: float16, float32 or float64. None for that of the file.
-        hints: What else a file cannot tell, as of files.Hints: pool, rows, kernels, affine, order, part.
+        hints: What else a file cannot tell, as of files.Hints: pool, flatten, kernels, affine, order, part.
 
     Returns:
         A SimpleConvNet, or an nn.Sequential of layers with the reference's names.
@@ -241,8 +242,9 @@ def _only(value: object, hints: Hints, source: Source, dtype: torch.dtype | None
         return next(iter(found.values()))
     if not sets:
         raise ValueError(f"holds {describe(value)} without arrays, expected the weights of a network")
-    place = max(sets, key=lambda each: each.own).place
-    raise type(errors[place])(f"in the part {place!r}: {errors[place]}" if place else str(errors[place]))
+    nearest = max(sets, key=lambda each: each.own)
+    error, where = errors[nearest.place], f"in the part {nearest.place!r}: " if nearest.place else ""
+    raise type(error)("; ".join([f"{where}{error}", *nearest.left_out]))
 
 
 def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
@@ -261,7 +263,8 @@ def _weights(each: ArraySet, hints: Hints, source: Source, dtype: torch.dtype | 
     params, said = to_params(each.arrays, hints.layout)
     recognised(params, hints.geometry)  # first: what is no network needs no other dtype
     steps = [*source.steps, *[f"in the part {each.place!r}"] * bool(each.place), *each.left_out, *said]
-    source = replace(source, steps=tuple(steps), dtypes=tuple(sorted({str(v.dtype) for v in params.values()})))
+    dtypes = sorted({str(value.dtype) for value in params.values()})
+    source = replace(source, steps=tuple(map(_one_line, steps)), dtypes=tuple(dtypes))
     cast = _one_dtype(params, dtype)
     check_arrays(cast, allow_nonfinite)
     return Weights.of(cast, hints.geometry, source.rounded(params, cast))
@@ -288,7 +291,12 @@ def naming(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {_one_line(str(error))}") from error
+
+
+def _one_line(text: str) -> str:
+    """text, some of which may be names from a stranger's file, as a terminal can show it."""
+    return (text if text.isprintable() else ascii(text)[1:-1])[:MAX_LINE]
 
 
 def _bits(arrays: Mapping[str, Array]) -> dict[str, tuple[object, ...]]:

@@ -57,7 +57,7 @@ def _differences(params: Mapping[str, Array], axes: Sequence[int]) -> list[str]:
     if "gamma1" in params and 4 not in axes:
         expected += [f"{kind}{number}" for number in range(1, len(axes)) for kind in ("gamma", "beta")]
     found = [f"{name} is missing" for name in expected if name not in params]
-    found += [f"{_shown(name)} is unexpected" for name in params if name not in expected]
+    found += [f"{shown(name)} is unexpected" for name in params if name not in expected]
     before: tuple[int, int] | None = None  # axes and outputs of the layer before, where they are known
     for number, ndim in enumerate(axes, 1):
         weight, bias = params.get(f"W{number}"), params.get(f"b{number}")
@@ -93,14 +93,16 @@ def fits(inputs: int, ndim: int, ndim_before: int, outputs: int) -> bool:
 
 
 def listed(params: Mapping[str, Array]) -> str:
-    return ", ".join(first(LISTED, [f"{_shown(name)} {value.shape}" for name, value in params.items()])) or "no arrays"
+    """Names and shapes of arrays."""
+    return ", ".join(first(LISTED, [f"{shown(name)} {value.shape}" for name, value in params.items()])) or "no arrays"
 
 
 def first(count: int, texts: Sequence[str]) -> list[str]:
+    """So many of texts, and how many more there are."""
     return list(texts) if len(texts) <= count else [*texts[:count], f"and {len(texts) - count} more"]
 
 
-def _shown(name: object) -> str:
+def shown(name: object) -> str:
     """A name from a stranger's file, short and on one line."""
     text = str(name)
     return text if text.isprintable() and len(text) <= 40 else ascii(text)[:40] + "..."

@@ -1,6 +1,6 @@
 """Whatever was done to a file of weights: reading it gives what pickle gives, or one line; soon, and in little memory.
 
-EXAMPLES=1000000 pytest parity_tests/test_reader_properties.py --hypothesis-profile=explore
+EXAMPLES=1000000 pytest parity_tests/reference/test_reader_properties.py --hypothesis-profile=explore
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from test_reader import instructions, renamed
 
 from numpy_ref import ParamsError
 from numpy_ref.params import check_arrays, decode_params
 from numpy_ref.pickles import ARRAYS
+from reference.test_reader import instructions, renamed
 
 Parts = list[tuple[bytes, bytes]]  # opcode, argument
 

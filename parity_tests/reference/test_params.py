@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_reader import arrays, unpickled
 
 from numpy_ref import ParamsError, SimpleConvNet, read_params, write_params
 from numpy_ref.params import encode_params
+from reference.test_reader import arrays, unpickled
 
 
 def pickled(value: object, protocol: int = 4) -> bytes:
