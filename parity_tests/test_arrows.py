@@ -25,15 +25,16 @@ ROOMS: dict[str, tuple[str, str]] = {
     "evaluation": ("evaluation", "layers networks data"),
     "onnx": ("onnx_files", "networks parity"),
     "porting": ("porting", "book choices files networks onnx parity"),
+    "loading": ("loading", "book files layers networks parity"),
     "training": ("training", "choices data figures files layers networks optimizers"),
     "subjects": ("subjects", "choices data figures files layers networks training"),
     "commands": (
         "cli benchmark",
-        "book choices data evaluation figures files layers networks optimizers parity porting training",
+        "book choices data evaluation figures files layers loading networks optimizers parity porting training",
     ),
     "scripts": (
         "scripts",
-        "book choices commands data evaluation figures files layers networks parity porting training",
+        "book choices commands data evaluation figures files layers loading networks parity porting training",
     ),
 }
 

@@ -5,6 +5,7 @@ from . import (
     evaluation as evaluation,
     formats as formats,
     layers as layers,
+    loading as loading,
     networks as networks,
     optimizers as optimizers,
     parity as parity,
@@ -27,6 +28,7 @@ from .layers import (
     im2col as im2col,
     softmax_with_loss as softmax_with_loss,
 )
+from .loading import load_params as load_params, params_from as params_from
 from .networks import SimpleConvNet as SimpleConvNet, from_reference as from_reference
 from .optimizers import BookAdam as BookAdam, make_optimizer as make_optimizer
 from .parity import Setting as Setting, check_parity as check_parity

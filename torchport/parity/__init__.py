@@ -17,7 +17,6 @@ from torchport.parity.independent import (
     gradient_check as gradient_check,
     taylor_slope as taylor_slope,
 )
-from torchport.parity.loading import load_into as load_into
 from torchport.parity.losses import check_loss as check_loss
 from torchport.parity.optimizers import check_optimizer as check_optimizer
 from torchport.parity.report import Difference as Difference, Report as Report, Row as Row
