@@ -57,6 +57,7 @@ from torchport.data import drawn, glyphs, images
 from torchport.data.images import check_images
 from torchport.files import npz, pt, safe
 from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth, sums, terms
+from torchport.loading import load_params, params_from
 from torchport.networks import from_reference
 from torchport.networks.ports import load_layer
 from torchport.parity import (
@@ -73,7 +74,6 @@ from torchport.parity import (
     page,
     probes,
 )
-from torchport.parity.loading import load_into
 from torchport.testing import assert_parity
 from torchport.training.pooled import Gathered, PoolFirst, conv_pool_relu, pools_at_once
 from torchport.training.samples import cut_and_checked
@@ -692,7 +692,11 @@ CALLS: dict[str, Call] = {
     "torchport.testing.assert_parity": assert_networks,
     **{f"torchport.parity.integers.{name}": draw_integers for name in ("integer_case", "homogeneous", "scaled")},
     "torchport.parity.probes.probe": probe_layers,
-    "torchport.parity.loading.load_into": lambda a: load_into(port(), a.give(network()), a.array(3, 1, 4, 4)),
+    "torchport.loading.filling.load_params": lambda a: load_params(port(), a.give(network()), a.array(3, 1, 4, 4)),
+    "torchport.loading.filling.params_from": lambda a: [
+        np.negative(value, out=value)
+        for value in params_from(a.give(port()), a.give(network()), a.array(3, 1, 4, 4)).values()
+    ],
     "torchport.parity.runs.check_layer": check_layers,
     "torchport.parity.losses.check_loss": lambda a: check_loss(a.array(3, 4), a.labels(3), FLOAT64),
     "torchport.parity.compare.compare": lambda a: compare_arrays(a.array(3), a.array(3), a.sizes(3)),
@@ -763,6 +767,9 @@ PARTS_OF_PARITY = (
     "torchport.parity.losses.taken_by",
 )
 
+# Called by load_params on a port that it fills, or puts back.
+PARTS_OF_LOADING = tuple(f"torchport.loading.{room}.*" for room in ("uses", "places", "proof"))
+
 EXEMPT: dict[str, tuple[str, ...]] = {
     "takes what may be anything, and looks at it": (
         "numpy_ref.checks.check_int",
@@ -806,6 +813,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
     "needs packages that may be missing": ("torchport.files.onnx_files.write_onnx",),
     "is part of training.train": PARTS_OF_TRAINING,
+    "is part of loading.load_params": PARTS_OF_LOADING,
+    "fills its argument, which is what it is for": ("torchport.loading.writing.write_into",),
     "is part of check_parity": PARTS_OF_PARITY,
     "measures what it makes itself": (
         *(f"torchport.benchmark.{module}.*" for module in ("contenders", "device")),

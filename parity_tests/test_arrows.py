@@ -24,15 +24,16 @@ ROOMS: dict[str, tuple[str, str]] = {
     "files": ("files", "networks"),
     "evaluation": ("evaluation", "layers networks data"),
     "porting": ("porting", "book files networks parity"),
+    "loading": ("loading", "book files layers networks parity"),
     "training": ("training", "choices data figures files layers networks optimizers"),
     "subjects": ("subjects", "choices data figures files layers networks training"),
     "commands": (
         "cli benchmark hints",
-        "book choices data evaluation figures files layers networks optimizers parity porting training",
+        "book choices data evaluation figures files layers loading networks optimizers parity porting training",
     ),
     "scripts": (
         "scripts",
-        "book choices commands data evaluation figures files layers networks parity porting training",
+        "book choices commands data evaluation figures files layers loading networks parity porting training",
     ),
 }
 

@@ -215,7 +215,7 @@ def loaded(
     if any(map(torch.nn.parameter.is_lazy, port.parameters())):
         with cli.telling(f"{args.port} could not be run"), torch.no_grad():
             port(torch.tensor(x, dtype=next(port.parameters()).dtype, device=args.device))
-    return port, tp.parity.load_into(port, reference, x)
+    return port, tp.load_params(port, reference, x, prove=False).lines
 
 
 def evaluated(args: argparse.Namespace, build: Callable[[], nn.Module] | None, case: Case) -> Evaluation | None:

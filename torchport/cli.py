@@ -192,7 +192,7 @@ def numbers(text: str) -> list[int]:
     return [] if text == "none" else [count(1)(each) for each in names(text)]
 
 
-def builder(spec: str) -> Callable[[], nn.Module]:
+def builder(spec: str, option: str = "--port") -> Callable[[], nn.Module]:
     """What makes the torch module that FILE.py:NAME or package.module:NAME names, a class or a function.
 
     The file is run. ValueError in one line, here or from what is returned, for whatever is wrong with it.
@@ -201,7 +201,7 @@ def builder(spec: str) -> Callable[[], nn.Module]:
 
     where, _, name = spec.rpartition(":")
     if not where or not name.isidentifier():
-        raise ValueError(f"--port must be FILE.py:NAME or package.module:NAME, got {spec!r}")
+        raise ValueError(f"{option} must be FILE.py:NAME or package.module:NAME, got {spec!r}")
     with telling(f"{where} could not be imported"):
         module = _imported(where)
     if not hasattr(module, name):

@@ -15,7 +15,6 @@ from torchport.parity.independent import (
     GradientRow as GradientRow,
     gradient_check as gradient_check,
 )
-from torchport.parity.loading import load_into as load_into
 from torchport.parity.losses import check_loss as check_loss
 from torchport.parity.report import Difference as Difference, Report as Report, Row as Row
 from torchport.parity.runs import check_layer as check_layer, check_parity as check_parity
