@@ -11,8 +11,8 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from torchport.layers.arithmetic import Setting
+from torchport.parity.certificate import check_layer
 from torchport.parity.report import Row
-from torchport.parity.runs import check_layer
 from torchport.twins import load_layer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,8 @@ from numpy_ref.checks import Array
 from torchport.architectures import recognise
 from torchport.layers.arithmetic import Setting
 from torchport.networks import CONVOLUTIONS
-from torchport.parity.given import ALL
+from torchport.parity.certificate import check_parity
 from torchport.parity.report import Report
-from torchport.parity.runs import check_parity
 from torchport.weights import cast_params
 
 
@@ -63,27 +62,16 @@ def check_ports(
     stride: int = 1,
     pad: int = 0,
     activation: str | None = None,
-    seed: int = 0,
-    runs: Sequence[str] = ALL,
-    progress: bool = False,
+    **options: Any,
 ) -> list[Report]:
     """check_parity of both ports in every setting, on the parameters of any network that recognise knows.
 
-    runs are those to make, of given.ALL; progress shows a bar on a terminal, one port after the other. ValueError,
-    TypeError.
+    options are check_parity's seed, runs and progress. ValueError, TypeError.
     """
     found = recognise(params, stride, pad, activation)
-    reference = found.reference(params)
-    reports = []
+    reference, reports = found.reference(params), []
     for setting in settings:
         for conv in CONVOLUTIONS:
             port = found.port(cast_params(params, setting.dtype), conv, setting.device)
-            options: dict[str, Any] = {
-                "mode": setting.mode,
-                "seed": seed,
-                "runs": runs,
-                "name": conv,
-                "progress": progress,
-            }
-            reports.append(check_parity(reference, port, x, t, **options))
+            reports.append(check_parity(reference, port, x, t, mode=setting.mode, name=conv, **options))
     return reports
