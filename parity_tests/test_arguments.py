@@ -68,8 +68,7 @@ from torchport.parity import (
     check_loss,
     check_parity,
     compare as compare_arrays,
-    differences,
-    independent,
+    gradients,
     integers,
     page,
     probes,
@@ -353,10 +352,10 @@ def check_layers(a: Arguments) -> None:
 
 def check_gradients(a: Arguments) -> None:
     reference, x, t = a.give(network()), a.array(2, 1, 4, 4), a.labels(2)
-    found = a.give(independent.port_gradients(a.give(port()), x, t))
-    assert all(row.ok for row in independent.gradient_check(reference, x, t, found))
-    given = a.give(differences.central_differences(reference, x, t))
-    independent.judge_gradients(given, found)
+    found = a.give(gradients.port_gradients(a.give(port()), x, t))
+    assert all(row.ok for row in gradients.gradient_check(reference, x, t, found))
+    given = a.give(gradients.central_differences(reference, x, t))
+    gradients.judge_gradients(given, found)
 
 
 def show(a: Arguments) -> None:
@@ -688,8 +687,7 @@ CALLS: dict[str, Call] = {
     "torchport.networks.names.update_reference": lambda a: states.update_reference(network(), a.state_dict()),
     "torchport.parity.cases.seeded_params": lambda a: cases.seeded_params(0, a.params()),
     "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
-    "torchport.parity.runs.check_parity": check_networks,
-    "torchport.testing.assert_parity": assert_networks,
+    **dict.fromkeys(("torchport.parity.certificate.check_parity", "torchport.testing.assert_parity"), check_networks),
     **{f"torchport.parity.integers.{name}": draw_integers for name in ("integer_case", "homogeneous", "scaled")},
     "torchport.parity.probes.probe": probe_layers,
     "torchport.loading.filling.load_params": lambda a: load_params(port(), a.give(network()), a.array(3, 1, 4, 4)),
@@ -697,13 +695,12 @@ CALLS: dict[str, Call] = {
         np.negative(value, out=value)
         for value in params_from(a.give(port()), a.give(network()), a.array(3, 1, 4, 4)).values()
     ],
-    "torchport.parity.runs.check_layer": check_layers,
+    "torchport.parity.certificate.check_layer": check_layers,
     "torchport.parity.losses.check_loss": lambda a: check_loss(a.array(3, 4), a.labels(3), FLOAT64),
     "torchport.parity.compare.compare": lambda a: compare_arrays(a.array(3), a.array(3), a.sizes(3)),
-    "torchport.parity.differences.central_differences": check_gradients,
     **{
-        f"torchport.parity.independent.{name}": check_gradients
-        for name in ("gradient_check", "judge_gradients", "port_gradients")
+        f"torchport.parity.gradients.{name}": check_gradients
+        for name in ("central_differences", "gradient_check", "judge_gradients", "port_gradients")
     },
     **{f"torchport.parity.page.{name}": show for name in ("environment", "save", "to_dict", "to_fragment", "to_html")},
     **{f"torchport.parity.report.Report.{name}": show for name in ("to_html", "to_text")},
@@ -757,7 +754,7 @@ PARTS_OF_TRAINING = (
 
 # Called by check_parity on what it is given, and on records of a run.
 PARTS_OF_PARITY = (
-    *(f"torchport.parity.{room}.*" for room in ("recording", "links", "judgement", "certificate", "lines", "left")),
+    *(f"torchport.parity.{room}.*" for room in ("recording", "links", "judgement", "runs", "lines", "left")),
     *(
         f"torchport.parity.{room}.*"
         for room in ("subject", "forward", "backward", "parameters", "causes", "mistakes", "variants")
@@ -787,8 +784,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "takes frozen records of numbers and text": (
         "torchport.porting.NoParity",
         "torchport.porting.example",
-        "torchport.parity.independent.gradient_table",
-        "torchport.parity.independent.gradient_verdict",
+        "torchport.parity.gradients.gradient_table",
+        "torchport.parity.gradients.gradient_verdict",
         "torchport.parity.picture.*",
         "torchport.parity.text.*",
     ),

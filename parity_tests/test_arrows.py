@@ -20,7 +20,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "networks": ("networks", "choices layers"),
     # The engine knows no network; parity's own __init__ opens both rooms.
     "parity": ("parity testing", "choices layers"),
-    "book": ("parity.__init__ parity.cases parity.differences parity.independent", "choices layers networks parity"),
+    "book": ("parity.__init__ parity.cases parity.gradients", "choices layers networks parity"),
     "files": ("files", "networks"),
     "evaluation": ("evaluation", "layers networks data"),
     "porting": ("porting", "book files networks parity"),

@@ -20,8 +20,13 @@ from torchport import SimpleConvNet, UnfoldConv2d, col2im, im2col
 from torchport.networks import CONVOLUTIONS
 from torchport.parity import GradientRow, Setting, gradient_check
 from torchport.parity.cases import book_gradient_case, seeded_batch, seeded_params
-from torchport.parity.differences import CentralDifferences, central_differences
-from torchport.parity.independent import gradient_verdict, judge_gradients, port_gradients
+from torchport.parity.gradients import (
+    CentralDifferences,
+    central_differences,
+    gradient_verdict,
+    judge_gradients,
+    port_gradients,
+)
 
 IMPLEMENTATIONS = ("numpy", *CONVOLUTIONS)
 
