@@ -62,7 +62,7 @@ def main() -> int:
     args = parse_arguments()
     dtype = tp.networks.DTYPES[np.dtype(args.dtype)] if args.dtype else None
     weights = tp.files.read_weights(args.weights, cli.hints(args), dtype=dtype)
-    preparation = args.images or tp.training.folder.preparation_of(args.weights)
+    preparation = args.images or Preparation.parse(weights.source.images or "unit")
     if args.image is not None:
         return show_digit(args, weights, preparation)
     images, labels = load(args.data, False, args.data_dir, progress=True)

@@ -30,6 +30,7 @@ from numpy_ref.checks import Array
 from torchport import cli
 from torchport.choices import BFLOAT16, IEEE, OF_IMAGES, TF32
 from torchport.data import DATA_VARIABLE, mnist
+from torchport.data.preparation import Preparation
 
 if TYPE_CHECKING:
     import torch
@@ -113,8 +114,6 @@ def checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> argpar
 
 def main() -> int:
     args = parse_arguments()
-    if args.params is not None and args.images is None:
-        args.images = tp.training.folder.preparation_of(args.params)
     build = None if args.port is None else cli.builder(args.port)
     case = given(args)
     if args.out is not None:
@@ -160,6 +159,7 @@ def given(args: argparse.Namespace) -> Case:
         weights = tp.networks.Weights.of(tp.parity.cases.seeded_params(args.seed, network.params), hints.geometry)
     else:
         weights = tp.files.read_weights(args.params, cli.hints(args), dtype=torch_dtype(args))
+        args.images = args.images or Preparation.parse(weights.source.images or "unit")
     found = weights.architecture
     asked = args.data_dir is not None or (os.environ.get(DATA_VARIABLE) and math.prod(found.input_shape) == PIXELS)
     if args.params is None or (args.port is not None and not asked):

@@ -141,7 +141,7 @@ STATE = keyed(SIMPLE, *OWN)
 PEOPLE: dict[str, Case] = {
     # prefixes
     "DataParallel": Case(saved({f"module.{k}": v for k, v in STATE.items()}), SIMPLE, "'module' is left out"),
-    "compiled and wrapped": Case(saved({f"_orig_mod.net.{k}": v for k, v in STATE.items()}), SIMPLE, "'_orig_mod.net' is left out"),
+    "compiled and wrapped": Case(saved({f"_orig_mod.net.{k}": v for k, v in STATE.items()}), SIMPLE, "'_orig_mod.net'"),
     "the book's names too": Case(npz({f"model/{k}": v for k, v in SIMPLE.items()}), SIMPLE, "'model' is left out"),
     # checkpoints
     "the tutorial's checkpoint": Case(saved(adams(STATE), "w.tar"), SIMPLE, "in the part 'net'"),

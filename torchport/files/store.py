@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -68,6 +69,7 @@ class Stored:
     format: Format
     sha256: str
     notes: Sequence[str] = ()  # of what decoding changed
+    images: str = ""  # how those were prepared that the network was trained on
 
     @property
     def sets(self) -> list[ArraySet]:
@@ -98,7 +100,8 @@ def read_stored(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Stored:
     notes = list[str]()
     with naming(file):
         value = kind.decode(data, max_bytes, notes)
-    return Stored(value, kind, hashlib.sha256(data).hexdigest(), notes)
+        images = kind.told(data).get("images") or _images_of_run(file)
+    return Stored(value, kind, hashlib.sha256(data).hexdigest(), notes, images)
 
 
 def read_weights(
@@ -136,7 +139,7 @@ def read_weights(
         'TwoLayerNet'
     """
     stored = read_stored(path, max_bytes=max_bytes)
-    source = Source(Path(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes))
+    source = Source(Path(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), images=stored.images)
     with naming(path):
         return _only(stored.value, hints, source, dtype, allow_nonfinite)
 
@@ -221,6 +224,8 @@ def stage_weights(weights: Weights, target: str | Path) -> Iterator[StagedWeight
     about = {"architecture": weights.architecture.call, "layout": "torch"}
     if weights.source.sha256:
         about["source_sha256"] = weights.source.sha256
+    if weights.source.images:
+        about["images"] = weights.source.images
     with stage(target, kind.encode(weights, about)) as staged:
         yield StagedWeights(staged, weights, kind)
 
@@ -243,8 +248,8 @@ def _only(value: object, hints: Hints, source: Source, dtype: torch.dtype | None
     if not sets:
         raise ValueError(f"holds {describe(value)} without arrays, expected the weights of a network")
     nearest = max(sets, key=lambda each: each.own)
-    error, where = errors[nearest.place], f"in the part {nearest.place!r}: " if nearest.place else ""
-    raise type(error)("; ".join([f"{where}{error}", *nearest.left_out]))
+    refused, where = errors[nearest.place], f"in the part {nearest.place!r}: " if nearest.place else ""
+    raise type(refused)("; ".join([f"{where}{refused}", *nearest.left_out]))
 
 
 def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
@@ -297,6 +302,15 @@ def naming(path: str | Path) -> Iterator[None]:
 def _one_line(text: str) -> str:
     """text, some of which may be names from a stranger's file, as a terminal can show it."""
     return (text if text.isprintable() else ascii(text)[1:-1])[:MAX_LINE]
+
+
+def _images_of_run(file: Path) -> str:
+    """What the configuration beside a run's weights says, "" where there is none."""
+    try:
+        config = json.loads((file.parent / CONFIG).read_text())
+    except (OSError, ValueError):
+        return ""
+    return str(config.get("images", "")) if isinstance(config, dict) else ""
 
 
 def _bits(arrays: Mapping[str, Array]) -> dict[str, tuple[object, ...]]:

@@ -42,8 +42,8 @@ _NORMALISES = re.compile(r"bn|norm", re.IGNORECASE)
 class Layout:
     """How arrays lie, where their names and shapes do not tell; None for what these say.
 
-    flatten, of what the first Affine behind a convolution takes: "chw", or "hwc" as Keras does it; kernels: "oihw" or "hwio";
-    affine: "in-out" (x @ W) or "out-in" (torch's Linear); order: the layers' names, first to last.
+    flatten, of what the first Affine behind a convolution takes: "chw", or "hwc" as in Keras; kernels: "oihw" or
+    "hwio"; affine: "in-out" (x @ W) or "out-in" (torch's Linear); order: the layers' names, first to last.
     """
 
     flatten: str | None = None

@@ -17,7 +17,6 @@ import torch
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
 from numpy_ref.params import write_arrays, write_params
-from torchport.data.preparation import UNIT, Preparation
 from torchport.figures import Curve, curves, save_figure
 from torchport.files import CHECKPOINT, CONFIG, MODEL
 from torchport.files.pt import decode_pt
@@ -173,15 +172,6 @@ class RunFolder:
             reason = os.strerror(error.errno) if error.errno else str(error)
             says = f"{path} cannot be written ({reason}): {kept}"
             raise OSError(*([error.errno, says] if error.errno else [says])) from error
-
-
-def preparation_of(weights: str | Path) -> Preparation:
-    """How images were given to weights: what their run's configuration says, in their folder; UNIT without one."""
-    path = Path(weights)
-    try:
-        return Config.from_json(((path if path.is_dir() else path.parent) / CONFIG).read_text()).preparation
-    except (OSError, ValueError, TypeError):  # of no run, or another program's
-        return UNIT
 
 
 @contextmanager
