@@ -80,7 +80,7 @@ def main() -> int:
     options = {"preparation": preparation, "batch_size": args.batch_size, "progress": True}
     found = tp.evaluation.classify(make(params), images, labels, **options)
     print(found.to_text())
-    if hint := tp.hints.hint(architecture.reference(params), make, images, labels, preparation, found):
+    if hint := tp.hints.hint(params, make, images, labels, preparation, found):
         print(hint)
     if args.out is not None:
         about = {name: str(getattr(args, name)) for name in ("weights", "data", "model", "device")}
@@ -113,7 +113,7 @@ def show_digit(args: argparse.Namespace, params: Mapping[str, Array], preparatio
     chances = softmax(outputs.astype(np.float64))[0]
     print(f"{args.image}: {chances.argmax()}, with probability {chances.max():.4f}")
     print("each class: " + ", ".join(f"{label} {chance:.4f}" for label, chance in enumerate(chances)))
-    print(f"{width} x {height} pixels, read as grey, {done} in 28 x 28 as in MNIST")
+    print(f"{width} x {height} pixels, read as grey, {done}")
     return 0
 
 
