@@ -48,6 +48,7 @@ from torchport import (
     benchmark,
     evaluation,
     figures,
+    hints,
     states,
     subjects,
     training,
@@ -55,6 +56,7 @@ from torchport import (
 )
 from torchport.data import drawn, glyphs, images
 from torchport.data.images import check_images
+from torchport.data.preparation import Preparation
 from torchport.files import npz, pt, safe
 from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth, sums, terms
 from torchport.loading import load_params, params_from
@@ -189,6 +191,14 @@ def network() -> nr.SimpleConvNet:
 
 def port(conv: str = "conv2d") -> torchport.SimpleConvNet:
     return torchport.SimpleConvNet.from_params(network().params, conv)
+
+
+def give_hint(a: Arguments) -> None:
+    """Of weights that are right for no reading of the images."""
+    images, labels, weights = a.give(np.ones((8, 1, 4, 4), np.uint8)), a.labels(8), a.params()
+    make = architectures.recognise(weights).port
+    found = evaluation.classify(make(weights), images, labels)
+    hints.hint(weights, make, images, labels, a.give(Preparation()), a.give(found))
 
 
 def some_samples(a: Arguments) -> training.Samples:
@@ -565,6 +575,7 @@ CALLS: dict[str, Call] = {
     "torchport.evaluation.classify": lambda a: evaluation.classify(
         network(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
+    "torchport.hints.hint": give_hint,
     "torchport.evaluation.check_fits": lambda a: evaluation.check_fits(
         a.params(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
@@ -598,6 +609,10 @@ CALLS: dict[str, Call] = {
     "torchport.data.images.pixels": lambda a: np.negative(
         found := images.pixels(a.give(np.ones((2, 1, 3, 3), np.uint8))), out=found
     ),
+    "torchport.data.preparation.Preparation.apply": lambda a: [
+        Preparation.parse(how).apply(a.sizes(2, 3), np.float64) for how in ("0-255", "inverted", "normalized")
+    ],
+    "torchport.data.images.digit": lambda a: images.digit(a.give(np.eye(30))),
     "torchport.data.images.sample": lambda a: images.sample(a.give(np.ones((2, 1, 3, 3), np.uint8)), 1),
     **dict.fromkeys(("torchport.subjects.boxes", "torchport.subjects.seeded_subject"), look_at),
     **{f"torchport.subjects.{name}": look_into for name in ("convolution", "maps_of")},
@@ -799,6 +814,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.files.*.decode_*",
     ),
     "adds to its argument, which is what it is for": (
+        "torchport.cli.add_images",
         "torchport.cli.add_windows",
         "torchport.cli.add_geometry",
         "torchport.cli.add_field",

@@ -105,7 +105,7 @@ def show_digit(args: argparse.Namespace, weights: tp.networks.Weights, preparati
     chances = softmax(outputs.astype(np.float64))[0]
     print(f"{args.image}: {chances.argmax()}, with probability {chances.max():.4f}")
     print("each class: " + ", ".join(f"{label} {chance:.4f}" for label, chance in enumerate(chances)))
-    print(f"{width} x {height} pixels, read as grey, {done} in 28 x 28 as in MNIST")
+    print(f"{width} x {height} pixels, read as grey, {done}")
     return 0
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 import sysconfig
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field
@@ -52,6 +53,8 @@ def run(main: Callable[[], int]) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process lives
+    formatted = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"  # without our own line
     try:
         status = main()
         sys.stdout.flush()
@@ -71,6 +74,8 @@ def run(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        warnings.formatwarning = formatted
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""What a low accuracy may come from: the same weights, tried as if images, rows or classes had another order."""
+"""What a low accuracy may come from: the same weights, tried as if images, rows or classes were meant otherwise."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from torchport.evaluation import LOW, Classification, classify
 from torchport.networks import Weights
 
 TRIED = 1000  # images
-LIFTED, LEAST = 0.1, 0.5  # what a reading must gain, and reach: networks that have learned nothing do neither
-CLOSE = 0.02  # to the best one
-Make = Callable[[Weights], Network | nn.Module]
+GAIN = 0.1  # of a reading that is told, which must not be LOW itself: chance reaches neither
+CLOSE = 0.02  # to the best one: those are told, too
 
 
 class Reading(NamedTuple):
@@ -29,59 +28,60 @@ class Reading(NamedTuple):
 
 
 def hint(
-    weights: Weights, make: Make, images: Array, labels: Array, preparation: Preparation, found: Classification
+    weights: Weights,
+    make: Callable[[Weights], Network | nn.Module],
+    images: Array,
+    labels: Array,
+    preparation: Preparation,
+    found: Classification,
 ) -> str:
     """A line on what would be right, "" where the accuracy is not low or nothing helps.
 
-    make gives the network of any weights; found is what these make of images.
+    found is what the network that make makes of weights predicts of images uint8 (N, C, H, W), prepared so.
     """
     if found.accuracy >= LOW:
         return ""
     images, labels = images[:TRIED], labels[:TRIED]
     now = float(np.mean(found.predictions[:TRIED] == found.labels[:TRIED]))
     readings = sorted(_readings(weights, make, images, labels, preparation), key=lambda each: -each.accuracy)
-    least = max(now + LIFTED, LEAST, readings[0].accuracy - CLOSE)
-    if better := [each for each in readings if each.accuracy >= least]:
-        would = ", ".join(f"{each.accuracy:.3f} with {each.options}" for each in better)
-        return f"hint: of the first {len(images)} images, {now:.3f} are right, and would be {would}"
+    least = max(now + GAIN, LOW, readings[0].accuracy - CLOSE)
+    if better := [f"{each.accuracy:.3f} with {each.options}" for each in readings if each.accuracy >= least]:
+        return f"hint: of the first {len(images)} images, {now:.3f} are right, and would be {', '.join(better)}"
     return _renumbered(found)
 
 
 def _readings(
-    weights: Weights, make: Make, images: Array, labels: Array, preparation: Preparation
+    weights: Weights,
+    make: Callable[[Weights], Network | nn.Module],
+    images: Array,
+    labels: Array,
+    preparation: Preparation,
 ) -> Iterator[Reading]:
-    """Of other preparations, and of the first Affine's rows in H, W, C order."""
-    by_rows = {"": weights, **_channels_last(weights, preparation(images[:1]))}
-    for rows, read in by_rows.items():
+    """All but the one at hand: of every preparation, and each with the first Affine's rows in H, W, C order."""
+    for rows, read in {"": weights, **_channels_last(weights)}.items():
         network = make(read)
-        for each in {preparation: None, **dict.fromkeys(NAMED.values())}:
-            options = f"{rows} --images {each}" if each != preparation else rows
-            if options:
-                right = classify(network, images, labels, preparation=each)
-                yield Reading(options.strip(), right.accuracy)
+        for each in dict.fromkeys([preparation, *NAMED.values()]):
+            if options := f"{rows} --images {each}".strip() if each != preparation else rows:
+                yield Reading(options, classify(network, images, labels, preparation=each).accuracy)
 
 
-def _channels_last(weights: Weights, x: Array) -> dict[str, Weights]:
-    """Weights if their rows follow Keras, by the option that says so; none without channels before an Affine."""
-    shape, reference = x.shape, weights.reference()
-    for layer, y in reference.outputs(x).items():
-        name = next((name for name, owner in reference.owners.items() if owner == (layer, "W")), "")
-        if name and reference.params[name].ndim == 2:
-            if len(shape) != 4 or shape[1] == 1:
-                return {}
-            _, channels, height, width = shape
-            rows = reference.params[name].reshape(height, width, channels, -1).transpose(2, 0, 1, 3)
-            params = {**weights.params, name: rows.reshape(height * width * channels, -1)}
-            return {"--flatten hwc": replace(weights, params=params)}
-        shape = y.shape
-    return {}
+def _channels_last(weights: Weights) -> dict[str, Weights]:
+    """By the option that says so, weights if their rows are Keras'; none where there is one channel or one position."""
+    params, channels, number = weights.params, 1, 1
+    while (weight := params.get(name := f"W{number}")) is not None and weight.ndim != 2:
+        channels, number = len(weight), number + 1  # a subsampling has as many as the convolution before
+    if weight is None or channels in (1, len(weight)):
+        return {}
+    rows = weight.reshape(-1, channels, weight.shape[1]).swapaxes(0, 1)  # (C, H * W, outputs)
+    params = {**params, name: np.ascontiguousarray(rows.reshape(weight.shape))}
+    return {"--flatten hwc": replace(weights, params=params)}
 
 
 def _renumbered(found: Classification) -> str:
     """Where each class is mostly seen as another one, and no two as the same."""
     seen = found.confusion.argmax(axis=1)
     share = found.confusion.max(axis=1).sum() / len(found.labels)
-    if len(set(seen.tolist())) < found.classes or share < max(found.accuracy + LIFTED, LEAST):
+    if len(set(seen.tolist())) < found.classes or share < max(found.accuracy + GAIN, LOW):
         return ""
     pairs = ", ".join(f"{label} as {other}" for label, other in enumerate(seen) if label != other)
     return f"hint: the classes are numbered otherwise, {share:.3f} are right but for that: {pairs}"
