@@ -15,7 +15,7 @@ from parity.user_ports import DROPPED, EQUAL, MLP, NORMALISED, SIMPLE, SQUARE, C
 from torch import Tensor, nn
 
 import numpy_ref as nr
-from torchport import architectures, from_reference, load_params, params_from, recognise
+from torchport import from_reference, load_params, params_from, recognise
 from torchport.loading import LoadError
 
 
@@ -236,9 +236,7 @@ def test_sources_tell_the_shape_of_their_samples(kind: str, tmp_path: Path) -> N
 
 
 def test_an_architecture_tells_the_layers_to_read_back() -> None:
-    found = recognise(simple_params())
-    assert isinstance(found, architectures.Architecture)
-    back = params_from(Plain(SIMPLE()), found)
+    back = params_from(Plain(SIMPLE()), recognise(simple_params()))
     assert all(np.array_equal(back[name], value) for name, value in simple_params().items())
 
 
