@@ -32,7 +32,7 @@ class Loaded:
     """What was filled with what: the book's names, and those of the port's parameters and buffers."""
 
     filled: Mapping[str, str]
-    unused: tuple[str, ...]  # parameters of the port that its forward pass does not use, left alone
+    unused: tuple[str, ...]  # parameters of the port that no prediction needs, left alone
     report: Report | None  # on the port with its new weights, in as far as it was asked for
 
     @property

@@ -28,18 +28,24 @@ def agreeing_on_drawn(port: nn.Module, like: Network, x: Array, tried: Sequence[
     Of drawn weights, since of such as are symmetric or 0 several readings make the same.
     """
     differing = {each[0].layer for each in zip(*tried, strict=True) if len({place.reading for place in each}) > 1}
-    return [places for places in tried if _agrees_on_drawn(port, like, x, places, differing)]
+    return _making_the_same(port, like, x, tried, differing)
 
 
-def _agrees_on_drawn(port: nn.Module, like: Network, x: Array, places: Reading, layers: Collection[str]) -> bool:
+def _making_the_same(
+    port: nn.Module, like: Network, x: Array, tried: Sequence[Reading], layers: Collection[str]
+) -> list[Reading]:
     rng = np.random.default_rng(0)
     arrays = {name: value + name.startswith("gamma") for name, value in seeded_params(0, like.params).items()}
     arrays |= {name: 0.5 + rng.random(value.shape) for name, value in like.statistics.items()}
     outputs = [value for name, value in with_arrays(like, arrays).outputs(x).items() if name in layers]
-    with restored(port):
-        write(port, places, arrays)
-        made = values_in(port, x, frozenset(output.size for output in outputs))
-    return all(any(_near(value, output) for value in made) for output in outputs)
+    found = list[Reading]()
+    for places in tried:
+        with restored(port):
+            write(port, places, arrays)
+            made = values_in(port, x, frozenset(output.size for output in outputs))
+        if all(any(_near(value, output) for value in made) for output in outputs):
+            found.append(places)
+    return found
 
 
 def _near(value: Array, output: Array) -> bool:
@@ -61,7 +67,7 @@ def proved(port: nn.Module, reference: Network, x: Array, places: Reading) -> tu
         for layer in normalising.values():
             layer.EPS = TORCHS_EPS
         lacking &= _out_of_place(_certificate(other, port, x), reference)
-        if _agrees_on_drawn(unwrapped(port), reference, x, places, normalising):
+        if _making_the_same(unwrapped(port), reference, x, [places], normalising):
             lacking -= {(PREDICTION, name.lower()) for name in normalising}
     return report, not lacking
 

@@ -130,7 +130,7 @@ def named(port: nn.Module, path: str) -> tuple[nn.Module, str]:
 
 def _uses(port: nn.Module, run: Record, size: int) -> Iterator[Use]:
     owned = paths_of(port)
-    covered: dict[str, set[int] | None] = {"": None}
+    covered = dict[str, set[int] | None]()
     for call in _towards_output(run, size):
         parents = [run.calls[number] for number in call.parents]
         if call.name in ADDEND_FIRST:
