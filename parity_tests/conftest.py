@@ -20,7 +20,7 @@ from torchport.parity import Setting
 
 # The same examples on every machine and in every run, unless --hypothesis-profile=explore asks for new ones. hypothesis
 # has profiles of its own, one of them for CI: a failure there should be one that everybody can see.
-settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=50)
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.register_profile("explore", database=None, deadline=None, max_examples=int(os.environ.get("EXAMPLES", 1000)))
 settings.load_profile("fixed")
 

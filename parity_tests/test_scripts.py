@@ -361,7 +361,7 @@ def test_evaluate_refuses_a_file_for_its_folder(small_mnist: Path, run: Run) -> 
 
 
 def test_evaluate_the_books_weights(book_params: Path, data_dir: Path, tmp_path: Path, run: Run) -> None:
-    done = run("evaluate", book_params, "--data-dir", data_dir, "--out", tmp_path)
+    done = run("evaluate", book_params, "--data-dir", data_dir, "--batch-size", "25", "--out", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("accuracy 0.9600: 9600 of 10000 test images right\n")
     assert "most often: 7 seen as 2 (25 times), 3 seen as 2 (24 times), 9 seen as 4 (21 times)" in done.stdout

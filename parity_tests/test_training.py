@@ -744,7 +744,7 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(samples: Samples, tm
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start(whole).join()
     chance, steps = random.Random(0), []
-    for _ in range(6):
+    for _ in range(4):
         kill_after_a_step(start(killed), killed, chance.uniform(0, 0.03))
         steps.append(RunFolder(killed).read_checkpoint().step if RunFolder(killed).is_run else 0)
     assert steps == sorted(steps)

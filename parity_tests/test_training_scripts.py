@@ -25,6 +25,7 @@ from torchport.training import Config, Samples, train
 from torchport.training.folder import FILES
 from torchport.training.samples import load_samples
 
+pytestmark = pytest.mark.usefixtures("no_drawing")
 SMALL = ("--epochs", "2", "--batch-size", "20", "--device", "cpu")
 
 
