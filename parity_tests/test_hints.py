@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from torchport.architectures import recognise
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport.architectures import recognise
 from torchport.data.preparation import NAMED, UNIT, Preparation
 from torchport.evaluation import classify
 from torchport.hints import hint
