@@ -309,7 +309,7 @@ UNCLEAR: dict[str, tuple[Callable[[Path], Path], Hints, type[Exception], str]] =
     "one more": (pickled({**SIMPLE, "velocity": SIMPLE["W3"]}), Hints(), ValueError, "but velocity is unexpected"),
     "one less": (pickled(SIMPLE | {"b3": None}), Hints(), ValueError, "nearest is SimpleConvNet, but b3 is missing"),
     "weights alone": (pickled([SIMPLE["W2"], SIMPLE["W3"]]), Hints(), ValueError, "2 weights have 0 biases"),
-    "no arrays": (pickled({"epoch": 3}), Hints(), ValueError, "holds a dict without arrays"),
+    "no arrays": (pickled({"epoch": 3}), Hints(), ValueError, "holds a dict of epoch \\(a number\\), expected"),
 }
 
 

@@ -19,7 +19,7 @@ from numpy_ref.checks import Array, check_int
 from numpy_ref.files import Staged, read_file, stage
 from numpy_ref.opcodes import describe
 from numpy_ref.params import MAX_BYTES, check_arrays
-from torchport.files.containers import ArraySet, array_sets, inside
+from torchport.files.containers import ArraySet, array_sets, contents_of, inside
 from torchport.files.formats import Format, format_named, format_of
 from torchport.networks import DTYPES, Geometry, Layout, Source, Weights, cast_params
 from torchport.networks.architectures import recognised
@@ -246,7 +246,7 @@ def _only(value: object, hints: Hints, source: Source, dtype: torch.dtype | None
     if found:
         return next(iter(found.values()))
     if not sets:
-        raise ValueError(f"holds {describe(value)} without arrays, expected the weights of a network")
+        raise ValueError(f"holds {contents_of(value)}, expected a dict of arrays, the weights of a network")
     nearest = max(sets, key=lambda each: each.own)
     refused, where = errors[nearest.place], f"in the part {nearest.place!r}: " if nearest.place else ""
     raise type(refused)("; ".join([f"{where}{refused}", *nearest.left_out]))
@@ -261,7 +261,8 @@ def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
         return [each for each in sets if each.place == part]
     networks = [each for each in sets[1:] if each.weights > 1]
     copied = any(one.shapes == other.shapes for one, other in combinations(networks, 2))
-    return networks if copied else [*sets[:1], *networks]
+    own = bool(sets) and sets[0].own == len(sets[0].arrays)
+    return networks if copied and not own else [*sets[:1], *networks]
 
 
 def _weights(each: ArraySet, hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool) -> Weights:

@@ -143,9 +143,12 @@ def _by_position(arrays: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
 
 
 def _squeezed(layer: _Layer) -> Iterator[str]:
-    """Vectors without axes of length 1."""
+    """Vectors without axes of length 1, and filters of one channel with one."""
     for part, value in layer.arrays.items():
-        if part != "weight" and value.ndim > 1 and max(value.shape) == value.size:
+        if part == "weight" and value.ndim == 3 and value.shape[1] == value.shape[2]:
+            layer.arrays[part] = value[:, np.newaxis]
+            yield f"{layer.keys[part]} {value.shape}: filters of one channel, {layer.arrays[part].shape}"
+        elif part != "weight" and value.ndim > 1 and max(value.shape) == value.size:
             layer.arrays[part] = value.ravel()
             yield f"{layer.keys[part]} {value.shape}: axes of length 1 are left out"
 
@@ -160,7 +163,7 @@ def _turned(layer: _Layer, layout: Layout) -> Iterator[str]:
     value = layer.arrays.get("weight")
     if value is None or value.ndim != 4:
         return
-    told = value.shape[0] != _outputs(layer) == value.shape[3]
+    told = value.shape[0] != _outputs(layer) == value.shape[3] and value.shape[0] == value.shape[1]
     if layout.kernels == "hwio" or (told and layout.kernels is None):
         layer.arrays["weight"] = value.transpose(3, 2, 0, 1)
         yield f"{layer.keys['weight']} {value.shape}: H, W, inputs, outputs, as Keras has it"
