@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,8 +41,9 @@ LARGEST = 560  # pixels of an image's longer side: 20 for one of MNIST's
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("weights", type=Path, help="file of weights, or a training run's folder")
-    parser.add_argument("--data", choices=DATA_SETS, default="mnist", help="whose test set (default: mnist)")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of the data (default: $TORCHPORT_DATA or data/)")
+    about = "whose test set (default: that of the data on which a run was trained, or mnist)"
+    parser.add_argument("--data", choices=DATA_SETS, help=about)
+    parser.add_argument("--data-dir", metavar="DIR", help="its folder (default: a run's, $TORCHPORT_DATA or data/)")
     parser.add_argument("--model", choices=MODELS, default="conv2d", help="the network that predicts (default: conv2d)")
     parser.add_argument("--dtype", choices=DTYPES, help="of weights and arithmetic (default: that of the file)")
     parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
@@ -62,31 +64,36 @@ def main() -> int:
     args = parse_arguments()
     dtype = tp.networks.DTYPES[np.dtype(args.dtype)] if args.dtype else None
     weights = tp.files.read_weights(args.weights, cli.hints(args), dtype=dtype)
-    preparation = args.images or Preparation.parse(weights.source.images or "unit")
+    preparation = args.images or Preparation.parse(weights.source.trained.get("images", "unit"))
     if args.image is not None:
         return show_digit(args, weights, preparation)
-    images, labels = load(args.data, False, args.data_dir, progress=True)
+    images, labels = test_set(args, weights.source.trained)
     tp.evaluation.check_takes(weights.architecture, images, labels)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
     make = partial(network_of, args)
     options = {"preparation": preparation, "batch_size": args.batch_size, "progress": True}
     found = tp.evaluation.classify(make(weights), images, labels, **options)
+    print(f"{args.weights}, {weights.architecture.name}, on {args.data} test images given as {preparation}")
     print(found.to_text())
     if hint := tp.hints.hint(weights, make, images, labels, preparation, found):
         print(hint)
     if args.out is not None:
         about = {name: str(getattr(args, name)) for name in ("weights", "data", "model", "device")}
-        save(
-            args.out,
-            found,
-            images,
-            {**about, "images": str(preparation), "dtype": str(weights.dtype).removeprefix("torch.")},
-        )
+        about |= {"images": str(preparation), "dtype": str(weights.dtype).removeprefix("torch.")}
+        save(args.out, found, images, about)
     print(tp.evaluation.memory_text(tp.evaluation.peak_memory()))
     if args.out is None:
         print("--out DIR draws the confusion matrix and the mistakes")
     return 0
+
+
+def test_set(args: argparse.Namespace, trained: Mapping[str, str]) -> tuple[Array, Array]:
+    """Of the data that is asked for, else of that on which the weights were trained, where its folder is still there."""
+    args.data = args.data or trained.get("data", "mnist")
+    folder = args.data_dir or trained.get("data_dir")
+    found = args.data_dir is not None or (args.data == trained.get("data") and folder and Path(folder).is_dir())
+    return load(args.data, False, folder if found else None, progress=True)
 
 
 def network_of(args: argparse.Namespace, weights: tp.networks.Weights) -> Network | nn.Module:

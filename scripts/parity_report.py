@@ -159,7 +159,7 @@ def given(args: argparse.Namespace) -> Case:
         weights = tp.networks.Weights.of(tp.parity.cases.seeded_params(args.seed, network.params), hints.geometry)
     else:
         weights = tp.files.read_weights(args.params, cli.hints(args), dtype=torch_dtype(args))
-        args.images = args.images or Preparation.parse(weights.source.images or "unit")
+        args.images = args.images or Preparation.parse(weights.source.trained.get("images", "unit"))
     found = weights.architecture
     asked = args.data_dir is not None or (os.environ.get(DATA_VARIABLE) and math.prod(found.input_shape) == PIXELS)
     if args.params is None or (args.port is not None and not asked):

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from torchport.networks.layouts import to_params
 
 # In a run's folder; config.json comes after the first checkpoint.
 CONFIG, MODEL, CHECKPOINT = "config.json", "model.pt", "checkpoint.pt"
+TRAINED = ("data", "data_dir", "images")  # of a configuration: on what
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Stored:
     format: Format
     sha256: str
     notes: Sequence[str] = ()  # of what decoding changed
-    images: str = ""  # how those were prepared that the network was trained on
+    trained: Mapping[str, str] = field(default_factory=dict)  # on which data and images, where anything tells
 
     @property
     def sets(self) -> list[ArraySet]:
@@ -100,8 +101,9 @@ def read_stored(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Stored:
     notes = list[str]()
     with naming(file):
         value = kind.decode(data, max_bytes, notes)
-        images = kind.told(data).get("images") or _images_of_run(file)
-    return Stored(value, kind, hashlib.sha256(data).hexdigest(), notes, images)
+        told = {**_run_beside(file), **kind.told(data)}
+    trained = {name: told[name] for name in TRAINED if isinstance(told.get(name), str)}
+    return Stored(value, kind, hashlib.sha256(data).hexdigest(), notes, trained)
 
 
 def read_weights(
@@ -139,7 +141,7 @@ def read_weights(
         'TwoLayerNet'
     """
     stored = read_stored(path, max_bytes=max_bytes)
-    source = Source(Path(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), images=stored.images)
+    source = Source(Path(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), trained=stored.trained)
     with naming(path):
         return _only(stored.value, hints, source, dtype, allow_nonfinite)
 
@@ -224,8 +226,7 @@ def stage_weights(weights: Weights, target: str | Path) -> Iterator[StagedWeight
     about = {"architecture": weights.architecture.call, "layout": "torch"}
     if weights.source.sha256:
         about["source_sha256"] = weights.source.sha256
-    if weights.source.images:
-        about["images"] = weights.source.images
+    about |= {name: told for name, told in weights.source.trained.items() if name != "data_dir"}  # as on this machine
     with stage(target, kind.encode(weights, about)) as staged:
         yield StagedWeights(staged, weights, kind)
 
@@ -305,13 +306,13 @@ def _one_line(text: str) -> str:
     return (text if text.isprintable() else ascii(text)[1:-1])[:MAX_LINE]
 
 
-def _images_of_run(file: Path) -> str:
-    """What the configuration beside a run's weights says, "" where there is none."""
+def _run_beside(file: Path) -> Mapping[str, str]:
+    """The configuration beside a run's weights; nothing where there is none."""
     try:
         config = json.loads((file.parent / CONFIG).read_text())
     except (OSError, ValueError):
-        return ""
-    return str(config.get("images", "")) if isinstance(config, dict) else ""
+        return {}
+    return config if isinstance(config, dict) and file.name == MODEL else {}
 
 
 def _bits(arrays: Mapping[str, Array]) -> dict[str, tuple[object, ...]]:
