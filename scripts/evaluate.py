@@ -89,7 +89,7 @@ def main() -> int:
 
 
 def test_set(args: argparse.Namespace, trained: Mapping[str, str]) -> tuple[Array, Array]:
-    """Of the data that is asked for, else of that on which the weights were trained, where its folder is still there."""
+    """Of the data that is asked for, else of that which the weights were trained on, where its folder is still there."""
     args.data = args.data or trained.get("data", "mnist")
     folder = args.data_dir or trained.get("data_dir")
     found = args.data_dir is not None or (args.data == trained.get("data") and folder and Path(folder).is_dir())
