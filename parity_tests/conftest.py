@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import multiprocessing.forkserver
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from torchport.parity import Setting
 
 # The same examples on every machine and in every run, unless --hypothesis-profile=explore asks for new ones. hypothesis
 # has profiles of its own, one of them for CI: a failure there should be one that everybody can see.
-settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=50)
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.register_profile("explore", database=None, deadline=None, max_examples=int(os.environ.get("EXAMPLES", 1000)))
 settings.load_profile("fixed")
 
@@ -74,6 +75,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def whole_epoch(request: pytest.FixtureRequest) -> bool:
     """Whether to go all the steps that were recorded."""
     return bool(request.config.getoption("--whole-epoch"))
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> None:
+    """A process that has imported torch, and what torch.optim imports late, but used none of it: it forks in no time."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["test_training", "matplotlib.backends.backend_agg", "torch._dynamo"])
+    multiprocessing.forkserver.ensure_running()
+
+
+@pytest.fixture
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves, which test_figures looks at, would take most of a small run's time."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr("torchport.training.folder.curves", lambda runs: Figure((1, 1)))
 
 
 @pytest.fixture

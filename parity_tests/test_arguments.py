@@ -48,6 +48,7 @@ from torchport import (
     benchmark,
     evaluation,
     figures,
+    hints,
     states,
     subjects,
     training,
@@ -55,8 +56,10 @@ from torchport import (
 )
 from torchport.data import drawn, glyphs, images
 from torchport.data.images import check_images
+from torchport.data.preparation import Preparation
 from torchport.files import npz, pt, safe
 from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth, sums, terms
+from torchport.loading import load_params, params_from
 from torchport.networks import from_reference
 from torchport.networks.ports import load_layer
 from torchport.parity import (
@@ -67,13 +70,11 @@ from torchport.parity import (
     check_loss,
     check_parity,
     compare as compare_arrays,
-    differences,
-    independent,
+    gradients,
     integers,
     page,
     probes,
 )
-from torchport.parity.loading import load_into
 from torchport.testing import assert_parity
 from torchport.training.pooled import Gathered, PoolFirst, conv_pool_relu, pools_at_once
 from torchport.training.samples import cut_and_checked
@@ -192,6 +193,14 @@ def port(conv: str = "conv2d") -> torchport.SimpleConvNet:
     return torchport.SimpleConvNet.from_params(network().params, conv)
 
 
+def give_hint(a: Arguments) -> None:
+    """Of weights that are right for no reading of the images."""
+    images, labels, weights = a.give(np.ones((8, 1, 4, 4), np.uint8)), a.labels(8), a.params()
+    make = architectures.recognise(weights).port
+    found = evaluation.classify(make(weights), images, labels)
+    hints.hint(weights, make, images, labels, a.give(Preparation()), a.give(found))
+
+
 def some_samples(a: Arguments) -> training.Samples:
     images = a.give((np.arange(4 * 100) % 251).astype(np.uint8).reshape(4, 1, 10, 10))
     return a.give(training.Samples(images, a.labels(4), images, a.labels(4), 4))
@@ -300,16 +309,20 @@ def bound(a: Arguments) -> None:
 
 
 def check_networks(a: Arguments) -> None:
-    """Right ports, which remember something, and a wrong one, for which causes are tried."""
+    """Right ports, of a reference that remembers something."""
     reference = network()
     reference.gradient(np.ones((1, 1, 4, 4)), np.zeros(1, int))
     for conv in torchport.networks.CONVOLUTIONS:
         check_parity(a.give(reference), a.give(port(conv)), a.array(3, 1, 4, 4), a.labels(3)).raise_if_failed()
+
+
+def assert_networks(a: Arguments) -> None:
+    """A right port that draws, and a wrong one, for which causes are tried."""
     drawing, other = varied(a)
     assert_parity(drawing, a.give(other), a.array(4, 1, 4, 4), a.labels(4))
     wrong = from_reference(drawing)
     wrong.get_submodule("affine").register_parameter("weight", nn.Parameter(torch.ones(4, 2, dtype=torch.float64)))
-    assert not check_parity(drawing, a.give(wrong), a.array(4, 1, 4, 4), a.labels(4))
+    assert not check_parity(drawing, a.give(wrong), a.array(4, 1, 4, 4), a.labels(4), runs=["training"])
 
 
 def draw_integers(a: Arguments) -> None:
@@ -349,10 +362,10 @@ def check_layers(a: Arguments) -> None:
 
 def check_gradients(a: Arguments) -> None:
     reference, x, t = a.give(network()), a.array(2, 1, 4, 4), a.labels(2)
-    found = a.give(independent.port_gradients(a.give(port()), x, t))
-    assert all(row.ok for row in independent.gradient_check(reference, x, t, found))
-    given = a.give(differences.central_differences(reference, x, t))
-    independent.judge_gradients(given, found)
+    found = a.give(gradients.port_gradients(a.give(port()), x, t))
+    assert all(row.ok for row in gradients.gradient_check(reference, x, t, found))
+    given = a.give(gradients.central_differences(reference, x, t))
+    gradients.judge_gradients(given, found)
 
 
 def show(a: Arguments) -> None:
@@ -562,6 +575,7 @@ CALLS: dict[str, Call] = {
     "torchport.evaluation.classify": lambda a: evaluation.classify(
         network(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
+    "torchport.hints.hint": give_hint,
     "torchport.evaluation.check_fits": lambda a: evaluation.check_fits(
         a.params(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
@@ -595,6 +609,10 @@ CALLS: dict[str, Call] = {
     "torchport.data.images.pixels": lambda a: np.negative(
         found := images.pixels(a.give(np.ones((2, 1, 3, 3), np.uint8))), out=found
     ),
+    "torchport.data.preparation.Preparation.apply": lambda a: [
+        Preparation.parse(how).apply(a.sizes(2, 3), np.float64) for how in ("0-255", "inverted", "normalized")
+    ],
+    "torchport.data.images.digit": lambda a: images.digit(a.give(np.eye(30))),
     "torchport.data.images.sample": lambda a: images.sample(a.give(np.ones((2, 1, 3, 3), np.uint8)), 1),
     **dict.fromkeys(("torchport.subjects.boxes", "torchport.subjects.seeded_subject"), look_at),
     **{f"torchport.subjects.{name}": look_into for name in ("convolution", "maps_of")},
@@ -684,17 +702,20 @@ CALLS: dict[str, Call] = {
     "torchport.networks.names.update_reference": lambda a: states.update_reference(network(), a.state_dict()),
     "torchport.parity.cases.seeded_params": lambda a: cases.seeded_params(0, a.params()),
     "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
-    **dict.fromkeys(("torchport.parity.runs.check_parity", "torchport.testing.assert_parity"), check_networks),
+    **dict.fromkeys(("torchport.parity.certificate.check_parity", "torchport.testing.assert_parity"), check_networks),
     **{f"torchport.parity.integers.{name}": draw_integers for name in ("integer_case", "homogeneous", "scaled")},
     "torchport.parity.probes.probe": probe_layers,
-    "torchport.parity.loading.load_into": lambda a: load_into(port(), a.give(network()), a.array(3, 1, 4, 4)),
-    "torchport.parity.runs.check_layer": check_layers,
+    "torchport.loading.filling.load_params": lambda a: load_params(port(), a.give(network()), a.array(3, 1, 4, 4)),
+    "torchport.loading.filling.params_from": lambda a: [
+        np.negative(value, out=value)
+        for value in params_from(a.give(port()), a.give(network()), a.array(3, 1, 4, 4)).values()
+    ],
+    "torchport.parity.certificate.check_layer": check_layers,
     "torchport.parity.losses.check_loss": lambda a: check_loss(a.array(3, 4), a.labels(3), FLOAT64),
     "torchport.parity.compare.compare": lambda a: compare_arrays(a.array(3), a.array(3), a.sizes(3)),
-    "torchport.parity.differences.central_differences": check_gradients,
     **{
-        f"torchport.parity.independent.{name}": check_gradients
-        for name in ("gradient_check", "judge_gradients", "port_gradients")
+        f"torchport.parity.gradients.{name}": check_gradients
+        for name in ("central_differences", "gradient_check", "judge_gradients", "port_gradients")
     },
     **{f"torchport.parity.page.{name}": show for name in ("environment", "save", "to_dict", "to_fragment", "to_html")},
     **{f"torchport.parity.report.Report.{name}": show for name in ("to_html", "to_text")},
@@ -748,7 +769,7 @@ PARTS_OF_TRAINING = (
 
 # Called by check_parity on what it is given, and on records of a run.
 PARTS_OF_PARITY = (
-    *(f"torchport.parity.{room}.*" for room in ("recording", "links", "judgement", "certificate", "lines", "left")),
+    *(f"torchport.parity.{room}.*" for room in ("recording", "links", "judgement", "runs", "lines", "left")),
     *(
         f"torchport.parity.{room}.*"
         for room in ("subject", "forward", "backward", "parameters", "causes", "mistakes", "variants")
@@ -757,6 +778,9 @@ PARTS_OF_PARITY = (
     "torchport.parity.losses.loss_rows",
     "torchport.parity.losses.taken_by",
 )
+
+# Called by load_params on a port that it fills, or puts back.
+PARTS_OF_LOADING = tuple(f"torchport.loading.{room}.*" for room in ("uses", "places", "proof"))
 
 EXEMPT: dict[str, tuple[str, ...]] = {
     "takes what may be anything, and looks at it": (
@@ -775,8 +799,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "takes frozen records of numbers and text": (
         "torchport.porting.NoParity",
         "torchport.porting.example",
-        "torchport.parity.independent.gradient_table",
-        "torchport.parity.independent.gradient_verdict",
+        "torchport.parity.gradients.gradient_table",
+        "torchport.parity.gradients.gradient_verdict",
         "torchport.parity.picture.*",
         "torchport.parity.text.*",
     ),
@@ -790,6 +814,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.files.*.decode_*",
     ),
     "adds to its argument, which is what it is for": (
+        "torchport.cli.add_images",
         "torchport.cli.add_windows",
         "torchport.cli.add_geometry",
         "torchport.cli.add_field",
@@ -801,6 +826,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
     "needs packages that may be missing": ("torchport.files.onnx_files.write_onnx",),
     "is part of training.train": PARTS_OF_TRAINING,
+    "is part of loading.load_params": PARTS_OF_LOADING,
+    "fills its argument, which is what it is for": ("torchport.loading.writing.write_into",),
     "is part of check_parity": PARTS_OF_PARITY,
     "measures what it makes itself": (
         *(f"torchport.benchmark.{module}.*" for module in ("contenders", "device")),
@@ -812,6 +839,9 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.training.learners.Learner.*",
     ),
 }
+
+
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 @pytest.fixture(autouse=True)

@@ -20,19 +20,20 @@ ROOMS: dict[str, tuple[str, str]] = {
     "networks": ("networks", "choices layers"),
     # The engine knows no network; parity's own __init__ opens both rooms.
     "parity": ("parity testing", "choices layers"),
-    "book": ("parity.__init__ parity.cases parity.differences parity.independent", "choices layers networks parity"),
+    "book": ("parity.__init__ parity.cases parity.gradients", "choices layers networks parity"),
     "files": ("files", "networks"),
     "evaluation": ("evaluation", "layers networks data"),
     "porting": ("porting", "book files networks parity"),
+    "loading": ("loading", "book files layers networks parity"),
     "training": ("training", "choices data figures files layers networks optimizers"),
     "subjects": ("subjects", "choices data figures files layers networks training"),
     "commands": (
-        "cli benchmark",
-        "book choices data evaluation figures files layers networks optimizers parity porting training",
+        "cli benchmark hints",
+        "book choices data evaluation figures files layers loading networks optimizers parity porting training",
     ),
     "scripts": (
         "scripts",
-        "book choices commands data evaluation figures files layers networks parity porting training",
+        "book choices commands data evaluation figures files layers loading networks parity porting training",
     ),
 }
 

@@ -20,12 +20,25 @@ from torchport import SimpleConvNet, UnfoldConv2d, col2im, im2col
 from torchport.networks import CONVOLUTIONS
 from torchport.parity import GradientRow, Setting, gradient_check
 from torchport.parity.cases import book_gradient_case, seeded_batch, seeded_params
-from torchport.parity.differences import CentralDifferences, central_differences
-from torchport.parity.independent import gradient_verdict, judge_gradients, port_gradients
+from torchport.parity.gradients import (
+    CentralDifferences,
+    central_differences,
+    gradient_verdict,
+    judge_gradients,
+    port_gradients,
+)
 
 IMPLEMENTATIONS = ("numpy", *CONVOLUTIONS)
 
 Params = dict[str, Array]
+
+
+def small_case() -> tuple[nr.SimpleConvNet, Array, Array]:
+    """The same with fewer parameters, of which each takes losses of its own."""
+    conv_param = {"filter_num": 2, "filter_size": 3, "pad": 0, "stride": 1}
+    rng = np.random.RandomState(0)
+    net = nr.SimpleConvNet((1, 6, 6), conv_param, hidden_size=4, output_size=4, rng=rng)
+    return net, rng.rand(1, 1, 6, 6), np.array([1])
 
 
 @functools.cache
@@ -47,7 +60,7 @@ def judge(seed: int, batch_size: int, implementation: str = "numpy", device: str
 # --- Central differences
 
 
-@pytest.mark.parametrize(("seed", "batch_size"), [(0, 1), (1, 1), (2, 1), (0, 3)])
+@pytest.mark.parametrize(("seed", "batch_size"), [(0, 1), (0, 3)])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_gradients_are_those_of_the_books_network(implementation: str, seed: int, batch_size: int, device: str) -> None:
     rows = judge(seed, batch_size, implementation, device)
@@ -134,7 +147,7 @@ def test_a_kink_spoils_the_books_mean_and_not_the_verdict() -> None:
 
 def test_where_all_is_set_aside_nothing_is_right() -> None:
     """A blank image and no biases: every relu stands on its kink."""
-    net, x, t = book_gradient_case(0)
+    net, x, t = small_case()
     rows = {row.parameter: row for row in gradient_check(net, 0 * x, t, net.gradient(0 * x, t))}
     for name in ("b1", "b2"):
         assert rows[name].set_aside == rows[name].kinks == rows[name].entries
@@ -150,9 +163,10 @@ def test_not_a_number_fails_also_where_an_entry_is_set_aside() -> None:
 
 
 def test_the_books_differences_are_the_references() -> None:
-    net, x, t = book_gradient_case(0)
+    net, x, t = small_case()
+    found = central_differences(net, x, t)
     for name, value in net.numerical_gradient(x, t).items():
-        np.testing.assert_array_equal(differences(0)[name].book, value)
+        np.testing.assert_array_equal(found[name].book, value)
 
 
 def test_a_network_of_ones_own_is_judged_and_not_changed(rng: np.random.Generator) -> None:
@@ -179,7 +193,7 @@ def test_a_limit_is_three_times_a_truncation_that_drowns_rounding(rng: np.random
 
 def test_an_unlikely_label_is_judged_without_the_offset() -> None:
     """At a probability far below 1e-7 the book's loss is flat, and its gradient is not."""
-    net, x, t = book_gradient_case(0)
+    net, x, t = small_case()
     net.params["b3"][2] = 40
     rows = {row.parameter: row for row in gradient_check(net, x, t, net.gradient(x, t))}
     assert all(row.ok for row in rows.values())

@@ -20,6 +20,7 @@ from torchport.data.images import read_image
 from torchport.training import Config, Stopped, resume, train
 from torchport.training.folder import RESULTS, RunFolder
 
+pytestmark = pytest.mark.usefixtures("no_drawing")
 SAMPLES = make_samples()
 SHORT = Config(epochs=2, batch_size=55, device="cpu")
 

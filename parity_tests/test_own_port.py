@@ -163,7 +163,7 @@ def test_a_wrong_port_is_told_where_it_is_wrong(folder: Path, run: Run) -> None:
 
 
 def test_dtypes_are_those_that_are_asked_for(folder: Path, run: Run) -> None:
-    options = ("--params", "params.pkl", "--batch-size", "3", "--seed", "2", "--all-rows", "--out", "page")
+    options = ("--params", "params.pkl", "--batch-size", "3", "--seed", "2", "--rows", "--out", "page")
     done = run("parity_report", "--port", "mine.py:Spare", "--dtype", "both", *options)
     assert done.returncode == 0
     assert [f"parity: mine.py:Spare in {dtype} on cpu" in done.stdout for dtype in ("float64", "float32")] == [True] * 2

@@ -144,7 +144,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_report_on_another_network_from_another_seed(run: Run, compared: list[dict[str, Any]]) -> None:
-    options = ("--network", "LeNet5", "--batch-size", "2", "--dtype", "float64", "--seed", "1", "--all-rows")
+    options = ("--network", "LeNet5", "--batch-size", "2", "--dtype", "float64", "--seed", "1", "--rows")
     done = run("parity_report", *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^ok +training +subsample2 +grad_weight +0", done.stdout, re.MULTILINE)
@@ -361,7 +361,7 @@ def test_evaluate_refuses_a_file_for_its_folder(small_mnist: Path, run: Run) -> 
 
 
 def test_evaluate_the_books_weights(book_params: Path, data_dir: Path, tmp_path: Path, run: Run) -> None:
-    done = run("evaluate", book_params, "--data-dir", data_dir, "--out", tmp_path)
+    done = run("evaluate", book_params, "--data-dir", data_dir, "--batch-size", "25", "--out", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("accuracy 0.9600: 9600 of 10000 test images right\n")
     assert "most often: 7 seen as 2 (25 times), 3 seen as 2 (24 times), 9 seen as 4 (21 times)" in done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import multiprocessing.forkserver
+import multiprocessing
 import os
 import random
 import signal
@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import nn
 
 import numpy_ref as nr
@@ -50,6 +49,8 @@ from torchport.training.state import put_back
 
 FLOAT64 = Config(dtype="float64", device="cpu", epochs=2, batch_size=20, log_loss="after")
 FORKS = multiprocessing.get_context("forkserver")
+# The server starts while the first tests run, since it takes seconds.
+pytestmark = pytest.mark.usefixtures("fork_server", "no_drawing")
 RULES = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
 
 
@@ -62,12 +63,6 @@ def make_samples() -> Samples:
     x[t == 1, ..., 5:] //= 4
     x = x.astype(np.uint8)
     return Samples(x[:110], t[:110], x[110:], t[110:], classes=2)
-
-
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Curves, which test_figures looks at, would take most of a small run's time."""
-    monkeypatch.setattr("torchport.training.folder.curves", lambda runs: Figure((1, 1)))
 
 
 @pytest.fixture(scope="module")
@@ -715,16 +710,6 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(samples: Samples, tmp_p
 # --- Killed
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fork_server() -> None:
-    """That has imported torch, and what torch.optim imports late, but used none of it, and forks in no time.
-
-    It starts while the first tests run, since it takes seconds.
-    """
-    FORKS.set_forkserver_preload(["test_training", "matplotlib.backends.backend_agg", "torch._dynamo"])
-    multiprocessing.forkserver.ensure_running()
-
-
 def continue_or_start(out: Path, samples: Samples) -> None:
     """In a process of its own: a run of 36 steps that keeps every one of them."""
     run.CHECKPOINT_SECONDS = 0
@@ -759,7 +744,7 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(samples: Samples, tm
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start(whole).join()
     chance, steps = random.Random(0), []
-    for _ in range(6):
+    for _ in range(4):
         kill_after_a_step(start(killed), killed, chance.uniform(0, 0.03))
         steps.append(RunFolder(killed).read_checkpoint().step if RunFolder(killed).is_run else 0)
     assert steps == sorted(steps)

@@ -75,6 +75,12 @@ def test_a_run_of_before_the_option_compile_went_is_read() -> None:
     assert Config.from_json(text) == Config(epochs=3)
 
 
+def test_a_run_of_before_images_could_be_prepared_otherwise_is_read() -> None:
+    text = Config(epochs=3).to_json().replace('  "images": "unit",\n', "")
+    assert "images" not in text
+    assert Config.from_json(text) == Config(epochs=3, images="book")
+
+
 def test_the_default_is_the_books_run_in_float32() -> None:
     config = Config()
     assert (config.data, config.network, config.model, config.dtype) == ("mnist", "SimpleConvNet", "conv2d", "float32")

@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 from data.files import idx
 from matplotlib.figure import Figure
+from PIL import Image
 from test_scripts import SCRIPTS, Run, run as run
 
-from numpy_ref import SimpleConvNet, read_params
+from numpy_ref import SimpleConvNet, read_params, softmax
 from numpy_ref.checks import Array
 from torchport import figures
 from torchport.data import load
-from torchport.training import Config, Samples
+from torchport.training import Config, Samples, train
 from torchport.training.folder import FILES
 from torchport.training.samples import load_samples
 
+pytestmark = pytest.mark.usefixtures("no_drawing")
 SMALL = ("--epochs", "2", "--batch-size", "20", "--device", "cpu")
 
 
@@ -270,3 +272,80 @@ def test_evaluate_refuses_in_one_line(
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["other.pkl"]
+
+
+@pytest.mark.parametrize("model", ["conv2d", "numpy"])
+def test_a_run_is_evaluated_on_images_as_it_was_trained(model: str, mnist_dir: Path, tmp_path: Path, run: Run) -> None:
+    """By its folder and by its files; given otherwise, the hint says how."""
+    options = ("--data-dir", mnist_dir, "--model", model)
+    trained = run("train", *SMALL, *options, "--images", "inverted", "--epochs", "20", "--out", tmp_path / "run")
+    for weights in (tmp_path / "run", tmp_path / "run" / "params.pkl"):
+        done = run("evaluate", weights, *options)
+        assert f"test accuracy {done.stdout.split()[1].rstrip(':')} on all 40" in trained.stdout
+        assert "hint" not in done.stdout
+    done = run("evaluate", tmp_path / "run", *options, "--images", "book")
+    assert "with --images inverted" in done.stdout
+
+
+def test_the_report_compares_and_evaluates_on_images_as_they_were_prepared(
+    mnist_dir: Path, tmp_path: Path, run: Run
+) -> None:
+    run("train", *SMALL, "--data-dir", mnist_dir, "--images", "0.25,0.5", "--out", tmp_path / "run")
+    weights = ("--params", tmp_path / "run", "--data-dir", mnist_dir)
+    done = run("parity_report", *weights, "--dtype", "float64", "--out", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    record = json.loads((tmp_path / "report.json").read_text())
+    assert record["about"]["data"] == "the first 32 test images of MNIST, as 0.25,0.5"
+    evaluated = run("evaluate", tmp_path / "run", "--data-dir", mnist_dir).stdout
+    assert f"numpy: accuracy {evaluated.split()[1].rstrip(':')} on" in done.stdout
+
+
+@pytest.mark.parametrize("images", ["normalized", "inverted", "0-255"])
+def test_training_is_one_for_all_preparations(images: str, mnist_dir: Path) -> None:
+    """The reference and the port, in float64: losses are sums of at most 4,320 products, relative to 2.3."""
+    losses = []
+    for model in ("numpy", "conv2d"):
+        config = Config(
+            images=images, model=model, dtype="float64", epochs=1, batch_size=25, data_dir=str(mnist_dir), device="cpu"
+        )
+        losses.append(train(config).losses)
+    reference, port = losses
+    np.testing.assert_allclose(port, reference, rtol=1e-9)
+
+
+def test_a_users_image_is_told_with_its_probabilities(mnist_dir: Path, tmp_path: Path, run: Run) -> None:
+    network = SimpleConvNet(rng=np.random.RandomState(0))
+    network.save_params(tmp_path / "params.pkl")
+    image = np.zeros((28, 28), np.uint8)
+    image[4:24, 10:19] = 255
+    Image.fromarray(255 - image).resize((56, 56), Image.Resampling.NEAREST).save(tmp_path / "one.png")
+    done = run("evaluate", tmp_path / "params.pkl", "--image", tmp_path / "one.png", "--images", "normalized")
+    centred = image[None, None]  # already
+    chances = softmax(network.predict((centred / 255 - 0.1307) / 0.3081))[0]
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"{tmp_path / 'one.png'}: {chances.argmax()}, with probability {chances.max():.4f}"
+    assert lines[1] == "each class: " + ", ".join(f"{label} {chance:.4f}" for label, chance in enumerate(chances))
+    assert lines[2].startswith("56 x 56 pixels, read as grey, inverted as its ground is light, cut to its ink")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["evaluate", "params.pkl", "--image", "empty.png"], "empty.png: nothing is to be seen"),
+        (["evaluate", "params.pkl", "--image", "nothing.png"], "nothing.png"),
+        (["evaluate", "params.pkl", "--image", "empty.png", "--out", "x"], "leave out one of --image and --out"),
+        (["evaluate", "params.pkl", "--images", "uint"], "images must be unit, normalized"),
+        (["train", "--images", "uint"], "images must be unit, normalized"),
+        (["parity_report", "--images", "unit"], "--images goes with --params"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_images_that_are_amiss_are_one_line(
+    arguments: list[str], says: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SimpleConvNet().save_params(tmp_path / "params.pkl")
+    Image.new("L", (30, 20), 90).save(tmp_path / "empty.png")
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert says in done.stderr

@@ -3,6 +3,8 @@
 WEIGHTS is a params.pkl, .npz, .pt or .safetensors file of any of the book's networks, or a training run's folder. With
 --out, the confusion matrix and a gallery of the mistakes as pictures, and all of it as JSON:
     python scripts/evaluate.py params.pkl --out pictures
+Or what digit your own image shows:
+    python scripts/evaluate.py params.pkl --image photo.png
 Exit status: 0 evaluated, 2 bad input.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +21,20 @@ import numpy as np
 import torchport as tp
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
+from numpy_ref.functions import softmax
+from numpy_ref.network import Network
 from torchport import cli
 from torchport.choices import DTYPES
 from torchport.data import DATA_SETS, load
+from torchport.data.images import digit, read_image
+from torchport.data.preparation import Preparation
 from torchport.figures import confusion_matrix, mistakes, save_figure
 from torchport.training.config import MODELS, NUMPY
 
 if TYPE_CHECKING:
-    pass
+    from torch import nn
+
+LARGEST = 560  # pixels of an image's longer side: 20 for one of MNIST's
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -38,10 +47,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=100, help="images at a time (default: 100)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write confusion.png, mistakes.png, evaluation.json")
+    cli.add_images(parser, "as its run was trained, or unit")
+    parser.add_argument("--image", type=cli.path, metavar="FILE", help="say what digit this image shows, instead")
     cli.add_hints(parser)
     args = parser.parse_args()
     if args.model == NUMPY and args.device != "cpu":
         parser.error(f"--model numpy runs on the CPU, got --device {args.device}")
+    if args.image is not None and args.out is not None:
+        parser.error("--out is for a test set: leave out one of --image and --out")
     return args
 
 
@@ -49,20 +62,50 @@ def main() -> int:
     args = parse_arguments()
     dtype = tp.networks.DTYPES[np.dtype(args.dtype)] if args.dtype else None
     weights = tp.files.read_weights(args.weights, cli.hints(args), dtype=dtype)
+    preparation = args.images or Preparation.parse(weights.source.images or "unit")
+    if args.image is not None:
+        return show_digit(args, weights, preparation)
     images, labels = load(args.data, False, args.data_dir, progress=True)
     tp.evaluation.check_takes(weights.architecture, images, labels)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
-    on_numpy = args.model == NUMPY
-    network = weights.reference() if on_numpy else weights.port(args.model, args.device)
-    found = tp.evaluation.classify(network, images, labels, batch_size=args.batch_size, progress=True)
+    make = partial(network_of, args)
+    options = {"preparation": preparation, "batch_size": args.batch_size, "progress": True}
+    found = tp.evaluation.classify(make(weights), images, labels, **options)
     print(found.to_text())
+    if hint := tp.hints.hint(weights, make, images, labels, preparation, found):
+        print(hint)
     if args.out is not None:
         about = {name: str(getattr(args, name)) for name in ("weights", "data", "model", "device")}
-        save(args.out, found, images, {**about, "dtype": str(weights.dtype).removeprefix("torch.")})
+        save(
+            args.out,
+            found,
+            images,
+            {**about, "images": str(preparation), "dtype": str(weights.dtype).removeprefix("torch.")},
+        )
     print(tp.evaluation.memory_text(tp.evaluation.peak_memory()))
     if args.out is None:
         print("--out DIR draws the confusion matrix and the mistakes")
+    return 0
+
+
+def network_of(args: argparse.Namespace, weights: tp.networks.Weights) -> Network | nn.Module:
+    return weights.reference() if args.model == NUMPY else weights.port(args.model, args.device)
+
+
+def show_digit(args: argparse.Namespace, weights: tp.networks.Weights, preparation: Preparation) -> int:
+    """Print what the image is, and how sure that is."""
+    grey, (height, width) = read_image(args.image, LARGEST)
+    try:
+        image, done = digit(grey[0])
+    except ValueError as error:
+        raise ValueError(f"{args.image}: {error}") from None
+    tp.evaluation.check_takes(weights.architecture, image[None], np.zeros(1, int))
+    outputs = tp.evaluation.predict(network_of(args, weights), preparation(image[None]))
+    chances = softmax(outputs.astype(np.float64))[0]
+    print(f"{args.image}: {chances.argmax()}, with probability {chances.max():.4f}")
+    print("each class: " + ", ".join(f"{label} {chance:.4f}" for label, chance in enumerate(chances)))
+    print(f"{width} x {height} pixels, read as grey, {done}")
     return 0
 
 

@@ -28,15 +28,15 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     args = parse_arguments()
     reference, x, t = tp.parity.cases.book_gradient_case(args.seed, args.batch_size)
-    differences = tp.parity.differences.central_differences(reference, x, t)
+    differences = tp.parity.gradients.central_differences(reference, x, t)
     gradients = {"numpy": reference.gradient(x, t)}
     for conv in CONVOLUTIONS:
         port = tp.SimpleConvNet.from_params(reference.params, conv, device=args.device)
-        gradients[conv] = tp.parity.independent.port_gradients(port, x, t)
-    checks = {name: tp.parity.independent.judge_gradients(differences, found) for name, found in gradients.items()}
+        gradients[conv] = tp.parity.gradients.port_gradients(port, x, t)
+    checks = {name: tp.parity.gradients.judge_gradients(differences, found) for name, found in gradients.items()}
     for name, rows in checks.items():
-        print(f"{name}\n{tp.parity.independent.gradient_table(rows)}\n")
-    print(tp.parity.independent.gradient_verdict(checks))
+        print(f"{name}\n{tp.parity.gradients.gradient_table(rows)}\n")
+    print(tp.parity.gradients.gradient_verdict(checks))
     return 0 if all(row.ok for rows in checks.values() for row in rows) else 1
 
 

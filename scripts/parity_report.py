@@ -30,6 +30,7 @@ from numpy_ref.checks import Array
 from torchport import cli
 from torchport.choices import BFLOAT16, IEEE, OF_IMAGES, TF32
 from torchport.data import DATA_VARIABLE, mnist
+from torchport.data.preparation import Preparation
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +90,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=cli.count(1), default=32, help="images compared (default: 32)")
     parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights, images, gradients (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html and report.json there")
-    parser.add_argument("--all-rows", action="store_true", help="print all that was compared, not only what is suspicious")
+    parser.add_argument("--rows", action="store_true", help="print all that was compared, not only what is suspicious")
+    cli.add_images(parser, "with --params of a run, as it was trained, else unit")
     cli.add_hints(parser)
     return checked(parser, parser.parse_args())
 
@@ -103,6 +105,8 @@ def checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> argpar
         parser.error("--width is AlexNet's: leave it out, or give --network AlexNet")
     if args.data_dir is not None and args.params is None:
         parser.error("--data-dir goes with --params: seeded weights are not evaluated on MNIST")
+    if args.images is not None and args.params is None:
+        parser.error("--images goes with --params: seeded images are not prepared")
     if args.loss is not None and args.port is None:
         parser.error("--loss is your own port's: give --port, or leave it out")
     return args
@@ -116,10 +120,12 @@ def main() -> int:
         args.out.mkdir(parents=True, exist_ok=True)
     reports = judged(args, case) if build is None else judged_port(args, build, case)
     for report in reports:
-        show(report, args.all_rows)
+        show(report, args.rows)
     evaluation = evaluated(args, build, case) if build is None or all(reports) else None
     if evaluation is not None:
         print(f"{evaluation.to_text()}\n")
+        if evaluation.low:
+            print(f"hint: python scripts/evaluate.py {args.params} tries how else images may have been given\n")
     if args.out is not None:
         record = tp.parity.page.to_dict(
             [report.to_dict() for report in reports],
@@ -153,13 +159,14 @@ def given(args: argparse.Namespace) -> Case:
         weights = tp.networks.Weights.of(tp.parity.cases.seeded_params(args.seed, network.params), hints.geometry)
     else:
         weights = tp.files.read_weights(args.params, cli.hints(args), dtype=torch_dtype(args))
+        args.images = args.images or Preparation.parse(weights.source.images or "unit")
     found = weights.architecture
     asked = args.data_dir is not None or (os.environ.get(DATA_VARIABLE) and math.prod(found.input_shape) == PIXELS)
     if args.params is None or (args.port is not None and not asked):
         batch = tp.parity.cases.seeded_batch(args.seed, args.batch_size, found.input_shape, found.classes)
         return Case(weights, *batch, None)
     images, labels = mnist(train=False, data_dir=args.data_dir)
-    x = images[: args.batch_size] / 255
+    x = args.images.apply(images[: args.batch_size].astype(np.float64), np.float64)
     if args.port is not None:
         tp.evaluation.check_takes(found, images, labels)
         x = x.reshape(len(x), *found.input_shape)
@@ -208,7 +215,7 @@ def loaded(
     if any(map(torch.nn.parameter.is_lazy, port.parameters())):
         with cli.telling(f"{args.port} could not be run"), torch.no_grad():
             port(torch.tensor(x, dtype=next(port.parameters()).dtype, device=args.device))
-    return port, tp.parity.load_into(port, reference, x)
+    return port, tp.load_params(port, reference, x, prove=False).lines
 
 
 def evaluated(args: argparse.Namespace, build: Callable[[], nn.Module] | None, case: Case) -> Evaluation | None:
@@ -216,14 +223,15 @@ def evaluated(args: argparse.Namespace, build: Callable[[], nn.Module] | None, c
     if case.test is None:
         return None
     if build is None:
-        return tp.evaluation.evaluate_ports(case.weights, *case.test, device=args.device, progress=True)
+        options = {"preparation": args.images, "device": args.device, "progress": True}
+        return tp.evaluation.evaluate_ports(case.weights, *case.test, **options)
     try:
         with cli.telling("not evaluated on the test set"):
             reference = case.weights.reference()
             port, _ = loaded(args, build, reference, case.x, "float64")
             port.register_forward_pre_hook(lambda _, given: given[0].reshape(-1, *case.x.shape[1:]))  # flat, perhaps
             networks: dict[str, Network | nn.Module] = {"numpy": reference, Path(args.port).name: port}
-            return tp.evaluation.compare_predictions(networks, *case.test, progress=True)
+            return tp.evaluation.compare_predictions(networks, *case.test, preparation=args.images, progress=True)
     except ValueError as reason:  # of a port that computes in float32 alone, or returns more than one tensor
         print(f"{reason}\n")
         return None
@@ -245,7 +253,8 @@ def about(args: argparse.Namespace, case: Case) -> dict[str, str]:
     if args.params is not None and args.params.is_file():
         weights += f" (sha256 {hashlib.sha256(args.params.read_bytes()).hexdigest()[:16]})"
     if case.test is not None:
-        data = f"the first {len(case.x)} test images of MNIST, 0 to 1"
+        how = "0 to 1" if str(args.images) == "unit" else f"as {args.images}"
+        data = f"the first {len(case.x)} test images of MNIST, {how}"
     return {"weights": weights, "data": data, "batch": " x ".join(map(str, case.x.shape))}
 
 

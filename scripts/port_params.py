@@ -7,9 +7,11 @@
     python scripts/port_params.py model.pt weights.npz --dtype float32  for numpy.load, in half the size
     python scripts/port_params.py a.pkl b.pt --stride 2 --pad 1         what the shapes of the weights cannot tell
     python scripts/port_params.py params.pkl model.pt --force           in place of an old model.pt
+    python scripts/port_params.py params.pkl mynet.pt --into mynet.py:Net  as the state_dict of your own module
     python scripts/port_params.py --inspect params.pkl                  what is in a file, writing nothing
 
 Nothing in SOURCE is run, so it may come from a stranger. Its first bytes tell its format; TARGET's is its suffix.
+--into is your own code, which is run: any torch.nn.Module, filled in the order in which it uses its parameters.
 TARGET is written whole or not at all, once it reads back bit for bit and all three networks agree on it.
 Exit status: 0 ported, 1 no parity, 2 bad input.
 """
@@ -37,8 +39,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=DTYPES, help="of TARGET (default: as in SOURCE; float32 for .onnx)")
     parser.add_argument("--force", action="store_true", help="replace TARGET where it exists")
     parser.add_argument("--inspect", action="store_true", help="list SOURCE's arrays and name its network: no TARGET")
+    parser.add_argument(
+        "--into",
+        metavar="SPEC",
+        help="your own module: FILE.py:NAME or package.module:NAME, what builds it; runs that file",
+    )
     cli.add_hints(parser)
     args = parser.parse_args()
+    if args.into is not None and (args.inspect or args.dtype):
+        parser.error("--into writes TARGET in your module's own dtype: leave out --inspect and --dtype")
     if args.inspect and (args.target or args.force):
         parser.error("--inspect writes nothing: leave out TARGET and --force")
     if args.target is None and not args.inspect:
@@ -60,6 +69,8 @@ def main() -> int:
         print(tp.files.read_stored(args.source).to_text())
         show(tp.files.read_weights(args.source, hints, dtype=dtype))
         return 0
+    if args.into is not None:
+        return into(args, hints)
     try:
         done = tp.porting.port(args.source, args.target, dtype=dtype, hints=hints, force=args.force)
     except tp.porting.NoParity as error:
@@ -74,6 +85,20 @@ def main() -> int:
     print("\n".join(done.verdicts))
     print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes, {done.holds}. To load it and predict:")
     print(f"\n{done.example}")
+    return 0
+
+
+def into(args: argparse.Namespace, hints: tp.files.Hints) -> int:
+    """The state_dict of the user's own module."""
+    port = cli.builder(args.into, "--into")()
+    try:
+        print(tp.loading.write_into(port, args.source, args.target, force=args.force, hints=hints))
+    except tp.loading.LoadError as error:
+        if error.report is None:
+            raise
+        print(f"{error.report}\nnot written: the port is not what the reference is", file=sys.stderr)
+        return 1
+    print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes, for {args.into}'s load_state_dict")
     return 0
 
 

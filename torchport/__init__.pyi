@@ -3,7 +3,9 @@ from . import (
     data as data,
     evaluation as evaluation,
     files as files,
+    hints as hints,
     layers as layers,
+    loading as loading,
     networks as networks,
     optimizers as optimizers,
     parity as parity,
@@ -24,6 +26,7 @@ from .layers import (
     im2col as im2col,
     softmax_with_loss as softmax_with_loss,
 )
+from .loading import load_params as load_params, params_from as params_from
 from .networks import (
     SimpleConvNet as SimpleConvNet,
     from_reference as from_reference,

@@ -28,7 +28,10 @@ def check_goes_with(name: str, value: Tensor, weight: Tensor) -> None:
     if value.device != weight.device:
         raise ValueError(f"{name} is on {value.device}, the weights on {weight.device}: move one with .to()")
     if value.dtype != weight.dtype and not torch.is_autocast_enabled(value.device.type):
-        raise TypeError(f"{name} has dtype {value.dtype}, the weights {weight.dtype}: convert one with .to()")
+        way_out = "convert one with .to()"
+        if value.dtype == torch.uint8:
+            way_out = f"of images, 0 to 255, give .to({weight.dtype}) / 255, as the book does"
+        raise TypeError(f"{name} has dtype {value.dtype}, the weights {weight.dtype}: {way_out}")
 
 
 def check_device(name: str, value: torch.device | str | None) -> torch.device | str | None:

@@ -11,8 +11,8 @@ IEEE, TF32, BFLOAT16 = "ieee", "tf32", "bfloat16"  # how products are computed
 # Of any network: what recognise may be told.
 ACTIVATIONS = tuple(dict.fromkeys((*multi_layer_net_extend.ACTIVATIONS, *classic.LENET_ACTIVATIONS)))
 
-# How the arrays of a file may lie: the rows of the first Affine, the axes of a convolution's weight and of an Affine's.
-ROWS, KERNELS, AFFINE = ("chw", "hwc"), ("oihw", "hwio"), ("in-out", "out-in")
+# How the arrays of a file may lie: the order of flattening, the axes of a convolution's weight and of an Affine's.
+FLATTEN, KERNELS, AFFINE = ("chw", "hwc"), ("oihw", "hwio"), ("in-out", "out-in")
 
 # Networks of images, which can be made with their own sizes.
 OF_IMAGES = ("SimpleConvNet", "DeepConvNet", "LeNet5", "AlexNet")

@@ -8,14 +8,16 @@ import os
 import sys
 import sysconfig
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from torchport.choices import ACTIVATIONS, AFFINE, KERNELS, ROWS
+from torchport.choices import ACTIVATIONS, AFFINE, FLATTEN, KERNELS
 from torchport.data import DataError
+from torchport.data.preparation import HELP as IMAGES_HELP, Preparation
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -51,6 +53,8 @@ def run(main: Callable[[], int]) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process lives
+    formatted = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"  # without our own line
     try:
         status = main()
         sys.stdout.flush()
@@ -70,6 +74,8 @@ def run(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        warnings.formatwarning = formatted
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -132,6 +138,20 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
 
 
+def add_images(parser: argparse.ArgumentParser, default: str) -> None:
+    """--images, None where it is not given."""
+    about = f"{IMAGES_HELP} (default: {default})"
+    parser.add_argument("--images", "--preprocess", type=preparation, metavar="HOW", help=about)
+
+
+def preparation(text: str) -> Preparation:
+    """argparse type: how a network is given its images."""
+    try:
+        return Preparation.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_windows(parser: argparse._ActionsContainer, whose: str = "") -> None:
     """--stride and --pad."""
     parser.add_argument("--stride", type=count(1), default=1, help=f"{whose}in pixels (default: 1)")
@@ -149,8 +169,8 @@ def add_hints(parser: argparse.ArgumentParser) -> None:
     )
     about = "convolutions that a 2x2 pooling follows, as 1,2, or none (default: so that images have 28 pixels a side)"
     group.add_argument("--pool", type=numbers, metavar="N,N", help=about)
-    about = "order of the first Affine's rows: hwc as Keras flattens (default: chw)"
-    group.add_argument("--rows", choices=ROWS, help=about)
+    about = "order in which the first Affine takes an image's values: hwc as in Keras (default: chw)"
+    group.add_argument("--flatten", choices=FLATTEN, help=about)
     about = "axes of convolution weights: hwio as Keras has them (default: what the biases tell, or oihw)"
     group.add_argument("--kernels", choices=KERNELS, help=about)
     about = "axes of Affine weights: in-out for x @ W, out-in for torch's Linear (default: what names and biases tell)"
@@ -177,7 +197,7 @@ def numbers(text: str) -> list[int]:
     return [] if text == "none" else [count(1)(each) for each in names(text)]
 
 
-def builder(spec: str) -> Callable[[], nn.Module]:
+def builder(spec: str, option: str = "--port") -> Callable[[], nn.Module]:
     """What makes the torch module that FILE.py:NAME or package.module:NAME names, a class or a function.
 
     The file is run. ValueError in one line, here or from what is returned, for whatever is wrong with it.
@@ -186,7 +206,7 @@ def builder(spec: str) -> Callable[[], nn.Module]:
 
     where, _, name = spec.rpartition(":")
     if not where or not name.isidentifier():
-        raise ValueError(f"--port must be FILE.py:NAME or package.module:NAME, got {spec!r}")
+        raise ValueError(f"{option} must be FILE.py:NAME or package.module:NAME, got {spec!r}")
     with telling(f"{where} could not be imported"):
         module = _imported(where)
     if not hasattr(module, name):

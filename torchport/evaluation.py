@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,11 @@ from tqdm import tqdm
 from numpy_ref.checks import Array, check_int
 from numpy_ref.functions import class_labels, softmax
 from numpy_ref.network import Network
-from torchport.data.images import check_images, pixels
+from torchport.data.images import check_images
+from torchport.data.preparation import UNIT, Preparation
 from torchport.networks import CONVOLUTIONS, Architecture, Weights
+
+LOW = 0.8  # accuracy
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Evaluation:
     def ok(self) -> bool:
         """Whether all networks predict the same on every sample."""
         return self.agreeing == self.samples
+
+    @property
+    def low(self) -> bool:
+        """Whether all accuracies are, so that images or weights may be meant otherwise."""
+        return all(accuracy < LOW for accuracy in self.accuracy.values())
 
     def to_text(self) -> str:
         """A line per network, one for all, one for the memory."""
@@ -118,19 +127,25 @@ class Classification:
 
 
 def classify(
-    network: Network | nn.Module, images: Array, labels: Array, *, batch_size: int = 100, progress: bool = False
+    network: Network | nn.Module,
+    images: Array,
+    labels: Array,
+    *,
+    preparation: Preparation = UNIT,
+    batch_size: int = 100,
+    progress: bool = False,
 ) -> Classification:
     """What network makes of images uint8 (N, C, H, W) and labels (N,), batch_size at a time.
 
-    progress shows a bar on a terminal. ValueError where images, labels and network do not fit each other, and for
-    outputs that are not finite; TypeError.
+    preparation says how the network is given them. progress shows a bar on a terminal. ValueError where images, labels
+    and network do not fit each other, and for outputs that are not finite; TypeError.
     """
     check_images("images", images)
     check_int("batch_size", batch_size, 1)
     outputs = None  # (N, classes), in one piece: pieces between a network's large arrays would split up the heap
     with tqdm(total=len(images), desc="test images", unit="image", disable=None if progress else True) as bar:
         for start in range(0, len(images), batch_size):
-            batch = pixels(images[start : start + batch_size])
+            batch = preparation(images[start : start + batch_size])
             found = predict(network, batch)
             if not np.isfinite(found).all():
                 raise ValueError(f"the network's outputs for images {start} to {start + len(batch) - 1} are not finite")
@@ -144,7 +159,7 @@ def classify(
 
 
 def predict(network: Network | nn.Module, images: Array) -> Array:
-    """Outputs before the softmax (n, classes) of images (n, C, H, W), float32 in 0..1, in the network's own dtype.
+    """Outputs before the softmax (n, classes) of images float32 (n, C, H, W), in the network's own dtype.
 
     A module predicts in evaluation mode, whichever it is in, and is left as it was.
     """
@@ -188,18 +203,21 @@ def evaluate_ports(
     labels: Array,
     *,
     device: str = "cpu",
+    preparation: Preparation = UNIT,
     batch_size: int = 100,
     progress: bool = False,
 ) -> Evaluation:
     """The reference and both ports with the same weights, in float64, on images uint8 (N, C, H, W) and labels (N,).
 
-    progress shows a bar on a terminal. ValueError where images, labels and network do not fit each other; TypeError.
+    preparation says how they are given them. progress shows a bar on a terminal. ValueError where images, labels and
+    network do not fit each other; TypeError.
     """
     check_takes(weights.architecture, images, labels)
     weights = weights.astype(torch.float64)  # in less, each would round in its own way
     networks: dict[str, Network | nn.Module] = {"numpy": weights.reference()}
     networks |= {conv: weights.port(conv, device) for conv in CONVOLUTIONS}
-    return compare_predictions(networks, images, labels, batch_size=batch_size, progress=progress)
+    options: dict[str, Any] = {"preparation": preparation, "batch_size": batch_size, "progress": progress}
+    return compare_predictions(networks, images, labels, **options)
 
 
 def compare_predictions(
@@ -207,14 +225,13 @@ def compare_predictions(
     images: Array,
     labels: Array,
     *,
+    preparation: Preparation = UNIT,
     batch_size: int = 100,
     progress: bool = False,
 ) -> Evaluation:
     """What networks make of images uint8 (N, C, H, W) with labels (N,), each by itself and together. ValueError."""
-    found = {
-        name: classify(network, images, labels, batch_size=batch_size, progress=progress)
-        for name, network in networks.items()
-    }
+    options: dict[str, Any] = {"preparation": preparation, "batch_size": batch_size, "progress": progress}
+    found = {name: classify(network, images, labels, **options) for name, network in networks.items()}
     first, *others = (one.predictions for one in found.values())
     agree = np.logical_and.reduce([other == first for other in others])
     accuracy = {name: one.accuracy for name, one in found.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import warnings
 import zlib
 from collections.abc import Callable
 from hashlib import md5
@@ -14,6 +15,7 @@ import pytest
 
 from data.files import idx
 from numpy_ref.checks import Array
+from torchport import cli
 from torchport.data import DataError, load_mnist, mnist, sets
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -226,3 +228,13 @@ def test_load_mnist_has_the_books_results(
         assert t.dtype == (np.float64 if one_hot_label else np.uint8)
     labels = found[0][1].argmax(axis=1) if one_hot_label else found[0][1]
     assert labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+
+
+def test_a_script_tells_of_other_data_in_one_line() -> None:
+    def main() -> int:
+        assert warnings.formatwarning("images is not MNIST", UserWarning, "sets.py", 5) == "note: images is not MNIST\n"
+        return 0
+
+    before = warnings.formatwarning
+    assert cli.run(main) == 0
+    assert warnings.formatwarning is before

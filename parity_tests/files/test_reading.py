@@ -141,7 +141,7 @@ STATE = keyed(SIMPLE, *OWN)
 PEOPLE: dict[str, Case] = {
     # prefixes
     "DataParallel": Case(saved({f"module.{k}": v for k, v in STATE.items()}), SIMPLE, "'module' is left out"),
-    "compiled and wrapped": Case(saved({f"_orig_mod.net.{k}": v for k, v in STATE.items()}), SIMPLE, "'_orig_mod.net' is left out"),
+    "compiled and wrapped": Case(saved({f"_orig_mod.net.{k}": v for k, v in STATE.items()}), SIMPLE, "'_orig_mod.net'"),
     "the book's names too": Case(npz({f"model/{k}": v for k, v in SIMPLE.items()}), SIMPLE, "'model' is left out"),
     # checkpoints
     "the tutorial's checkpoint": Case(saved(adams(STATE), "w.tar"), SIMPLE, "in the part 'net'"),
@@ -235,13 +235,13 @@ PEOPLE: dict[str, Case] = {
     "one transposed": Case(pickled(turned(SIMPLE, "W3")), SIMPLE, "W3: transposed"),
     "a square one transposed": Case(pickled(turned(SQUARE, "W2", "W3")), SQUARE, "W2, W3", Hints(affine="out-in")),
     "a square state_dict": Case(saved(keyed(SQUARE, "a", "b", "c")), SQUARE),
-    "Keras": Case(pickled(keras(keras_rows(SIMPLE))), SIMPLE, "as Keras has it", Hints(rows="hwc")),
+    "Keras": Case(pickled(keras(keras_rows(SIMPLE))), SIMPLE, "as Keras has it", Hints(flatten="hwc")),
     "Keras' get_weights": Case(
-        pickled(list(hwio(keras_rows(SIMPLE)).values())), SIMPLE, "from the order H, W, C", Hints(rows="hwc")
+        pickled(list(hwio(keras_rows(SIMPLE)).values())), SIMPLE, "from the order H, W, C", Hints(flatten="hwc")
     ),
-    "rows of channels last": Case(pickled(keras_rows(SIMPLE)), SIMPLE, "W2: rows from", Hints(rows="hwc")),
+    "rows of channels last": Case(pickled(keras_rows(SIMPLE)), SIMPLE, "W2: rows from", Hints(flatten="hwc")),
     "kernels that are told": Case(
-        pickled(hwio(p := forked((5, 5, 5, 5), (720, 9), (9, 10)))), p, hints=Hints(kernels="hwio", rows="chw")
+        pickled(hwio(p := forked((5, 5, 5, 5), (720, 9), (9, 10)))), p, hints=Hints(kernels="hwio", flatten="chw")
     ),
 }  # fmt: skip
 
@@ -290,8 +290,8 @@ UNCLEAR: dict[str, tuple[Callable[[Path], Path], Hints, type[Exception], str]] =
         ValueError,
         r"W3 \(10, 10\) is square: nothing tells whether it is transposed, as W2 is\. .*\(--affine\)",
     ),
-    "rows of Keras": (pickled(keras(SIMPLE)), Hints(), ValueError, r"order H, W, C, or in C, H, W\. .*\(--rows\)"),
-    "rows without a convolution": (pickled(forked((6, 6))), Hints(rows="hwc"), ValueError, "leave it out"),
+    "rows of Keras": (pickled(keras(SIMPLE)), Hints(), ValueError, r"order H, W, C, or in C, H, W\. .*\(--flatten\)"),
+    "rows without a convolution": (pickled(forked((6, 6))), Hints(flatten="hwc"), ValueError, "leave it out"),
     "pooling": (
         pickled(forked((3, 1, 5, 5), (75, 9), (9, 8), (8, 7))),
         Hints(),
@@ -309,7 +309,7 @@ UNCLEAR: dict[str, tuple[Callable[[Path], Path], Hints, type[Exception], str]] =
     "one more": (pickled({**SIMPLE, "velocity": SIMPLE["W3"]}), Hints(), ValueError, "but velocity is unexpected"),
     "one less": (pickled(SIMPLE | {"b3": None}), Hints(), ValueError, "nearest is SimpleConvNet, but b3 is missing"),
     "weights alone": (pickled([SIMPLE["W2"], SIMPLE["W3"]]), Hints(), ValueError, "2 weights have 0 biases"),
-    "no arrays": (pickled({"epoch": 3}), Hints(), ValueError, "holds a dict without arrays"),
+    "no arrays": (pickled({"epoch": 3}), Hints(), ValueError, "holds a dict of epoch \\(a number\\), expected"),
 }
 
 

@@ -18,7 +18,7 @@ from torchport.networks.architectures import recognise
 from torchport.networks.names import cast_params, state_dict_keys
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_params
-from torchport.parity.given import ALL, EXTREMES
+from torchport.parity.given import ALL
 
 Params = dict[str, Any]
 
@@ -56,6 +56,7 @@ NETWORKS: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...], int]] = {
 
 
 MANY = 500  # values of a sample: 128 of larger ones take seconds
+LARGE = "training", "prediction", "batch"
 
 
 # Without convolutions, both twins are one.
@@ -69,7 +70,7 @@ def test_the_twin_agrees(name: str, conv: str, setting: Setting) -> None:
     reference.set_params(cast_params(seeded_params(1, reference.params), setting.dtype))
     twin = from_reference(reference, conv, setting.device)
     assert {parameter.dtype for parameter in twin.parameters()} == {setting.dtype}
-    runs = [run for run in ALL if run != EXTREMES or np.prod(shape[1:]) < MANY]
+    runs = ALL if np.prod(shape[1:]) < MANY else LARGE
     report = check_parity(reference, twin, rng.standard_normal(shape), rng.integers(0, classes, shape[0]), runs=runs)
     report.raise_if_failed()
     rows = {(row.run, row.layer, row.quantity) for row in report.rows}

@@ -133,9 +133,9 @@ def both(
     port: Port, reference: nr.Network, module: nn.Module, x: Array, t: Array, given: Tensor | None = None, seed: int = 0
 ) -> tuple[Tensor, dict[str, Array]]:
     """port_run on x, or given of the same value, and reference_run; they draw the same numbers."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds devices, a millisecond each
     expected = reference_run(port, reference, x, t)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds devices, a millisecond each
     return port_run(port, module, torch.tensor(x) if given is None else given, t), expected
 
 
@@ -292,7 +292,7 @@ def earlier_output_changes(port: WrongPort, _: nr.Network, module: nn.Module) ->
 
 
 def random_state_moves(port: WrongPort, _: nr.Network, module: nn.Module) -> bool:
-    torch.manual_seed(7)
+    torch.default_generator.manual_seed(7)  # torch.manual_seed also seeds devices, a millisecond each
     before, numpys = torch.get_rng_state(), repr(np.random.get_state())
     prediction(port, module, torch.tensor(port.reference.batch()[0]))
     return repr(np.random.get_state()) != numpys or not torch.equal(torch.get_rng_state(), before)

@@ -25,7 +25,7 @@ from torchport.networks import SimpleConvNet, from_reference
 from torchport.networks.names import cast_params
 from torchport.parity import check_layer, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
-from torchport.parity.given import TRAINING
+from torchport.parity.given import ALL, BATCH, PREDICTION, TRAINING
 from torchport.parity.report import Row
 
 
@@ -207,6 +207,9 @@ def first_failing(rows: Sequence[Row]) -> Row | None:
 
 
 def first_divergence(reference: nr.Network, port: nn.Module, x: Array, t: Array, **options: Any) -> Row | None:
-    """That of the training run; where this shows nothing, of all runs."""
-    first = check_parity(reference, port, x, t, runs=[TRAINING], **options).first_divergence
-    return first or first_failing(check_parity(reference, port, x, t, **options).rows)
+    """That of the training run; where this shows nothing, of more of them, and of all."""
+    for runs in ([TRAINING], [PREDICTION, BATCH], ALL):
+        report = check_parity(reference, port, x, t, runs=runs, **options)
+        if report.first_divergence:
+            break
+    return first_failing(report.rows)

@@ -123,7 +123,7 @@ FAULTS: dict[str, tuple[Spoil, str, str]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_is_no_number_is_told_in_words(name: str) -> None:
     spoil, blamed, says = FAULTS[name]
-    first = check(spoil).first_divergence
+    first = check(spoil, runs=[TRAINING]).first_divergence
     assert first is not None
     assert (first.layer, says in first.worst.note) == (blamed, True), first
 
@@ -159,10 +159,10 @@ def log_softmax_and_nll(x: Tensor, t: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("loss", [F.cross_entropy, log_softmax_and_nll])
 def test_a_loss_without_the_books_offset_is_named_and_no_fault(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-    report = check(loss=loss)
+    report = check(loss=loss, runs=[BATCH])
     assert report
     assert report.known == ("loss output: the book adds 1e-7 inside the log, this loss does not",)
-    wrong = check(loss=lambda x, t: 1.00001 * loss(x, t))
+    wrong = check(loss=lambda x, t: 1.00001 * loss(x, t), runs=[BATCH])
     assert not wrong
     assert not wrong.known
 
@@ -218,7 +218,7 @@ def test_output_names_the_part_to_judge(returned: Callable[[Tensor], Any], part:
     assert check(followed_by(returned), output=part, runs=[TRAINING])
     assert failed(check(followed_by(returned), output=0 if part == 1 else "wrong", runs=[TRAINING])) == {"output"}
     with pytest.raises(ValueError, match=r"output='none' must be a part of what the port returns, a (tuple|dict)"):
-        check(followed_by(returned), output="none")
+        check(followed_by(returned), output="none", runs=[TRAINING])
 
 
 def test_only_the_runs_that_are_asked_for_are_made() -> None:
@@ -249,7 +249,7 @@ def test_a_wrapped_port_is_judged_inside_and_as_one_piece(name: str) -> None:
         found.register_forward_hook(lambda *_: ran.append(1))
         return found
 
-    report = check(wrapped)
+    report = check(wrapped, runs=[TRAINING, BATCH])
     assert report
     assert {row.layer for row in report.rows} >= {*WRONG}
     assert {row.quantity for row in report.rows if row.run == "in one piece"} == {"output", "grad_weight", "grad_bias"}
@@ -270,7 +270,7 @@ def test_a_wrong_piece_is_told(name: str, setting: Setting) -> None:
     reference, port, x, t = small_network(setting.dtype)
     port.to(setting.device)
     function, quantity = PIECES[name]
-    first = check_parity(reference, port, x, t, run=lambda x: function(port, x)).first_divergence
+    first = check_parity(reference, port, x, t, run=lambda x: function(port, x), runs=[TRAINING]).first_divergence
     assert first is not None
     assert (first.run, first.quantity) == ("in one piece", quantity)
 

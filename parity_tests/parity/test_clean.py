@@ -9,7 +9,7 @@ import pytest
 from parity.calibration import Calibration, run_clean, settings
 from torchport import UnfoldConv2d
 
-FEW = 24
+FEW = 15
 # Every run but those of float32 alone, of networks that are not homogeneous, and of compiled ports.
 EVERYWHERE = {"training", "prediction", "N samples", "batch", "loss, logits x 1", "loss, logits x 1000", "batch again"}
 

@@ -17,6 +17,7 @@ from torchport.layers import Setting, kind_of
 from torchport.layers.modules import Dropout
 from torchport.networks import from_reference
 from torchport.networks.names import in_torch_terms
+from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.parity.probes import Probed, check_predictions, probe
 
 SETTING = Setting(torch.float32)
@@ -73,11 +74,10 @@ def size(x: Array) -> float:
     return float(np.sqrt(np.mean(x**2)))
 
 
-@pytest.mark.parametrize("seeds", [range(start, start + 10) for start in range(0, 60, 10)], ids=str)
-def test_no_right_port_is_above_its_limits(seeds: range) -> None:
+def test_no_right_port_is_above_its_limits(request: pytest.FixtureRequest) -> None:
     """In float32; nor are the limits idle."""
     found, looseness = [], []
-    for seed in seeds:
+    for seed in range(request.config.getoption("--cases") or 24):
         network, x, dout = case(seed)
         layers = list(network.layers.values())
         probed = probe(layers, x, dout, SETTING.arithmetic)
@@ -159,3 +159,14 @@ def test_predictions_of_another_program_are_judged(dtype: torch.dtype) -> None:
     assert 0 < check_predictions(network, x, found, dtype).ratio <= 1
     for wrong in (found * np.float32(1 + 2e-4), training):
         assert check_predictions(network, x, wrong, dtype).ratio > 1
+
+
+@pytest.mark.parametrize("factor", [0, 1 - 1e-4])
+def test_predictions_of_a_deep_network_that_are_not_its_own_are_told(factor: float) -> None:
+    """Nothing is left of a limit that is carried through ten layers: this one is measured with errors put in."""
+    reference = nr.DeepConvNet(rng=np.random.RandomState(0))
+    reference.set_params(seeded_params(0, reference.params))
+    x, _ = seeded_batch(0, 4)
+    found = SETTING.round(reference.predict(SETTING.round(x)))
+    assert check_predictions(reference, x, found, torch.float32).ratio < 0.1
+    assert check_predictions(reference, x, factor * found, torch.float32).ratio > 1

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import numpy_ref as nr
-from numpy_ref.checks import Array
 from torchport.benchmark.rounds import Steps
 from torchport.data.images import pixels
 from torchport.layers.loss import softmax_with_loss

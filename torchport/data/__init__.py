@@ -1,4 +1,4 @@
-"""The data sets by name: MNIST from wherever it lies, and digits drawn here; images, and how networks are given them."""
+"""The data sets by name: MNIST wherever it lies, and digits drawn here; and how networks are given images."""
 
 from torchport.data.mnist_files import DataError as DataError
 from torchport.data.sets import (

@@ -68,14 +68,12 @@ def digit(grey: Array) -> tuple[Array, str]:
     field = np.zeros((SIDE, SIDE))
     top, left = (_start(small.sum(axis=axis)) for axis in (1, 0))
     field[top : top + height, left : left + width] = small / small.max()
-    turned = "inverted as its ground is light, " if dark_ink else ""
-    return np.rint(field * 255).astype(np.uint8)[
-        None
-    ], f"{turned}its {len(rows)} x {len(columns)} pixels of ink centred"
+    done = f"cut to its ink, {INK} pixels long, centred in {SIDE} x {SIDE} as MNIST's are"
+    return np.rint(field * 255).astype(np.uint8)[None], f"inverted as its ground is light, {done}" if dark_ink else done
 
 
 def _start(weights: Array) -> int:
-    """Where in SIDE pixels these begin, so that their centre of mass is nearest to number SIDE / 2, as far as they fit."""
+    """Where in SIDE pixels these begin, so that their centre of mass is at SIDE / 2, as far as they fit."""
     centre = (weights * np.arange(len(weights))).sum() / weights.sum()
     return int(np.clip(round(SIDE / 2 - centre), 0, SIDE - len(weights)))
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from numpy_ref.checks import Array
 from numpy_ref.files import ParamsError, read_file
-from numpy_ref.pickles import ARRAYS, StandIn, Vocabulary, describe, interpret
+from numpy_ref.opcodes import StandIn, Vocabulary, describe, interpret
+from numpy_ref.pickles import ARRAYS
 
 DATA_VARIABLE = "TORCHPORT_DATA"
 MAX_BYTES = 2**28  # of a file, packed and unpacked: six times MNIST's largest

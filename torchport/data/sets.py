@@ -46,9 +46,9 @@ def mnist(train: bool, data_dir: str | Path | None = None) -> tuple[Array, Array
     """Images uint8 (N, 1, 28, 28) and labels uint8 (N,) of MNIST's training or test set.
 
     data_dir (default_data_dir() for None) is a torchvision root, MNIST/raw, the book's dataset folder, or any folder
-    with the four files, packed or not, mnist.pkl or Keras' mnist.npz; where there is none of them, torchvision downloads
-    MNIST into it. DataError names what is damaged, or why the download failed. Other data of MNIST's size is taken, with
-    a warning.
+    with the four files, packed or not, mnist.pkl or Keras' mnist.npz; where there is none of them, torchvision
+    downloads MNIST into it. DataError names what is damaged, or why the download failed. Other data of MNIST's size is
+    taken, with a warning.
     """
     folder = default_data_dir() if data_dir is None else Path(data_dir)
     found = read(folder, train)
@@ -79,8 +79,8 @@ def _download(folder: Path) -> None:
         # torchvision lists every address it tried; the last line says what went wrong.
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise DataError(
-            f"MNIST is not in {folder}, nor downloaded to it ({reason}): name a folder that has it, torchvision's or the "
-            f"book's, with --data-dir or {DATA_VARIABLE}, or train without a network on --data drawn"
+            f"MNIST is not in {folder}, nor downloaded to it ({reason}): name a folder that has it, torchvision's or "
+            f"the book's, with --data-dir or {DATA_VARIABLE}, or train without a network on --data drawn"
         ) from error
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from numpy_ref.checks import Array
-from numpy_ref.params import decode_values, encode_params
+from numpy_ref.params import encode_params
 from torchport.files.npz import MAGIC, decode_npy, decode_npz, encode_npz
 from torchport.files.onnx_files import decode_onnx, encode_onnx
-from torchport.files.pt import SIGNATURES, decode_pt, encode_pt
-from torchport.files.safe import decode_safetensors, encode_safetensors, is_safetensors
+from torchport.files.pt import SIGNATURES, decode_pickle, decode_pt, encode_pt
+from torchport.files.safe import decode_safetensors, encode_safetensors, is_safetensors, metadata_of
 from torchport.networks import Weights
 
 About = Mapping[str, str]
@@ -29,6 +29,7 @@ class Format:
     decode: Callable[[bytes, int, list[str]], object]
     encode: Callable[[Weights, About], bytes] | None = None
     torch_terms: bool = True  # conv1.weight in torch's layout; else W1 in the book's
+    told: Callable[[bytes], About] = lambda _: {}  # besides the arrays
 
 
 def _starts_as_npz(data: bytes) -> bool:
@@ -49,7 +50,7 @@ def _torch(weights: Weights) -> dict[str, Array]:
     return {key: value.numpy() for key, value in weights.state_dict().items()}
 
 
-PKL = Format((".pkl",), lambda _: False, decode_values, lambda weights, _: encode_params(_book(weights)), False)
+PKL = Format((".pkl",), lambda _: False, decode_pickle, lambda weights, _: encode_params(_book(weights)), False)
 FORMATS = (
     PKL,
     Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(_book(weights)), False),
@@ -60,6 +61,7 @@ FORMATS = (
         is_safetensors,
         lambda data, _, notes: decode_safetensors(data, notes),
         lambda weights, about: encode_safetensors(_torch(weights), about),
+        told=metadata_of,
     ),
     Format((".onnx",), _starts_as_onnx, lambda data, *_: decode_onnx(data), lambda weights, _: encode_onnx(weights)),
 )

@@ -43,6 +43,7 @@ def encode_onnx(weights: Weights) -> bytes:
             (example,),
             buffer,
             dynamo=False,
+            do_constant_folding=False,  # of a weight that a layer reshapes, another one would be written
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_axes={INPUT: {0: "N"}, OUTPUT: {0: "N"}},

@@ -54,6 +54,12 @@ def encode_safetensors(arrays: Mapping[str, Array], metadata: Mapping[str, str])
     return struct.pack("<Q", len(text)) + text + content[end:]
 
 
+def metadata_of(data: bytes) -> dict[str, str]:
+    """What is told in the header of a file that decode_safetensors has read."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return dict(header.get("__metadata__") or {})
+
+
 def _check_pairs(pairs: list[tuple[str, Any]]) -> None:
     names = [name for name, _ in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):

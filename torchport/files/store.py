@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,9 +17,9 @@ from torch import nn
 
 from numpy_ref.checks import Array, check_int
 from numpy_ref.files import Staged, read_file, stage
+from numpy_ref.opcodes import describe
 from numpy_ref.params import MAX_BYTES, check_arrays
-from numpy_ref.pickles import describe
-from torchport.files.containers import ArraySet, array_sets, inside
+from torchport.files.containers import ArraySet, array_sets, contents_of, inside
 from torchport.files.formats import Format, format_named, format_of
 from torchport.networks import DTYPES, Geometry, Layout, Source, Weights, cast_params
 from torchport.networks.architectures import recognised
@@ -36,7 +37,7 @@ class Hints:
     pad: int = 0
     activation: str | None = None
     pool: Sequence[int] | None = None
-    rows: str | None = None
+    flatten: str | None = None
     kernels: str | None = None
     affine: str | None = None
     order: Sequence[str] | None = None
@@ -53,7 +54,7 @@ class Hints:
     @property
     def layout(self) -> Layout:
         """How arrays lie."""
-        return Layout(self.rows, self.kernels, self.affine, self.order)
+        return Layout(self.flatten, self.kernels, self.affine, self.order)
 
 
 NO_HINTS = Hints()
@@ -68,6 +69,7 @@ class Stored:
     format: Format
     sha256: str
     notes: Sequence[str] = ()  # of what decoding changed
+    images: str = ""  # how those were prepared that the network was trained on
 
     @property
     def sets(self) -> list[ArraySet]:
@@ -98,7 +100,8 @@ def read_stored(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Stored:
     notes = list[str]()
     with naming(file):
         value = kind.decode(data, max_bytes, notes)
-    return Stored(value, kind, hashlib.sha256(data).hexdigest(), notes)
+        images = kind.told(data).get("images") or _images_of_run(file)
+    return Stored(value, kind, hashlib.sha256(data).hexdigest(), notes, images)
 
 
 def read_weights(
@@ -136,7 +139,7 @@ def read_weights(
         'TwoLayerNet'
     """
     stored = read_stored(path, max_bytes=max_bytes)
-    source = Source(Path(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes))
+    source = Source(Path(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), images=stored.images)
     with naming(path):
         return _only(stored.value, hints, source, dtype, allow_nonfinite)
 
@@ -167,7 +170,7 @@ def load_network(
         activation: Likewise: "relu", "sigmoid" or "tanh"; None for the book's.
         device: Where to.
         dtype: Of the network: float16, float32 or float64. None for that of the file.
-        hints: What else a file cannot tell, as of files.Hints: pool, rows, kernels, affine, order, part.
+        hints: What else a file cannot tell, as of files.Hints: pool, flatten, kernels, affine, order, part.
 
     Returns:
         A SimpleConvNet, or an nn.Sequential of layers with the reference's names.
@@ -221,6 +224,8 @@ def stage_weights(weights: Weights, target: str | Path) -> Iterator[StagedWeight
     about = {"architecture": weights.architecture.call, "layout": "torch"}
     if weights.source.sha256:
         about["source_sha256"] = weights.source.sha256
+    if weights.source.images:
+        about["images"] = weights.source.images
     with stage(target, kind.encode(weights, about)) as staged:
         yield StagedWeights(staged, weights, kind)
 
@@ -241,10 +246,10 @@ def _only(value: object, hints: Hints, source: Source, dtype: torch.dtype | None
     if found:
         return next(iter(found.values()))
     if not sets:
-        raise ValueError(f"holds {describe(value)} without arrays, expected the weights of a network")
+        raise ValueError(f"holds {contents_of(value)}, expected a dict of arrays, the weights of a network")
     nearest = max(sets, key=lambda each: each.own)
-    error, where = errors[nearest.place], f"in the part {nearest.place!r}: " if nearest.place else ""
-    raise type(error)("; ".join([f"{where}{error}", *nearest.left_out]))
+    refused, where = errors[nearest.place], f"in the part {nearest.place!r}: " if nearest.place else ""
+    raise type(refused)("; ".join([f"{where}{refused}", *nearest.left_out]))
 
 
 def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
@@ -256,7 +261,8 @@ def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
         return [each for each in sets if each.place == part]
     networks = [each for each in sets[1:] if each.weights > 1]
     copied = any(one.shapes == other.shapes for one, other in combinations(networks, 2))
-    return networks if copied else [*sets[:1], *networks]
+    own = bool(sets) and sets[0].own == len(sets[0].arrays)
+    return networks if copied and not own else [*sets[:1], *networks]
 
 
 def _weights(each: ArraySet, hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool) -> Weights:
@@ -297,6 +303,15 @@ def naming(path: str | Path) -> Iterator[None]:
 def _one_line(text: str) -> str:
     """text, some of which may be names from a stranger's file, as a terminal can show it."""
     return (text if text.isprintable() else ascii(text)[1:-1])[:MAX_LINE]
+
+
+def _images_of_run(file: Path) -> str:
+    """What the configuration beside a run's weights says, "" where there is none."""
+    try:
+        config = json.loads((file.parent / CONFIG).read_text())
+    except (OSError, ValueError):
+        return ""
+    return str(config.get("images", "")) if isinstance(config, dict) else ""
 
 
 def _bits(arrays: Mapping[str, Array]) -> dict[str, tuple[object, ...]]:

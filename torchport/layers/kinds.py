@@ -69,6 +69,7 @@ class LayerKind:
         repeat: For (layer, x, y, dx), a copy of a layer that draws, which draws what the port drew when it made y of x;
             dx, the port's gradient for an upstream one without zeros, tells where x does not. ValueError where the
             layer would not draw that.
+        ratio: The share of entries that such a layer drops, where that is what it draws.
         about: What a picture says of it.
 
     Example:
@@ -109,6 +110,7 @@ class LayerKind:
     sample: Callable[[np.random.Generator], tuple[Any, Array]]
     prediction: Callable[[Any, Array, Arithmetic], Array] | None = None
     repeat: Callable[[Any, Array, Array, Array | None], Any] | None = None
+    ratio: Callable[[Any], float] | None = None
     about: Callable[[Any], str] = class_name
 
 

@@ -67,7 +67,8 @@ class Subsampling(nn.Module):
         if check_tensor("input", input, ndim=4).shape[1] != len(self.weight):
             raise ValueError(f"input must be (N, {len(self.weight)}, H, W), got shape {tuple(input.shape)}")
         check_goes_with("input", input, self.weight)
-        sums = F.avg_pool2d(input, self.size, self.stride, divisor_override=1)
+        # Not by divisor_override=1, which ONNX does not have, and torch's exporter leaves out without a word.
+        sums = F.avg_pool2d(input, self.size, self.stride) * (self.size[0] * self.size[1])
         return sums * self.weight[:, None, None] + self.bias[:, None, None]
 
 
@@ -111,7 +112,7 @@ class BatchNormalization(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         check_goes_with("input", check_tensor("input", input), self.weight)
-        flat = input.reshape(len(input), -1)  # (N, D)
+        flat = input.flatten(1)  # (N, D)
         if flat.shape[1] != self.num_features:
             raise ValueError(f"input of shape {tuple(input.shape)} must have {self.num_features} features a sample")
         mean, var = self._statistics(flat) if self.training else (self.running_mean, self.running_var)

@@ -82,6 +82,7 @@ register(
         lambda rng: (nr.Dropout(0.4, np.random.RandomState(rng.integers(2**31))), rng.standard_normal((4, 10))),
         prediction=_dropout_prediction,
         repeat=_repeat_mask,
+        ratio=lambda layer: layer.dropout_ratio,
         about=lambda layer: f"ratio {layer.dropout_ratio}, in training",
     ),
 )

@@ -16,7 +16,7 @@ from itertools import islice, pairwise, takewhile
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.choices import AFFINE, KERNELS, ROWS
+from torchport.choices import AFFINE, FLATTEN, KERNELS
 from torchport.networks.nearest import USUAL, fits, listed
 
 # Which of a layer's arrays a key names at its end.
@@ -42,17 +42,17 @@ _NORMALISES = re.compile(r"bn|norm", re.IGNORECASE)
 class Layout:
     """How arrays lie, where their names and shapes do not tell; None for what these say.
 
-    rows, of the first Affine behind a convolution: "chw", or "hwc" as Keras flattens; kernels: "oihw" or "hwio";
-    affine: "in-out" (x @ W) or "out-in" (torch's Linear); order: the layers' names, first to last.
+    flatten, of what the first Affine behind a convolution takes: "chw", or "hwc" as in Keras; kernels: "oihw" or
+    "hwio"; affine: "in-out" (x @ W) or "out-in" (torch's Linear); order: the layers' names, first to last.
     """
 
-    rows: str | None = None
+    flatten: str | None = None
     kernels: str | None = None
     affine: str | None = None
     order: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        for name, known in {"rows": ROWS, "kernels": KERNELS, "affine": AFFINE}.items():
+        for name, known in {"flatten": FLATTEN, "kernels": KERNELS, "affine": AFFINE}.items():
             if getattr(self, name) not in (None, *known):
                 raise ValueError(f"{name} must be one of {', '.join(known)} or None, got {getattr(self, name)!r}")
 
@@ -143,9 +143,12 @@ def _by_position(arrays: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
 
 
 def _squeezed(layer: _Layer) -> Iterator[str]:
-    """Vectors without axes of length 1."""
+    """Vectors without axes of length 1, and filters of one channel with one."""
     for part, value in layer.arrays.items():
-        if part != "weight" and value.ndim > 1 and max(value.shape) == value.size:
+        if part == "weight" and value.ndim == 3 and value.shape[1] == value.shape[2]:
+            layer.arrays[part] = value[:, np.newaxis]
+            yield f"{layer.keys[part]} {value.shape}: filters of one channel, {layer.arrays[part].shape}"
+        elif part != "weight" and value.ndim > 1 and max(value.shape) == value.size:
             layer.arrays[part] = value.ravel()
             yield f"{layer.keys[part]} {value.shape}: axes of length 1 are left out"
 
@@ -160,7 +163,7 @@ def _turned(layer: _Layer, layout: Layout) -> Iterator[str]:
     value = layer.arrays.get("weight")
     if value is None or value.ndim != 4:
         return
-    told = value.shape[0] != _outputs(layer) == value.shape[3]
+    told = value.shape[0] != _outputs(layer) == value.shape[3] and value.shape[0] == value.shape[1]
     if layout.kernels == "hwio" or (told and layout.kernels is None):
         layer.arrays["weight"] = value.transpose(3, 2, 0, 1)
         yield f"{layer.keys['weight']} {value.shape}: H, W, inputs, outputs, as Keras has it"
@@ -214,17 +217,17 @@ def _sorted_rows(layers: Sequence[_Layer], layout: Layout, keras: bool) -> list[
     convs = [layer for layer in layers if layer.ends[0] == 4]
     affine = next((layer for layer in layers if layer.ends[0] == 2), None)
     if affine is None or not convs:
-        if layout.rows == "hwc":
-            raise ValueError("rows 'hwc' needs an Affine layer behind a convolution: leave it out")
+        if layout.flatten == "hwc":
+            raise ValueError("flatten 'hwc' needs an Affine layer behind a convolution: leave it out")
         return []
     key, (_, rows, outputs), channels = affine.keys["weight"], affine.ends, convs[-1].ends[2]
     side = math.isqrt(rows // channels)
-    if keras and layout.rows is None and side > 1:
+    if keras and layout.flatten is None and side > 1:
         raise ValueError(
             f"the kernels lie as H, W, inputs, outputs: then the rows of {key} may be in the order H, W, C, or in C, "
-            f"H, W. Say which with rows, hwc or chw (--rows)"
+            f"H, W. Say which with flatten, hwc or chw (--flatten)"
         )
-    if layout.rows != "hwc" or side * side * channels != rows:
+    if layout.flatten != "hwc" or side * side * channels != rows:
         return []
     image = affine.arrays["weight"].reshape(side, side, channels, outputs)
     affine.arrays["weight"] = image.transpose(2, 0, 1, 3).reshape(rows, outputs)

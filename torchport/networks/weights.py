@@ -30,6 +30,7 @@ class Source:
     dtypes: tuple[str, ...] = ()  # of its arrays
     changed: int = 0  # of the values, by rounding
     largest: float = 0.0  # of these changes, relative to the value
+    images: str = ""  # how those were prepared that it was trained on, where anything tells
 
     def rounded(self, before: Mapping[str, Array], after: Mapping[str, Array]) -> Source:
         """The same, with what rounding has changed."""

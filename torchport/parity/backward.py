@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from numpy_ref.checks import Array
-from numpy_ref.layers import Layer
 from torchport.layers import EXACT, SUM, kind_of
 from torchport.layers.arithmetic import arithmetic_of
 from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES, to_torch_layout
-from torchport.parity import causes
+from torchport.parity.causes import Fault
 from torchport.parity.compare import Own, compare
-from torchport.parity.judgement import Judgement, told
+from torchport.parity.judgement import Judgement
 from torchport.parity.links import Link, Stage, cast, own_limits
 from torchport.parity.losses import loss_rows
 from torchport.parity.probes import probe
+from torchport.parity.recording import array_of, told
 from torchport.parity.report import Row
+from torchport.parity.subject import Key, trained
 
 
 class Gradient(NamedTuple):
@@ -32,6 +33,11 @@ class Gradient(NamedTuple):
     value: Array
     limit: Array
     own: Own | None = None
+
+    @property
+    def quantity(self) -> str:
+        """By its name in a report."""
+        return self.name if self.name == "grad_input" else f"grad_{MODULE_ATTRIBUTES[self.name]}"
 
 
 @dataclass(eq=False)
@@ -71,6 +77,8 @@ def backward_rows(judged: Judgement) -> Iterator[Row]:
                 pieces.pop()
                 found = together
         yield from found
+        for link in piece:
+            judged.applied.pop(link, None)  # which holds its gradients: AlexNet's are 0.5 GB
 
 
 def _may_join(before: list[Link], links: list[Link]) -> bool:
@@ -106,7 +114,7 @@ def _propagated(judged: Judgement) -> tuple[Array | None, list[Row]]:
             assert run.cotangent is not None
             cotangent = subject.setting.tensor(run.cotangent).to(output.tensor.dtype)
             output.tensor.backward(cotangent.reshape(output.tensor.shape))
-            return cotangent.double().cpu().numpy(), []
+            return array_of(cotangent), []
         value = subject.loss(output.tensor, torch.tensor(run.labels, device=subject.setting.device))
         value.backward()
     except Exception as error:  # whatever a user's loss or backward raises
@@ -115,7 +123,7 @@ def _propagated(judged: Judgement) -> tuple[Array | None, list[Row]]:
         layer = "port" if run.labels is None else "loss"
         return None, [judged.wrong(layer, "gradient", f"backward raised {told(error)}", where)]
     # Under autocast the loss is computed in the dtype of what the port returns, or better.
-    x, a = output.tensor.detach().double().cpu().numpy(), arithmetic_of(output.tensor.dtype)
+    x, a = array_of(output.tensor), arithmetic_of(output.tensor.dtype)
     return output.grad, list(loss_rows(run.name, x, run.labels, value, output.grad, a, subject.takes))
 
 
@@ -163,8 +171,7 @@ def _expected(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
         yield from _through(judged, stretch)
         return
     # What was drawn is repeated: layers that were seen one by one forward have it.
-    alone = {link: judged.applied[link].layer for link in stretch.links if link in judged.applied}
-    layers = [alone.get(link, stage.layer) for link in stretch.links for stage in link.stages]
+    layers = [layer for link in stretch.links for layer in judged.layers(link)]
     whole = probe(layers, stretch.x, stretch.dout, judged.a)
     assert whole.grad_input is not None
     assert whole.grad_input_limit is not None
@@ -183,7 +190,7 @@ def _through(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
         value, limit = gradient.value, np.broadcast_to(gradient.limit, gradient.value.shape)
         if gradient.name == "grad_input":
             for before in reversed(stretch.links[:-1]):
-                layer = judged.applied[before].layer if before in judged.applied else before.stages[0].layer
+                (layer,) = judged.layers(before)
                 value, limit = layer.backward(value), layer.backward(limit)
             gradient = Gradient(stretch.stages[0], "grad_input", value, limit)
         yield gradient
@@ -191,15 +198,14 @@ def _through(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
 
 def _of_layer(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
     (link,), (stage,) = stretch.links, stretch.stages
+    (layer,), kind = judged.layers(link), kind_of(stage.layer)
     x, dout = (cast(stage.layer, each, judged.a) for each in (stretch.x, stretch.dout))
-    kind, layer = kind_of(stage.layer), judged.applied[link].layer if link in judged.applied else stage.layer
     if kind.repeat is not None and link.end.value is not None:
         grad = None if link.start.grad is None else link.start.grad.reshape(x.shape)
         layer = kind.repeat(stage.layer, x, link.end.value.reshape(x.shape), grad)
     if kind.repeat is not None or link not in judged.applied:
         layer.forward(x)
-    names = [attribute for attribute in MODULE_ATTRIBUTES if hasattr(stage.layer, attribute)]
-    values = {"grad_input": layer.backward(dout)} | {name: getattr(layer, f"d{name}") for name in names}
+    values = {"grad_input": layer.backward(dout)} | {name: getattr(layer, f"d{name}") for name in trained(stage.layer)}
     if judged.exact(stage, x, dout):
         for name, value in values.items():
             yield Gradient(stage, name, value, np.zeros(()))
@@ -212,42 +218,38 @@ def _of_layer(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
 
 def _parameter_rows(judged: Judgement, stretch: Stretch, gradient: Gradient, sums: _Shared) -> Iterator[Row]:
     """In whichever of the layouts that its values allow the gradient fits best."""
-    stage, quantity = gradient.stage, f"grad_{MODULE_ATTRIBUTES[gradient.name]}"
-    whole = sums.added(gradient)
+    stage, whole = gradient.stage, sums.added(gradient)
     if whole is None:
         return
     rows, found = list[Row](), judged.parameters[stage.name, gradient.name]
     for each in found:
         arrived = each.gradient(whole.value)
         if arrived is None and np.any(whole.value):
-            rows.append(judged.wrong(stage.name, quantity, "it gets no gradient", judged.where(*stretch.links)))
+            rows.append(judged.wrong(stage.name, whole.quantity, "it gets no gradient", judged.where(*stretch.links)))
         else:
-            actual = np.zeros_like(whole.value) if arrived is None else arrived
-            rows.append(_row(judged, stretch, whole, actual))
-    if rows:
-        best = min(range(len(rows)), key=lambda index: rows[index].worst.ratio)
-        found.insert(0, found.pop(best))  # of a symmetric matrix say, the layout to go on with
-        yield rows[best]
+            rows.append(_row(judged, stretch, whole, np.zeros_like(whole.value) if arrived is None else arrived))
+    best = min(range(len(rows)), key=lambda index: rows[index].worst.ratio)
+    found.insert(0, found.pop(best))  # of a symmetric matrix say, the layout to go on with
+    yield rows[best]
 
 
 def _row(judged: Judgement, stretch: Stretch, gradient: Gradient, actual: Array) -> Row:
     """One gradient against its limit, told in torch's layout."""
-    value, quantity, name = gradient.value, "grad_input", stretch.name
+    value, name, cause = gradient.value, stretch.name, ""
     limit = np.broadcast_to(judged.widened(stretch.links, gradient.limit, value), value.shape)
-    worst, cause = compare(actual, value, limit, gradient.own), ""
+    worst = compare(actual, value, limit, gradient.own)
+
+    def fits(value: Array, layer: Any, x: Array, made: Array) -> bool:
+        return compare(value, made, limit).ratio <= 1
+
     if worst.ratio > 1 and len(stretch.stages) == 1:
-
-        def fits(value: Array, layer: Layer, x: Array, made: Array) -> bool:
-            return bool(compare(value, made, limit).ratio <= 1)
-
-        (link,) = stretch.links
-        layer = judged.applied[link].layer if link in judged.applied else gradient.stage.layer
-        cause = causes.Fault(name, layer, stretch.x, actual, fits, gradient.name, stretch.dout).cause
+        (layer,) = judged.layers(stretch.links[0])
+        cause = Fault(name, layer, stretch.x, actual, fits, gradient.name, stretch.dout).cause
     if gradient.name != "grad_input":
-        quantity, name = f"grad_{MODULE_ATTRIBUTES[gradient.name]}", gradient.stage.name
+        name = gradient.stage.name
         if to_torch_layout(value) is not value:
             worst = replace(worst, index=worst.index[::-1], shape=worst.shape[::-1])
-    return judged.row(name, quantity, stretch.rule, worst, judged.where(*stretch.links), cause)
+    return judged.row(name, gradient.quantity, stretch.rule, worst, judged.where(*stretch.links), cause)
 
 
 def _cut_row(judged: Judgement, links: Sequence[Link], note: str) -> Row:
@@ -265,13 +267,13 @@ class _Shared:
 
     def __init__(self, judged: Judgement) -> None:
         self.judged = judged
-        self.users: dict[str, list[tuple[str, str]]] = {}  # by the tensor and what of it
+        self.users: dict[str, list[Key]] = {}  # by the tensor and what of it
         self.sums: dict[str, Gradient] = {}
         for key, each in judged.parameters.items():
             if each and each[0].settable:
                 self.users.setdefault(self._place(key), []).append(key)
 
-    def _place(self, key: tuple[str, str]) -> str:
+    def _place(self, key: Key) -> str:
         return str([(id(piece.call.tensor), piece.inside) for piece in self.judged.parameters[key][0].pieces])
 
     def rows(self) -> Iterator[Row]:
@@ -282,8 +284,7 @@ class _Shared:
                 last, attribute = keys[-1]
                 del keys[1:]
                 link = next(link for link in self.judged.links if last in [stage.name for stage in link.stages])
-                note = f"{' and '.join(names)} are one parameter in the port"
-                where = self.judged.where(link)
+                note, where = f"{' and '.join(names)} are one parameter in the port", self.judged.where(link)
                 yield self.judged.wrong(last, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, where)
 
     def added(self, gradient: Gradient) -> Gradient | None:

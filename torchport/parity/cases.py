@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,8 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.layers.arithmetic import Setting
 from torchport.networks import CONVOLUTIONS, Weights
-from torchport.parity.given import ALL
+from torchport.parity.certificate import check_parity
 from torchport.parity.report import Report
-from torchport.parity.runs import check_parity
 
 
 def seeded_params(seed: int, like: Mapping[str, Array] | None = None) -> dict[str, Array]:
@@ -57,26 +56,15 @@ def check_ports(
     x: Array,
     t: Array,
     settings: Iterable[Setting] = (Setting(torch.float64), Setting(torch.float32)),
-    *,
-    seed: int = 0,
-    runs: Sequence[str] = ALL,
-    progress: bool = False,
+    **options: Any,
 ) -> list[Report]:
     """check_parity of both ports in every setting, with the same weights.
 
-    runs are those to make, of given.ALL; progress shows a bar on a terminal, one port after the other. ValueError,
-    TypeError.
+    options are check_parity's seed, runs and progress. ValueError, TypeError.
     """
     reports = []
     for setting in settings:
         for conv in CONVOLUTIONS:
             port = weights.astype(setting.dtype).port(conv, setting.device)
-            options: dict[str, Any] = {
-                "mode": setting.mode,
-                "seed": seed,
-                "runs": runs,
-                "name": conv,
-                "progress": progress,
-            }
-            reports.append(check_parity(weights.reference(), port, x, t, **options))
+            reports.append(check_parity(weights.reference(), port, x, t, mode=setting.mode, name=conv, **options))
     return reports

@@ -89,10 +89,10 @@ class Fault:
     @property
     def cause(self) -> str:
         """The mistake that makes the port's numbers, in a sentence; "" where none of these does."""
-        if self.dout is not None and not self.same_size:
-            return ""
         if self.dout is None and not self.predicts and np.array_equal(self.actual.ravel(), self.x.ravel()):
             return f"{self.name} is missing: its input comes out as it is"
+        if self.error == 0 or (self.dout is not None and not self.same_size):
+            return ""
         with np.errstate(all="ignore"):  # what overflows explains nothing
             tried = _of_output(self) if self.dout is None else _of_gradient(self)
             return next((mistake.sentence for mistake in tried if self.holds_with(mistake)), "")
@@ -123,8 +123,9 @@ def _of_output(it: Fault) -> Iterator[Mistake]:
     factors = variants.factors(layer, len(x), it.made)
     yield from _given(it)
     if it.same_size:
-        yield from _each("the result", mistakes.alike(it.value, it.made, factors, it.u), "step", none)
+        yield none._replace(sentence="the result is right but for roundings", step=mistakes.roundings(it.u))
         yield from _steps(it)
+        yield from _each("the result", mistakes.alike(it.value, it.made, factors, it.u), "step", none)
     for attribute, parameter in it.own.items():
         changed = mistakes.changes(parameter, attribute, it.others)
         twins = ((phrase, other(layer, **{attribute: rounded(array, it.dtype)})) for phrase, array in changed)
@@ -191,6 +192,7 @@ def _of_gradient(it: Fault) -> Iterator[Mistake]:
         it.quantity == "grad_input",
         variants.factors(layer, len(x), dout),
     )
+    yield none._replace(sentence="the gradient is right but for roundings", step=mistakes.roundings(u))
     yield from _each("the gradient", mistakes.alike(value, made, factors, u), "step", none)
     yield from _each("the gradient goes through", mistakes.bends(value, made, u), "step", none)
     arrays = variants.slopes(layer, x, dout) if of_input else _of_parameter(it.own[it.quantity], value, made)

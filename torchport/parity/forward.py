@@ -11,13 +11,14 @@ from numpy_ref.checks import Array
 from torchport.layers import EXACT, SUM, kind_of
 from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES
-from torchport.parity import causes
+from torchport.parity.causes import Fault
 from torchport.parity.compare import compare
 from torchport.parity.judgement import Judgement
 from torchport.parity.links import Link, Stage, apply
 from torchport.parity.parameters import DERIVED, find
 from torchport.parity.probes import probe
-from torchport.parity.report import Difference, Row
+from torchport.parity.report import Row
+from torchport.parity.subject import trained
 
 
 def forward_rows(judged: Judgement) -> Iterator[Row]:
@@ -53,26 +54,26 @@ def _layer_row(judged: Judgement, link: Link, stage: Stage, x: Array, where: str
     judged.applied[link] = applied
     for further in link.stages[1:]:  # of a fault: seen where the next right layer begins
         applied = apply(further, applied.y, judged.a, predicting=predicting)
-    limit = judged.widened([link], applied.limit, applied.y)
-    worst = judged.compared(link.end, applied.y, limit, applied.own)
-    return judged.row(
-        link.name, "output", rule, worst, where, _cause(judged, link, stage, x) if worst.ratio > 1 else ""
-    )
+    worst = judged.compared(link.end, applied.y, judged.widened([link], applied.limit, applied.y), applied.own)
+    of_form = worst.note and link.end.value is not None and link.end.value.size == applied.y.size  # the dtype, an axis
+    cause = "" if worst.ratio <= 1 or of_form else _cause(judged, link, stage, x)
+    return judged.row(link.name, "output", rule, worst, where, cause)
 
 
 def _changed_row(judged: Judgement, link: Link) -> Row:
     """Of a link between two layers, where nothing should be done."""
-    behind = link.fault == "changed"
-    x = judged.shaped(link.start.value, link.name, int(behind))
-    where, quantity = judged.where(link), "output" if behind else "input"
-    if x is None or link.end.value is None or link.end.value.size != x.size:
+    is_behind = link.fault == "changed"
+    x, actual = judged.shaped(link.start.value, link.name, int(is_behind)), link.end.value
+    where, quantity = judged.where(link), "output" if is_behind else "input"
+    if x is None or actual is None or actual.size != x.size:
         return judged.wrong(link.name, quantity, "it has another shape there", where)
 
     def fits(value: Array, layer: Any, x: Array, made: Array) -> bool:
         return np.array_equal(value.ravel(), made.ravel())
 
-    fault = causes.Fault(f"the {quantity} of {link.name}", Identity(), x, link.end.value.reshape(x.shape), fits)
-    return judged.row(link.name, quantity, EXACT, judged.compared(link.end, x, 0.0), where, fault.cause)
+    worst = judged.compared(link.end, x, 0.0)
+    fault = Fault(f"the {quantity} of {link.name}", Identity(), x, actual.reshape(x.shape), fits)
+    return judged.row(link.name, quantity, EXACT, worst, where, fault.cause if worst.ratio > 1 else "")
 
 
 def _cause(judged: Judgement, link: Link, stage: Stage, x: Array) -> str:
@@ -80,26 +81,24 @@ def _cause(judged: Judgement, link: Link, stage: Stage, x: Array) -> str:
         return f"{stage.name} is missing"
     if link.end.value is None or len(link.stages) > 1:
         return ""
+    predicting = judged.run.predicting
 
-    def fits(value: Array, layer: Any, x: Array, _: Array) -> bool:
+    def fits(value: Array, layer: Any, x: Array, made: Array) -> bool:
         try:
-            found = apply(Stage("", layer), x, judged.a, actual=value, predicting=judged.run.predicting)
+            found = apply(Stage("", layer), x, judged.a, actual=value, predicting=predicting)
+            return compare(value.reshape(found.y.shape), found.y, found.limit, found.own).ratio <= 1
         except (ValueError, IndexError):  # with the mistake, the layer does not take it
             return False
-        if value.size != found.y.size:
-            return False
-        return bool(compare(value.reshape(found.y.shape), found.y, found.limit, found.own).ratio <= 1)
 
-    held = {call.label or f"a tensor of {call.where}": call.array for call in judged.sides(link)}
+    sides = ((call.label or f"a tensor of {call.where}", call.array) for call in judged.sides(link))
+    params = {name: array for name, array in sides if array is not None}
     others = {
         f"{each.name}.{MODULE_ATTRIBUTES[attribute]}": getattr(each.layer, attribute)
         for each in judged.subject.stages
-        for attribute in MODULE_ATTRIBUTES
-        if hasattr(each.layer, attribute)
+        for attribute in trained(each.layer)
     }
-    params = {name: array for name, array in held.items() if array is not None}
-    options: dict[str, Any] = {"predicting": judged.run.predicting, "params": params, "others": others}
-    return causes.Fault(stage.name, stage.layer, x, link.end.value, fits, **options).cause
+    taken: dict[str, Any] = {"predicting": predicting, "params": params, "others": others}
+    return Fault(stage.name, stage.layer, x, link.end.value, fits, **taken).cause
 
 
 def parameter_rows(judged: Judgement) -> Iterator[Row]:
@@ -135,6 +134,6 @@ def _parameter_row(judged: Judgement, link: Link, stage: Stage, attribute: str, 
         judged.subject.note(f"{stage.name}.{quantity} is computed from others, which are not judged")
     held = found[0].value(value)
     if not np.array_equal(held, value):
-        worst: Difference = compare(held, value, DERIVED * judged.a.u * np.abs(value))
+        worst = compare(held, value, DERIVED * judged.a.u * np.abs(value))
         yield judged.row(stage.name, quantity, SUM, worst, where)
         setattr(stage.layer, attribute, judged.subject.setting.round(held))

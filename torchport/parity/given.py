@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from numpy_ref.checks import Array
 from numpy_ref.network import Network
+from torchport.parity.recording import array_of
 
 TRAINING, PREDICTION, SIZES, BATCH, INTEGERS, AGAIN, EXTREMES, DOUBLE = ALL = (
     "training",
@@ -40,7 +41,7 @@ def unwrapped(port: nn.Module) -> nn.Module:
 def check_finite(x: Array, params: Mapping[str, Array], port: nn.Module) -> None:
     """ValueError that names the first number that is not finite: of x, the reference's params, the port's."""
     arrays = {"x": x, **{f"the reference's {name}": value for name, value in params.items()}}
-    arrays |= {f"the port's {name}": _array(value) for name, value in port.named_parameters()}
+    arrays |= {f"the port's {name}": array_of(value) for name, value in port.named_parameters()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
@@ -120,8 +121,3 @@ def _put(value: Tensor, kept: Tensor) -> None:
         value.data.copy_(kept)
     except RuntimeError:  # an expanded tensor's numbers share memory
         value.data = kept
-
-
-def _array(value: Tensor) -> Array:
-    found: Array = value.detach().double().cpu().numpy()
-    return found

@@ -36,17 +36,22 @@ class IntegerCase(NamedTuple):
     zeros: dict[str, float]  # shares that have a gradient: of a relu's entries, zeros; of windows, positive ties
     inexact_from: str = ""
 
+    @property
+    def seen(self) -> float:
+        """The least of the shares."""
+        return min(self.zeros.values(), default=1.0)
+
 
 def integer_case(reference: Network, sample_shape: tuple[int, ...], n: int, seed: int) -> IntegerCase:
     """Parameters for reference's layers, drawn on n > 1 samples; classes that are not known here keep their own."""
-    rng, cases = np.random.default_rng([seed, 3]), dict[float, IntegerCase]()
+    rng, best = np.random.default_rng([seed, 3]), None
     for _ in range(DRAWS):
-        case = _drawn(reference, (n, *sample_shape), rng)
-        seen, best = min(case.zeros.values(), default=1.0), max(cases, default=0.0)
-        cases[seen] = case
-        if seen >= ENOUGH or 0 < seen <= best:  # or large windows let no more through
+        case, most = _drawn(reference, (n, *sample_shape), rng), -1.0 if best is None else best.seen
+        best = case if case.seen >= most else best  # no more of them, for memory
+        if case.seen >= ENOUGH or 0 < case.seen <= most:  # or large windows let no more through
             break
-    return cases[max(cases)]
+    assert best is not None
+    return best
 
 
 def homogeneous(network: Network) -> bool:

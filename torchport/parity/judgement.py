@@ -17,7 +17,7 @@ from torchport.parity.given import overridden
 from torchport.parity.lines import MOVING, lines_of
 from torchport.parity.links import Applied, Finder, Link, Stage, like, sides
 from torchport.parity.parameters import Found
-from torchport.parity.recording import Call, Record, as_array, record, tensors_in
+from torchport.parity.recording import Call, Record, is_real, record, tensors_in, told
 from torchport.parity.report import Difference, Row
 from torchport.parity.subject import Guide, Key, Run, Subject, trained
 
@@ -64,21 +64,21 @@ class Judgement:
 
     def _chosen(self) -> Call | None:
         """Of what the port returned, the tensor that is its output: of several, the one whose links hold."""
-        real = [call for call in self.record.returned if call.tensor.is_floating_point()]
-        found = [call for call in real if as_array(call.tensor) is not None]
+        found = [call for call in self.record.returned if call.tensor.is_floating_point() and is_real(call.tensor)]
         shape = len(self.run.x), *self.subject.shapes[-1]
         if found and self.subject.output is not None:
             part = list(tensors_in(_part(self.record.raw, self.subject.output)))
             found = [call for call in found if any(call.tensor is tensor for tensor in part)]
         fitting = [call for call in found if tuple(call.tensor.shape) == shape]
+
+        def faults(output: Call) -> int:
+            self.record.output = output
+            return sum(bool(link.fault) for link in self._finder().links())
+
         if len(fitting) > 1:
-            fitting.sort(key=self._faults)
+            fitting.sort(key=faults)
             self.subject.note(f"judged is part {found.index(fitting[0])} of the {len(found)} that the port returns")
         return next(iter(fitting or found), None)
-
-    def _faults(self, output: Call) -> int:
-        self.record.output = output
-        return sum(bool(link.fault) for link in self._finder().links())
 
     def _finder(self) -> Finder:
         subject, predicting = self.subject, self.run.predicting
@@ -130,6 +130,10 @@ class Judgement:
         """The stages of a link and their attributes that are trained."""
         return ((stage, attribute) for stage in link.stages for attribute in trained(stage.layer))
 
+    def layers(self, link: Link) -> list[Any]:
+        """The layers of a link, as they ran on what the port gave them where they did."""
+        return [self.applied[link].layer] if link in self.applied else [stage.layer for stage in link.stages]
+
     def shape(self, stage: str, behind: int = 0) -> tuple[int, ...]:
         """Of the batch before a stage, or so many stages behind that."""
         return (len(self.run.x), *self.subject.shapes[self.subject.indices[stage] + behind])
@@ -142,15 +146,12 @@ class Judgement:
     def exact(self, stage: Stage, x: Array, dout: Array | None = None) -> bool:
         """Whether nothing of this stage's output may be off, or of its gradients; behind a fault x is not exact."""
         until, index = self.run.inexact_from, self.subject.indices
-        if not self.run.exact or self._transforms or not _is_whole(x, self.run.scale):
+        transforms = any("fft" in name for name in self.record.names)
+        if not self.run.exact or transforms or not _is_whole(x, self.run.scale):
             return False
         if dout is not None:
             return not until and _is_whole(dout, 1.0)
         return not until or index[stage.name] < index[until]
-
-    @property
-    def _transforms(self) -> bool:
-        return any("fft" in name for name in self.record.names)
 
     def widened(self, links: Sequence[Link], limit: Array, like: Array) -> Array:
         """The limit, but for a convolution by Fourier transforms, which errs by the largest sum in every entry.
@@ -176,27 +177,23 @@ class Judgement:
 
     def sides(self, link: Link) -> list[Call]:
         """What a link takes besides the data."""
-        return list(sides(self.record.calls, self.finder.between(link)))
+        return sides(self.record.calls, self.finder.between(link))
 
     def where(self, *links: Link) -> str:
         """The lines of links; of a missing layer, before which line it is expected."""
         if len(links) == 1 and links[0].fault == "missing":
-            later = (
-                c for c in self.record.calls if c.number in self.finder.ancestors and c.number > links[0].end.number
-            )
-            following = next((call.where for call in later if call.where), "")
+            later = (n for n in sorted(self.finder.ancestors) if n > links[0].end.number)
+            following = next(filter(None, (self.record.calls[number].where for number in later)), "")
             return f"expected {links[0].name} {f'before {following}' if following else 'at the end'}"
         return lines_of([call for link in links for call in self.finder.between(link)])
-
-    def _returned(self) -> str:
-        raw = self.record.raw
-        return f"{type(raw).__name__}{f' of {raw.dtype}' if isinstance(raw, Tensor) else ''}"
 
     def raised(self) -> Row:
         """Of a port that raised: the first layer that is not there, and the line."""
         error, run = self.record.error, self.run
         if error is None:
-            note = f"the port returned no tensor of real numbers, but {self._returned()}"
+            raw = self.record.raw
+            kind = f"{type(raw).__name__} of {raw.dtype}" if isinstance(raw, Tensor) else type(raw).__name__
+            note = f"the port returned no tensor of real numbers, but {kind}"
             return self.wrong("output", "output", note, self.record.calls[-1].where)
         layer, rest = self._finder().broken()
         where = next((call.where for call in rest if call.where and call.name not in MOVING), self.record.raised)
@@ -209,11 +206,6 @@ class Judgement:
 def _is_whole(array: Array, scale: float) -> bool:
     units = array / (scale * UNIT)
     return bool(np.array_equal(units, np.round(units)))
-
-
-def told(error: Exception) -> str:
-    """An error in a line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _part(returned: Any, key: int | str) -> Any:

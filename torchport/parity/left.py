@@ -13,7 +13,7 @@ from torchport.layers import NORMALISE, kind_of
 from torchport.layers.smooth import running_limits
 from torchport.parity.judgement import Judgement
 from torchport.parity.links import Link, Stage
-from torchport.parity.recording import Call, as_array
+from torchport.parity.recording import Call, array_of, behind
 from torchport.parity.report import Row
 
 # Draws that agree by chance with a probability of 2^-BITS do not.
@@ -23,47 +23,49 @@ BITS = 24
 def left_rows(judged: Judgement) -> Iterator[Row]:
     """Rows for what is amiss besides numbers, and for running statistics."""
     yield from _changed(judged)
+    yield from _earlier(judged)
     for link in judged.links:
         if link in judged.applied and not link.fault and not judged.run.predicting:
             stage, x = link.stages[0], judged.applied[link].x
-            if kind_of(stage.layer).repeat is not None and hasattr(stage.layer, "dropout_ratio"):
+            if kind_of(stage.layer).ratio is not None:
                 yield from _masks(judged, link, stage, x)
             if isinstance(stage.layer, BatchNormalization):
                 yield from _statistics(judged, link, stage, x)
 
 
-def earlier_rows(judged: Judgement) -> Iterator[Row]:
-    """The output of the run before must rest: it is no buffer that is filled anew."""
-    for name, (tensor, value) in judged.subject.seen.items():
-        if not np.array_equal(as_array(tensor), value, equal_nan=True):  # type: ignore[arg-type]
-            note = f"the output of the run before ({name}) has changed"
-            yield judged.wrong("port", "earlier output", note, judged.record.calls[-1].where)
-    assert judged.output is not None
-    tensor = judged.output.tensor.detach()
-    judged.subject.seen = {judged.run.name: (tensor, as_array(tensor))}
-
-
 def _changed(judged: Judgement) -> Iterator[Row]:
-    """The input, parameters, earlier outputs; random generators, where the reference draws nothing; and buffers."""
+    """The input and parameters; random generators, where the reference draws nothing; and buffers in prediction."""
     run, port, calls = judged.run, judged.subject.port, judged.record.calls
-    if not np.array_equal(as_array(judged.given), run.x):  # type: ignore[arg-type]
+
+    def row(quantity: str, note: str, where: str, layer: str = "port") -> Row:
+        return judged.wrong(layer, quantity, note, where)
+
+    if not np.array_equal(array_of(judged.given), run.x):
         where = next((call.where for call in calls[1:] if call.tensor is judged.given), "")
-        yield judged.wrong("port", "input afterwards", "the port changes its input in place", where)
+        yield row("input afterwards", "the port changes its input in place", where)
     parameters = {id(value): name for name, value in port.named_parameters()}
-    changing = next((call for call in calls if call.name and id(call.tensor) in parameters), None)
-    if changing is not None:
-        note = f"the port changes {parameters[id(changing.tensor)]} in forward"
-        yield judged.wrong("port", "parameters", note, changing.where)
-    draws = not run.predicting and any(kind_of(stage.layer).repeat is not None for stage in judged.subject.stages)
+    if changing := next((call for call in calls if call.name and id(call.tensor) in parameters), None):
+        yield row("parameters", f"the port changes {parameters[id(changing.tensor)]} in forward", changing.where)
+    draws = not run.predicting and any(kind_of(layer).repeat is not None for layer in judged.subject.layers)
     if judged.record.drew is not None and not draws:
         note = "the port draws random numbers, and the reference has no layer that does"
-        yield judged.wrong("port", "random numbers", note, judged.record.drew)
-    yield from earlier_rows(judged)
+        yield row("random numbers", note, judged.record.drew)
     for name, value in port.named_buffers() if run.predicting else ():
         if name in judged.buffers and not torch.equal(value, judged.buffers[name]):
             where = next((call.where for call in calls if call.tensor is value and call.name), "")
             using = (link.name for link in judged.links if any(call.tensor is value for call in judged.sides(link)))
-            yield judged.wrong(next(using, "port"), "buffers", f"the buffer {name} changes in prediction", where)
+            yield row("buffers", f"the buffer {name} changes in prediction", where, next(using, "port"))
+
+
+def _earlier(judged: Judgement) -> Iterator[Row]:
+    """The output of the run before must rest: it is no buffer that is filled anew."""
+    for name, (tensor, value) in judged.subject.seen.items():
+        if not np.array_equal(array_of(tensor), value, equal_nan=True):
+            note = f"the output of the run before ({name}) has changed"
+            yield judged.wrong("port", "earlier output", note, judged.record.calls[-1].where)
+    assert judged.output is not None
+    tensor = judged.output.tensor.detach()
+    judged.subject.seen = {judged.run.name: (tensor, array_of(tensor))}
 
 
 def _masks(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterator[Row]:
@@ -73,8 +75,7 @@ def _masks(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterator[Ro
         return
     seen, kept, where = (x != 0).reshape(len(x), -1), (made != 0).reshape(len(x), -1), judged.where(link)  # (N, D)
     # Two draws agree with a probability of p^2 + (1 - p)^2.
-    ratio = stage.layer.dropout_ratio
-    enough = BITS / max(-np.log2(ratio**2 + (1 - ratio) ** 2), 1e-9)
+    enough = BITS / max(-np.log2(stage.kept**2 + (1 - stage.kept) ** 2), 1e-9)
     mixed = (seen & kept).any(axis=0) & (seen & ~kept).any(axis=0)
     if not mixed.any() and seen.sum() - seen.any(axis=0).sum() > enough:
         yield judged.wrong(link.name, "output", "it drops the same of every sample", where)
@@ -114,3 +115,21 @@ def _statistics(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterat
 def _nearest(judged: Judgement, held: list[Call], value: Array, limit: Array) -> Call | None:
     """Of the buffers that a layer takes, the one that is nearest to value."""
     return min(held, key=lambda call: judged.compared(call, value, limit).ratio, default=None)
+
+
+def extra_rows(judged: Judgement) -> list[Row]:
+    """Parameters that are trained and that the reference has not; those that nobody uses are only said."""
+    rows, subject, calls = list[Row](), judged.subject, judged.record.calls
+    taken = [piece.call for each in judged.parameters.values() for found in each for piece in found.pieces]
+    served, used = {id(call.tensor) for call in behind(calls, taken)}, {id(call.tensor): call for call in calls}
+    for name, parameter in subject.port.named_parameters() if judged.run.cotangent is not None else ():
+        if id(parameter) in served or id(parameter) in subject.frozen:
+            continue
+        if parameter.grad is None or not parameter.grad.any():
+            subject.note(f"{name} {'is not used' if parameter.grad is None else 'has a gradient of 0'}")
+        else:
+            user = used.get(id(parameter))
+            link = next((link for link in judged.links if user in judged.sides(link)), judged.links[-1])
+            note = "it gets a gradient and serves no layer of the reference"
+            rows.append(judged.wrong(link.name, name, note, user.where if user else ""))
+    return rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -25,8 +25,8 @@ from torchport.layers.loss import Identity
 from torchport.layers.sums import PRODUCTS, own_limit
 from torchport.parity.compare import Own, compare
 from torchport.parity.lines import LAYING, MOVING
-from torchport.parity.probes import probe
-from torchport.parity.recording import Call, Record
+from torchport.parity.probes import Probed, probe
+from torchport.parity.recording import Call, Record, behind
 
 # As near to a layer's output as only a slip in that layer can be: what lies so near is that layer, and wrong.
 NEAR = 2.0**-6
@@ -39,6 +39,12 @@ class Stage(NamedTuple):
 
     name: str
     layer: Any
+
+    @property
+    def kept(self) -> float:
+        """The share of entries that it keeps, of a layer that drops the others; a user's own may draw otherwise."""
+        ratio = kind_of(self.layer).ratio
+        return 0.0 if ratio is None else 1 - ratio(self.layer)
 
 
 @dataclass(eq=False)
@@ -151,13 +157,11 @@ class Finder:
 
     def _whole(self) -> list[Link] | None:
         """All layers in one piece, if that is right."""
-        x = self._value(self.calls[0], self.shapes[0])
-        if x is None or self.output.value is None or any(map(self._draws, range(len(self.stages)))):
+        x, actual = self._value(self.calls[0], 0), self._value(self.output, len(self.stages))
+        if x is None or actual is None or any(map(self._draws, range(len(self.stages)))):
             return None
-        whole = probe([stage.layer for stage in self.stages], x, None, self.a, prediction=self.predicting)
-        if self.output.value.size != whole.output.size:
-            return None
-        right = compare(self.output.value.reshape(whole.output.shape), whole.output, whole.limit).ratio <= 1
+        whole = self._probed(self.stages, x)
+        right = compare(actual, whole.output, whole.limit).ratio <= 1
         inner = self.stages[1:-1] or self.stages
         return [Link(joined(inner), tuple(self.stages), self.calls[0], self.output)] if right else None
 
@@ -172,13 +176,7 @@ class Finder:
     @cached_property
     def ancestors(self) -> set[int]:
         """Of the output, itself included: those that depend on the input."""
-        found, todo = set[int](), [self.output.number]
-        while todo:
-            number = todo.pop()
-            if number not in found and self.calls[number].of_data:
-                found.add(number)
-                todo += self.calls[number].parents
-        return found
+        return {call.number for call in behind(self.calls, [self.output], lambda call: call.of_data)}
 
     @cached_property
     def cuts(self) -> set[int]:
@@ -194,28 +192,21 @@ class Finder:
             reach = max(reach, farthest.get(number, 0))
         return found
 
-    def _value(self, call: Call, shape: tuple[int, ...]) -> Array | None:
-        """Its value in the shape that the reference has there."""
-        found = call.value
-        return found.reshape(shape) if found is not None and found.size == np.prod(shape) else None
+    def _value(self, call: Call, k: int) -> Array | None:
+        """Its value in the shape that the reference has before stage k."""
+        value, shape = call.value, self.shapes[k]
+        return value.reshape(shape) if value is not None and value.size == np.prod(shape) else None
 
-    def _candidates(self, place: Call, k: int, behind: bool = True) -> list[Call]:
-        """Calls from place on that may hold what goes into stage k: cuts first, and of these the last first."""
-        size = int(np.prod(self.shapes[k]))
+    def _candidates(self, place: Call, k: int, first: int = 1) -> list[tuple[Call, Array]]:
+        """Calls, the first of them so many behind place, that may hold what goes into stage k: cuts, the last first."""
+        numbers = [number for number in sorted(self.ancestors, reverse=True) if number >= place.number + first]
         if k == len(self.stages):  # the output can only end at the output
-            return [self.output] if self.output.value is not None and self.output.value.size == size else []
-        found = [
-            call
-            for call in reversed(self.calls)
-            if call.number in self.ancestors
-            and call.number >= place.number + behind
-            and call.value is not None
-            and call.value.size == size
-        ]
-        cuts = [call for call in found if call.number in self.cuts]
-        dtype = self.output.tensor.dtype  # what is computed in another one is not the port's own
-        cuts.sort(key=lambda c: (c.tensor.dtype == dtype, c.requires_grad, not _is_laid_out(c)), reverse=True)
-        return cuts + [call for call in found if call.number not in self.cuts]
+            numbers = [self.output.number]
+        found = [(call, x) for call in map(self.calls.__getitem__, numbers) if (x := self._value(call, k)) is not None]
+        cuts, dtype = [each for each in found if each[0].number in self.cuts], self.output.tensor.dtype
+        # What is computed in another dtype is not the port's own.
+        cuts.sort(key=lambda c: (c[0].tensor.dtype == dtype, c[0].requires_grad, not _is_laid_out(c[0])), reverse=True)
+        return cuts + [each for each in found if each[0].number not in self.cuts]
 
     def _apply(self, k: int, x: Array, actual: Array | None = None) -> Applied | None:
         try:
@@ -227,26 +218,24 @@ class Finder:
         """Whether a stage is judged by what the port itself drew."""
         return kind_of(self.stages[k].layer).repeat is not None and not self.predicting
 
-    def _end(self, k: int, place: Call, x: Array | None = None) -> Call | None:
-        """The call where stage k ends that begins at place; its input x is place's value where none is given."""
-        x = self._value(place, self.shapes[k]) if x is None else x
+    def _idle(self, k: int, x: Array, made: Applied | None) -> bool:
+        """Whether no call is needed, as for flattening; of few entries a dropout may have dropped none."""
+        if self._draws(k):
+            return bool(self.stages[k].kept ** np.count_nonzero(x) > CHANCE)
+        return made is not None and np.array_equal(made.y.ravel(), x.ravel())
+
+    def _end(self, k: int, place: Call) -> Call | None:
+        """The call where stage k ends that begins at place."""
+        x = self._value(place, k)
         if x is None:
             return None
-        draws = self._draws(k)
-        applied = None if draws else self._apply(k, x)
-        still = applied is not None and np.array_equal(applied.y.ravel(), x.ravel())  # flattening: no call is needed
+        applied = None if self._draws(k) else self._apply(k, x)
         nearest: tuple[float, Array, Call] | None = None
-        if draws:  # of few entries it may have dropped none
-            ratio = getattr(self.stages[k].layer, "dropout_ratio", 1.0)  # a user's own layer may draw otherwise
-            still = bool((1 - ratio) ** np.count_nonzero(x) > CHANCE)
-        for call in self._candidates(place, k + 1, behind=not still and k + 1 < len(self.stages)):
+        for call, actual in self._candidates(place, k + 1, first=0 if self._idle(k, x, applied) else 1):
             if nearest is not None and call.number not in self.cuts:
                 break
-            actual = self._value(call, self.shapes[k + 1])
-            found = self._apply(k, x, actual) if draws and actual is not None else applied
-            if actual is None or found is None:
-                continue
-            ratio = compare(actual, found.y, found.limit, found.own).ratio
+            found = self._apply(k, x, actual) if self._draws(k) else applied
+            ratio = np.inf if found is None else compare(actual, found.y, found.limit, found.own).ratio
             # Of equal values the last; a later layer may change its input by less than a wide limit.
             if ratio <= 1 and (nearest is None or (ratio < nearest[0] and not np.array_equal(actual, nearest[1]))):
                 nearest = ratio, actual, call
@@ -256,14 +245,13 @@ class Finder:
         name = self.stages[k].name
         if end := self._end(k, place):
             return Link(name, tuple(self.stages[k : k + 1]), place, end)
-        return self._displaced(k, place) or self._near(k, place) or self._merged(k, place) or self._fault(k, place)
+        return self._displaced(k, place) or self._near(k, place) or self._fault(k, place)
 
     def _displaced(self, k: int, place: Call) -> Link | None:
         """Stage k is right, on something else than what the layer before it made."""
-        x = self._value(place, self.shapes[k])
-        for call in self._candidates(place, k):
-            value = self._value(call, self.shapes[k])
-            if call is self.output or value is None or (x is not None and np.array_equal(value, x)):
+        x = self._value(place, k)
+        for call, value in self._candidates(place, k):
+            if call is self.output or (x is not None and np.array_equal(value, x)):
                 continue
             end = self._end(k, call)
             if end is not None and end.value is not None and not np.array_equal(end.value.ravel(), value.ravel()):
@@ -282,49 +270,37 @@ class Finder:
         return {id(c.tensor) for c in sides(self.calls, [call]) if c.requires_grad}
 
     def _near(self, k: int, place: Call) -> Link | None:
-        """Stage k is there, and a little wrong."""
-        x = self._value(place, self.shapes[k])
-        applied = None if x is None else self._apply(k, x)
-        if applied is None:
-            return None
-        for call in self._candidates(place, k + 1):
-            actual = self._value(call, self.shapes[k + 1])
-            if actual is not None and _distance(actual, applied.y) < NEAR:
-                return Link(self.stages[k].name, tuple(self.stages[k : k + 1]), place, call, "output")
+        """Stage k is there, and a little wrong; or right in one piece with the next: pooled before relu, scripted."""
+        x = y = self._value(place, k)
+        for last in range(k, len(self.stages)):
+            if x is None or y is None or self._draws(last) or (applied := self._apply(last, y)) is None:
+                return None
+            y, stages = applied.y, tuple(self.stages[k : last + 1])
+            for call, actual in self._candidates(place, last + 1):
+                if not _distance(actual, y) < NEAR:
+                    continue
+                if last == k:
+                    return Link(stages[0].name, stages, place, call, "output")
+                whole = self._probed(stages, x)
+                if compare(actual, whole.output, whole.limit).ratio <= 1:
+                    return Link(joined(stages), stages, place, call)
         return None
 
-    def _merged(self, k: int, place: Call) -> Link | None:
-        """Stage k and the next ones are seen in one piece: pooled before relu, or by a scripted function."""
-        x = self._value(place, self.shapes[k])
-        y = x
-        for last in range(k, len(self.stages)):
-            if y is None or self._draws(last) or (applied := self._apply(last, y)) is None:
-                return None
-            y = applied.y
-            for call in self._candidates(place, last + 1) if last > k else ():
-                actual = self._value(call, self.shapes[last + 1])
-                if x is None or actual is None or not _distance(actual, y) < NEAR:
-                    continue
-                stages = self.stages[k : last + 1]
-                whole = probe([stage.layer for stage in stages], x, None, self.a, prediction=self.predicting)
-                if compare(actual, whole.output, whole.limit).ratio <= 1:
-                    return Link(joined(stages), tuple(stages), place, call)
-        return None
+    def _probed(self, stages: Sequence[Stage], x: Array) -> Probed:
+        return probe([stage.layer for stage in stages], x, None, self.a, prediction=self.predicting)
 
     def _fault(self, k: int, place: Call) -> Link:
         """Stage k is wrong or missing; the link ends where a later one goes on, or with the output."""
-        for j in range(k + 1, len(self.stages)):
-            last = j == len(self.stages) - 1
-            for call in [self.output] if last else self._candidates(place, j, behind=False):
-                value = self._value(call, self.shapes[j])
-                end = None if value is None else self._end(j, call)
-                if end is None or value is None:
-                    continue
-                if not last and end.value is not None and np.array_equal(end.value.ravel(), value.ravel()):
-                    continue
-                fault = "missing" if call is place and j == k + 1 else "output"
-                return Link(self.stages[k].name, tuple(self.stages[k:j]), place, call, fault)
-        return Link(self.stages[k].name, tuple(self.stages[k:]), place, self.output, "output")
+        last = len(self.stages) - 1
+        for j in range(k + 1, last):
+            for call, value in self._candidates(place, j, first=0):
+                end = self._end(j, call)
+                if end is not None and not (end.value is not None and np.array_equal(end.value.ravel(), value.ravel())):
+                    fault = "missing" if call is place and j == k + 1 else "output"
+                    return Link(self.stages[k].name, tuple(self.stages[k:j]), place, call, fault)
+        ends = k < last and self._end(last, self.output) is not None
+        stages = tuple(self.stages[k : last if ends else last + 1])
+        return Link(stages[0].name, stages, place, self.output, "output")
 
     def between(self, link: Link) -> list[Call]:
         """The calls of a link, in order."""
@@ -380,15 +356,7 @@ def like(links: Sequence[Link], record: Record, stages: Sequence[Stage]) -> list
     ]
 
 
-def sides(every: Sequence[Call], calls: Sequence[Call]) -> Iterator[Call]:
+def sides(every: Sequence[Call], calls: Sequence[Call]) -> list[Call]:
     """What goes into these calls and does not depend on the input, parameters above all, the nearest first."""
-    seen, todo = set[int](), [number for call in reversed(calls) for number in call.parents]
-    while todo:
-        following: list[int] = []
-        for number in todo:
-            call = every[number]
-            if not call.of_data and number not in seen:
-                seen.add(number)
-                yield call
-                following += call.parents
-        todo = following
+    taken = [every[number] for call in reversed(calls) for number in call.parents if not every[number].of_data]
+    return behind(every, taken, lambda call: not call.of_data)

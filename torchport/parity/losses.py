@@ -13,9 +13,10 @@ from numpy_ref.checks import Array
 from numpy_ref.functions import LOG_OFFSET, softmax
 from torchport.layers import EXP
 from torchport.layers.arithmetic import Arithmetic, Setting, arithmetic_of
-from torchport.layers.loss import OUTPUTS, loss_limits, softmax_with_loss
+from torchport.layers.loss import OUTPUTS, LogSoftmax, loss_limits, softmax_with_loss
 from torchport.layers.smooth import EXP_ULPS
 from torchport.parity.compare import compare
+from torchport.parity.recording import array_of, told
 from torchport.parity.report import Difference, Row
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -52,50 +53,45 @@ def check_loss(
             value = loss(leaf, torch.tensor(t, device=setting.device))
             value.backward()
     except Exception as error:  # whatever a user's loss raises
-        first = (str(error).splitlines() or [""])[0]
-        return [Row(run, "loss", "output", EXP, Difference(note=f"the loss raised {type(error).__name__}: {first}"))]
-    grad = None if leaf.grad is None else leaf.grad.double().cpu().numpy()
-    return list(
-        loss_rows(run, leaf.detach().double().cpu().numpy(), t, value, grad, arithmetic_of(setting.dtype), takes)
-    )
+        return [Row(run, "loss", "output", EXP, Difference(note=f"the loss raised {told(error)}"))]
+    grad = None if leaf.grad is None else array_of(leaf.grad)
+    return list(loss_rows(run, array_of(leaf), t, value, grad, arithmetic_of(setting.dtype), takes))
 
 
 def loss_rows(
     run: str, x: Array, labels: Array, value: Any, grad: Array | None, a: Arithmetic, takes: str
 ) -> Iterator[Row]:
     """Rows for value and gradient, of which grad (N, C) arrived at the port's output x (N, C), in its arithmetic a."""
+
+    def row(quantity: str, worst: Difference, cause: str = "", known: str = "") -> Row:
+        return Row(run, "loss", quantity, EXP, worst, cause=cause, known=known)
+
     if not isinstance(value, Tensor) or value.numel() != 1:
-        yield Row(run, "loss", "output", EXP, Difference(note=f"expected one number, got {value!r:.60}"))
+        yield row("output", Difference(note=f"expected one number, got {value!r:.60}"))
         return
-    actual = value.detach().double().cpu().numpy().reshape(())
-    worst, known = compare(actual, *_value(x, labels, a, takes, LOG_OFFSET)), ""
-    if worst.ratio > 1 >= compare(actual, *_value(x, labels, a, takes, 0.0)).ratio:
-        known = KNOWN
-    yield Row(run, "loss", "output", EXP, worst, known=known)
-    expected, limit = _gradient(x, labels, a, takes)
+    actual = array_of(value).reshape(())
+    worst = compare(actual, *_value(x, labels, a, takes, LOG_OFFSET))
+    is_known = worst.ratio > 1 >= compare(actual, *_value(x, labels, a, takes, 0.0)).ratio
+    yield row("output", worst, known=KNOWN if is_known else "")
     if grad is None:
-        yield Row(run, "loss", "grad_input", EXP, Difference(note="no gradient arrives at the port's output"))
+        yield row("grad_input", Difference(note="no gradient arrives at the port's output"))
         return
-    yield Row(
-        run, "loss", "grad_input", EXP, compare(grad, expected, limit), cause=_gradient_cause(grad, expected, limit)
-    )
+    expected, limit = _gradient(x, labels, a, takes)
+    yield row("grad_input", compare(grad, expected, limit), _gradient_cause(grad, expected, limit))
 
 
 def _value(x: Array, labels: Array, a: Arithmetic, takes: str, offset: float) -> tuple[Array, Array]:
     """The mean of -log(p + offset), and its limit."""
-    n, picked = len(x), x[np.arange(len(x)), labels]
-    if takes == LOGITS:
-        shifted = x - x.max(axis=1, keepdims=True)
-        logs = shifted[np.arange(n), labels] - np.log(np.exp(shifted).sum(axis=1))
-        value = -np.mean(np.log(np.exp(logs) + offset) if offset else logs)
-        return np.asarray(value), np.asarray(loss_limits(x, labels, a, offset)[0])
-    if takes == LOG_PROBABILITIES:
-        logs = np.log(np.exp(picked) + offset) if offset else picked
+    n, rows, own = len(x), np.arange(len(x)), np.zeros(())
+    if takes == PROBABILITIES:
+        logs = np.log(x[rows, labels] + offset)
+        own = EXP_ULPS * np.abs(logs) + 2
     else:
-        logs = np.log(picked + offset)
-    size = np.abs(logs)
-    own = 0.0 if takes == LOG_PROBABILITIES else EXP_ULPS * size + 2
-    return np.asarray(-logs.mean()), np.asarray(a.u * np.mean(own + (n + 2) * size))
+        logs = (LogSoftmax().forward(x) if takes == LOGITS else x)[rows, labels]
+        logs = np.log(np.exp(logs) + offset) if offset else logs
+    if takes == LOGITS:
+        return np.asarray(-logs.mean()), np.asarray(loss_limits(x, labels, a, offset)[0])
+    return np.asarray(-logs.mean()), np.asarray(a.u * np.mean(own + (n + 2) * np.abs(logs)))
 
 
 def _gradient(x: Array, labels: Array, a: Arithmetic, takes: str) -> tuple[Array, Array]:

@@ -91,6 +91,11 @@ def behind(function: Callable[[Array], Array], u: float, size: Any = lambda valu
     return step
 
 
+def roundings(u: float) -> Step:
+    """The step back from a few roundings, where none should be."""
+    return behind(np.positive, 4 * u)
+
+
 def unrounded(dtype: torch.dtype, share: float = 1) -> Step:
     """The step back from a rounding to dtype; share is how much of the error beyond that is judged."""
 
@@ -142,8 +147,7 @@ def bends(value: Array, x: Array, u: float) -> Steps:
 
 
 def alike(value: Array, made: Array, factors: Mapping[str, float], u: float) -> Steps:
-    """What may have become of all entries alike: roundings where none should be, a factor, an offset."""
-    yield "is right but for roundings", behind(np.positive, 4 * u)
+    """What may have become of all entries alike: a factor, an offset, rounding."""
     if not value.any():
         yield "is 0 everywhere", lambda _, made: made
     for name, c in _fitted(value, made, factors):

@@ -11,7 +11,7 @@ import torch
 
 from numpy_ref.checks import Array
 from torchport.parity.links import sides
-from torchport.parity.recording import UNSEEN, Call, Record, as_array
+from torchport.parity.recording import UNSEEN, Call, Record, array_of, is_real
 
 Region = tuple[slice, ...]  # () for everything
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # an array is split into this shape, and its axes come in this order
@@ -86,8 +86,7 @@ class Found:
         """Let the port have value (in the reference's layout) for this parameter."""
         for piece in self.pieces:
             tensor = piece.call.tensor
-            array = as_array(tensor)
-            assert array is not None
+            array = array_of(tensor)
             piece.held(array, value)[...] = piece.arranged(value)
             with torch.no_grad():
                 tensor.copy_(torch.from_numpy(array))
@@ -103,17 +102,17 @@ def find(record: Record, calls: Sequence[Call], value: Array, place: tuple[int, 
     That is the parameter itself where it was only moved on the way. What is computed of several, as weight_norm does,
     may be off by roundings of u. place is the shape (C, H, W) of a sample before the layer.
     """
-    held = list(sides(record.calls, calls))
+    held = sides(record.calls, calls)
     if any(call.name == UNSEEN for call in calls):
         held += [call for call in record.calls if call.is_leaf and call not in held]
-    held = [call for call in held if call.tensor.is_floating_point() and call.array is not None]
+    held = [call for call in held if call.tensor.is_floating_point() and is_real(call.tensor)]
     # What is trained comes before what only looks the same, as a mean of 0 looks like a beta.
     held.sort(key=lambda call: not call.requires_grad)
     layouts = list(_layouts(value, place))
     for call in held:
         within = 0.0 if call.is_leaf or len(call.parents) == 1 else DERIVED * u
-        if found := [Found([Piece(call, layout)]) for layout in layouts if _equal(call, value, layout, within)]:
-            return [_at_leaf(record, each, value, layouts) for each in found]
+        if fitting := _fitting(call, value, layouts, within):
+            return [_at_leaf(record, call, layout, value, layouts) for layout in fitting]
     return _in_parts(record, held, value)
 
 
@@ -128,14 +127,16 @@ def _layouts(value: Array, place: tuple[int, ...]) -> Iterator[Layout]:
             yield split, order
 
 
-def _equal(call: Call, value: Array, layout: Layout, within: float = 0.0) -> bool:
-    """Whether a tensor has a parameter's entries in this order, up to a relative error."""
-    array = call.array
-    if array is None or array.size != value.size:
-        return False
+def _fitting(call: Call, value: Array, layouts: Sequence[Layout], within: float = 0.0) -> list[Layout]:
+    """The layouts in which a tensor has a parameter's entries, up to a relative error."""
+    array = call.array if call.tensor.numel() == value.size else None
+    return [] if array is None else [layout for layout in layouts if _equal(array.ravel(), value, layout, within)]
+
+
+def _equal(array: Array, value: Array, layout: Layout, within: float) -> bool:
     moved = value.reshape(layout[0]).transpose(layout[1])
-    few = np.abs(array.flat[:FEW] - moved.flat[:FEW]) <= within * np.abs(moved.flat[:FEW])
-    return bool(few.all() and (np.abs(array.ravel() - moved.ravel()) <= within * np.abs(moved.ravel())).all())
+    few = np.abs(array[:FEW] - moved.flat[:FEW]) <= within * np.abs(moved.flat[:FEW])
+    return bool(few.all() and (np.abs(array - moved.ravel()) <= within * np.abs(moved.ravel())).all())
 
 
 def _leaf(record: Record, call: Call) -> Call:
@@ -143,19 +144,18 @@ def _leaf(record: Record, call: Call) -> Call:
     leaf = call
     while len(leaf.parents) == 1 and not leaf.tensor.is_leaf:
         leaf = record.calls[leaf.parents[0]]
-    return leaf if leaf.tensor.is_leaf and leaf.array is not None else call
+    return leaf if leaf.tensor.is_leaf and is_real(leaf.tensor) else call
 
 
-def _at_leaf(record: Record, found: Found, value: Array, layouts: list[Layout]) -> Found:
+def _at_leaf(record: Record, call: Call, layout: Layout, value: Array, layouts: list[Layout]) -> Found:
     """The same at the parameter behind it, whose own hooks count."""
-    (piece,) = found.pieces
-    leaf = _leaf(record, piece.call)
-    if leaf is piece.call:
-        return found
-    for layout in layouts:
-        if _equal(leaf, value, layout):
-            return Found([Piece(leaf, layout)])
-    return next(iter(_in_parts(record, [leaf], value)), found)
+    leaf = _leaf(record, call)
+    if leaf is not call:
+        for other in _fitting(leaf, value, layouts):
+            return Found([Piece(leaf, other)])
+        for found in _in_parts(record, [leaf], value):
+            return found
+    return Found([Piece(call, layout)])
 
 
 def _in_parts(record: Record, held: Sequence[Call], value: Array) -> list[Found]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -117,12 +117,35 @@ class Record:
         return tuple(call.name for call in self.calls)
 
 
-def as_array(tensor: Tensor) -> Array | None:
-    """A float64 copy on the CPU; None of what is not made of real numbers."""
-    if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_quantized:
-        return None
+def behind(every: Sequence[Call], calls: Iterable[Call], follow: Callable[[Call], object] = bool) -> list[Call]:
+    """These calls and all that they were made of, as far as it is to be followed, the nearest first."""
+    found, now = dict[int, Call](), [call for call in calls if follow(call)]
+    while now:
+        found |= {call.number: call for call in now}
+        numbers = dict.fromkeys(number for call in now for number in call.parents if number not in found)
+        now = [every[number] for number in numbers if follow(every[number])]
+    return list(found.values())
+
+
+def told(error: Exception) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def array_of(tensor: Tensor) -> Array:
+    """A float64 copy on the CPU."""
     found: Array = tensor.detach().to("cpu", torch.float64, copy=True).contiguous().numpy()
     return found
+
+
+def is_real(tensor: Tensor) -> bool:
+    """Whether it is made of real numbers, one after the other."""
+    return not tensor.is_complex() and tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def as_array(tensor: Tensor) -> Array | None:
+    """array_of what is real."""
+    return array_of(tensor) if is_real(tensor) else None
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

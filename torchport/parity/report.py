@@ -31,7 +31,9 @@ class Difference:
     def __str__(self) -> str:
         if self.note:
             return self.note
-        actual, expected = _apart(self.actual, self.expected)
+        # With as many digits, at least four, as it takes to tell them apart.
+        pairs = [(f"{self.actual:.{digits}g}", f"{self.expected:.{digits}g}") for digits in range(4, 18)]
+        actual, expected = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
         entry = f"{list(self.index)} is" if self.index else "is"
         return f"{entry} {actual}, expected {expected} (error {self.error:.1e}, limit {self.limit:.1e})"
 
@@ -213,12 +215,6 @@ class Report:
             return "nothing was compared"
         counts = f"{self.right}, {_count(len(self.rows), 'comparison')} in {_count(len(self.runs), 'run')}"
         return f"{counts}, the largest error {worst.size:.2g} of its limit{f' ({worst.name})' if worst.size else ''}"
-
-
-def _apart(actual: float, expected: float) -> tuple[str, str]:
-    """Both with as many digits, at least four, as it takes to tell them apart."""
-    pairs = [(f"{actual:.{digits}g}", f"{expected:.{digits}g}") for digits in range(4, 18)]
-    return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
 
 
 def _at(where: str) -> str:

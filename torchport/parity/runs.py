@@ -1,4 +1,8 @@
-"""The verdict: a port judged on several runs, each for what the others cannot show."""
+"""The runs of one port, and each of them judged: every layer of the reference on the port's own recorded input.
+
+Nothing is carried from layer to layer. The input of the first layer is the x that was given, the output of the last is
+what the port returned: if every link holds, the whole holds, at any depth, by induction.
+"""
 
 from __future__ import annotations
 
@@ -9,40 +13,37 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import Tensor
 
-from numpy_ref.checks import Array, check_batch
+from numpy_ref.checks import Array
 from numpy_ref.functions import class_labels
-from numpy_ref.layers import BatchNormalization, Layer
+from numpy_ref.layers import BatchNormalization
 from numpy_ref.network import STATISTICS, Network
 from torchport.choices import IEEE
 from torchport.layers import SUM, kind_of
 from torchport.layers.arithmetic import Setting
-from torchport.layers.loss import OUTPUTS, softmax_with_loss
+from torchport.layers.loss import OUTPUTS
 from torchport.layers.terms import MODULE_ATTRIBUTES
-from torchport.parity.certificate import judge, rows_of
+from torchport.parity.backward import backward_rows
 from torchport.parity.compare import compare
+from torchport.parity.computed import computed_rows
+from torchport.parity.forward import forward_rows, parameter_rows
 from torchport.parity.given import (
-    ALL,
     BATCH,
     PREDICTION,
     TRAINING,
-    check_finite,
-    check_given,
     restored,
-    unwrapped,
 )
 from torchport.parity.integers import IntegerCase, homogeneous, integer_case, scaled
-from torchport.parity.judgement import Judgement, told
+from torchport.parity.judgement import Judgement
+from torchport.parity.left import extra_rows, left_rows
 from torchport.parity.links import Stage
-from torchport.parity.losses import LOGITS, Loss, check_loss
+from torchport.parity.losses import LOGITS, check_loss
 from torchport.parity.probes import probe
-from torchport.parity.recording import as_array, tensors_in
-from torchport.parity.report import Difference, Report, Row
+from torchport.parity.recording import array_of, tensors_in, told
+from torchport.parity.report import Difference, Row
 from torchport.parity.subject import Guide, Run, Subject
 
-OWN_SEED = 7919  # another than one that a port might set
 FEW = 4  # samples on integers and in the first run, at least
 MORE = 4  # times as many samples where few do not tell layers apart
 MANY = 128  # samples of an extreme run
@@ -50,91 +51,31 @@ MOST = 2**24  # elements of the largest layer, in such a run
 FACTORS = (2.0**12, 2.0**-30)  # of the integers: finds clamps, thresholds and offsets
 
 
-def check_parity(
-    reference: Network,
-    port: nn.Module,
-    x: Array,
-    t: Array,
-    *,
-    mode: str = IEEE,
-    seed: int = 0,
-    loss: Loss = softmax_with_loss,
-    output: int | str | None = None,
-    run: Callable[[Tensor], Any] | None = None,
-    runs: Sequence[str] = ALL,
-    name: str = "port",
-    progress: bool = False,
-) -> Report:
-    """Whether port, any nn.Module that holds reference's weights, computes and trains as reference does.
-
-    The port runs as it is; nothing needs a name or a registration. Each layer of the reference is computed in float64
-    on the port's own input of it, so what a row says is that layer's own fault. All that judging changes in the port
-    is put back bit for bit.
-
-    Args:
-        reference: The oracle; its weights are rounded to the port's dtype.
-        port: The module; torch.compile's, DataParallel's and DistributedDataParallel's wrappers are taken off, and
-            what they wrap is judged; a compiled one is also judged as one piece.
-        x: The user's batch (N, ...).
-        t: Its labels (N,), or one-hot (N, C).
-        mode: "ieee"; "tf32" (CUDA) or "bfloat16" (autocast), for float32 ports.
-        seed: Of what is drawn.
-        loss: Of (output, labels); what it takes, logits or log-probabilities, is what the port must end in.
-        output: Which part of a tuple (a number) or a dict (a key) is the port's output; otherwise it is found.
-        run: Another callable of the same port, torch.compile(port) say, judged as one piece.
-        runs: Which of ALL to make.
-        name: The port's, in the report.
-        progress: Whether to show a bar on a terminal.
-
-    Returns:
-        A Report, which is true where there is parity.
-
-    Raises:
-        ValueError: For numbers that are not finite, an unfit x or t, or a dtype other than float64 and float32.
-        TypeError: For layers of the reference that are not registered (torchport.layers.register).
-
-    Example:
-        >>> import numpy as np, numpy_ref, torchport
-        >>> from torchport.parity import check_parity
-        >>> reference = numpy_ref.SimpleConvNet(input_dim=(1, 10, 10))
-        >>> port = torchport.SimpleConvNet.from_params(reference.params)
-        >>> bool(check_parity(reference, port, np.random.rand(4, 1, 10, 10), np.arange(4)))
-        True
-    """
-    check_given(reference, port, loss, runs)
-    inner = unwrapped(port)
-    run = run or (port if inner is not port else None)
-    setting = Setting.of(inner, mode)
-    check_finite(check_batch("x", x), reference.params, inner)
-    x = setting.round(np.asarray(x))
-    with restored(inner) as frozen, setting.computing(), np.errstate(all="ignore"):
-        torch.manual_seed(OWN_SEED + seed)  # of what the port draws; put back afterwards
-        np.random.seed(OWN_SEED + seed)
-        subject = Subject.of(reference, inner, x, setting, frozen, loss, output)
-        if inner is not port:
-            subject.note(f"judged is what {type(port).__name__} wraps, and the whole in one piece")
-        trial = _Trial(reference, subject, x, t, seed)
-        # The first run is always made: it tells which calls are which layers.
-        parts = [part for part in ALL if part in (TRAINING, *runs)]
-        shown = tqdm(parts, desc=name, unit="run", leave=False, disable=None if progress else True)
-        rows = [row for part in shown for row in getattr(trial, part)()]
-        if run is not None:
-            rows += trial.piece(run)
-    return Report(tuple(rows), name, setting.name, setting.device, seed, tuple(trial.made), tuple(subject.notes))
-
-
-def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Array, setting: Setting) -> list[Row]:
-    """Rows for one module against one layer of the reference, on x and the upstream gradient dout. ValueError."""
-    x, dout = setting.round(x), setting.round(dout)
-    with restored(module) as frozen, setting.computing():
-        subject = Subject.of(Network({name: layer}), module, x, setting, frozen)
-        rows = judge(subject, Run(TRAINING, x, cotangent=dout, wants_grad=True))
-        if kind_of(layer).prediction is not None:
-            rows += judge(subject, Run(PREDICTION, x, predicting=True))
+def judge(subject: Subject, run: Run) -> list[Row]:
+    """The rows of one run: forward from the input, what the run leaves behind, the loss, backward from the output."""
+    judged = Judgement(subject, run)
+    rows = rows_of(judged)
+    judged.release()
     return rows
 
 
-class _Trial:
+def rows_of(judged: Judgement) -> list[Row]:
+    """Of a run that has been made."""
+    if judged.output is None:
+        return [judged.raised()]
+    parameters = list(parameter_rows(judged))  # first: a value that the port computes is the one to judge with
+    forward = list(forward_rows(judged))
+    if not all(row.ok for row in forward) and judged.found_anew():
+        forward = list(forward_rows(judged))
+    rows = [*forward, *left_rows(judged), *parameters]
+    if judged.run.labels is not None or judged.run.cotangent is not None:
+        rows += backward_rows(judged)
+    if judged.run.first and all(row.ok for row in rows):
+        rows += computed_rows(judged)
+    return rows if any(not row.ok for row in rows) else [*rows, *extra_rows(judged)]
+
+
+class Trial:
     """The runs of one port, each of ALL by its name."""
 
     def __init__(self, reference: Network, subject: Subject, x: Array, t: Array, seed: int) -> None:
@@ -303,7 +244,7 @@ class _Trial:
         except Exception as error:  # whatever a user's callable raises
             yield Row(name, "port", "output", SUM, Difference(note=f"it raised {told(error)}"))
             return
-        yield Row(name, "port", "output", SUM, compare(np.asarray(as_array(made)), whole.output, whole.limit))
+        yield Row(name, "port", "output", SUM, compare(array_of(made), whole.output, whole.limit))
         for stage, grads, limits in zip(subject.stages, whole.grads, whole.grads_limits, strict=True):
             for attribute, expected in grads.items():
                 for found in subject.parameters.get((stage.name, attribute), [])[:1]:

@@ -67,7 +67,7 @@ class Subject:
     guides: list[Guide] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)  # in order
     masks: dict[str, Array] = field(default_factory=dict)  # what was kept of the user's batch, by stage
-    seen: dict[str, tuple[Tensor, Array | None]] = field(default_factory=dict)  # earlier outputs, which should rest
+    seen: dict[str, tuple[Tensor, Array]] = field(default_factory=dict)  # earlier outputs, which should rest
     flags: list[tuple[nn.Module, bool]] = field(default_factory=list)  # of training, as given
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from numpy_ref.functions import sigmoid
 from numpy_ref.layers import WindowLayer
 from numpy_ref.network import PARAMETERS, layer_statistics
 from numpy_ref.util import conv_output_size
+from torchport.layers import kind_of
 from torchport.layers.arithmetic import arithmetic_of, rounded
 from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, as_it_is, unrounded
 
@@ -35,7 +36,8 @@ def parameters(layer: Any) -> dict[str, Array]:
 
 def factors(layer: Any, n: int, y: Array) -> dict[str, float]:
     """Numbers by which people multiply, for n samples and a result y (n, outputs, ...)."""
-    pixels, r = math.prod(y.shape[2:]), getattr(layer, "dropout_ratio", 0)
+    pixels, ratio = math.prod(y.shape[2:]), kind_of(layer).ratio
+    r = 0 if ratio is None else ratio(layer)
     window = layer.pool_h * layer.pool_w if isinstance(layer, WindowLayer) else 1
     sizes = {"N": n, "pixels": pixels, "window": window, **({"N pixels": n * pixels} if pixels > 1 else {})}
     whole = {"2": 2, "255": 255, **{f"{name} ({k})": k for name, k in sizes.items() if k > 1}}

@@ -14,6 +14,7 @@ from numpy_ref.checks import check_int, check_number
 from numpy_ref.optimizer import OPTIMIZERS
 from torchport.choices import BFLOAT16, CONVOLUTIONS, DTYPES, IEEE, TF32
 from torchport.data import DATA_SETS
+from torchport.data.preparation import HELP as IMAGES_HELP, Preparation
 
 NETWORKS = ("SimpleConvNet", "DeepConvNet", "LeNet5")
 
@@ -44,6 +45,7 @@ class Config:
 
     data: str = _option("mnist", "data set; drawn is made here and needs no network", DATA_SETS)
     data_dir: str | None = _option(None, "folder of the data, a torchvision root (default: $TORCHPORT_DATA or data/)")
+    images: str = _option("unit", IMAGES_HELP)
     train_size: int | None = _option(None, "train on the first so many images only (default: all)", minimum=1)
     network: str = _option(
         "SimpleConvNet", "the book's of chapter 7 or 8, or LeNet-5 with trained subsampling and tanh", NETWORKS
@@ -84,6 +86,7 @@ class Config:
                 object.__setattr__(self, option.name, value.item())
         if self.seed > LARGEST_SEED:
             raise ValueError(f"seed must be at most {LARGEST_SEED}, got {self.seed}")
+        object.__setattr__(self, "images", str(Preparation.parse(self.images)))  # by one name each
         self._check_rule()
         self._check_arithmetic()
 
@@ -91,6 +94,11 @@ class Config:
     def rule_options(self) -> dict[str, float]:
         """The update rule's options that were given, under the book's names."""
         return {name: getattr(self, name) for name in RULE_OPTIONS if getattr(self, name) is not None}
+
+    @property
+    def preparation(self) -> Preparation:
+        """How the network is given its images."""
+        return Preparation.parse(self.images)
 
     @property
     def on_numpy(self) -> bool:
@@ -113,6 +121,7 @@ class Config:
         if not isinstance(found, dict):
             raise ValueError(f"expected a JSON object, got {type(found).__name__}")
         found.pop("compile", None)  # an option of old, which changed no number
+        found.setdefault("images", "unit")  # before it was an option
         known = {option.name for option in fields(cls)}
         if found.keys() != known:
             raise ValueError(f"missing {sorted(known - found.keys())}, unexpected {sorted(found.keys() - known)}")

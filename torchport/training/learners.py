@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,6 +65,7 @@ class TorchLearner:
 
     def __init__(self, config: Config, weights: Weights, samples: Samples, device: torch.device, ranks: Ranks) -> None:
         self._config, self._device, self._ranks = config, device, ranks
+        self._preparation = config.preparation
         self._setting = Setting(DTYPES[np.dtype(config.dtype)], str(device), PRECISIONS[config.precision])
         self._parts = {
             TRAIN: [_on(device, part) for part in (samples.x_train, samples.t_train)],
@@ -103,8 +104,8 @@ class TorchLearner:
         chunk = EVALUATED.get(self._device.type, EVALUATED["cpu"])
         self._chunk = torch.zeros(chunk, *samples.x_train.shape[1:], dtype=torch.uint8, device=self._device)
         self._classes = torch.zeros(chunk, dtype=torch.int64, device=self._device)
-        # A tensor, since CUDA divides by a Python number as it multiplies by its reciprocal: not quite the book's x.
-        self._white = torch.tensor(255.0, device=self._device)
+        # Tensors, since CUDA divides by a Python number as it multiplies by its reciprocal: not quite the book's x.
+        self._number = cache(partial(torch.tensor, dtype=torch.float32, device=self._device))
         # Replaced by graphs on CUDA.
         self._take_full: Callable[[], None] = partial(self.take, size)
         self._predict_full: Callable[[], None] = self._predict_chunk
@@ -202,8 +203,9 @@ class TorchLearner:
         return loss if self._ranks.size == 1 else loss * (len(images) * self._ranks.size / n)
 
     def _pixels(self, images: Tensor) -> Tensor:
-        """uint8 as the book's float32 in 0..1, in the dtype of the weights."""
-        return (images.float() / self._white).to(self._setting.dtype)
+        """uint8 as the network takes them: the book's float32, in the dtype of the weights."""
+        prepared: Tensor = self._preparation.apply(images.float(), self._number)
+        return prepared.to(self._setting.dtype)
 
     def _predict_chunk(self) -> None:
         self._net.eval()

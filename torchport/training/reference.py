@@ -10,7 +10,6 @@ import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.optimizer import OPTIMIZERS
-from torchport.data.images import pixels
 from torchport.networks import Weights
 from torchport.networks.names import state_dict_keys, to_torch_layout
 from torchport.training.config import AFTER, Config
@@ -24,7 +23,7 @@ class NumpyLearner:
     """numpy_ref's network and update rule, in the dtype of weights."""
 
     def __init__(self, config: Config, weights: Weights, samples: Samples) -> None:
-        self._config = config
+        self._config, self._prepare = config, config.preparation
         self._parts = {TRAIN: (samples.x_train, samples.t_train), TEST: (samples.x_test, samples.t_test)}
         self._network, self._masks = weights.reference(), Masks(config.seed)
         self._draws = self._masks.feed(self._network.layers.values())
@@ -48,7 +47,7 @@ class NumpyLearner:
 
     def _take(self) -> float:
         batch, self._order = np.split(self._order, [self._config.batch_size])
-        x, t = pixels(self._parts[TRAIN][0][batch]), self._parts[TRAIN][1][batch]
+        x, t = self._prepare(self._parts[TRAIN][0][batch]), self._parts[TRAIN][1][batch]
         self._rule.update(self._network.params, self._network.gradient(x, t))
         for name, total in self._totals.items():
             total += self._network.params[name]
@@ -60,7 +59,7 @@ class NumpyLearner:
     def predict(self, part: str, n: int | None = None) -> Array:
         images = self._parts[part][0][:n]
         size = self._config.batch_size
-        chunks = [self._network.predict(pixels(images[i : i + size])) for i in range(0, len(images), size)]
+        chunks = [self._network.predict(self._prepare(images[i : i + size])) for i in range(0, len(images), size)]
         return np.asarray(np.concatenate(chunks).argmax(axis=1))
 
     def average(self) -> None:

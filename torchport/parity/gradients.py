@@ -1,4 +1,4 @@
-"""Central differences of a reference network's loss, and how far each may be from the derivative.
+"""The book's gradient check: gradients of any implementation against central differences of the reference's loss.
 
 The book prints the mean of |difference - gradient|, which misleads: the loss has 1e-7 inside its log where the gradient
 has not, which moves the last bias by 2e-7; a relu or a pooling window that changes sides within the step makes a
@@ -8,22 +8,27 @@ difference of the gradient's own order; and every entry has a truncation and a r
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from numpy_ref.checks import Array, recorded
 from numpy_ref.functions import LOG_OFFSET, class_labels, softmax
 from numpy_ref.gradient import STEP
 from numpy_ref.layers import BatchNormalization, Dropout, Pooling, Relu
-from numpy_ref.network import Network
+from numpy_ref.network import Network, check_same_layout
 from torchport.layers import kind_of
 from torchport.layers.arithmetic import Setting
-from torchport.layers.loss import loss_limits
+from torchport.layers.loss import loss_limits, softmax_with_loss
 from torchport.layers.smooth import EXP_ULPS
+from torchport.networks import SimpleConvNet, to_params
+from torchport.parity.compare import compare
 from torchport.parity.probes import probe
+from torchport.parity.report import Difference, table
 
 # The book's step, and the smaller ones for an entry that has a kink within it.
 STEPS = (STEP, STEP / 10, STEP / 100)
@@ -34,8 +39,7 @@ LEAST_CHANCE = float(np.sqrt(np.finfo(np.float64).tiny))
 UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 
 
-@dataclass(frozen=True)
-class CentralDifferences:
+class CentralDifferences(NamedTuple):
     """Central differences in every entry of one parameter, in arrays of its shape.
 
     book is of the book's loss, with the book's step. value is of the loss whose gradient the book computes, without
@@ -78,12 +82,11 @@ class _Point(NamedTuple):
     """The loss at one place, or its central difference about it."""
 
     book: float
-    value: float  # without the 1e-7
+    value: float  # without the 1e-7: -log(p + e) + log(1 + e / p) = -log(p)
     sides: frozenset[bytes]  # of the kinks; more than one where one was crossed
 
 
 def _evaluate(network: Network, x: Array, labels: Array) -> _Point:
-    """The loss as the book has it, and as its gradient has it: -log(p + e) + log(1 + e / p) = -log(p)."""
     for layer in network.layers.values():
         x = layer.forward(x)
     loss = float(network.last_layer.forward(x, labels))
@@ -115,12 +118,12 @@ def _differences(evaluate: Callable[[], _Point], param: Array, rounding: float) 
 
 
 def _difference(evaluate: Callable[[], _Point], param: Array, index: tuple[int, ...], h: float) -> _Point:
-    kept = param[index]
-    param[index] = kept + h
-    above = evaluate()
-    param[index] = kept - h
-    below = evaluate()
+    kept, points = param[index], []
+    for moved in (kept + h, kept - h):
+        param[index] = moved
+        points.append(evaluate())
     param[index] = kept
+    above, below = points
     book, value = above.book - below.book, above.value - below.value
     return _Point(book / (2 * h), value / (2 * h), above.sides | below.sides)
 
@@ -153,3 +156,88 @@ def _loss_rounding(network: Network, x: Array, labels: Array) -> float:
     passed = n * grad_limit[rows, labels] / of_label * LOG_OFFSET / (of_label + LOG_OFFSET)
     size = correction.mean() + np.abs(np.log(of_label)).mean()
     return float(np.sum(slope * logits.limit) + loss_limit + passed.mean() + arithmetic.of_sum(n + EXP_ULPS, size))
+
+
+@dataclass(frozen=True)
+class GradientRow:
+    """One parameter's gradient against central differences.
+
+    mean_difference is the number that the book prints. kinks counts the entries where a relu or a pooling window
+    changes sides within twice the book's step, which makes that number mislead; set_aside those where one does within
+    twice the smallest step too. worst is, of all other entries, the one furthest off as a multiple of its limit.
+    """
+
+    parameter: str
+    entries: int
+    mean_difference: float
+    kinks: int
+    set_aside: int
+    worst: Difference
+
+    @property
+    def ok(self) -> bool:
+        """Whether entries were judged, and all of them are within their limits."""
+        return self.worst.ratio <= 1
+
+
+def gradient_check(reference: Network, x: Array, t: Array, gradients: Mapping[str, Array]) -> list[GradientRow]:
+    """Rows for gradients of any implementation: judge_gradients against central_differences. Errors alike."""
+    return judge_gradients(central_differences(reference, x, t), gradients)
+
+
+def judge_gradients(differences: Mapping[str, CentralDifferences], gradients: Mapping[str, Array]) -> list[GradientRow]:
+    """A row per parameter, for gradients in the reference's names and layouts, float64 (port_gradients has a port's).
+
+    Rounding moves a gradient by the step times as much as a difference, at most 1e-4: it has no part in the limit.
+    ValueError for other names or shapes; TypeError for other dtypes than float64.
+    """
+    check_same_layout(gradients, {name: found.value.shape for name, found in differences.items()})
+    for name, gradient in gradients.items():
+        if gradient.dtype != np.float64:
+            raise TypeError(f"central differences judge float64, the gradient of {name} has dtype {gradient.dtype}")
+    return [_judge(name, found, gradients[name]) for name, found in differences.items()]
+
+
+def _judge(name: str, found: CentralDifferences, gradient: Array) -> GradientRow:
+    aside = np.isnan(found.value)
+    if aside.all():
+        worst = Difference(note=f"nothing was judged: kinks within {2 * STEPS[-1]:g} of every entry")
+    else:
+        # Any number will do where there is nothing to compare with; NaN and infinities will not.
+        expected = np.where(aside, np.nan_to_num(gradient, posinf=0, neginf=0), found.value)
+        worst = compare(gradient, expected, found.limit)
+    mean = float(np.abs(found.book - gradient).mean())
+    return GradientRow(name, gradient.size, mean, found.kinks, int(aside.sum()), worst)
+
+
+def port_gradients(port: SimpleConvNet, x: Array, t: Array) -> dict[str, Array]:
+    """The port's own gradients of the book's loss, as W1 b1 W2 b2 W3 b3; NaN where it has none, which fails."""
+    setting = Setting.of(port)
+    names, own = zip(*port.named_parameters(), strict=True)
+    with setting.computing():
+        value = softmax_with_loss(port(setting.tensor(x)), torch.tensor(t, device=setting.device))
+        grads = torch.autograd.grad(value, own, allow_unused=True)
+    found = [torch.full_like(p, math.nan) if grad is None else grad for p, grad in zip(own, grads, strict=True)]
+    return to_params(dict(zip(names, found, strict=True)))
+
+
+def gradient_table(rows: Sequence[GradientRow]) -> str:
+    """The rows as text."""
+    cells = [("parameter", "entries", "mean difference", "kinks", "set aside", "error/limit", "worst at", "verdict")]
+    for row in rows:
+        where = ("", row.worst.note) if row.worst.note else (f"{row.worst.ratio:.2g}", str(list(row.worst.index)))
+        counts = str(row.entries), f"{row.mean_difference:.2e}", str(row.kinks), str(row.set_aside)
+        cells.append((row.parameter, *counts, *where, "ok" if row.ok else "FAIL"))
+    return table(cells)
+
+
+def gradient_verdict(checks: Mapping[str, Sequence[GradientRow]]) -> str:
+    """One line over the rows of every implementation: all right, or the first that is not."""
+    rows = [(name, row) for name, rows in checks.items() for row in rows]
+    wrong = [(name, row) for name, row in rows if not row.ok]
+    if not wrong:
+        judged, entries = (sum(n) for n in zip(*((r.entries - r.set_aside, r.entries) for _, r in rows), strict=True))
+        worst = max(row.worst.ratio for _, row in rows)
+        return f"RIGHT: {judged} of {entries} entries judged, the largest error {worst:.2g} of its limit"
+    name, row = wrong[0]
+    return f"WRONG: {len(wrong)} of {len(rows)} gradients fail, first {name} {row.parameter}: {row.worst}"

@@ -1,0 +1,109 @@
+"""Images as networks are given them, and a user's own as MNIST's are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from numpy_ref.checks import Array
+from torchport.data import drawn
+from torchport.data.images import check_images, digit
+from torchport.data.preparation import NAMED, Preparation
+
+# What the names say, in float64; the same in float32 rounds three times at most, each below a unit in the last place.
+MEANT = {
+    "unit": lambda x: x / 255,
+    "book": lambda x: x / 255,
+    "normalized": lambda x: (x / 255 - 0.1307) / 0.3081,
+    "signed": lambda x: x / 127.5 - 1,
+    "0-255": lambda x: x,
+    "inverted": lambda x: 1 - x / 255,
+    "0.2,4": lambda x: (x / 255 - 0.2) / 4,
+    "-0.5,0.5": lambda x: x / 127.5 + 1,
+}
+ALL = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+
+
+@pytest.mark.parametrize("text", MEANT)
+def test_each_preparation_is_what_it_says_of_arrays_and_tensors(text: str) -> None:
+    prepare = Preparation.parse(text)
+    found, expected = prepare(ALL), MEANT[text](ALL.astype(np.float64))
+    assert found.dtype == np.float32
+    scale = max(1, abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=3 * scale * np.finfo(np.float32).eps)
+    np.testing.assert_allclose(prepare.apply(ALL.astype(float), np.float64), expected, rtol=0, atol=1e-15 * 3 * scale)
+    np.testing.assert_array_equal(prepare.apply(torch.tensor(ALL).float(), torch.tensor), found)
+    assert Preparation.parse(str(prepare)) == prepare
+
+
+def test_normalized_is_torchvisions_to_the_bit() -> None:
+    from torchvision.transforms import functional
+
+    tensor = functional.to_tensor(ALL[0, 0])
+    np.testing.assert_array_equal(
+        Preparation.parse("normalized")(ALL)[0], functional.normalize(tensor, (0.1307,), (0.3081,))
+    )
+
+
+@pytest.mark.parametrize("text", ["", "uint", "0.5", "0.5,0", "0.5,-1", "nan,1", "0,inf", "1,2,3"])
+def test_another_preparation_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=rf"images must be {', '.join(NAMED)} or MEAN,STD, as in .*, got '{text}'"):
+        Preparation.parse(text)
+
+
+def mnist_like(n: int) -> Array:
+    """Drawn digits (n, 28, 28) uint8 without noise, already as digit leaves them."""
+    return np.stack([digit(image[0] / 255)[0][0] for image in drawn.make(n, 3)[0]])
+
+
+def test_what_is_as_mnist_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(drawn.RANGES, "noise", (0.0, 0.0))
+    images = mnist_like(20)
+    for image in images:
+        again, said = digit(image / 255)
+        assert abs(again[0] - image.astype(int)).max() <= 1  # of 255: its brightest pixel is 255 again
+        assert "inverted" not in said
+
+
+def test_a_photo_is_as_its_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dark ink on light grey paper, in a corner, four times as large."""
+    monkeypatch.setitem(drawn.RANGES, "noise", (0.0, 0.0))
+    rng = np.random.RandomState(0)
+    for image in mnist_like(20):
+        photo = np.full((260, 180), 0.0)
+        photo[140:252, 4:116] = np.asarray(Image.fromarray(image).resize((112, 112), Image.Resampling.BICUBIC)) / 255
+        found, said = digit(0.8 - 0.7 * photo + rng.uniform(-0.02, 0.02, photo.shape))
+        assert said.startswith("inverted as its ground is light, ")
+        # On average less than from itself one pixel to the side: centres of mass are rounded to pixels.
+        assert abs(found[0] - image.astype(float)).mean() < abs(np.diff(image.astype(float))).mean()
+
+
+def test_a_digit_is_20_pixels_long_with_its_mass_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(drawn.RANGES, "noise", (0.0, 0.0))
+    for image in mnist_like(20).astype(float):
+        rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
+        assert max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 == 20
+        for axis in (0, 1):
+            centre = (image.sum(axis=axis) * np.arange(28)).sum() / image.sum()
+            assert abs(centre - 14) <= 0.5  # MNIST's own are between 13.5 and 14.5
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 2), (2, 60), (1, 1)])
+def test_a_stroke_is_a_digit_too(height: int, width: int) -> None:
+    grey = np.zeros((80, 70))
+    grey[10 : 10 + height, 5 : 5 + width] = 1
+    found = digit(grey)[0]
+    assert found.shape == (1, 28, 28)
+    assert found.max() == 255
+
+
+def test_an_empty_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"nothing is to be seen: all pixels are within 0.05 of the border's 0.70"):
+        digit(np.pad([[0.75]], 9, constant_values=0.7))
+
+
+def test_floats_are_told_what_to_give() -> None:
+    with pytest.raises(TypeError, match=r"must be uint8, 0 to 255, got dtype float64: .* \(x \* 255\).round\(\)"):
+        check_images("images", np.zeros((1, 1, 2, 2)))

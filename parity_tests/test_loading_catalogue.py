@@ -1,0 +1,91 @@
+"""Every right port of the catalogue, begun anew, filled from its reference and read back: right, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from parity import (  # which enter their ports
+    right_ports as right_ports,
+    right_ports_by_hand as right_ports_by_hand,
+    right_ports_wrapped as right_ports_wrapped,
+)
+from parity.user_ports import RIGHT_PORTS, RightPort
+from torch import nn
+
+import numpy_ref as nr
+from torchport import load_params, params_from
+from torchport.loading import LoadError
+from torchport.loading.proof import RUNS
+from torchport.parity import check_parity
+from torchport.parity.given import unwrapped
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated", "ignore:.*not a leaf")
+
+SCRIPTED = "nothing is seen of what is scripted"
+COMPUTED = "since something is computed of it"
+
+# Those that are refused, each with a word of the reason.
+REFUSED = {
+    "BiasInTwoHalves": COMPUTED,
+    "WeightNormOfOld": COMPUTED,
+    "AdapterAtRest": COMPUTED,
+    "BiasAsLastRow": "weights.0 (13, 9) (matmul",
+    "InputsInTwoHalves": "left (9, 32) (linear",
+    "OutputsInTwoHeads": "first.weight (1, 8) (linear",
+    "TransposedConvolution": "conv1.weight (4, 1, 3, 3) (conv_transpose2d",
+    "ConvolutionByFft": "conv1.bias (4,) (add",
+    "scripted": SCRIPTED,
+    "traced": SCRIPTED,
+    "ScriptedBlock": SCRIPTED,
+    "MappedOverSamples": SCRIPTED,
+}
+
+
+def begun_anew(port: RightPort) -> nn.Module:
+    """As it would be before anything is loaded: other weights, statistics that have seen nothing."""
+    module = port.build(port.reference()).to(port.dtypes[0])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in unwrapped(module).parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+        for name, buffer in unwrapped(module).named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.fill_(1)
+    return module
+
+
+def tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    yield from (value.detach().clone() for value in [*module.parameters(), *module.buffers()])
+
+
+@pytest.mark.parametrize("port", RIGHT_PORTS, ids=lambda port: port.name)
+def test_a_right_port_is_filled_and_read_back_or_refused(port: RightPort) -> None:
+    module, (x, t) = begun_anew(port), port.reference.batch()
+    before = list(tensors(module))
+    if port.name in REFUSED:
+        with pytest.raises(LoadError) as caught:
+            load_params(module, port.reference(), x)
+        assert REFUSED[port.name] in str(caught.value)
+        assert all(map(torch.equal, before, tensors(module)))
+        return
+    reference = port.reference()
+    loaded = load_params(module, reference, x)
+    assert list(loaded.filled) == [*reference.params, *reference.statistics]
+    assert loaded.report or check_parity(reference, module, x, t, runs=RUNS, **port.options)
+    for name, value in params_from(module, emptied(port.reference()), x).items():
+        expected = {**reference.params, **reference.statistics}[name]
+        np.testing.assert_allclose(value, expected, rtol=1e-6 if value.dtype == np.float32 else 1e-13, atol=1e-16)
+
+
+def emptied(reference: nr.Network) -> nr.Network:
+    """Of zeros: only its layers tell anything."""
+    reference.set_params({name: np.zeros_like(value) for name, value in reference.params.items()})
+    return reference
+
+
+def test_so_many_of_them_are_refused() -> None:
+    assert len(RIGHT_PORTS) - len(REFUSED) >= 87
+    assert {port.name for port in RIGHT_PORTS} >= REFUSED.keys()
