@@ -194,7 +194,7 @@ def test_failing_rows_are_marked_and_first() -> None:
 @pytest.mark.parametrize("alone", [True, False])
 def test_names_are_text_and_not_markup(alone: bool) -> None:
     nasty = "<script>alert('1')</script>&\"$x"
-    row = Row(nasty, nasty, nasty, nasty, Difference(note=nasty), nasty, nasty)
+    row = Row(nasty, nasty, f"{nasty}!", nasty, Difference(note=nasty), nasty, nasty)
     rows = (row, replace(row, worst=difference(0.5)), replace(row, known=nasty))
     report = Report(rows, nasty, nasty, "cpu", 0, (nasty,), (nasty,))
     options = {"command": nasty, "evaluation": {**EVALUATION, "accuracy": {nasty: 1.0}}, "about": {nasty: nasty}}
@@ -209,7 +209,7 @@ def test_names_are_text_and_not_markup(alone: bool) -> None:
         assert page.texts("code")[0] == nasty
         assert nasty in page.texts("dt")
         cells = rows_of(page)[0][1]
-        assert cells == [f"{nasty} {nasty}", nasty, "FAIL", "∞", nasty, nasty, f"{nasty}: {nasty}"]
+        assert cells == [f"{nasty} {nasty}!", nasty, "FAIL", "∞", nasty, nasty, f"{nasty}: {nasty}"]
 
 
 @pytest.mark.parametrize("case", CASES)

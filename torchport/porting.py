@@ -98,11 +98,10 @@ def port(
     if check_target(target, file_of(source)).exists() and not force:
         raise FileExistsError(f"{target} exists: give another name, or have it replaced with --force (force=True)")
     weights = read_weights(source, hints, dtype=dtype)
-    with naming(source):
-        if kind.suffixes == (ONNX,) and dtype is None and weights.dtype == torch.float64:
+    if kind.suffixes == (ONNX,) and dtype is None and weights.dtype == torch.float64:
+        with naming(source):
             weights = weights.astype(torch.float32)
-        staged_weights = stage_weights(weights, target)
-    with staged_weights as staged:
+    with stage_weights(weights, target) as staged:
         verdicts = check_staged(staged)
         staged.commit()
     return Ported(weights, kind, verdicts, example(target, weights))
