@@ -44,7 +44,10 @@ class Config:
     """
 
     data: str = _option("mnist", "data set; drawn is made here and needs no network", DATA_SETS)
-    data_dir: str | None = _option(None, "folder of the data, a torchvision root (default: $TORCHPORT_DATA or data/)")
+    data_dir: str | None = _option(
+        None,
+        "folder of MNIST: a torchvision root, the book's dataset, the files' own (default: $TORCHPORT_DATA or data/)",
+    )
     images: str = _option("unit", IMAGES_HELP)
     train_size: int | None = _option(None, "train on the first so many images only (default: all)", minimum=1)
     network: str = _option(
