@@ -20,7 +20,9 @@ WITH_EXAMPLES = [
 
 
 def test_what_a_user_calls_first_has_an_example() -> None:
-    assert {"torchport.parity.runs", "torchport.testing", "torchport.layers.kinds"} <= set(WITH_EXAMPLES)
+    assert {"torchport.parity.runs", "torchport.testing", "torchport.layers.kinds", "torchport.loading.filling"} <= set(
+        WITH_EXAMPLES
+    )
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
