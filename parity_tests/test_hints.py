@@ -67,7 +67,9 @@ def test_other_preparations_are_tried(name: str, params: Params, images: Array) 
 def test_rows_of_keras_are_tried_together_with_preparations(params: Params, images: Array) -> None:
     rows = params["W2"].reshape(4, 16, -1).swapaxes(0, 1).reshape(params["W2"].shape)
     assert "1.000 with --flatten hwc" in said({**params, "W2": rows}, images)
-    assert "1.000 with --flatten hwc --images inverted" in said(moved({**params, "W2": rows}, NAMED["inverted"]), images)
+    assert "1.000 with --flatten hwc --images inverted" in said(
+        moved({**params, "W2": rows}, NAMED["inverted"]), images
+    )
 
 
 def test_classes_that_are_numbered_otherwise_are_told(params: Params, images: Array) -> None:
