@@ -20,9 +20,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from reference.test_reader import Bomb, text
 from reference.test_reader_values import same, tuples
-from test_formats import pt, zipped
 from torch import nn
 
+from files.test_formats import pt, zipped
 from numpy_ref import ParamsError
 from numpy_ref.pickles import StandIn
 from torchport.files.pt import decode_pickle, decode_pt
