@@ -71,7 +71,7 @@ class TorchLearner:
             TRAIN: [_on(device, part) for part in (samples.x_train, samples.t_train)],
             TEST: [_on(device, part) for part in (samples.x_test, samples.t_test)],
         }
-        self._net = weights.port(config.model, device)
+        self._net = weights.port(config.convolution, device)
         self._masks = Masks(config.seed)
         self._draws = self._masks.feed(self._net.modules())
         self._network = arranged(self._net)
