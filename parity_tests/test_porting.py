@@ -195,7 +195,10 @@ def test_a_network_is_loaded_from_any_file_to_predict(suffix: str, tmp_path: Pat
     held, x = weights("DeepConvNet"), torch.ones(2, 1, 4, 4, dtype=torch.float64)
     path = write(tmp_path / f"model{suffix}", held)
     np.testing.assert_allclose(load_network(path)(x).detach(), held.reference().predict(x.numpy()), rtol=1e-12)
-    assert [type(load_network(path, conv).get_submodule("conv1")) for conv in ("conv2d", "unfold")] == [nn.Conv2d, UnfoldConv2d]
+    assert [type(load_network(path, conv).get_submodule("conv1")) for conv in ("conv2d", "unfold")] == [
+        nn.Conv2d,
+        UnfoldConv2d,
+    ]
     assert load_network(path, dtype=torch.float32).get_parameter("conv1.weight").dtype == torch.float32
     with pytest.raises(ValueError, match=f"model{suffix}: stride 2 cannot be DeepConvNet's: leave it out"):
         load_network(path, stride=2)
