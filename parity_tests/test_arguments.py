@@ -44,15 +44,12 @@ from numpy_ref.layers import Layer
 from numpy_ref.optimizer import OPTIMIZERS
 from numpy_ref.util import pad_image
 from torchport import (
-    architectures,
     benchmark,
     evaluation,
     figures,
     hints,
-    states,
     subjects,
     training,
-    weights,
 )
 from torchport.data import drawn, glyphs, images
 from torchport.data.images import check_images
@@ -60,7 +57,7 @@ from torchport.data.preparation import Preparation
 from torchport.files import npz, pt, safe
 from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth, sums, terms
 from torchport.loading import load_params, params_from
-from torchport.networks import from_reference
+from torchport.networks import Architecture, Weights, architectures, from_reference, layouts, names, nearest
 from torchport.networks.ports import load_layer
 from torchport.parity import (
     Report,
@@ -89,7 +86,7 @@ SIZES: dict[str, Any] = {
     "output_size": 4,
 }
 
-SHAPES = simple_convnet.simple_convnet_sizes(**SIZES)
+SHAPES = {name: value.shape for name, value in nr.SimpleConvNet(**SIZES).params.items()}
 
 DEEP_SIZES: dict[str, Any] = {
     "input_dim": (1, 4, 4),
@@ -181,6 +178,9 @@ class Arguments:
     def params(self) -> dict[str, Array]:
         return self.give(cases.seeded_params(0, network().params))
 
+    def weights(self) -> Weights:
+        return self.give(Weights.of(self.params()))
+
     def state_dict(self) -> dict[str, Tensor]:
         return self.give(port().state_dict())
 
@@ -217,7 +217,7 @@ def convolution(a: Arguments) -> nr.Convolution:
     return nr.Convolution(a.array(2, 1, 3, 3), a.array(2))
 
 
-def recognised(a: Arguments) -> architectures.Architecture:
+def recognised(a: Arguments) -> Architecture:
     return a.give(architectures.recognise(a.params()))
 
 
@@ -527,13 +527,11 @@ CALLS: dict[str, Call] = {
     "numpy_ref.deep_convnet.DeepConvNet.loss": lambda a: nr.DeepConvNet(**DEEP_SIZES).loss(
         a.array(2, 1, 4, 4), a.labels(2)
     ),
-    "numpy_ref.deep_convnet.deep_convnet_sizes": lambda a: deep_convnet.deep_convnet_sizes(
-        (1, 4, 4), a.give(deep_convnet.DEFAULT_CONV_PARAMS), 3, 4
+    "numpy_ref.deep_convnet.deep_convnet_stack": lambda a: deep_convnet.deep_convnet_stack(
+        a.give(deep_convnet.DEFAULT_CONV_PARAMS), 3, 4
     ),
     "numpy_ref.classic.LeNet5": lambda a: nr.LeNet5(a.give((1, 12, 12)), 2),
-    "numpy_ref.classic.lenet5_sizes": lambda a: classic.lenet5_sizes(a.give((1, 12, 12))),
     "numpy_ref.classic.AlexNet": lambda a: nr.AlexNet(a.give((1, 67, 67)), 2, 1 / 64),
-    "numpy_ref.classic.alexnet_sizes": lambda a: classic.alexnet_sizes(a.give((1, 67, 67))),
     "numpy_ref.multi_layer_net.TwoLayerNet": two_layers,
     "numpy_ref.multi_layer_net.Chapter4TwoLayerNet": two_layers,
     "numpy_ref.multi_layer_net.ThreeLayerNet": lambda a: nr.ThreeLayerNet(4, a.give([3, 2]), 2),
@@ -556,7 +554,9 @@ CALLS: dict[str, Call] = {
     "numpy_ref.network.check_same_layout": lambda a: ref_network.check_same_layout(
         a.give({"W": a.array(2)}), a.give({"W": (2,)})
     ),
-    "numpy_ref.simple_convnet.simple_convnet_sizes": lambda a: simple_convnet.simple_convnet_sizes(**a.give(SIZES)),
+    "numpy_ref.simple_convnet.simple_convnet_stack": lambda a: simple_convnet.simple_convnet_stack(
+        a.give(SIZES["conv_param"])
+    ),
     "numpy_ref.optimizer.Optimizer.update": optimize_reference,
     "numpy_ref.params.write_params": lambda a: nr.write_params(a.params(), a.folder / "params.pkl"),
     "numpy_ref.opcodes.describe": lambda a: pickles.describe(a.array(2)),
@@ -567,7 +567,7 @@ CALLS: dict[str, Call] = {
         evaluation.predict(net, a.array(3, 1, 4, 4)) for net in (network(), a.give(port()), a.give(port("unfold")))
     ],
     "torchport.evaluation.evaluate_ports": lambda a: evaluation.evaluate_ports(
-        a.params(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
+        a.weights(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
     "torchport.evaluation.compare_predictions": lambda a: evaluation.compare_predictions(
         a.give({"numpy": network(), "torch": port()}), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
@@ -576,9 +576,6 @@ CALLS: dict[str, Call] = {
         network(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
     "torchport.hints.hint": give_hint,
-    "torchport.evaluation.check_fits": lambda a: evaluation.check_fits(
-        a.params(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
-    ),
     "torchport.evaluation.check_takes": lambda a: evaluation.check_takes(
         architectures.recognise(a.params()), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
@@ -688,20 +685,19 @@ CALLS: dict[str, Call] = {
     "torchport.networks.architectures.Architecture.reference": lambda a: [
         np.negative(value, out=value) for value in recognised(a).reference(a.params()).params.values()
     ],
-    "torchport.networks.architectures.Architecture.port": lambda a: recognised(a).port(a.params()),
-    "torchport.networks.names.layer_parameters": lambda a: states.layer_parameters(a.give(convolution(a))),
+    "torchport.networks.names.layer_parameters": lambda a: names.layer_parameters(a.give(convolution(a))),
     "numpy_ref.network.layer_statistics": lambda a: [
         np.negative(value, out=value)
         for layer in varied(a)[0].layers.values()
         for value in ref_network.layer_statistics(layer).values()
     ],
-    "torchport.networks.names.state_dict_keys": lambda a: states.state_dict_keys(varied(a)[0]),
+    "torchport.networks.names.state_dict_keys": lambda a: names.state_dict_keys(varied(a)[0]),
     "torchport.networks.names.state_dict_of": lambda a: [
-        value.zero_() for value in states.state_dict_of(varied(a)[0]).values()
+        value.zero_() for value in names.state_dict_of(varied(a)[0]).values()
     ],
-    "torchport.networks.names.update_reference": lambda a: states.update_reference(network(), a.state_dict()),
+    "torchport.networks.names.update_reference": lambda a: names.update_reference(network(), a.state_dict()),
     "torchport.parity.cases.seeded_params": lambda a: cases.seeded_params(0, a.params()),
-    "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
+    "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.weights(), a.array(3, 1, 4, 4), a.labels(3)),
     **dict.fromkeys(("torchport.parity.certificate.check_parity", "torchport.testing.assert_parity"), check_networks),
     **{f"torchport.parity.integers.{name}": draw_integers for name in ("integer_case", "homogeneous", "scaled")},
     "torchport.parity.probes.probe": probe_layers,
@@ -722,9 +718,9 @@ CALLS: dict[str, Call] = {
     "torchport.parity.probes.check_predictions": lambda a: probes.check_predictions(
         a.give(network()), a.array(3, 1, 4, 4), a.array(3, 4), torch.float32
     ),
-    "torchport.networks.names.book_params": lambda a: states.book_params(a.give(port().state_dict())),
+    "torchport.networks.names.book_params": lambda a: names.book_params(a.give(port().state_dict())),
     "torchport.networks.names.to_book_terms": lambda a: np.negative(
-        states.to_book_terms(a.give({"affine1.weight": a.array(2, 3)}))["W1"]
+        names.to_book_terms(a.give({"affine1.weight": a.array(2, 3)}))["W1"]
     ),
     "numpy_ref.params.check_arrays": lambda a: params.check_arrays(a.params()),
     "numpy_ref.params.encode_params": lambda a: params.encode_params(a.params()),
@@ -740,8 +736,8 @@ CALLS: dict[str, Call] = {
     "torchport.layers.arithmetic.Setting.round": lambda a: FLOAT64.round(a.array(3)).fill(1),
     "torchport.layers.arithmetic.rounded": lambda a: arithmetic.rounded(a.array(3), torch.float64).fill(1),
     "torchport.layers.terms.in_torch_terms": lambda a: terms.in_torch_terms(a.give({"W": a.array(2, 3)})),
-    "torchport.networks.names.shared_dtype": lambda a: weights.shared_dtype(a.params()),
-    "torchport.networks.names.to_array": lambda a: weights.to_array("conv1.weight", a.tensor(2, 3)),
+    "torchport.networks.names.shared_dtype": lambda a: names.shared_dtype(a.params()),
+    "torchport.networks.names.to_array": lambda a: names.to_array("conv1.weight", a.tensor(2, 3)),
     "torchport.layers.terms.to_torch_layout": lambda a: terms.to_torch_layout(a.array(2, 3)),
     "torchport.networks.names.to_state_dict": lambda a: [
         value.add_(1) for value in torchport.to_state_dict(a.params()).values()
@@ -749,10 +745,10 @@ CALLS: dict[str, Call] = {
     "torchport.networks.names.to_params": lambda a: [
         np.negative(value, out=value) for value in torchport.to_params(a.state_dict()).values()
     ],
-    "torchport.networks.names.architecture": lambda a: weights.architecture(a.params()),
-    "torchport.networks.names.cast_params": lambda a: weights.cast_params(a.params(), torch.float32),
-    "torchport.networks.names.rounding_loss": lambda a: weights.rounding_loss(a.params(), a.params()),
-    "torchport.networks.names.state_dict_bytes": lambda a: weights.state_dict_bytes(a.state_dict()),
+    "torchport.networks.names.architecture": lambda a: names.architecture(a.params()),
+    "torchport.networks.names.cast_params": lambda a: names.cast_params(a.params(), torch.float32),
+    "torchport.networks.names.rounding_loss": lambda a: names.rounding_loss(a.params(), a.params()),
+    "torchport.networks.names.state_dict_bytes": lambda a: names.state_dict_bytes(a.state_dict()),
 }
 
 # Reason, and the names; * at the end stands for all of a module.
