@@ -198,9 +198,7 @@ def test_a_trainer_without_options_has_the_books_learning_rate() -> None:
     assert nr.Trainer(network, x, t, x, t, optimizer="Adam", optimizer_param={}).optimizer.lr == 0.001
 
 
-def test_nothing_else_is_printed_or_logged(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_else_is_printed_or_logged(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[object] = []
     monkeypatch.setattr(logging.Logger, "_log", lambda _, level, *args, **options: logged.append(args))
     x, t = np.random.RandomState(0).randn(4, 1, 6, 6), np.zeros(4, int)
