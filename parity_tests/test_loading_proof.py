@@ -283,7 +283,7 @@ def test_lazy_modules_get_their_shapes_first() -> None:
 
 
 class Unnamed(Mlp):
-    """Statistics under names that tell nothing, the variance first."""
+    """Statistics under names that tell nothing; the variance meets data first."""
 
     p1: Tensor
     q1: Tensor
@@ -302,8 +302,8 @@ class Unnamed(Mlp):
         p, q, g, h = (getattr(self, f"{letter}{number}") for letter in "pqgh")
         if self.training:
             return F.batch_norm(x, q, p, g, h, True, 0.1, 1e-6)
-        scaled: Tensor = torch.rsqrt(p + 1e-6) * (x - q)
-        return torch.addcmul(h, scaled, g)
+        scale = torch.rsqrt(p + 1e-6)
+        return torch.addcmul(h, x * scale - q * scale, g)
 
     def forward(self, x: Tensor) -> Any:
         x = F.relu(self.normalise(self.fc1(x), 1))

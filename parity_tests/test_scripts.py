@@ -62,7 +62,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 def run_alone(script: str, *arguments: str | Path) -> Done:
     """Run a script as a user does, in a process of its own."""
     command = [sys.executable, str(SCRIPTS / f"{script}.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
