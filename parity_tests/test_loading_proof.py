@@ -122,6 +122,14 @@ class OtherStride(Convnet):
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
+class Doubled(Gelu):
+    """Wrong in two layers at a stretch, of which only the first is told."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.act(self.fc2(self.act(self.fc1(x))))
+        return F.linear(x, self.fc3.weight, 2 * self.fc3.bias)
+
+
 class Blurred(Normalised):
     options: Mapping[str, float] = {"eps": 0.1}
 
@@ -131,6 +139,7 @@ class Blurred(Normalised):
     [
         (MLP, Reversed, "the input is reversed"),
         (SIMPLE, OtherStride, "conv1 output"),
+        (MLP, Doubled, "activation_function2 output"),
         (NORMALISED, Blurred, "batchnorm1 output"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -316,6 +325,35 @@ def test_statistics_without_names_lie_where_they_serve() -> None:
         *("q1", "q2"),
         *("p1", "p2"),
     ]
+
+
+class Deep(nn.Module):
+    """Seven normalisations: by two readings each there would be too many."""
+
+    def __init__(self, mean: str, var: str) -> None:
+        super().__init__()
+        self.names = mean, var
+        self.linears = nn.ModuleList(nn.Linear(4, 4) for _ in range(8)).double()
+        self.norms: Any = nn.ModuleList(nn.BatchNorm1d(4, track_running_stats=False) for _ in range(7)).double()
+        for norm in self.norms:
+            norm.register_buffer(mean, torch.zeros(4).double())
+            norm.register_buffer(var, torch.ones(4).double())
+
+    def forward(self, x: Tensor) -> Any:
+        *linears, last = self.linears
+        for linear, norm in zip(linears, self.norms, strict=True):
+            mean, var = (getattr(norm, name) for name in self.names)
+            x = F.batch_norm(linear(x), mean, var, norm.weight, norm.bias, self.training, eps=1e-6)
+            x = F.relu(x)
+        return last(x)
+
+
+def test_names_tell_statistics_where_there_are_many() -> None:
+    reference = nr.MultiLayerNetExtend(4, [4] * 7, 4, use_batchnorm=True)
+    filled = load_params(Deep("my_running_mean", "my_running_var"), reference, prove=False).filled
+    assert filled["running_var7"] == "norms.6.my_running_var"
+    with pytest.raises(LoadError, match=r"more than 64 readings .*norms\.6\.p holds running_mean7"):
+        load_params(Deep("p", "q"), reference)
 
 
 def test_all_but_the_weights_stays_as_it_was() -> None:
