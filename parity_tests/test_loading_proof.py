@@ -216,6 +216,19 @@ def test_two_readings_that_hold_are_both_told() -> None:
     assert torch.equal(port.fc1.weight, before)
 
 
+class LastlyGelu(Convnet):
+    def forward(self, x: Tensor) -> Any:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2).permute(0, 2, 3, 1)
+        return self.fc2(F.gelu(self.fc1(x.flatten(1))))
+
+
+def test_the_layer_itself_tells_its_layout_whatever_comes_behind() -> None:
+    port = anew(LastlyGelu(SIMPLE()))
+    assert load_params(port, SIMPLE(), prove=False).report is None
+    expected = SIMPLE().params["W2"].T.reshape(9, 4, 4, 4).transpose(0, 2, 3, 1).reshape(9, 64)
+    np.testing.assert_array_equal(port.fc1.weight.detach(), expected)
+
+
 # --- Sources, samples, dtypes
 
 
