@@ -62,16 +62,17 @@ def check_ports(
     stride: int = 1,
     pad: int = 0,
     activation: str | None = None,
+    seed: int = 0,
     **options: Any,
 ) -> list[Report]:
     """check_parity of both ports in every setting, on the parameters of any network that recognise knows.
 
-    options are check_parity's seed, runs and progress. ValueError, TypeError.
+    options are check_parity's runs and progress. ValueError, TypeError.
     """
     found = recognise(params, stride, pad, activation)
     reference, reports = found.reference(params), []
     for setting in settings:
         for conv in CONVOLUTIONS:
             port = found.port(cast_params(params, setting.dtype), conv, setting.device)
-            reports.append(check_parity(reference, port, x, t, mode=setting.mode, name=conv, **options))
+            reports.append(check_parity(reference, port, x, t, mode=setting.mode, seed=seed, name=conv, **options))
     return reports
