@@ -28,12 +28,7 @@ from torchport.parity.backward import backward_rows
 from torchport.parity.compare import compare
 from torchport.parity.computed import computed_rows
 from torchport.parity.forward import forward_rows, parameter_rows
-from torchport.parity.given import (
-    BATCH,
-    PREDICTION,
-    TRAINING,
-    restored,
-)
+from torchport.parity.given import BATCH, PREDICTION, TRAINING, restored
 from torchport.parity.integers import IntegerCase, homogeneous, integer_case, scaled
 from torchport.parity.judgement import Judgement
 from torchport.parity.left import extra_rows, left_rows
