@@ -34,14 +34,14 @@ from torchport.training import (
     Result,
     Samples,
     Stopped,
-    learners,
+    torch_learner,
     resume,
     run,
     train,
 )
 from torchport.training.folder import FILES, METRICS, Checkpoint, RunFolder
-from torchport.training.history import read_curve
-from torchport.training.pooled import Gathered, PoolFirst, conv_pool_relu
+from torchport.training.folder import read_curve
+from torchport.training.fused import Gathered, PoolFirst, conv_pool_relu
 from torchport.training.ranks import Ranks
 from torchport.training.result import Clock
 from torchport.training.samples import orders
@@ -777,8 +777,8 @@ def test_recording_a_step_leaves_no_trace(
         recorded.append(function)
         return function
 
-    monkeypatch.setattr(learners, "captured", captured)
-    monkeypatch.setattr(learners, "uses_graphs", lambda device, ranks: True)  # the last batch is short: 10 of 20
+    monkeypatch.setattr(torch_learner, "captured", captured)
+    monkeypatch.setattr(torch_learner, "uses_graphs", lambda device, ranks: True)  # the last batch is short: 10 of 20
     with pytest.raises(Stopped):
         train(config, samples=samples, out=tmp_path, watch=stopped_at(8))
     result = resume(tmp_path, samples=samples)
@@ -800,7 +800,7 @@ def test_a_graph_is_the_eager_run(
     )
     graph = train(config, samples=samples)
     # Eager, with the same optimizer: only the recording is left out.
-    monkeypatch.setattr(learners, "captured", lambda function, restore, device: function)
+    monkeypatch.setattr(torch_learner, "captured", lambda function, restore, device: function)
     eager = train(config, samples=samples)
     if deterministic:
         assert_same(graph, eager)
