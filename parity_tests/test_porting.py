@@ -195,8 +195,11 @@ def test_a_network_is_loaded_from_any_file_to_predict(suffix: str, tmp_path: Pat
     held, x = weights("DeepConvNet"), torch.ones(2, 1, 4, 4, dtype=torch.float64)
     path = write(tmp_path / f"model{suffix}", held)
     np.testing.assert_allclose(load_network(path)(x).detach(), held.reference().predict(x.numpy()), rtol=1e-12)
-    assert [type(load_network(path, conv).conv1) for conv in ("conv2d", "unfold")] == [nn.Conv2d, UnfoldConv2d]
-    assert load_network(path, dtype=torch.float32).conv1.weight.dtype == torch.float32
+    assert [type(load_network(path, conv).get_submodule("conv1")) for conv in ("conv2d", "unfold")] == [
+        nn.Conv2d,
+        UnfoldConv2d,
+    ]
+    assert load_network(path, dtype=torch.float32).get_parameter("conv1.weight").dtype == torch.float32
     with pytest.raises(ValueError, match=f"model{suffix}: stride 2 cannot be DeepConvNet's: leave it out"):
         load_network(path, stride=2)
 
@@ -245,7 +248,7 @@ def test_a_runs_folder_is_its_weights(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "suffix": ("model.h5", {}, r"must end in one of \.pkl, \.npz, \.pt, \.safetensors, \.onnx, got \.h5"),
+    "suffix": ("model.h5", {}, r"must end in one of \.pkl, \.npz, \.pt, \.pth, \.safetensors, \.onnx, got \.h5"),
     "no suffix": ("model", {}, "got no suffix"),
     "stride": ("model.pt", {"hints": Hints(pad=9)}, r"params\.pkl: no SimpleConvNet with stride 1 and pad 9"),
     "too large": ("model.pt", {"dtype": torch.float16}, r"params\.pkl: b3 holds 1e\+06, more than torch.float16"),

@@ -160,6 +160,13 @@ def add_windows(parser: argparse._ActionsContainer, whose: str = "") -> None:
     parser.add_argument("--pad", type=count(0), default=0, help=f"{whose}in pixels (default: 0)")
 
 
+def add_output(parser: argparse.ArgumentParser, json: str, quiet: str) -> None:
+    """--json and --quiet, and what each prints."""
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--json", action="store_true", help=f"print {json} as JSON, and nothing else")
+    one.add_argument("--quiet", action="store_true", help=f"print {quiet} only, and no progress")
+
+
 def add_hints(parser: argparse.ArgumentParser) -> None:
     """What a file of weights cannot tell, by the fields of files.Hints."""
     group = parser.add_argument_group("what a file of weights cannot tell")

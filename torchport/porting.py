@@ -140,10 +140,13 @@ def example(target: str | Path, weights: Weights) -> str:
             f"print(session.run(None, {{{INPUT!r}: {zeros}}})[0].argmax(axis=1))"
         )
     if suffix in (".pkl", ".npz"):
-        load = f"load_params({name})" if suffix == ".pkl" else f"set_params(np.load({name}))"
+        load = f"net.load_params({name})" if suffix == ".pkl" else f"net.set_params(np.load({name}))"
+        if suffix == ".npz" and weights.statistics:
+            load = f"found = np.load({name}); net.set_params({{key: found[key] for key in net.params}}); "
+            load += "net.set_statistics(found)"
         return (
             "import numpy as np, numpy_ref\n"
-            f"net = numpy_ref.{weights.architecture.call}; net.{load}\n"
+            f"net = numpy_ref.{weights.architecture.call}; {load}\n"
             f"print(net.predict({zeros}).argmax(axis=1))"
         )
     return (

@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
+from safetensors.torch import save as save_torch
 
 from numpy_ref import ParamsError
 from numpy_ref.checks import Array
 from torchport.files import FORMATS, format_of, load_weights, read_stored
 from torchport.files.npz import MAX_FILES, decode_npz, encode_npz
 from torchport.files.pt import decode_pt
+from torchport.files.safe import decode_safetensors
 
 MIB = 2**20
 
@@ -78,14 +80,16 @@ def lying(declared: int) -> bytes:
     return bytes(content)
 
 
-def safe(dtype: str = "F64", shape: str = "[1]", size: int = 8, names: tuple[str, ...] = ("W",)) -> bytes:
-    """A safetensors file of zeros, from its header's text."""
+def safe(
+    dtype: str = "F64", shape: str = "[1]", size: int = 8, names: tuple[str, ...] = ("W",), step: int = 1
+) -> bytes:
+    """A safetensors file of zeros, from its header's text; a step of 0 gives each name the same ones."""
     about = [
-        f'"{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{k * size},{(k + 1) * size}]}}'
+        f'"{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{k * step * size},{(k * step + 1) * size}]}}'
         for k, name in enumerate(names)
     ]
     text = f"{{{','.join(about)}}}".encode()
-    return struct.pack("<Q", len(text)) + text + bytes(size * len(names))
+    return struct.pack("<Q", len(text)) + text + bytes(size * (1 + step * (len(names) - 1)))
 
 
 def pt(value: object, **options: Any) -> bytes:
@@ -127,7 +131,11 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "safetensors, 0-d": (lambda: save({"W": np.ones(())}), r"'W' has shape \(\)"),
     "safetensors, empty": (lambda: save({"W": np.ones((3, 0))}), r"'W' has shape \(3, 0\)"),
     "safetensors, infinity": (lambda: save({"W": np.array([np.inf])}), "'W' holds NaN or infinity"),
-    "safetensors, twice": (lambda: safe(names=("W", "W")), "twice|damaged"),
+    "safetensors, twice": (lambda: safe(names=("W", "W"), step=0), "the key 'W' stands twice"),
+    "safetensors, a field twice": (
+        lambda: safe(shape='[1],"shape":[1]'),
+        "the key 'shape' stands twice|damaged",
+    ),
     "safetensors, too long": (lambda: safe(shape="[2]"), "damaged, truncated or not a safetensors file"),
     "safetensors, overflowing": (lambda: safe(shape=f"[{2**62},{2**62}]"), "damaged, truncated"),
     "safetensors, no JSON": (lambda: struct.pack("<Q", 9) + b"{" * 9, "damaged, truncated"),
@@ -248,6 +256,30 @@ def test_equal_arrays_make_equal_files() -> None:
     about = {letter: letter for letter in "qwertzuiop"}
     for kind in FORMATS.values():
         assert kind.encode(arrays(), about) == kind.encode(arrays(), about)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint8, np.int32, np.uint16, np.int64, np.bool_])
+def test_safetensors_of_numbers_are_read(dtype: Any) -> None:
+    numbers = np.array([[0, 1, 1], [1, 0, 0]], dtype)
+    np.testing.assert_array_equal(decode_safetensors(save({"W": numbers}))["W"], numbers, strict=True)
+
+
+def test_safetensors_of_bfloat16_are_widened() -> None:
+    numbers = torch.tensor([[1.5, -2.0], [torch.inf, 3.0]])
+    content = save_torch({"W": numbers.bfloat16(), "b": numbers})
+    notes: list[str] = []
+    found = decode_safetensors(content, notes)
+    for name in ("W", "b"):
+        np.testing.assert_array_equal(found[name], numbers.numpy(), strict=True)
+    assert notes == ["arrays widened from bfloat16 to float32, which is exact: 1"]
+
+
+def test_a_damaged_npz_is_found_by_its_checksum() -> None:
+    for packing in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        content = bytearray(zipped({"W.npy": ONE}, packing))
+        content[content.index(b"PK\x01\x02") - 2] ^= 1
+        with pytest.raises(ParamsError, match=r"damaged, truncated or not a \.npz file"):
+            decode_npz(bytes(content))
 
 
 def test_a_table_of_arrays_says_how_they_are_stored(tmp_path: Path) -> None:

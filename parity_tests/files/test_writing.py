@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numpy_ref import files, write_params
+from numpy_ref import files, read_params, write_params
 from numpy_ref.checks import Array
 from numpy_ref.params import write_arrays
 from torchport.files import FORMATS, read_stored
@@ -111,6 +112,19 @@ def test_a_full_disk_is_named_with_the_file_that_the_user_named(each: Path, monk
     assert error.value.errno == errno.ENOSPC
     assert str(each) in str(error.value)
     assert ".tmp" not in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system tells no path where a file is open already."""
+    monkeypatch.setattr(os, "fdopen", lambda *_: Unreadable())
+    with pytest.raises(OSError, match=r"not read: Input/output error: '.*params\.pkl'") as error:
+        read_params(file)
+    assert error.value.errno == errno.EIO
+
+
+class Unreadable(io.BytesIO):
+    def read(self, *_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_a_disk_that_lies_is_found_out(each: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ from torch import nn
 
 from numpy_ref.checks import Array, check_int
 from numpy_ref.files import Staged, read_file, stage
-from numpy_ref.opcodes import describe
 from numpy_ref.params import MAX_BYTES, check_arrays
 from torchport.files.containers import ArraySet, array_sets, contents_of, inside
 from torchport.files.formats import Format, format_named, format_of
