@@ -20,8 +20,6 @@ FLUSHED_EVERY = 20
 MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names
 NEGLIGIBLE = {torch.float32: 1e-32, torch.bfloat16: 1e-32, torch.float64: 1e-301}
 
-PLAIN = {"amsgrad": False, "weight_decay": 0, "maximize": False}  # torch's options that the book has not
-
 PIECES = 36  # of four lists of tensors, so many fit into the arguments of one launch
 
 
@@ -81,19 +79,24 @@ class BookAdam(Optimizer):
     def _update(
         self, params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], group: dict[str, Any]
     ) -> None:
-        at_once = all(map(_at_one_place, params, grads, m, v))
-        if group["rate"] is not None:
+        (beta1, beta2), rate, at_once = group["betas"], group["rate"], all(map(_at_one_place, params, grads, m, v))
+        rule: dict[str, Any] = {"beta1": beta1, "beta2": beta2, "amsgrad": False, "weight_decay": 0, "maximize": False}
+        if rate is not None:
             if at_once:
                 params, grads, m, v = (in_pieces(each) for each in (params, grads, m, v))
-            _update_at_rate(params, grads, m, v, group, at_once)
+            # As float32 torch's kernel reads the rate; its own corrections are 1 after so many steps.
+            if at_once and params[0].dtype == rate.dtype == torch.float32 and max(beta1, beta2) < 1 - 1e-7:
+                steps = [_many_steps(rate.device)] * len(params)
+                torch._fused_adam_(params, grads, m, v, [], steps, lr=rate, eps=EPS, **rule)
+            else:
+                _update_by_parts(params, grads, m, v, rate, group["betas"])
             return
-        (beta1, beta2), rate, t = group["betas"], self.next_rates(group, 1)[0], group["step"].add_(1).item()
+        rate, t = self.next_rates(group, 1)[0], group["step"].add_(1).item()
         if at_once and params[0].is_cpu:
-            # In one pass over memory: with this step's eps / sqrt(1 - beta2^t) torch's rule is the book's. Not by way of
-            # torch.optim.adam.adam, whose sorting of tensors by device takes longer than this.
+            # With this step's eps / sqrt(1 - beta2^t) torch's rule is the book's, in one pass over memory, whatever the
+            # strides. Not by way of torch.optim.adam.adam, whose sorting of tensors by device takes longer than this.
             steps, eps = [torch.tensor(t, dtype=torch.float32)] * len(params), EPS / math.sqrt(1 - beta2**t)
-            rule: dict[str, Any] = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": eps, **PLAIN}
-            torch._fused_adam_(params, grads, m, v, [], steps, **rule)
+            torch._fused_adam_(params, grads, m, v, [], steps, lr=group["lr"], eps=eps, **rule)
         else:
             _update_by_parts(params, grads, m, v, rate, group["betas"])
         if t % FLUSHED_EVERY == 0:
@@ -114,23 +117,6 @@ class BookAdam(Optimizer):
             for moment in (state[name] for name in MOMENTS if name in state):
                 if moment.is_cpu and moment.dtype in NEGLIGIBLE:
                     torch.ops.aten.hardshrink.out(moment, NEGLIGIBLE[moment.dtype], out=moment)
-
-
-def _update_at_rate(
-    params: list[Tensor],
-    grads: list[Tensor],
-    m: list[Tensor],
-    v: list[Tensor],
-    group: dict[str, Any],
-    at_once: bool,
-) -> None:
-    """By torch's Adam where that can be: its kernel reads the rate as float32, and after so many steps corrects none."""
-    (beta1, beta2), rate = group["betas"], group["rate"]
-    if at_once and params[0].dtype == rate.dtype == torch.float32 and max(beta1, beta2) < 1 - 1e-7:
-        rule: dict[str, Any] = {"lr": rate, "beta1": beta1, "beta2": beta2, "eps": EPS, **PLAIN}
-        torch._fused_adam_(params, grads, m, v, [], [_many_steps(rate.device)] * len(params), **rule)
-    else:
-        _update_by_parts(params, grads, m, v, rate, (beta1, beta2))
 
 
 def _update_by_parts(
@@ -194,7 +180,7 @@ RULES = {
 # Where torch has another word for an option of the book's.
 TORCH_NAMES = {"decay_rate": "alpha"}
 
-# Rules whose state a CUDA graph can hold only if it is told; the others have none that a step reads, or BookAdam's rate.
+# Rules whose state a CUDA graph can hold only if it is told; BookAdam is given its rate, the others read none.
 CAPTURABLE = ("rmsprop",)
 
 

@@ -45,7 +45,7 @@ class Checkpoint:
 
     step: int  # updates so far
     losses: torch.Tensor  # logged, float64 (step,)
-    records: Sequence[Record]
+    records: Sequence[Record]  # of the last step's weights
     state: Mapping[str, Any]  # Learner.state()
     data: str  # Samples.digest()
 
@@ -123,8 +123,11 @@ class RunFolder:
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
         found = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+        records = [record._asdict() for record in checkpoint.records]
+        for record in records:
+            del record["weights"]  # always the last step's
         buffer = io.BytesIO()
-        torch.save({"version": VERSION, **found, "records": [r._asdict() for r in checkpoint.records]}, buffer)
+        torch.save({"version": VERSION, **found, "records": records}, buffer)
         self._replace(CHECKPOINT, buffer.getvalue())
         self._saved_step = checkpoint.step
 

@@ -34,9 +34,10 @@ def train(
 ) -> Result:
     """Train as config says, on samples (None: the data set that config names), and keep the run in the folder out.
 
-    watch is told of every step and evaluation, on the first rank; progress shows a bar. ValueError, TypeError for values that do not fit each other or this machine, or an out that
-    holds another run, unless overwrite; DataError for data that is not there; Diverged for a loss or weight that is no
-    longer a number, and Stopped after Ctrl-C: both keep the last checkpoint; OSError where out cannot be written.
+    watch is told of every step and evaluation, on the first rank; progress shows a bar of steps. ValueError, TypeError
+    for values that do not fit each other or this machine, or an out that holds another run, unless overwrite; DataError
+    for data that is not there; Diverged for a loss or weight that is no longer a number, and Stopped after Ctrl-C: both
+    keep the last checkpoint; OSError where out cannot be written. A warning where nothing is learned.
     """
     if not isinstance(config, Config):
         raise TypeError(f"config must be a Config, got {type(config).__name__}")

@@ -144,7 +144,7 @@ class Run:
         if record.loss > guess >= max((r.loss for r in self._records[:-1]), default=0.0) and self._ranks.first:
             warnings.warn(
                 f"the mean loss of epoch {record.epoch} is {record.loss:.4f}, more than the {guess:.4f} of guessing: "
-                "nothing is learned, or no longer; try a smaller lr",
+                "nothing is learned yet, or no longer; try a smaller lr, or more epochs",
                 stacklevel=2,
             )
 
