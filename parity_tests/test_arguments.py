@@ -85,7 +85,7 @@ from torchport.parity import (
     probes,
 )
 from torchport.testing import assert_parity
-from torchport.training.pooled import Gathered, PoolFirst, conv_pool_relu, pools_at_once
+from torchport.training.fused import Gathered, PoolFirst, conv_pool_relu, pools_at_once
 from torchport.training.samples import cut_and_checked
 from torchport.training.state import all_finite, copied, put_back
 
@@ -718,15 +718,15 @@ CALLS: dict[str, Call] = {
         loss.unchecked_loss, a.leaf(3, 4), a.give(torch.arange(3))
     ),
     "torchport.optimizers.torch_options": lambda a: torchport.optimizers.torch_options(a.give({"beta1": 0.5})),
-    "torchport.training.pooled.pools_at_once": lambda a: pools_at_once(a.give(port())),
-    "torchport.training.pooled.Gathered.of": lambda a: Gathered.of(a.give(torch.nn.Conv2d(1, 2, 3)), a.give([1, 4, 4])),
-    "torchport.training.pooled.conv_pool_relu": lambda a: differentiate(
+    "torchport.training.fused.pools_at_once": lambda a: pools_at_once(a.give(port())),
+    "torchport.training.fused.Gathered.of": lambda a: Gathered.of(a.give(torch.nn.Conv2d(1, 2, 3)), a.give([1, 4, 4])),
+    "torchport.training.fused.conv_pool_relu": lambda a: differentiate(
         conv_pool_relu,
         a.leaf(2, 1, 4, 4),
         conv := torch.nn.Conv2d(1, 2, 3, dtype=torch.float64),
         a.give(Gathered.of(conv, (1, 4, 4))),
     ),
-    "torchport.training.pooled.PoolFirst.forward": lambda a: differentiate(PoolFirst(port()), a.leaf(2, 1, 4, 4)),
+    "torchport.training.fused.PoolFirst.forward": lambda a: differentiate(PoolFirst(port()), a.leaf(2, 1, 4, 4)),
     "torchport.training.loop.train": train_and_resume,
     "torchport.training.samples.cut_and_checked": lambda a: cut_and_checked(some_samples(a), 2),
     "torchport.training.state.copied": lambda a: copied(a.give({"a": {"b": a.tensor(2)}})),
@@ -831,12 +831,12 @@ CALLS: dict[str, Call] = {
 # Called by train, with whose samples, configuration and folder they work.
 PARTS_OF_TRAINING = (
     "torchport.training.folder.RunFolder*",
-    "torchport.training.learners.TorchLearner*",
+    "torchport.training.torch_learner.TorchLearner*",
     "torchport.training.run.Run*",
     "torchport.training.loop.resume",
     "torchport.training.ranks.*",
-    "torchport.training.masks.Masks*",
-    "torchport.training.reference.NumpyLearner*",
+    "torchport.training.state.Masks*",
+    "torchport.training.numpy_learner.NumpyLearner*",
 )
 
 # Called by check_parity on what it is given, and on records of a run.
@@ -865,7 +865,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.Parser",
         "torchport.layers.modules.BatchNormalization",
         "torchport.layers.selections.exactly",
-        "torchport.training.history.read_curves",
+        "torchport.training.folder.read_curves",
     ),
     "test_numerical_gradient_puts_every_entry_back": ("numpy_ref.gradient.numerical_gradient*",),
     "takes frozen records of numbers and text": (
@@ -898,7 +898,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.add_field",
         "torchport.optimizers.BookAdam.add_param_group",
     ),
-    "wraps its argument": ("torchport.training.pooled.PoolFirst", "torchport.training.pooled.arranged"),
+    "wraps its argument": ("torchport.training.fused.PoolFirst", "torchport.training.pooled.arranged"),
     "draws on its argument": ("torchport.figures.style.*", "torchport.figures.tiles.draw_tiles"),
     "is part of figures.filters": ("torchport.figures.tiles.stack_channels",),
     "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
@@ -914,7 +914,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "an interface, without code": (
         "numpy_ref.layers.Layer.forward",
         "numpy_ref.layers.Layer.backward",
-        "torchport.training.learners.Learner.*",
+        "torchport.training.state.Learner.*",
     ),
 }
 

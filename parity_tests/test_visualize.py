@@ -27,8 +27,7 @@ from torchport.figures.tiles import Grid
 from torchport.layers import kind_of
 from torchport.networks import Weights, to_state_dict
 from torchport.training import Config, train
-from torchport.training.folder import Checkpoint, RunFolder
-from torchport.training.history import read_curve, read_curves
+from torchport.training.folder import Checkpoint, RunFolder, read_curve, read_curves
 from torchport.training.samples import Samples
 
 GOLDEN = Path(__file__).parent / "golden" / "filters.png"

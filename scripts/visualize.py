@@ -216,7 +216,7 @@ def curves(args: argparse.Namespace) -> Figure:
 
     Example: python scripts/visualize.py curves runs/1 runs/2 --out compared.png
     """
-    return figures.curves(tp.training.history.read_curves(args.runs))
+    return figures.curves(tp.training.folder.read_curves(args.runs))
 
 
 def architecture(args: argparse.Namespace) -> Figure:

@@ -25,7 +25,8 @@ from torchport.networks.architectures import recognised
 from torchport.networks.layouts import to_params
 
 # In a run's folder; config.json comes after the first checkpoint.
-CONFIG, MODEL, CHECKPOINT = "config.json", "model.pt", "checkpoint.pt"
+CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"
+MODEL, PARAMS, CURVES = "model.pt", "params.pkl", "curves.png"  # in the end
 TRAINED = ("data", "data_dir", "images")  # of a configuration: on what
 
 
