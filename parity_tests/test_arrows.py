@@ -22,11 +22,13 @@ ROOMS: dict[str, tuple[str, str]] = {
     "parity": ("parity testing", "choices layers"),
     "book": ("parity.__init__ parity.cases parity.gradients", "choices layers networks parity"),
     "files": ("files", "networks"),
-    "evaluation": ("evaluation", "layers networks data"),
+    "evaluation": ("evaluation", "layers networks data figures"),
+    # figures' own __init__ also takes a file, which the figures themselves do not know.
+    "pictures": ("figures.__init__ figures.sources", "figures files"),
     "porting": ("porting", "book files networks parity"),
     "loading": ("loading", "book files layers networks parity"),
     "training": ("training", "choices data figures files layers networks optimizers"),
-    "subjects": ("subjects", "choices data figures files layers networks training"),
+    "subjects": ("subjects moves", "choices data evaluation figures files layers networks training"),
     "commands": (
         "cli benchmark hints",
         "book choices data evaluation figures files layers loading networks optimizers parity porting training",
