@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from numpy_ref.checks import Array, check_shape
 from torchport.figures import style
 from torchport.figures.style import COLOURS, EACH, INK, MARK, bar, count, frame, label, new_figure, shape, show
@@ -44,7 +42,11 @@ def filter_panels(
     cut = {name: check_shape(name, value, like.shape)[:, :shown] for name, value in panels.items()}
     grid = Grid.of(len(like), stack_channels(like[:, :shown]).shape[1:], PANEL, wide=1.3)
     what = f"filter {first}," if len(like) == 1 else f"{len(like)} filters of"
-    note = "black is a filter's least weight, white its greatest" if scale == EACH else "grey is 0, white above, black below"
+    note = (
+        "black is a filter's least weight, white its greatest"
+        if scale == EACH
+        else "grey is 0, white above, black below"
+    )
     if like.shape[1] > 1:
         note = f"the channels of each below each other, {_first(shown, like.shape[1])}\n{note}"
     width, height = PANEL * max(len(panels), 1.4) + 0.8, max(grid.tall, 2) + 1.4
@@ -135,7 +137,9 @@ def path(stages: Sequence[Stage], title: str = "") -> Figure:
         if stage.region:
             frame(axes, stage.region)
         if axes is not parts[0]:
-            axes.text(-0.08, 0.5, stage.sign, transform=axes.transAxes, fontsize=16, color=INK, ha="center", va="center")
+            axes.text(
+                -0.08, 0.5, stage.sign, transform=axes.transAxes, fontsize=16, color=INK, ha="center", va="center"
+            )
     if any(stage.region for stage in stages):
         figure.supxlabel("framed: the pixels that one of the last is made of", fontsize=10, color=MARK)
     return figure

@@ -39,7 +39,9 @@ def filters(
         return filter_panels(panels, title or "filters", **options)
     for weights in panels.values():
         if check_int("only", only, 0) >= len(weights):
-            raise ValueError(f"only must be at most {len(weights) - 1}, as there are {len(weights)} filters, got {only}")
+            raise ValueError(
+                f"only must be at most {len(weights) - 1}, as there are {len(weights)} filters, got {only}"
+            )
     return filter_panels({name: w[[only]] for name, w in panels.items()}, title or "filters", first=only, **options)
 
 

@@ -84,7 +84,10 @@ def _show_slices(axes: Axes, slices: Array, across: int, place: tuple[int, int])
     draw_tiles(axes, grid, slices, between(*GREY))
     dots = np.array([grid.place(number) for number in range(count)]) + place
     axes.plot(dots[:, 1], dots[:, 0], "s", color=MARK, markersize=2.5)
-    label(axes, f"by slice: {count} slices of {height} x {width}, one for each pixel\nof the filter; each becomes a column")
+    label(
+        axes,
+        f"by slice: {count} slices of {height} x {width}, one for each pixel\nof the filter; each becomes a column",
+    )
 
 
 def _show_matrix(axes: Axes, matrix: Array, difference: float, row: int) -> None:
