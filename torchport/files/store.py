@@ -142,7 +142,9 @@ def read_weights(
         'TwoLayerNet'
     """
     stored = read_stored(path, max_bytes=max_bytes)
-    source = Source(Path(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), trained=stored.trained)
+    source = Source(
+        file_of(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), trained=stored.trained
+    )
     with naming(path):
         return _only(stored.value, hints, source, dtype, allow_nonfinite)
 
