@@ -39,7 +39,7 @@ def pair(subject: Subject, image: Array, number: int | None = None) -> dict[str,
 
 
 def changes(subject: Subject, images: Array, pixels: Sequence[int]) -> dict[str, Array]:
-    """How much all maps before and after the first pooling change when images of 0 to 1 move by each of pixels, (n,)."""
+    """How much the maps before and after the first pooling change as images of 0 to 1 move by each of pixels, (n,)."""
     network = subject.network
     still = network.outputs(subject.prepared(images))
     found = [network.outputs(subject.prepared(moved(images, n))) for n in pixels]

@@ -44,7 +44,7 @@ class Subject:
     @property
     def preparation(self) -> Preparation:
         """How it was given the images that it was trained on."""
-        return Preparation.parse(self.weights.source.images or "unit")
+        return Preparation.parse(self.weights.source.trained.get("images", "unit"))
 
     @property
     def about(self) -> str:
@@ -53,7 +53,8 @@ class Subject:
 
     def shown(self, images: Preparation) -> Subject:
         """The same, given images in another way."""
-        return replace(self, weights=replace(self.weights, source=replace(self.weights.source, images=str(images))))
+        trained = {**self.weights.source.trained, "images": str(images)}
+        return replace(self, weights=replace(self.weights, source=replace(self.weights.source, trained=trained)))
 
     def prepared(self, images: Array) -> Array:
         """Images float (N, C, H, W) of 0 to 1 as it is given them."""
