@@ -10,6 +10,7 @@ import pytest
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.networks import Weights, layouts
+from torchport.networks.nearest import fits
 from torchport.parity.cases import seeded_params
 
 
@@ -29,7 +30,7 @@ def test_layers_of_every_kind_are_found_in_any_order() -> None:
 
 def test_an_order_is_looked_for_in_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nine layers that fit each other in 9! orders, and one that fits none."""
-    steps, fits = 0, layouts.fits
+    steps = 0
 
     def counted(*sizes: Any) -> bool:
         nonlocal steps

@@ -22,6 +22,7 @@ from numpy_ref import SimpleConvNet, read_params, softmax
 from numpy_ref.checks import Array
 from torchport import figures
 from torchport.data import load
+from torchport.networks import Weights
 from torchport.parity import Report
 from torchport.parity.cases import check_ports
 from torchport.training import Config, Samples, train
@@ -296,9 +297,9 @@ def test_the_report_compares_and_evaluates_on_images_as_they_were_prepared(
     """In float64, whatever they are."""
     compared: list[Array] = []
 
-    def seeing(params: dict[str, Array], x: Array, *args: Any, **options: Any) -> list[Report]:
+    def seeing(weights: Weights, x: Array, *args: Any, **options: Any) -> list[Report]:
         compared.append(x)
-        return check_ports(params, x, *args, **options)
+        return check_ports(weights, x, *args, **options)
 
     monkeypatch.setattr("torchport.parity.cases.check_ports", seeing)
     run("train", *SMALL, "--data-dir", mnist_dir, "--images", "1,0.5", "--epochs", "12", "--out", tmp_path / "run")
