@@ -79,7 +79,7 @@ def whole_epoch(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session")
 def fork_server() -> None:
-    """A process that has imported torch, and what torch.optim imports late, but used none of it: it forks at once."""
+    """A process that has imported torch, and what torch.optim imports late, but used none of it, and forks at once."""
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["training.test_training", "matplotlib.backends.backend_agg", "torch._dynamo"])
     multiprocessing.forkserver.ensure_running()

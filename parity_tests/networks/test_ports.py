@@ -21,7 +21,7 @@ from numpy_ref.layers import Layer
 from torchport.layers import KINDS, LayerKind, register
 from torchport.layers.selections import SAME
 from torchport.networks import CONVOLUTIONS, from_reference
-from torchport.networks.names import STATE_DICT_KEYS, state_dict_keys, state_dict_of, update_reference
+from torchport.networks.names import state_dict_keys, state_dict_of, update_reference
 from torchport.networks.ports import load_layer
 from torchport.parity import Setting
 from torchport.parity.cases import seeded_params
@@ -75,7 +75,9 @@ def test_there_and_back_is_bit_identical(seed: int) -> None:
 def test_simple_convnets_twin_is_torchports() -> None:
     reference = nr.SimpleConvNet(rng=np.random.RandomState(0))
     twin, own = from_reference(reference), torchport.SimpleConvNet(dtype=torch.float64)
-    assert state_dict_keys(reference) == STATE_DICT_KEYS
+    layers = {"1": "conv1", "2": "affine1", "3": "affine2"}
+    kinds = {"W": "weight", "b": "bias"}
+    assert state_dict_keys(reference) == {f"{k}{n}": f"{layers[n]}.{kinds[k]}" for n in layers for k in kinds}
     assert list(twin.state_dict()) == list(own.state_dict())
     assert [name for name, _ in twin.named_children()] == [name for name, _ in own.named_children()]
     own.load_state_dict(twin.state_dict(), strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
-from torch.distributed.launcher import LaunchConfig, elastic_launch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from torchport.training import Config, Progress, Result, Stopped, resume, train
 from torchport.training.folder import FILES, RunFolder

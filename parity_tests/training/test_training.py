@@ -720,17 +720,19 @@ def continue_or_start(out: Path, samples: Samples) -> None:
         train(Config(epochs=6, batch_size=20, device="cpu"), samples=samples, out=out)
 
 
-def kill_after_a_step(process: multiprocessing.process.BaseProcess, folder: Path, pause: float) -> None:
-    """kill -9, so many seconds after the process has replaced the checkpoint for the first time."""
+def kill_after(process: multiprocessing.process.BaseProcess, folder: Path, replaced: int, pause: float) -> None:
+    """kill -9, so many seconds after the process has replaced the checkpoint so often, as far as that is seen here."""
 
     def checkpoint() -> int | None:
         with contextlib.suppress(FileNotFoundError):
             return (folder / "checkpoint.pt").stat().st_ino
         return None
 
-    found = checkpoint()
-    while process.is_alive() and checkpoint() == found:
+    last = checkpoint()
+    while process.is_alive() and replaced:
         time.sleep(0.001)
+        if (found := checkpoint()) != last:
+            last, replaced = found, replaced - 1
     time.sleep(pause)
     process.kill()
     process.join()
@@ -745,8 +747,8 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(samples: Samples, tm
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start(whole).join()
     chance, steps = random.Random(0), []
-    for _ in range(4):
-        kill_after_a_step(start(killed), killed, chance.uniform(0, 0.03))
+    for replaced in (1, 2, 4, 3):
+        kill_after(start(killed), killed, replaced, chance.uniform(0, 0.01))
         steps.append(RunFolder(killed).read_checkpoint().step if RunFolder(killed).is_run else 0)
     assert steps == sorted(steps)
     assert len(set(steps)) > 2, "the kills must hit the run between two of its steps"
