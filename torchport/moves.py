@@ -39,13 +39,14 @@ def pair(subject: Subject, image: Array, number: int | None = None) -> dict[str,
 
 
 def changes(subject: Subject, images: Array, pixels: Sequence[int]) -> dict[str, Array]:
-    """How much all maps before and after the first pooling change when images of 0 to 1 move by each of pixels, (n,)."""
+    """How much the maps before and after the first pooling change as images of 0 to 1 move by each of pixels, (n,)."""
     network = subject.network
     still = network.outputs(subject.prepared(images))
     found = [network.outputs(subject.prepared(moved(images, n))) for n in pixels]
+    names = zip(("before pooling", "after pooling"), around_pooling(network), strict=True)
     return {
-        name.lower(): np.array([relative_change(still[name], after[name]) for after in found])
-        for name in around_pooling(network)
+        f"{when}: {name.lower()}": np.array([relative_change(still[name], after[name]) for after in found])
+        for when, name in names
     }
 
 

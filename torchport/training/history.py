@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from torchport.figures import Curve
 from torchport.files import CONFIG
 from torchport.training.folder import RunFolder
@@ -23,9 +21,7 @@ def read_curve(path: str | Path) -> Curve:
     checkpoint = folder.read_checkpoint()  # which holds what metrics.jsonl says, and at the same moment
     if not checkpoint.records:
         raise ValueError(f"{path} has no evaluation yet: let it come to the end of its first epoch")
-    columns = np.array([(r.epoch, r.train_accuracy, r.test_accuracy) for r in checkpoint.records]).T
-    last = checkpoint.records[-1]
-    return Curve(last.step // last.epoch, checkpoint.losses.numpy(), *columns)
+    return Curve.of(checkpoint.losses.numpy(), checkpoint.records)
 
 
 def read_curves(paths: Sequence[str | Path]) -> dict[str, Curve]:

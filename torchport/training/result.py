@@ -6,11 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from numpy_ref.checks import Array
+from torchport.figures import Curve, curves
 from torchport.training.config import Config
 from torchport.training.folder import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # What time is spent on.
 SETUP, TRAINING, EVALUATION, SAVING = "setup", "training", "evaluation", "saving"
@@ -49,6 +53,10 @@ class Result:
     test_accuracy: float  # of these predictions, 0 to 1
     device: str
     seconds: Mapping[str, float]  # of set-up, training, evaluation and saving, since this process began the run
+
+    def curves(self, name: str = "run") -> Figure:
+        """Its accuracies and losses as a matplotlib Figure, which a notebook shows."""
+        return curves({f"{name} on {self.config.data}": Curve.of(self.losses, self.records)})
 
 
 Watch = Callable[[Progress], None]

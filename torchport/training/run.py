@@ -191,8 +191,7 @@ class Run:
         )
 
     def _curve(self) -> Curve:
-        columns = np.array([(r.epoch, r.train_accuracy, r.test_accuracy) for r in self._records]).T
-        return Curve(self._per_epoch, self._losses, *columns)
+        return Curve.of(self._losses, self._records)
 
     def _make_learner(self, weights: Weights) -> Learner:
         if self._config.on_numpy:
