@@ -27,10 +27,11 @@ from torchport.choices import OF_IMAGES
 from torchport.data import DATA_SETS
 from torchport.data.images import read_image, sample
 from torchport.figures.style import EACH, SCALES
-from torchport.subjects import Subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from torchport.subjects import Subject
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -242,9 +243,7 @@ def mistakes(args: argparse.Namespace) -> Figure:
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
     network = subject.weights.port().eval()
     found = tp.evaluation.classify(network, images, labels, preparation=subject.preparation, progress=True)
-    wrong = found.mistakes
-    shown = images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong]
-    return figures.mistakes(*shown, most=args.most, name=f"{subject.about}, on {name} images", numbers=wrong)
+    return found.mistakes_figure(images, f"{subject.about}, on {name} images", args.most)
 
 
 def shift(args: argparse.Namespace) -> Figure:
@@ -257,12 +256,12 @@ def shift(args: argparse.Namespace) -> Figure:
     images, labels, name = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
     images, labels = images[: args.most], labels[: args.most]
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
-    pixels = np.arange(-args.pixels, args.pixels + 1)
+    pixels = list(range(-args.pixels, args.pixels + 1))
     pairs = tp.moves.pair(subject, image, args.filter)
     changes = tp.moves.changes(subject, images[:100] / 255, pixels)
     accuracy = tp.moves.accuracies(subject, images, labels, pixels)
     title = f"{subject.about}, on {about}, moved by 1 pixel; curves of the first {len(images)} {name} images"
-    return figures.shifts(pairs, pixels, changes, accuracy, title)
+    return figures.shifts(pairs, np.array(pixels), changes, accuracy, title)
 
 
 def curves(args: argparse.Namespace) -> Figure:
@@ -271,8 +270,8 @@ def curves(args: argparse.Namespace) -> Figure:
     Example: python scripts/visualize.py curves runs/1 runs/2 --out compared.png
     """
     runs = tp.training.folder.read_curves(args.runs)
-    sets = {run.data for path in args.runs if (run := tp.subjects.run_of(path))}
-    return figures.curves(runs, f"{', '.join(runs)}: trained on {' and '.join(sorted(sets))}")
+    data = [tp.training.folder.RunFolder(path).read_config().data for path in args.runs]
+    return figures.curves(runs, ", ".join(f"{name} on {each}" for name, each in zip(runs, data, strict=True)))
 
 
 def architecture(args: argparse.Namespace) -> Figure:

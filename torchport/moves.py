@@ -43,9 +43,10 @@ def changes(subject: Subject, images: Array, pixels: Sequence[int]) -> dict[str,
     network = subject.network
     still = network.outputs(subject.prepared(images))
     found = [network.outputs(subject.prepared(moved(images, n))) for n in pixels]
+    names = zip(("before pooling", "after pooling"), around_pooling(network), strict=True)
     return {
-        name.lower(): np.array([relative_change(still[name], after[name]) for after in found])
-        for name in around_pooling(network)
+        f"{when}: {name.lower()}": np.array([relative_change(still[name], after[name]) for after in found])
+        for when, name in names
     }
 
 

@@ -170,9 +170,13 @@ def stages(subject: Subject, image: Array, layer: str | None = None, number: int
     regions = [(int(top), int(left), 1, 1)]
     for each in reversed(names[: end + 1]):
         regions.insert(0, _inputs(network.layers[each], regions[0]))
-    kernel = Stage(f"filter {number}", convolves.W[number].mean(axis=0), sign="*")
+    channels = convolves.W.shape[1]
+    about = f"filter {number}" if channels == 1 else f"filter {number}, mean of {channels} channels"
+    multiplied, equals = ("*", "=") if start == 0 else 2 * (Stage("", image).sign,)  # else not the image's own
+    kernel = Stage(about, convolves.W[number].mean(axis=0), sign=multiplied)
     made = [Stage(names[n].lower(), outputs[names[n]][0, number], regions[n + 1]) for n in range(start, end + 1)]
-    return [Stage("image", image.mean(axis=0), regions[0]), kernel, made[0]._replace(sign="="), *made[1:]]
+    made[0] = made[0]._replace(name=f"{name}, bias added", sign=equals)
+    return [Stage("image", image.mean(axis=0), regions[0]), kernel, *made]
 
 
 def check_filter(number: int, filters: int) -> None:

@@ -38,32 +38,38 @@ def filter_panels(
     if not panels:
         raise ValueError("filters needs at least one panel, got none")
     like, *_ = panels.values()
-    shown = min(channels, like.shape[1])
+    alone, shown = len(like) == 1, min(channels, like.shape[1])
     cut = {name: check_shape(name, value, like.shape)[:, :shown] for name, value in panels.items()}
-    grid = Grid.of(len(like), stack_channels(like[:, :shown]).shape[1:], PANEL, wide=1.3)
-    what = f"filter {first}," if len(like) == 1 else f"{len(like)} filters of"
-    note = (
-        "black is a filter's least weight, white its greatest"
-        if scale == EACH
-        else "grey is 0, white above, black below"
-    )
+    shared = style.scale_of(*cut.values(), two_sided=True)
+    arranged = {name: _tiles(style.stretched(each) if scale == EACH else each) for name, each in cut.items()}
+    tiles, *_ = arranged.values()
+    grid = Grid.of(len(tiles), tiles.shape[1:], PANEL, wide=1.3)
+    what = f"filter {first}," if alone else f"{len(like)} filters of"
+    notes = [f"{title}: {what} {shape(like[0, 0])}"]
     if like.shape[1] > 1:
-        note = f"the channels of each below each other, {_first(shown, like.shape[1])}\n{note}"
+        notes.append(f"{'its channels' if alone else 'the channels below each other'}, {_first(shown, like.shape[1])}")
+    notes.append(
+        "black is a filter's least weight, white its greatest" if scale == EACH else "grey is 0, white above it"
+    )
     width, height = PANEL * max(len(panels), 1.4) + 0.8, max(grid.tall, 2) + 1.4
-    figure = new_figure(width, height, f"{title}: {what} {shape(like[0, 0])}\n{note}")
+    figure = new_figure(width, height, "\n".join(notes))
     parts = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, weights) in zip(parts, cut.items(), strict=True):
-        label(axes, f"{name}\nweights {panels[name].min():.2g} to {panels[name].max():.2g}".strip())
-        if len(weights) == shown == 1:
-            own = style.between(weights.min(), weights.max())
-            show(axes, weights[0, 0], own if scale == EACH else style.scale_of(*cut.values()))
-        elif scale == EACH:
-            draw_tiles(axes, grid, stack_channels(style.stretched(weights)), style.between(0, 1), first)
+        label(axes, f"{name}\nweights {weights.min():.2g} to {weights.max():.2g}".strip())
+        if len(tiles) == 1:
+            norm = style.between(weights.min(), weights.max()) if scale == EACH else shared
+            show(axes, weights[0, 0], norm)
         else:
-            drawn = draw_tiles(axes, grid, stack_channels(weights), style.scale_of(*cut.values()), first)
-    if scale != EACH and len(like) > 1:
+            norm = style.between(0, 1) if scale == EACH else shared
+            drawn = draw_tiles(axes, grid, arranged[name], norm, 0 if alone else first)
+    if scale != EACH and len(tiles) > 1:
         bar(figure, drawn, list(parts), "weight")
     return figure
+
+
+def _tiles(weights: Array) -> Array:
+    """Filters (FN, C, FH, FW) as tiles (n, H, W): of a single one its channels."""
+    return weights[0] if len(weights) == 1 else stack_channels(weights)
 
 
 def responses(image: Array, weights: Array, maps: Array, title: str = "", *, scale: str = EACH) -> Figure:
@@ -137,9 +143,8 @@ def path(stages: Sequence[Stage], title: str = "") -> Figure:
         if stage.region:
             frame(axes, stage.region)
         if axes is not parts[0]:
-            axes.text(
-                -0.08, 0.5, stage.sign, transform=axes.transAxes, fontsize=16, color=INK, ha="center", va="center"
-            )
+            at = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+            axes.text(-0.08, 0.5, stage.sign, fontsize=16, color=INK, **at)
     if any(stage.region for stage in stages):
         figure.supxlabel("framed: the pixels that one of the last is made of", fontsize=10, color=MARK)
     return figure

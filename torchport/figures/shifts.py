@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,17 +32,16 @@ def shifts(
     for name, curve in (*changes.items(), *accuracy.items()):
         check_pair("pixels", pixels, name, curve)
     figure = new_figure(12, 2.5 * len(pairs) + 0.6, title)
-    layout = [[f"{name} {k}" for k in range(3)] + ["curves"] for name in pairs]
-    half = len(pairs) / 2
-    for number, row in enumerate(layout):
-        row[3] = "changes" if number < half else "accuracy"
-    parts = figure.subplot_mosaic(layout, width_ratios=[1, 1, 1, 1.9])
+    left = [[f"{name} {k}" for k in range(3)] for name in pairs for _ in range(2)]  # two rows each: curves take half
+    right = [*len(pairs) * ["changes"], *len(pairs) * ["accuracy"]]
+    layout: list[Any] = [[*row, part] for row, part in zip(left, right, strict=True)]
+    parts = figure.subplot_mosaic(layout, width_ratios=[1, 1, 1, 2])
     for name, pair in pairs.items():
         _show_pair([parts[f"{name} {k}"] for k in range(3)], name, *pair)
     _plot(parts["changes"], pixels, changes)
-    label(parts["changes"], "change of all maps, relative to what they are", "pixels", "")
+    label(parts["changes"], "how much all maps change: length of the difference\nover length of the map", "pixels")
     _plot(parts["accuracy"], pixels, accuracy)
-    label(parts["accuracy"], "accuracy", "pixels by which the images are moved", "")
+    label(parts["accuracy"], "accuracy", "pixels by which the images are moved")
     return figure
 
 
@@ -54,18 +53,18 @@ def relative_change(still: Array, moved: Array) -> float:
 
 def _show_pair(row: Sequence[Axes], name: str, still: Array, moved: Array) -> None:
     norm = own(np.stack([still, moved]))
-    for axes, values, says in zip(row, (still, moved), (f"{name}: {shape(still)}", "moved"), strict=False):
+    for axes, values, says in zip(row, (still, moved), (f"{name}: {shape(still)}", "moved by 1 pixel"), strict=False):
         show(axes, values, norm)
         label(axes, says)
     difference = np.abs(moved - still)
     show(row[2], difference, own(np.stack([difference, still])))
-    label(row[2], f"difference: {relative_change(still, moved):.0%}")
+    label(row[2], f"difference: {relative_change(still, moved):.0%} of it")
 
 
 def _plot(axes: Axes, pixels: Array, curves: Mapping[str, Array]) -> None:
     for colour, marker, (name, values) in zip(COLOURS, "os^v", curves.items(), strict=False):
         axes.plot(pixels, values, color=colour, marker=marker, markersize=4, label=name)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xticks(pixels[:: -(-len(pixels) // 12)])
     axes.set_ylim(0, max(1.02, *(1.05 * values.max() for values in curves.values())))
     axes.grid(color=PALE, linewidth=0.4)
     axes.legend(fontsize=9, framealpha=0.9, edgecolor="none")

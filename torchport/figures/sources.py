@@ -37,11 +37,9 @@ def filters(
     panels = {name: weights_of(value, layer) for name, value in _named(source).items()}
     if only is None:
         return filter_panels(panels, title or "filters", **options)
-    for weights in panels.values():
-        if check_int("only", only, 0) >= len(weights):
-            raise ValueError(
-                f"only must be at most {len(weights) - 1}, as there are {len(weights)} filters, got {only}"
-            )
+    least = min(map(len, panels.values()))
+    if check_int("only", only, 0) >= least:
+        raise ValueError(f"only must be at most {least - 1}, as there are {least} filters, got {only}")
     return filter_panels({name: w[[only]] for name, w in panels.items()}, title or "filters", first=only, **options)
 
 

@@ -96,10 +96,11 @@ def between(least: float, greatest: float) -> Normalize:
     return Normalize(least, greatest if greatest > least else least + 1)
 
 
-def scale_of(*arrays: Array) -> Normalize:
+def scale_of(*arrays: Array, two_sided: bool = False) -> Normalize:
     """One scale for all of arrays: from 0 where nothing is below it, as relu makes them, else with 0 in its middle."""
     largest = max(float(np.abs(array).max()) for array in arrays)
-    return between(-largest if min(float(array.min()) for array in arrays) < 0 else 0, largest)
+    signed = two_sided or min(float(array.min()) for array in arrays) < 0
+    return between(-largest if signed else 0, largest)
 
 
 def stretched(arrays: Array, from_zero: bool = False) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,9 +39,8 @@ def columns(
     if row >= len(matrix):
         raise ValueError(f"row must be at most {len(matrix) - 1}, as there are {shape(out)} windows, got {row}")
     figure = new_figure(13, 9, title)
-    layout = [["image", "windows", "slices"], ["window", "windows", "slices"], 3 * ["matrix"], 3 * ["row"]]
-    ratios = {"width_ratios": [1, 2, 2], "height_ratios": [2.7, 2.7, 1.6, 0.7]}
-    parts = figure.subplot_mosaic(layout, **ratios)  # type: ignore[arg-type]
+    layout: list[Any] = [["image", "windows", "slices"], ["window", "windows", "slices"], 3 * ["matrix"], 3 * ["row"]]
+    parts = figure.subplot_mosaic(layout, width_ratios=[1, 2, 2], height_ratios=[2.7, 2.7, 1.6, 0.7])
     place = divmod(row, out[1])
     _show_image(parts["image"], pad_image(batch, pad)[0], pad, filter_size, stride, place)
     windows = matrix.reshape(-1, len(image) * filter_size, filter_size)
