@@ -27,8 +27,7 @@ from torchport.figures.tiles import Grid
 from torchport.layers import kind_of
 from torchport.networks import Weights, to_state_dict
 from torchport.training import Config, train
-from torchport.training.folder import Checkpoint, RunFolder
-from torchport.training.history import read_curve, read_curves
+from torchport.training.folder import Checkpoint, RunFolder, read_curve, read_curves
 from torchport.training.samples import Samples
 
 GOLDEN = Path(__file__).parent / "golden" / "filters.png"
@@ -496,9 +495,9 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("filters PARAMS --before NONE", "none"),
         ("filters DENSE", "no convolution layer, only affine1, relu1, affine2"),
         ("filters PHOTO", "photo.webp: "),
-        ("filters --stride 2", "--stride, --pad and --activation are of given weights"),
-        ("architecture --activation tanh", "--stride, --pad and --activation are of given weights"),
-        ("filters PARAMS --activation tanh", "activation 'tanh' cannot be SimpleConvNet's"),
+        ("filters --stride 2", "what a file cannot tell is of given weights: name a file"),
+        ("architecture --activation tanh", "what a file cannot tell is of given weights: name a file"),
+        ("filters PARAMS --activation tanh", "do not tell where 2x2 pooling stands"),
         ("im2col --activation tanh", "unrecognized arguments: --activation tanh"),
         ("filters PARAMS --network DeepConvNet", "--network is for no weights"),
         ("architecture PARAMS --seed 1", "--seed draws a start"),

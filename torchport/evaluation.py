@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,11 @@ from numpy_ref.network import Network
 from torchport.bars import bar
 from torchport.data.images import check_images
 from torchport.data.preparation import UNIT, Preparation
+from torchport.figures import confusion_matrix, mistakes
 from torchport.networks import CONVOLUTIONS, Architecture, Weights
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOW = 0.8  # accuracy
 
@@ -84,6 +88,16 @@ class Classification:
         counts = np.zeros((self.classes, self.classes), np.int64)
         np.add.at(counts, (self.labels, self.predictions), 1)
         return counts
+
+    def confusion_figure(self, name: str = "") -> Figure:
+        """The confusion matrix as a matplotlib Figure, which a notebook shows; name goes into its title."""
+        return confusion_matrix(self.confusion, name=name)
+
+    def mistakes_figure(self, images: Array, name: str = "", most: int = 60) -> Figure:
+        """A gallery of the mistakes among the images uint8 (N, C, H, W). Errors as figures.mistakes."""
+        wrong = self.mistakes
+        shown = images[wrong], self.labels[wrong], self.predictions[wrong], self.confidence[wrong]
+        return mistakes(*shown, most=most, name=name, numbers=wrong)
 
     @property
     def mistakes(self) -> Array:

@@ -20,8 +20,8 @@ from torchport.layers.loss import softmax_with_loss
 from torchport.networks import SimpleConvNet, Weights
 from torchport.optimizers import make_optimizer
 from torchport.training import Config, Samples
-from torchport.training.learners import TorchLearner
 from torchport.training.ranks import Ranks
+from torchport.training.torch_learner import TorchLearner
 
 HIDDEN, CLASSES, FILTER = 100, 10, 5  # the book's
 

@@ -11,6 +11,7 @@ from torchport import cli
 # Each is a module here, and a file of scripts.
 COMMANDS = {
     "parity_report": "compare the NumPy reference with both ports, or with your own",
+    "train": "train one of the book's networks as the book does, on a GPU where there is one",
     "port_params": "weights from any file to any other, or into a module of your own",
     "evaluate": "what a network gets right and wrong, and what digit an image shows",
     "gradient_check": "the book's gradient check, with a verdict",

@@ -26,7 +26,8 @@ from torchport.networks.architectures import recognised
 from torchport.networks.layouts import to_params
 
 # In a run's folder; config.json comes after the first checkpoint.
-CONFIG, MODEL, CHECKPOINT = "config.json", "model.pt", "checkpoint.pt"
+CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"
+MODEL, PARAMS, CURVES = "model.pt", "params.pkl", "curves.png"  # in the end
 TRAINED = ("data", "data_dir", "images")  # of a configuration: on what
 
 
@@ -141,7 +142,9 @@ def read_weights(
         'TwoLayerNet'
     """
     stored = read_stored(path, max_bytes=max_bytes)
-    source = Source(Path(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), trained=stored.trained)
+    source = Source(
+        file_of(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), trained=stored.trained
+    )
     with naming(path):
         return _only(stored.value, hints, source, dtype, allow_nonfinite)
 

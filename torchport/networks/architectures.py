@@ -195,7 +195,10 @@ def _deep_convnet(params: Mapping[str, Array], geometry: Geometry) -> Architectu
     try:
         convs, (hidden_size, output_size), input_dim = _sized(params, deep_convnet_stack())
     except ValueError as error:
-        raise ValueError(f"with the book's strides and pads, {error}: say where else it pools with pool") from None
+        raise ValueError(
+            f"no DeepConvNet with the book's strides and pads has {listed(params)}: {error}: "
+            f"say where else it pools with pool (--pool)"
+        ) from None
     others = {
         f"conv_param_{number}": param
         for number, (param, default) in enumerate(zip(convs, DEFAULT_CONV_PARAMS, strict=True), 1)

@@ -17,15 +17,7 @@ from torchport.choices import IEEE, Mode
 from torchport.layers import kind_of
 from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import softmax_with_loss
-from torchport.parity.given import (
-    ALL,
-    PREDICTION,
-    TRAINING,
-    check_finite,
-    check_given,
-    restored,
-    unwrapped,
-)
+from torchport.parity.given import ALL, PREDICTION, TRAINING, check_finite, check_given, restored, unwrapped
 from torchport.parity.losses import Loss
 from torchport.parity.report import Report, Row
 from torchport.parity.runs import Trial, judge

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -90,7 +90,8 @@ class Config:
     keep: Keep | None = _option(
         None,
         "end with the weights after the last step, as the book, or with their mean over the last epoch, which is "
-        "steadier (default: mean in float32, last in float64, which is the book's run)",
+        "steadier, unless the last are better on the training images (default: mean in float32, last in float64, "
+        "which is the book's run)",
         (LAST, MEAN),
     )
     dtype: Dtype = _option("float32", "of weights and arithmetic; float64 follows the book's run", DTYPES)
@@ -133,8 +134,15 @@ class Config:
 
     @property
     def keeps_mean(self) -> bool:
-        """Whether the run ends with the mean of the last epoch's weights."""
+        """Whether the run may end with the mean of the last epoch's weights."""
         return (self.keep or (MEAN if self.dtype == "float32" else LAST)) == MEAN
+
+    def used(self, device: str, data_dir: str | None) -> Config:
+        """The same run with what None stands for: the rule's options, and a place on this machine and its data."""
+        options = inspect.signature(OPTIMIZERS[self.optimizer]).parameters
+        keep = MEAN if self.keeps_mean else LAST
+        found = {"device": device, "data_dir": data_dir, "keep": keep, **{k: v.default for k, v in options.items()}}
+        return replace(self, **{name: value for name, value in found.items() if getattr(self, name) is None})
 
     def to_json(self) -> str:
         """All fields, a line each."""
