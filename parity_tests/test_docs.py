@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from parity import kill_table, test_user_ports as test_user_ports  # for which all ports are entered
@@ -81,15 +81,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where somebody is who has written the pages' files, and has small weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delenv("TORCHPORT_DATA", raising=False)
     files = {name[1]: block.text for block in PYTHON if (name := NAMED.match(block.text))}
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
     sizes = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
     write_params(seeded_params(0, SimpleConvNet((1, 8, 8), sizes, 6, 4).params), "params.pkl")
     yield tmp_path
-    for name in files:
-        sys.modules.pop(name.removesuffix(".py"), None)
+    for file in files:
+        sys.modules.pop(file.removesuffix(".py"), None)
 
 
 def main_of(script: str) -> Callable[[], object]:
@@ -119,6 +118,7 @@ def printed_by(command: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Standard output of a script that ends well, in this process, which has torch imported already."""
     _, script, *arguments = shlex.split(command)
     monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.delenv("TORCHPORT_DATA", raising=False)
     with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / script), run_name="__main__")
     assert end.value.code == 0
@@ -165,19 +165,18 @@ def test_ports_run_one_after_the_other(folder: Path, monkeypatch: pytest.MonkeyP
 def test_python_does_what_is_shown(block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "Net()" in block.text:  # of the book's own sizes
         write_params(seeded_params(0), "params.pkl")
-    name, names = NAMED.match(block.text), {"__name__": "__main__"}
+    name, names = NAMED.match(block.text), dict[str, Any]()
+    monkeypatch.setattr("torchport.data.drawn.SIZES", {True: 300, False: 100})
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(block.text, name[1] if name else "example.py", "exec"), names)
-        tests = [names[each] for each in names if each.startswith("test_")]
-        with pytest.raises(AssertionError) if tests else contextlib.nullcontext() as failure:
-            for test in tests:
-                test()
-    if tests:
+    if "test_net" in names:
+        with pytest.raises(AssertionError) as failure:
+            names["test_net"]()
         assert f"AssertionError: {failure.value}" == block.shown
         mended = Path("mynet.py").read_text().replace("  # forgotten: .T", ".T")
         Path("mynet.py").write_text(mended)
         del sys.modules["mynet"]
-        exec(compile(block.text, "test_net.py", "exec"), names)
+        exec(block.text, names)
         names["test_net"]()
     elif block.shown:
         assert_shown(block.shown, printed.getvalue())
