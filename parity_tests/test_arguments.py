@@ -52,6 +52,7 @@ from torchport import (
     subjects,
     training,
 )
+from torchport.choices import Convolution
 from torchport.data import drawn, glyphs, images
 from torchport.data.images import check_images
 from torchport.data.preparation import Preparation
@@ -201,7 +202,7 @@ def network() -> nr.SimpleConvNet:
     return nr.SimpleConvNet(**SIZES, rng=np.random.RandomState(0))
 
 
-def port(conv: str = "conv2d") -> torchport.SimpleConvNet:
+def port(conv: Convolution = "conv2d") -> torchport.SimpleConvNet:
     return torchport.SimpleConvNet.from_params(network().params, conv)
 
 
