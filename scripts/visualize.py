@@ -158,15 +158,16 @@ def subject_of(args: argparse.Namespace) -> Subject:
     return subject.shown(args.images) if getattr(args, "images", None) else subject
 
 
-def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[Array, str, int]:
-    """The user's image or the sample, what a title says of it, and its class, -1 where nobody knows."""
+def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[Array, str, int | None]:
+    """The user's image or the sample, what a title says of it, and its class, None where nobody knows."""
     if getattr(args, "image", None) is not None:
         image, size = read_image(args.image, args.largest)
         shrunk = "" if image.shape[1:] == size else f", shrunk from {size[0]} x {size[1]}"
-        return image, f"{tp.subjects.short_name(args.image)}{shrunk}", -1
+        return image, f"{tp.subjects.short_name(args.image)}{shrunk}", None
     found = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
-    label = int(found.labels[args.sample]) if args.sample < len(found.labels) else -1  # which sample refuses
-    return sample(found.images, args.sample), f"{found.name} image {args.sample}, a {label}", label
+    image = sample(found.images, args.sample)
+    label = int(found.labels[args.sample])
+    return image, f"{found.name} image {args.sample}, a {label}", label
 
 
 def filters(args: argparse.Namespace) -> Figure:

@@ -23,6 +23,7 @@ MARK, INK, PALE = COLOURS[1], "#222222", "#bbbbbb"
 
 # How arrays become grey, the greatest value white as in the book's text: each on a scale of its own, or all on one.
 SCALES = EACH, SHARED = "each", "shared"
+Region = tuple[int, int, int, int]  # top, left, height and width, in pixels
 WRITTEN = 9  # pixels a side: into larger arrays no values are written
 
 
@@ -68,8 +69,8 @@ def write(axes: Axes, array: Array, norm: Normalize) -> None:
         axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color=colour)
 
 
-def frame(axes: Axes, region: tuple[int, int, int, int], **look: object) -> None:
-    """A frame around the pixels of region: top, left, height, width."""
+def frame(axes: Axes, region: Region, **look: object) -> None:
+    """A frame around the pixels of region."""
     from matplotlib.patches import Rectangle
 
     top, left, height, width = region
