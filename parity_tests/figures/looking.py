@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,17 +19,18 @@ def titled(figure: Figure, start: str) -> Axes:
 
 
 def shown(axes: Axes) -> Array:
-    """The first image on one part of a figure."""
-    return np.ma.asarray(axes.images[0].get_array())
+    """The first image on one part of a figure, masked where it is."""
+    image: Array = np.ma.asarray(axes.images[0].get_array())
+    return image if np.ma.is_masked(image) else np.asarray(image)
 
 
-def tiles(axes: Axes, shape: tuple[int, int]) -> Array:
+def tiles(axes: Axes, shape: tuple[int, ...]) -> Array:
     """What is not masked of the first image, as tiles (n, *shape), line after line."""
     image = shown(axes)
-    there = ~np.ma.getmaskarray(image)
-    rows, columns = _runs(there.any(axis=1)), _runs(there.any(axis=0))
+    there: Array = ~np.ma.getmaskarray(image)
+    rows, columns = _runs(np.asarray(there.any(axis=1))), _runs(np.asarray(there.any(axis=0)))
     blocks = (image[top:bottom, left:right] for top, bottom in rows for left, right in columns)
-    kept = [block.data for block in blocks if not np.ma.getmaskarray(block).any()]
+    kept = [np.asarray(block) for block in blocks if not np.ma.getmaskarray(block).any()]
     return np.array([block[:: len(block) // shape[0], :: block.shape[1] // shape[1]] for block in kept])
 
 
@@ -64,7 +67,7 @@ def explained(axes: Axes) -> list[str]:
 
 def draw(figure: Figure) -> None:
     """Have all of figure drawn, which is when matplotlib warns, and see that no two titles overlap."""
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
     texts = [axes.title for axes in figure.axes if axes.get_title()]

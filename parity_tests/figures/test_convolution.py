@@ -127,7 +127,9 @@ def test_responses_have_their_filters_beside(scale: str, rng: np.random.Generato
     np.testing.assert_allclose(tiles(axes, (7, 10)), (maps - least) / (greatest - least) if scale == "each" else maps)
     assert limits(axes) == ((0, 1) if scale == "each" else (-most, most))
     for drawn, kernel in zip(axes.images[1:], weights.mean(axis=1), strict=True):
-        np.testing.assert_allclose(drawn.get_array(), (kernel - kernel.min()) / (kernel.max() - kernel.min()))
+        np.testing.assert_allclose(
+            np.asarray(drawn.get_array()), (kernel - kernel.min()) / (kernel.max() - kernel.min())
+        )
 
 
 @pytest.mark.parametrize("scale", ["each", "shared"])

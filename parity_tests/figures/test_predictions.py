@@ -141,8 +141,8 @@ def gallery(
     images: Array = THREE, truth: int = 3, predicted: int = 3, confidence: int = 3, numbers: int = 3, most: int = 60
 ) -> Figure:
     """mistakes of arrays of these lengths."""
-    lengths = truth, predicted, confidence
-    return mistakes(images, *map(np.zeros, lengths), most, numbers=np.zeros(numbers, int))
+    chances, ids = np.zeros(confidence), np.zeros(numbers, int)
+    return mistakes(images, np.zeros(truth), np.zeros(predicted), chances, most, numbers=ids)
 
 
 @pytest.mark.parametrize(

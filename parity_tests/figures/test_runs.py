@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 import numpy_ref as nr
 from figures.looking import draw, explained
@@ -15,7 +16,7 @@ from numpy_ref.layers import Layer
 from torchport import figures, subjects
 from torchport.figures import Curve, curves
 from torchport.layers import kind_of
-from torchport.networks import Weights
+from torchport.networks import Architecture, Weights
 from torchport.training import Config, Record, Result
 
 
@@ -146,10 +147,10 @@ def test_the_architecture_has_every_layer_and_parameter(network: nr.Network) -> 
 def test_a_kind_of_layer_has_one_colour_and_arrows_lie_on_the_boxes_centres() -> None:
     looks: dict[str, set[object]] = {}
     for name in ("SimpleConvNet", "DeepConvNet", "LeNet5", "AlexNet"):
-        boxes = subjects.boxes(subjects.seeded_subject(0, subjects.Architecture(name)))
+        boxes = subjects.boxes(subjects.seeded_subject(0, Architecture(name)))
         axes = figures.architecture(boxes).axes[0]
         middles = {patch.get_x() + patch.get_width() / 2 for patch in axes.patches}  # type: ignore[attr-defined]
-        arrows = [text for text in axes.texts if hasattr(text, "arrow_patch")]
+        arrows = [text for text in axes.texts if isinstance(text, Annotation)]
         assert {arrow.xy[0] for arrow in arrows} == middles
         assert len(arrows) == len(boxes) - 1
         for box, patch in zip(boxes, axes.patches, strict=True):

@@ -1,4 +1,4 @@
-"""The pictures of scripts/visualize.py: what is drawn in each, by its artists, and how bad input is refused."""
+"""scripts/visualize.py: what each subcommand draws, of which weights and data, and how bad input is refused."""
 
 from __future__ import annotations
 
@@ -7,32 +7,27 @@ import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from test_scripts import SCRIPTS, Done, assert_refused
 
 import numpy_ref as nr
+from figures.looking import draw, framed, shown, tiles, titled
 from numpy_ref.checks import Array
-from numpy_ref.layers import Layer
-from torchport import data, figures, subjects
-from torchport.data.images import read_image, sample
-from torchport.figures.tiles import Grid
-from torchport.layers import kind_of
-from torchport.networks import Weights, to_state_dict
+from torchport import data, figures, moves, subjects
+from torchport.data.images import read_image
+from torchport.networks import Architecture, to_state_dict
 from torchport.training import Config, train
 from torchport.training.folder import Checkpoint, RunFolder
 from torchport.training.history import read_curve, read_curves
 from torchport.training.samples import Samples
 
-GOLDEN = Path(__file__).parent / "golden" / "filters.png"
-COLOURED = "cividis"  # the colours of signed numbers
+GOLDEN = Path(__file__).parents[1] / "golden" / "filters.png"
 SMALL = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
 
 
@@ -41,241 +36,10 @@ def small(seed: int = 5) -> nr.SimpleConvNet:
     return nr.SimpleConvNet((1, 8, 8), SMALL, 6, 4, weight_init_std=0.3, rng=np.random.RandomState(seed))
 
 
-def make_images() -> tuple[Array, Array]:
-    rng = np.random.RandomState(0)
+def make_images(name: str = "mnist", train: bool = False) -> tuple[Array, Array]:
+    """Others of each data set, and to train with."""
+    rng = np.random.RandomState(2 * (name == "drawn") + train)
     return rng.randint(0, 256, (12, 1, 8, 8)).astype(np.uint8), rng.randint(0, 4, 12).astype(np.uint8)
-
-
-def shown(axes: Axes, cmap: str = COLOURED) -> list[Any]:
-    """The arrays on one part of a figure, in the order in which they were drawn."""
-    return [np.ma.asarray(i.get_array()) for i in axes.images if i.get_cmap().name == cmap]
-
-
-def titled(figure: Figure, start: str) -> Axes:
-    """The one part of a figure whose title starts so."""
-    (found,) = (axes for axes in figure.axes if axes.get_title().startswith(start))
-    return found
-
-
-def upright(axes: Axes) -> bool:
-    """Whether the first row of every image is its highest, and the first column its leftmost."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    for image in axes.images:
-        first, last, lowest, highest = image.get_extent()
-        if image.origin != "upper" or (last - first) * (right - left) < 0 or (highest - lowest) * (top - bottom) < 0:
-            return False
-    return True
-
-
-def numbers(axes: Axes) -> dict[tuple[float, float], float]:
-    """The numbers that are written on one part of a figure, by their place (x, y)."""
-    return {text.get_position(): float(text.get_text()) for text in axes.texts}
-
-
-def scales(figure: Figure) -> list[str]:
-    """What the colour bars of a figure say."""
-    return [axes.get_ylabel() for axes in figure.axes if axes.get_label() == "<colorbar>"]
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 5, 5), (3, 1, 7, 7), (30, 1, 5, 5), (64, 20, 3, 3)])
-def test_filters_are_all_shown_on_one_scale(shape: tuple[int, ...], rng: np.random.Generator) -> None:
-    before, after = 0.01 * rng.standard_normal(shape), rng.standard_normal(shape)
-    figure = figures.filters({"before": before, "after": after}, "conv9", channels=4)
-    limit = abs(after[:, :4]).max()
-    for name, weights in (("before", before), ("after", after)):
-        axes = titled(figure, name)
-        assert axes.get_title() == f"{name}\nstandard deviation {weights.std():.2g}"
-        tiles = shown(axes)
-        assert len(tiles) == len(weights)
-        for tile, each in zip(tiles, weights, strict=True):
-            np.testing.assert_array_equal(tile.compressed().reshape(-1, *shape[2:]), each[:4])
-        assert {image.get_clim() for image in axes.images} == {(-limit, limit)}
-        assert upright(axes)
-        assert axes.texts[0].get_text() == "0"
-        for (left, bottom), number in numbers(axes).items():
-            tile = axes.images[int(number)].get_extent()
-            assert left == tile[0]
-            assert 0 < tile[3] - bottom < tile[2] - tile[3]
-    assert scales(figure) == ["weight (root scale)"]
-    plural = "s" if shape[0] > 1 else ""
-    title, *note = figure.get_suptitle().split("\n")
-    assert title == f"conv9: {shape[0]} filter{plural} of {shape[2]} x {shape[3]}"
-    assert note == (["its channels below each other: the first 4 of 20"] if shape[1] == 20 else [])
-
-
-def test_zero_is_the_middle_of_the_colours_and_small_weights_are_seen() -> None:
-    figure = figures.filters({"W": np.array([[[[0.0, 0.01, -1.0]]]])})
-    (image,) = titled(figure, "W").images
-    places = np.asarray(image.norm(np.array([0, 0.01, -0.01, -1.0])), float)
-    np.testing.assert_allclose(places, [0.5, 0.55, 0.45, 0])
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 6, 30, 64, 100, 256, 1000])
-@pytest.mark.parametrize("inches", [4.0, 10.0])
-def test_tiles_lie_apart_and_inside(n: int, inches: float) -> None:
-    grid = Grid.of(n, (5, 5), inches, shape=1.3)
-    places = np.array([grid.place(number) for number in range(n)])
-    width, height = grid.size
-    assert len(np.unique(places, axis=0)) == n
-    assert (places >= 0).all()
-    assert (places[:, 0] + 1 <= width + 1e-9).all()
-    assert (places[:, 1] + 1 <= height + 1e-9).all()
-    assert grid.rows * grid.used - n < grid.used  # no row is empty
-    labels_apart = grid.every * inches / grid.columns
-    assert labels_apart > 0.065 * len(str(n - 1))  # what the digits take
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_responses_are_the_convolutions_with_their_filters_beside(channels: int, rng: np.random.Generator) -> None:
-    image, maps = rng.random((channels, 9, 12)), rng.standard_normal((3, 7, 10))
-    weights = rng.standard_normal((3, channels, 3, 3))
-    figure = figures.responses(image, weights, maps, "title")
-    before = titled(figure, f"image\n{channels} x 9 x 12")
-    pixels = image[0] if channels == 1 else np.stack(list(image), axis=2)
-    np.testing.assert_array_equal(shown(before, "gray")[0], pixels)
-    assert before.images[0].get_clim() == (0, 1)
-    axes = titled(figure, "after each of 3 filters, without bias\n3 x 7 x 10")
-    arrays = shown(axes)
-    np.testing.assert_array_equal(arrays[:3], maps)
-    small = weights.mean(axis=1)
-    np.testing.assert_array_equal(arrays[3:], small)
-    limits = [image.get_clim() for image in axes.images]
-    assert limits == 3 * [(-abs(maps).max(), abs(maps).max())] + 3 * [(-abs(small).max(), abs(small).max())]
-    for drawn in axes.images:
-        places = np.asarray(drawn.norm(0.01 * np.array(drawn.get_clim())), float)
-        np.testing.assert_allclose(places, [0.45, 0.55])  # by the root of a hundredth
-    assert upright(axes)
-    assert upright(before)
-    assert scales(figure) == ["response (root scale)"]
-
-
-def test_feature_maps_say_their_shapes_and_the_probabilities(rng: np.random.Generator) -> None:
-    maps = {"conv1": rng.standard_normal((5, 6, 6)), "pool1": rng.standard_normal((5, 3, 3))}
-    image = rng.random((1, 8, 8))
-    figure = figures.feature_maps(image, maps, np.array([0.1, 0.7, 0.1999, 0.0001]), 2, "title")
-    before = titled(figure, "image: 1 x 8 x 8")
-    np.testing.assert_array_equal(shown(before, "gray")[0], image[0])
-    assert before.images[0].get_clim() == (0, 1)
-    assert upright(before)
-    for name, arrays in maps.items():
-        axes = titled(figure, f"{name}: 5 x {arrays.shape[1]}")
-        np.testing.assert_array_equal(shown(axes), arrays)
-        limit = max(abs(value).max() for value in maps.values())
-        assert axes.images[0].get_clim() == (-limit, limit)
-        places = np.asarray(axes.images[0].norm(0.01 * np.array([-limit, limit])), float)
-        np.testing.assert_allclose(places, [0.45, 0.55])
-        assert upright(axes)
-    assert scales(figure) == ["root scale", "root scale"]
-    bars = titled(figure, "probabilities: seen as 1, wrong, it is 2")
-    assert [bar.get_height() for bar in bars.patches] == [0.1, 0.7, 0.1999, 0.0001]  # type: ignore[attr-defined]
-    assert [bar.get_hatch() is not None for bar in bars.patches] == [False, False, True, False]
-    assert [text.get_text() for text in bars.texts] == ["10.0%", "70.0%", "20.0%"]
-
-
-@pytest.mark.parametrize(("stride", "pad", "row"), [(1, 0, 7), (2, 1, 5), (1, 0, None)])
-def test_columns_show_both_matrices_and_where_a_row_is_from(
-    stride: int, pad: int, row: int | None, rng: np.random.Generator
-) -> None:
-    image = rng.random((1, 6, 7))
-    figure = figures.columns(image, 3, stride, pad, row, "title")
-    col = nr.im2col(image[np.newaxis], 3, 3, stride, pad)
-    number = int(col.std(axis=1).argmax()) if row is None else row
-    for start in ("all windows at once\nim2col", "window by window\nim2col_by_window"):
-        axes = titled(figure, start)
-        np.testing.assert_array_equal(shown(axes, "gray")[0], col)
-        assert axes.images[0].get_clim() == (0, 1)
-        assert {np.asarray(line.get_ydata()).item() for line in axes.lines} == {number}
-    np.testing.assert_array_equal(shown(titled(figure, "difference\nof the two\nat most 0"))[0], np.zeros_like(col))
-    window = titled(figure, f"window of row {number}: 3 x 3")
-    np.testing.assert_array_equal(shown(window, "gray")[0], col[number].reshape(3, 3))
-    line = titled(figure, f"row {number}:")
-    np.testing.assert_array_equal(shown(line, "gray")[0], col[[number]])
-    for part, pixels in ((window, col[number].reshape(3, 3)), (line, col[[number]])):
-        written = numbers(part)
-        assert sorted(written) == [(x, y) for x in range(pixels.shape[1]) for y in range(len(pixels))]
-        for (x, y), value in written.items():
-            assert f"{value:.2f}" == f"{pixels[int(y), int(x)]:.2f}"
-    whole = titled(figure, "image, padded: 1 x 8 x 9" if pad else "image: 1 x 6 x 7")
-    x, y = (round(place + 0.5) for place in whole.patches[0].get_xy())  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(shown(whole, "gray")[0][y : y + 3, x : x + 3], col[number].reshape(3, 3))
-    assert window.get_title() == f"window of row {number}: 3 x 3 from ({y}, {x})"
-    for part in (whole, window, line):
-        assert part.images[0].get_clim() == (0, 1)
-        assert upright(part)
-
-
-def test_the_difference_is_seen_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = {**sys.modules["torchport.figures.windows"].WAYS, "im2col_by_window": lambda *a: nr.im2col(*a) + 0.5}
-    monkeypatch.setattr("torchport.figures.windows.WAYS", wrong)
-    axes = titled(figures.columns(np.eye(4)[np.newaxis], 2), "difference\nof the two\nat most 0.5")
-    np.testing.assert_array_equal(shown(axes)[0], np.full((9, 4), -0.5))
-
-
-@pytest.mark.parametrize(
-    ("draw", "says"),
-    [
-        (lambda: figures.filters({}), "at least one panel"),
-        (lambda: figures.filters({"a": np.ones((2, 1, 3, 3)), "b": np.ones((2, 1, 4, 4))}), "b must have shape"),
-        (lambda: figures.responses(np.ones((1, 4, 4)), np.ones((2, 1, 3, 3)), np.ones((3, 2, 2))), "got 2 and 3"),
-        (lambda: figures.feature_maps(np.ones((1, 4, 4)), {}, np.ones(2), 0), "at least one layer"),
-        (lambda: figures.columns(np.ones((1, 4, 4)), 3, row=4), "at most 3, as there are 2 x 2 windows, got 4"),
-        (lambda: figures.columns(np.ones((1, 4, 4)), 5), "filter of 5 pixels does not fit"),
-        (lambda: figures.architecture([]), "at least one box"),
-    ],
-)
-def test_what_cannot_be_drawn_is_refused(draw: Callable[[], Figure], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        draw()
-
-
-@pytest.mark.parametrize("network", [nr.SimpleConvNet(), nr.DeepConvNet(), nr.TwoLayerNet(784, 50, 10)])
-def test_the_architecture_has_every_layer_and_parameter(network: nr.Network) -> None:
-    subject = subjects.Subject(Weights.of(network.params), "name")
-    boxes = subjects.boxes(subject)
-    assert [box.name for box in boxes] == ["input", *(name.lower() for name in network.layers), "softmax"]
-    assert boxes[-1].shape == (10,)
-    assert boxes[0].shape == subject.weights.architecture.input_shape
-    assert [box.about for box in boxes] == [
-        "",
-        *(kind_of(layer).about(layer) for layer in network.layers.values()),
-        "probabilities",
-    ]
-    figure = figures.architecture(boxes, "title")
-    total = sum(value.size for value in network.params.values())
-    assert figure.get_suptitle() == f"title: {total:,} parameters"
-    assert figures.architecture(boxes).get_suptitle() == f"{total:,} parameters"
-    lines: dict[float, list[str]] = {}
-    for text in sorted(figure.axes[0].texts, key=lambda text: text.get_position()):
-        if text.get_text():
-            lines.setdefault(text.get_position()[1], []).append(text.get_text())
-    bottom, top = figure.axes[0].get_ylim()
-    assert bottom > max(lines) > min(lines) > top
-    expected = [["layer", "output", "parameters"]]
-    for box in boxes:
-        share = f"{box.parameters:,}  ({box.parameters / total:.1%})" if box.parameters else ""
-        expected.append([cell for cell in (box.name, box.about, " x ".join(map(str, box.shape)), share) if cell])
-    assert [lines[y] for y in sorted(lines)] == expected
-    affine = network.params["W2"].size + network.params["b2"].size
-    assert any(f"{affine:,}  ({affine / total:.1%})" in line for line in lines.values())
-
-
-@pytest.mark.parametrize(
-    ("layer", "says"),
-    [
-        (nr.Convolution(np.ones((4, 2, 3, 5)), np.ones(4), 2, 1), "4 filters 3 x 5, stride 2, pad 1"),
-        (nr.Pooling(3, 4, 2, 1), "max of 3 x 4, stride 2, pad 1"),
-        (nr.AveragePooling(3, 4, 2), "mean of 3 x 4, stride 2"),
-        (nr.Subsampling(np.ones(2), np.ones(2), 3, 4, 2), "sum of 3 x 4, stride 2, scaled"),
-        (nr.LocalResponseNormalization(3, 0.3, 0.75, 1.0), "over 3 channels"),
-        (nr.Affine(np.ones((6, 4)), np.ones(4)), "6 to 4"),
-        (nr.Relu(), "max(0, x)"),
-        (nr.Dropout(0.3), "ratio 0.3, in training"),
-        (nr.Sigmoid(), "Sigmoid"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_layer_is_told_in_a_few_words(layer: Layer, says: str) -> None:
-    assert kind_of(layer).about(layer) == says
 
 
 def test_a_name_fits_into_a_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,45 +50,18 @@ def test_a_name_fits_into_a_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert subjects.short_name(".") == subjects.short_name(tmp_path / "runs" / "1") == "runs/1"
 
 
-def test_images_of_any_kind_are_read_as_grey(tmp_path: Path) -> None:
-    ramp = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
-    expected = {
-        "L.png": (Image.fromarray(ramp), ramp / 255),
-        "palette.gif": (Image.fromarray(ramp).convert("P"), ramp / 255),
-        "clear.png": (Image.new("RGBA", (4, 3), (0, 0, 0, 0)), np.ones((3, 4))),
-        "bits.bmp": (Image.fromarray(ramp > 100), (ramp > 100) * 1.0),
-        "ink.jpg": (Image.new("CMYK", (4, 3), (0, 0, 0, 255)), np.zeros((3, 4))),
-    }
-    for name, (image, grey) in expected.items():
-        image.save(tmp_path / name)
-        found, size = read_image(tmp_path / name, 100)
-        assert (found.shape, size, found.dtype.name) == ((1, 3, 4), (3, 4), "float64"), name
-        np.testing.assert_allclose(found[0], grey, atol=0.01, err_msg=name)
-
-
-def test_a_photo_is_turned_and_shrunk(tmp_path: Path) -> None:
-    photo = np.zeros((300, 600, 3), np.uint8)
-    photo[:, :300] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6  # held upright: to be turned clockwise
-    Image.fromarray(photo).save(tmp_path / "photo.jpg", exif=exif)
-    found, size = read_image(tmp_path / "photo.jpg", 50)
-    assert (found.shape, size) == ((1, 50, 25), (600, 300))
-    np.testing.assert_allclose(found[0, [0, -1]], [[1] * 25, [0] * 25], atol=0.02)
-
-
-def test_a_sample_is_scaled_to_one() -> None:
-    images, _ = make_images()
-    np.testing.assert_array_equal(sample(images, 3), images[3] / 255)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three runs: a and b, and other/a, which began from a's weights."""
+    """A folder of three runs: a, b on other data and normalized images, and other/a, which began from a's weights."""
     folder = tmp_path_factory.mktemp("runs")
     images, labels = make_images()
     samples = Samples(images, labels, images[:4], labels[:4])
-    for name, options in {"a": {"seed": 1}, "b": {"seed": 2}, "other/a": {"init": str(folder / "a/model.pt")}}.items():
+    several = {
+        "a": {"seed": 1},
+        "b": {"seed": 2, "data": "drawn", "images": "normalized"},
+        "other/a": {"init": str(folder / "a/model.pt")},
+    }
+    for name, options in several.items():
         (folder / name).parent.mkdir(exist_ok=True)
         config = Config(epochs=2, batch_size=6, model="numpy", **options)  # type: ignore[arg-type]
         train(config, samples=samples, out=folder / name)
@@ -382,7 +119,7 @@ def visualize(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     monkeypatch.setattr(figures, "save_figure", keep)
-    monkeypatch.setattr(data, "load", lambda *_, **__: make_images())
+    monkeypatch.setattr(data, "load", lambda name, train, *_, **__: make_images(name, train))
     mpl.use("agg")
     return visualize
 
@@ -407,44 +144,88 @@ def drawn_by(visualize: Visualize, arguments: str, files: dict[str, str]) -> Fig
     assert [path.name for path in Path.cwd().iterdir()] == [name]
     assert Path(name).read_bytes().startswith(b"\x89PNG")
     assert figure is not None
+    draw(figure)
     return figure
 
 
 @pytest.mark.parametrize("weights", ["PARAMS", "MODEL"])
 def test_filters_before_and_after(weights: str, visualize: Visualize, files: dict[str, str]) -> None:
-    figure = drawn_by(visualize, f"filters {weights} --layer CONV1 --seed 3", files)
+    figure = drawn_by(visualize, f"filters {weights} --layer CONV1 --seed 3 --scale shared", files)
     start = nr.SimpleConvNet((1, 8, 8), SMALL, 6, 4, rng=np.random.RandomState(3)).params["W1"]
-    np.testing.assert_array_equal(shown(titled(figure, "before: start of seed 3, nothing")), start[:, 0])
+    np.testing.assert_array_equal(tiles(titled(figure, "before: start of seed 3, nothing"), (3, 3)), start[:, 0])
     after = titled(figure, f"after: {Path(files[weights]).name}")
-    np.testing.assert_array_equal(shown(after), small().params["W1"][:, 0])
+    np.testing.assert_array_equal(tiles(after, (3, 3)), small().params["W1"][:, 0])
+
+
+def test_each_filter_has_its_own_scale_unless_told(visualize: Visualize, files: dict[str, str]) -> None:
+    found = tiles(titled(drawn_by(visualize, "filters PARAMS", files), "after"), (3, 3))
+    assert (found.min(axis=(1, 2)) == 0).all()
+    assert (found.max(axis=(1, 2)) == 1).all()
 
 
 def test_filters_without_weights_are_the_start(visualize: Visualize, files: dict[str, str]) -> None:
-    figure = drawn_by(visualize, "filters --network DeepConvNet --layer conv3 --channels 2", files)
+    words = "filters --network DeepConvNet --layer conv3 --channels 2 --filter 4 --scale shared"
+    figure = drawn_by(visualize, words, files)
     weights = nr.DeepConvNet(rng=np.random.RandomState(0)).params["W3"]
-    tiles = shown(titled(figure, "start of seed 0, nothing learned"))
-    np.testing.assert_array_equal([tile.compressed() for tile in tiles], weights[:, :2].reshape(32, -1))
+    np.testing.assert_array_equal(tiles(titled(figure, "start of seed 0, nothing learned"), (3, 3)), weights[4, :2])
+    assert figure.get_suptitle().startswith("conv3: filter 4,")
 
 
 def test_filters_are_applied_to_a_photo(visualize: Visualize, files: dict[str, str]) -> None:
-    figure = drawn_by(visualize, "apply-filter PARAMS --image PHOTO --largest 30", files)
+    figure = drawn_by(visualize, "apply-filter PARAMS --image PHOTO --largest 30 --scale shared", files)
     assert figure.get_suptitle() == "conv1 of params.pkl, on photo.webp, shrunk from 30 x 90"
     image, _ = read_image(files["PHOTO"], 30)
     expected = nr.Convolution(small().params["W1"], 0.0).forward(image[np.newaxis])[0]
-    np.testing.assert_array_equal(shown(titled(figure, "after each of 3 filters"))[:3], expected)
+    np.testing.assert_array_equal(tiles(titled(figure, "after each of 3 filters"), (8, 28)), expected)
 
 
-def test_layers_are_those_of_the_network(visualize: Visualize, files: dict[str, str]) -> None:
-    images, labels = make_images()
-    network, x = small(), images[[4]] / 255
-    figure = drawn_by(visualize, "layers PARAMS --sample 4", files)
-    assert figure.get_suptitle() == "params.pkl, on mnist test image 4"
-    for name in ("Conv1", "Relu1", "Pool1"):
-        x = network.layers[name].forward(x)
-        np.testing.assert_array_equal(shown(titled(figure, f"{name.lower()}: 3 x ")), x[0])
-    probabilities = nr.softmax(network.predict(images[[4]] / 255))[0]
+def test_one_filter_is_applied_to_a_training_image(visualize: Visualize, files: dict[str, str]) -> None:
+    figure = drawn_by(visualize, "apply-filter PARAMS --train --sample 3 --filter 2", files)
+    images, labels = make_images(train=True)
+    assert figure.get_suptitle() == f"conv1 of params.pkl, on mnist training image 3, a {labels[3]}"
+    weights = small().params["W1"]
+    maps = nr.Convolution(weights, 0.0).forward(images[[3]] / 255)[0]
+    for axes, expected in zip(figure.axes, (images[3, 0] / 255, weights[2, 0], maps[2]), strict=True):
+        np.testing.assert_array_equal(shown(axes), expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "of", "name", "train", "images"),
+    [
+        ("PARAMS", "params.pkl", "mnist", False, lambda x: x / 255),
+        ("PARAMS --train --data drawn", "params.pkl", "drawn", True, lambda x: x / 255),
+        ("PARAMS --images signed", "params.pkl (signed images)", "mnist", False, lambda x: x / 127.5 - 1),
+        ("RUN", "runs/b (normalized images)", "drawn", False, lambda x: (x / 255 - 0.1307) / 0.3081),
+        ("RUN/model.pt", "model.pt (normalized images)", "drawn", False, lambda x: (x / 255 - 0.1307) / 0.3081),
+        ("RUN --data mnist --images unit", "runs/b", "mnist", False, lambda x: x / 255),
+    ],
+)
+def test_layers_are_those_of_the_network_on_its_data(
+    words: str,
+    of: str,
+    name: str,
+    train: bool,
+    images: Callable[[Array], Array],
+    visualize: Visualize,
+    files: dict[str, str],
+    runs: Path,
+) -> None:
+    words = words.replace("RUN", str(runs / "b"))
+    figure = drawn_by(visualize, f"layers {words} --sample 4 --scale shared", files)
+    pixels, labels = make_images(name, train)
+    of = of.replace("runs/", f"{runs.name}/")
+    set_name = f"{name} {'training' if train else 'test'}"
+    assert figure.get_suptitle() == f"{of}, on {set_name} image 4, a {labels[4]}"
+    network = subjects.load_subject(files.get(words.split()[0], words.split()[0])).network
+    x = images(pixels[[4]].astype(float))
+    for layer in ("Conv1", "Relu1", "Pool1"):
+        x = network.layers[layer].forward(x)
+        found = tiles(titled(figure, f"{layer.lower()}: {x.shape[1]} x "), x.shape[2:])
+        np.testing.assert_allclose(found, x[0], rtol=1e-5, atol=1e-6)
+    probabilities = nr.softmax(network.predict(images(pixels[[4]].astype(float))))[0]
     bars = titled(figure, f"probabilities: seen as {probabilities.argmax()}")
-    np.testing.assert_allclose([bar.get_height() for bar in bars.patches], probabilities)  # type: ignore[attr-defined]
+    heights = [bar.get_height() for bar in bars.patches]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(heights, probabilities, rtol=1e-4)
     assert [bar.get_hatch() is not None for bar in bars.patches].index(True) == labels[4]
 
 
@@ -454,29 +235,104 @@ def test_layers_can_be_chosen(visualize: Visualize, files: dict[str, str]) -> No
     assert [title.split(":")[0] for title in titles] == ["image", "probabilities", "pool1"]
 
 
+def test_one_digit_goes_through_one_filter_and_one_pool(visualize: Visualize, files: dict[str, str]) -> None:
+    figure = drawn_by(visualize, "layers PARAMS --filter 1 --sample 2", files)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["image\n8 x 8", "filter 1\n3 x 3", "conv1, bias added\n6 x 6", "relu1\n6 x 6", "pool1\n3 x 3"]
+    image, kernel, conv, relu, pool = (shown(axes) for axes in figure.axes)
+    np.testing.assert_array_equal(image, make_images()[0][2, 0] / 255)
+    np.testing.assert_array_equal(kernel, small().params["W1"][1, 0])
+    np.testing.assert_array_equal(relu, conv.clip(0))
+
+    def inside(number: int) -> Array:
+        top, left, height, width = framed(figure.axes[number])
+        return shown(figure.axes[number])[top : top + height, left : left + width]
+
+    assert inside(4).item() == pool.max() == inside(3).max()
+    assert inside(3).shape == (2, 2)
+    expected = nr.Convolution(kernel[None, None], small().params["b1"][[1]]).forward(inside(0)[None, None])
+    np.testing.assert_allclose(inside(2), expected[0, 0], rtol=1e-12)
+
+
+def test_a_filter_of_a_deeper_layer_is_followed_to_its_pooling() -> None:
+    subject = subjects.seeded_subject(0, Architecture("DeepConvNet"))
+    stages = subjects.stages(subject, np.random.RandomState(0).rand(1, 28, 28), "conv3", 5)
+    assert [stage.name for stage in stages] == ["image", "filter 5, mean of 16 channels", "conv3", "relu3"]
+    assert stages[0].region is not None
+    assert stages[0].region[2:] == (10, 10)  # 3 of conv3, of 6 before pooling, of 8 and 10 before conv2 and conv1
+
+
 def test_im2col_of_a_sample(visualize: Visualize, files: dict[str, str]) -> None:
-    figure = drawn_by(visualize, "im2col --sample 2 --filter-size 3 --stride 2 --pad 1 --row 6", files)
-    assert figure.get_suptitle() == f"im2col of mnist test image 2, a {make_images()[1][2]}: filter 3, stride 2, pad 1"
-    expected = nr.im2col(make_images()[0][[2]] / 255, 3, 3, 2, 1)
-    np.testing.assert_array_equal(shown(titled(figure, "all windows at once"), "gray")[0], expected)
-    assert titled(figure, "window of row 6")
+    figure = drawn_by(visualize, "im2col --sample 2 --filter-size 3 --stride 2 --pad 1 --row 6 --train", files)
+    images, labels = make_images(train=True)
+    title = f"im2col of mnist training image 2, a {labels[2]}: filter 3 x 3, stride 2, pad 1"
+    assert figure.get_suptitle() == title
+    np.testing.assert_array_equal(shown(titled(figure, "the matrix")), nr.im2col(images[[2]] / 255, 3, 3, 2, 1).T)
+    assert titled(figure, "window 6")
 
 
-def test_mistakes_are_the_networks_own(visualize: Visualize, files: dict[str, str]) -> None:
-    images, labels = make_images()
-    chances = nr.softmax(small().predict(images / 255))
+@pytest.mark.parametrize(
+    ("words", "name", "images"),
+    [("PARAMS", "mnist", lambda x: x / 255), ("RUN", "drawn", lambda x: (x / 255 - 0.1307) / 0.3081)],
+)
+def test_mistakes_are_the_networks_own_on_its_data(
+    words: str,
+    name: str,
+    images: Callable[[Array], Array],
+    visualize: Visualize,
+    files: dict[str, str],
+    runs: Path,
+) -> None:
+    path = files.get(words, str(runs / "b"))
+    pixels, labels = make_images(name)
+    chances = nr.softmax(subjects.load_subject(path).network.predict(images(pixels.astype(np.float32))))
     seen = chances.argmax(axis=1)
-    wrong = np.flatnonzero(seen != labels)
-    figure = drawn_by(visualize, "mistakes PARAMS --most 2", files)
-    assert figure.get_suptitle() == f"params.pkl: 2 of {len(wrong)} mistakes, the surest first"
-    for axes in (axes for axes in figure.axes if axes.images):
-        (number,) = (n for n in wrong if (shown(axes, "gray_r")[0] == images[n, 0]).all())
-        says = f"{labels[number]}, seen as {seen[number]}\n{chances[number].max():.1%} sure"
-        assert axes.get_title() == says
+    wrong = sorted(np.flatnonzero(seen != labels), key=lambda n: -chances[n].max())
+    figure = drawn_by(visualize, f"mistakes {path} --most 2", files)
+    title = figure.get_suptitle()
+    assert title.endswith(f"on {name} test images: 2 of {len(wrong)} mistakes, the surest first")
+    for number, axes in zip(wrong[:2], (axes for axes in figure.axes if axes.images), strict=True):
+        np.testing.assert_array_equal(shown(axes), pixels[number, 0])
+        assert axes.get_title().startswith(f"image {number}\n{labels[number]}, seen as {seen[number]}\n")
+
+
+def test_shift_shows_the_maps_of_moved_images_and_the_accuracy(visualize: Visualize, files: dict[str, str]) -> None:
+    figure = drawn_by(visualize, "shift PARAMS --sample 3 --filter 2 --pixels 2 --most 10", files)
+    images, labels = make_images()
+    network = small()
+    title = (
+        f"params.pkl, on mnist test image 3, a {labels[3]}, moved by 1 pixel; curves of the first 10 mnist test images"
+    )
+    assert figure.get_suptitle() == title
+    right = np.zeros_like(images)
+    right[..., 1:] = images[..., :-1]
+    for start, layer in (("relu1, filter 2: 6 x 6", "Relu1"), ("pool1, filter 2: 3 x 3", "Pool1")):
+        still, moved = (network.outputs(x[[3]] / 255)[layer][0, 2] for x in (images, right))
+        first = figure.axes.index(titled(figure, start))
+        np.testing.assert_allclose(shown(figure.axes[first]), still)
+        np.testing.assert_allclose(shown(figure.axes[first + 1]), moved)
+        np.testing.assert_allclose(shown(figure.axes[first + 2]), abs(moved - still))
+    lines = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
+    pooled = [network.outputs(x[:10] / 255)["Pool1"] for x in (images, right)]
+    change = float(np.linalg.norm(pooled[1] - pooled[0]) / np.linalg.norm(pooled[0]))
+    np.testing.assert_allclose(np.asarray(lines["after pooling: pool1"].get_ydata())[[2, 3]], [0, change])
+    sideways = np.asarray(lines["to the right (left below 0)"].get_xydata())
+    np.testing.assert_array_equal(sideways[:, 0], range(-2, 3))
+    assert sideways[3, 1] == network.accuracy(right[:10] / 255, labels[:10])
+
+
+@pytest.mark.parametrize(("right", "down"), [(1, 0), (-2, 0), (0, 3), (0, -1), (2, -2), (0, 0)])
+def test_images_move_and_zeros_come_in(right: int, down: int, rng: np.random.Generator) -> None:
+    images = rng.integers(1, 256, (2, 1, 5, 6), np.uint8)
+    found = moves.moved(images, right, down)
+    for y, x in np.ndindex(5, 6):
+        inside = 0 <= y - down < 5 and 0 <= x - right < 6
+        np.testing.assert_array_equal(found[:, :, y, x], images[:, :, y - down, x - right] if inside else 0)
 
 
 def test_curves_of_two_runs(visualize: Visualize, runs: Path, files: dict[str, str]) -> None:
     figure = drawn_by(visualize, f"curves {runs / 'a'} {runs / 'b'}", files)
+    assert figure.get_suptitle() == "a on mnist, b on drawn"
     assert [text.get_text().partition(" ")[0] for text in figure.legends[0].get_texts()] == ["a", "b"]
     np.testing.assert_array_equal(titled(figure, "Training loss").lines[2].get_ydata(), read_curve(runs / "b").losses)
 
@@ -496,9 +352,9 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("filters PARAMS --before NONE", "none"),
         ("filters DENSE", "no convolution layer, only affine1, relu1, affine2"),
         ("filters PHOTO", "photo.webp: "),
-        ("filters --stride 2", "--stride, --pad and --activation are of given weights"),
-        ("architecture --activation tanh", "--stride, --pad and --activation are of given weights"),
-        ("filters PARAMS --activation tanh", "activation 'tanh' cannot be SimpleConvNet's"),
+        ("filters --stride 2", "what a file cannot tell is of given weights"),
+        ("architecture --activation tanh", "what a file cannot tell is of given weights"),
+        ("filters PARAMS --activation tanh", "give pool"),
         ("im2col --activation tanh", "unrecognized arguments: --activation tanh"),
         ("filters PARAMS --network DeepConvNet", "--network is for no weights"),
         ("architecture PARAMS --seed 1", "--seed draws a start"),
@@ -514,6 +370,12 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("layers PARAMS --sample -1", "at least 0"),
         ("im2col --row 99", "at most 15, as there are 4 x 4 windows"),
         ("im2col --filter-size 9", "does not fit an image of 8 pixels"),
+        ("layers PARAMS --filter 3", "filter must be at most 2, as there are 3, got 3"),
+        ("filters PARAMS --filter 3", "at most 2, as there are 3 filters, got 3"),
+        ("shift PARAMS --filter 3", "filter must be at most 2, as there are 3, got 3"),
+        ("shift DENSE", "no pooling layer"),
+        ("filters PARAMS --scale none", "invalid choice: 'none'"),
+        ("mistakes PARAMS --images blue", "images must be unit"),
         ("mistakes PARAMS --most 0", "at least 1"),
         ("curves NONE", "holds no run (no config.json)"),
         ("curves", "required: runs"),
@@ -532,7 +394,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert list(Path.cwd().iterdir()) == []
 
 
-COMMANDS = ("filters", "apply-filter", "layers", "im2col", "mistakes", "curves", "architecture")
+COMMANDS = ("filters", "apply-filter", "layers", "im2col", "mistakes", "shift", "curves", "architecture")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -41,7 +41,7 @@ def test_im2col_by_window_and_by_slice(
     np.testing.assert_array_equal(tiles(by_window, (3 * channels, 3)), col.reshape(-1, 3 * channels, 3))
     corner = framed(by_window)
     inside = shown(by_window)[corner[0] : corner[0] + corner[2], corner[1] : corner[1] + corner[3]]
-    np.testing.assert_array_equal(inside.compressed(), col[number])
+    np.testing.assert_array_equal(np.ma.asarray(inside).compressed(), col[number])
 
     by_slice = titled(figure, f"by slice: {9 * channels} slices of {out[0]} x {out[1]}")
     np.testing.assert_array_equal(tiles(by_slice, (out[0], out[1])), col.T.reshape(-1, *out))
