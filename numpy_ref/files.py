@@ -92,6 +92,8 @@ def check_target(path: str | Path, source: str | Path | None = None) -> Path:
         raise OSError(f"{path} is a loop of symbolic links, expected a file name")
     if target.is_dir():
         raise IsADirectoryError(f"{path} is a folder, expected a file name")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {target.parent} is missing: make it first, or name another")
     if target.exists() and not target.is_file():
         raise OSError(f"{path} is no regular file, and would be replaced by one: give another name")
     if source is not None and target.exists() and target.samefile(source):

@@ -210,7 +210,7 @@ class _Machine:
             cause = f"names {name!r:.120}: only plain NumPy arrays are read, and nothing is ever run"
             way_out = "of a network, save net.params; of other values, np.array(value, dtype=float) for each"
             raise ParamsError(_REFUSED.get(package, f"{cause}; {way_out}"))
-        name = name if name.isprintable() else ascii(name)
+        name = name if name.isprintable() else ascii(name)[1:-1]
         self.push(StandIn(f"the name {name:.120}", known or _unknown))
 
     def reduce(self, values: list[Any]) -> None:

@@ -177,6 +177,8 @@ def _called_leniently(name: str, arguments: Any) -> object:
             return view_of(content, (), dtype).item()
         case "array", (StandIn() as array, *_):  # CuPy's
             return array
+        case "_reconstructor", (StandIn() as kind, *_):  # of protocols 0 and 1
+            return kind.made()
         case "made", (StandIn(what=what) as make, (_, _, _) as given, state, *_) if what.endswith("._reconstruct"):
             array = make.value(given)
             if isinstance(array, StandIn) and (value := array.complete(state)) is not None:
@@ -271,6 +273,7 @@ VALUES: Vocabulary = {
     ("numpy._core.multiarray", "scalar"): partial(_called_leniently, "scalar"),
     ("cupy.core.core", "array"): partial(_called_leniently, "array"),
     ("cupy._core.core", "array"): partial(_called_leniently, "array"),
+    ("copy_reg", "_reconstructor"): partial(_called_leniently, "_reconstructor"),
     ("dill._dill", "_create_array"): partial(_called_leniently, "made"),
     ("jax._src.array", "_reconstruct_array"): partial(_called_leniently, "made"),
 }

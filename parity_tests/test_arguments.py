@@ -27,7 +27,7 @@ import numpy_ref as nr
 import torchport
 from numpy_ref import (
     checks,
-    classic,
+    conv_net,
     deep_convnet,
     files,
     functions,
@@ -44,24 +44,33 @@ from numpy_ref.layers import Layer
 from numpy_ref.optimizer import OPTIMIZERS
 from numpy_ref.util import pad_image
 from torchport import (
-    architectures,
     benchmark,
     evaluation,
     figures,
     hints,
     moves,
-    states,
+    porting,
     subjects,
     training,
-    weights,
 )
 from torchport.data import drawn, glyphs, images
 from torchport.data.images import check_images
 from torchport.data.preparation import Preparation
-from torchport.files import npz, pt, safe
+from torchport.files import Hints, containers, load_network, npz, pt, safe, stage_weights
 from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth, sums, terms
 from torchport.loading import load_params, params_from
-from torchport.networks import from_reference
+from torchport.networks import (
+    Architecture,
+    Geometry,
+    Layout,
+    Source,
+    Weights,
+    architectures,
+    from_reference,
+    layouts,
+    names,
+    nearest,
+)
 from torchport.networks.ports import load_layer
 from torchport.parity import (
     Report,
@@ -77,7 +86,7 @@ from torchport.parity import (
     probes,
 )
 from torchport.testing import assert_parity
-from torchport.training.pooled import Gathered, PoolFirst, conv_pool_relu, pools_at_once
+from torchport.training.fused import Gathered, PoolFirst, conv_pool_relu, pools_at_once
 from torchport.training.samples import cut_and_checked
 from torchport.training.state import all_finite, copied, put_back
 
@@ -90,7 +99,7 @@ SIZES: dict[str, Any] = {
     "output_size": 4,
 }
 
-SHAPES = simple_convnet.simple_convnet_sizes(**SIZES)
+SHAPES = {name: value.shape for name, value in nr.SimpleConvNet(**SIZES).params.items()}
 
 DEEP_SIZES: dict[str, Any] = {
     "input_dim": (1, 4, 4),
@@ -182,6 +191,9 @@ class Arguments:
     def params(self) -> dict[str, Array]:
         return self.give(cases.seeded_params(0, network().params))
 
+    def weights(self) -> Weights:
+        return self.give(Weights.of(self.params()))
+
     def state_dict(self) -> dict[str, Tensor]:
         return self.give(port().state_dict())
 
@@ -196,10 +208,9 @@ def port(conv: str = "conv2d") -> torchport.SimpleConvNet:
 
 def give_hint(a: Arguments) -> None:
     """Of weights that are right for no reading of the images."""
-    images, labels, weights = a.give(np.ones((8, 1, 4, 4), np.uint8)), a.labels(8), a.params()
-    make = architectures.recognise(weights).port
-    found = evaluation.classify(make(weights), images, labels)
-    hints.hint(weights, make, images, labels, a.give(Preparation()), a.give(found))
+    images, labels, weights = a.give(np.ones((8, 1, 4, 4), np.uint8)), a.labels(8), a.weights()
+    found = evaluation.classify(weights.port(), images, labels)
+    hints.hint(weights, Weights.port, images, labels, a.give(Preparation()), a.give(found))
 
 
 def some_samples(a: Arguments) -> training.Samples:
@@ -218,8 +229,50 @@ def convolution(a: Arguments) -> nr.Convolution:
     return nr.Convolution(a.array(2, 1, 3, 3), a.array(2))
 
 
-def recognised(a: Arguments) -> architectures.Architecture:
+def recognised(a: Arguments) -> Architecture:
     return a.give(architectures.recognise(a.params()))
+
+
+def port_a_file(a: Arguments) -> None:
+    """Written, read, ported and looked at, with all that can be told."""
+    source, hints = a.folder / "params.pkl", a.give(Hints(pool=[1], order=["conv1", "affine1", "affine2"]))
+    with stage_weights(a.weights(), source) as staged:
+        porting.check_staged(a.give(staged))
+        staged.commit()
+    plain = a.give(Hints(pool=[1]))
+    porting.port(source, a.folder / "model.pt", hints=plain)
+    load_network(a.folder / "model.pt", pool=a.give([1]))
+    subjects.load_subject(a.folder / "model.pt", hints)
+
+
+def read_names(a: Arguments) -> None:
+    """Of arrays in whatever layout: what comes out is written to."""
+    arrays = a.give({key: value.numpy() for key, value in port().state_dict().items()})
+    for keys, layout in ((arrays, Layout(order=["conv1", "affine1", "affine2"])), (a.params(), Layout(flatten="hwc"))):
+        found, _ = layouts.to_params(keys, a.give(layout))
+        nearest.listed(a.give(found))
+        nearest.nearest(found)
+        nearest.weights_of(found)
+    nearest.first(1, a.give(["a", "b"]))
+    nearest.shown(a.give(["a"]))
+    assert list(containers.array_sets(a.give({"net": arrays, "epoch": [1]})))
+    containers.contents_of(a.give({"epoch": [1]}))
+
+
+def statistics(a: Arguments) -> None:
+    net = nr.MultiLayerNetExtend(4, [3], 2, use_batchnorm=True)
+    found = a.give({"running_mean1": a.array(3), "running_var1": a.sizes(3)})
+    net.set_statistics(found)
+    net.predict(np.ones((5, 4)), train_flg=True)
+    both = a.give({**net.params, **found})
+    architectures.without_statistics(both)
+    Weights.of(both).reference().predict(np.ones((5, 4)), train_flg=True)
+
+
+def own_network(a: Arguments) -> None:
+    sizes = a.give([a.give(dict(SIZES["conv_param"]))])
+    conv_net.conv_net_stack(sizes, a.give([3, 4]), a.give([1]))
+    nr.ConvNet((1, 4, 4), sizes, a.give([3]), 4, a.give([1]), params=a.params())
 
 
 def look_at(a: Arguments) -> None:
@@ -469,6 +522,32 @@ def read_back(a: Arguments) -> dict[str, Array]:
 Call = Callable[[Arguments], object]
 
 CALLS: dict[str, Call] = {
+    **dict.fromkeys(("numpy_ref.conv_net.ConvNet", "numpy_ref.conv_net.conv_net_stack"), own_network),
+    "numpy_ref.network.Network.set_statistics": statistics,
+    "torchport.networks.architectures.without_statistics": statistics,
+    **dict.fromkeys(
+        (
+            *(f"torchport.files.store.{name}" for name in ("load_network", "read_weights", "stage_weights")),
+            *(f"torchport.porting.{name}" for name in ("port", "check_staged")),
+            "torchport.subjects.load_subject",
+        ),
+        port_a_file,
+    ),
+    **dict.fromkeys(
+        (
+            *(f"torchport.networks.nearest.{name}" for name in ("first", "listed", "nearest", "shown", "weights_of")),
+            *(f"torchport.files.containers.{name}" for name in ("array_sets", "contents_of")),
+            "torchport.networks.layouts.to_params",
+        ),
+        read_names,
+    ),
+    "torchport.networks.architectures.recognised": lambda a: architectures.recognised(
+        a.params(), a.give(Geometry(pool=[1]))
+    ),
+    "torchport.networks.weights.Weights.of": lambda a: [
+        value.zero_() for value in Weights.of(a.params(), a.give(Geometry(pool=[1]))).port().state_dict().values()
+    ],
+    "torchport.networks.weights.Source.rounded": lambda a: Source().rounded(a.params(), a.params()),
     **{f"numpy_ref.{name}.forward": partial(forward, make) for name, make in LAYERS.items()},
     **{f"numpy_ref.{name}.backward": partial(backward, make) for name, make in LAYERS.items()},
     **{f"torchport.layers.loss.{name}.forward": partial(forward, make) for name, make in OUTPUTS.items()},
@@ -528,13 +607,11 @@ CALLS: dict[str, Call] = {
     "numpy_ref.deep_convnet.DeepConvNet.loss": lambda a: nr.DeepConvNet(**DEEP_SIZES).loss(
         a.array(2, 1, 4, 4), a.labels(2)
     ),
-    "numpy_ref.deep_convnet.deep_convnet_sizes": lambda a: deep_convnet.deep_convnet_sizes(
-        (1, 4, 4), a.give(deep_convnet.DEFAULT_CONV_PARAMS), 3, 4
+    "numpy_ref.deep_convnet.deep_convnet_stack": lambda a: deep_convnet.deep_convnet_stack(
+        a.give(deep_convnet.DEFAULT_CONV_PARAMS), 3, 4
     ),
     "numpy_ref.classic.LeNet5": lambda a: nr.LeNet5(a.give((1, 12, 12)), 2),
-    "numpy_ref.classic.lenet5_sizes": lambda a: classic.lenet5_sizes(a.give((1, 12, 12))),
     "numpy_ref.classic.AlexNet": lambda a: nr.AlexNet(a.give((1, 67, 67)), 2, 1 / 64),
-    "numpy_ref.classic.alexnet_sizes": lambda a: classic.alexnet_sizes(a.give((1, 67, 67))),
     "numpy_ref.multi_layer_net.TwoLayerNet": two_layers,
     "numpy_ref.multi_layer_net.Chapter4TwoLayerNet": two_layers,
     "numpy_ref.multi_layer_net.ThreeLayerNet": lambda a: nr.ThreeLayerNet(4, a.give([3, 2]), 2),
@@ -557,7 +634,9 @@ CALLS: dict[str, Call] = {
     "numpy_ref.network.check_same_layout": lambda a: ref_network.check_same_layout(
         a.give({"W": a.array(2)}), a.give({"W": (2,)})
     ),
-    "numpy_ref.simple_convnet.simple_convnet_sizes": lambda a: simple_convnet.simple_convnet_sizes(**a.give(SIZES)),
+    "numpy_ref.simple_convnet.simple_convnet_stack": lambda a: simple_convnet.simple_convnet_stack(
+        a.give(SIZES["conv_param"])
+    ),
     "numpy_ref.optimizer.Optimizer.update": optimize_reference,
     "numpy_ref.params.write_params": lambda a: nr.write_params(a.params(), a.folder / "params.pkl"),
     "numpy_ref.opcodes.describe": lambda a: pickles.describe(a.array(2)),
@@ -568,7 +647,7 @@ CALLS: dict[str, Call] = {
         evaluation.predict(net, a.array(3, 1, 4, 4)) for net in (network(), a.give(port()), a.give(port("unfold")))
     ],
     "torchport.evaluation.evaluate_ports": lambda a: evaluation.evaluate_ports(
-        a.params(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
+        a.weights(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
     "torchport.evaluation.compare_predictions": lambda a: evaluation.compare_predictions(
         a.give({"numpy": network(), "torch": port()}), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
@@ -577,9 +656,6 @@ CALLS: dict[str, Call] = {
         network(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
     "torchport.hints.hint": give_hint,
-    "torchport.evaluation.check_fits": lambda a: evaluation.check_fits(
-        a.params(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
-    ),
     "torchport.evaluation.check_takes": lambda a: evaluation.check_takes(
         architectures.recognise(a.params()), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
@@ -648,15 +724,15 @@ CALLS: dict[str, Call] = {
         loss.unchecked_loss, a.leaf(3, 4), a.give(torch.arange(3))
     ),
     "torchport.optimizers.torch_options": lambda a: torchport.optimizers.torch_options(a.give({"beta1": 0.5})),
-    "torchport.training.pooled.pools_at_once": lambda a: pools_at_once(a.give(port())),
-    "torchport.training.pooled.Gathered.of": lambda a: Gathered.of(a.give(torch.nn.Conv2d(1, 2, 3)), a.give([1, 4, 4])),
-    "torchport.training.pooled.conv_pool_relu": lambda a: differentiate(
+    "torchport.training.fused.pools_at_once": lambda a: pools_at_once(a.give(port())),
+    "torchport.training.fused.Gathered.of": lambda a: Gathered.of(a.give(torch.nn.Conv2d(1, 2, 3)), a.give([1, 4, 4])),
+    "torchport.training.fused.conv_pool_relu": lambda a: differentiate(
         conv_pool_relu,
         a.leaf(2, 1, 4, 4),
         conv := torch.nn.Conv2d(1, 2, 3, dtype=torch.float64),
         a.give(Gathered.of(conv, (1, 4, 4))),
     ),
-    "torchport.training.pooled.PoolFirst.forward": lambda a: differentiate(PoolFirst(port()), a.leaf(2, 1, 4, 4)),
+    "torchport.training.fused.PoolFirst.forward": lambda a: differentiate(PoolFirst(port()), a.leaf(2, 1, 4, 4)),
     "torchport.training.loop.train": train_and_resume,
     "torchport.training.samples.cut_and_checked": lambda a: cut_and_checked(some_samples(a), 2),
     "torchport.training.state.copied": lambda a: copied(a.give({"a": {"b": a.tensor(2)}})),
@@ -665,9 +741,11 @@ CALLS: dict[str, Call] = {
     "torchport.layers.loss.SoftmaxWithLoss.forward": lambda a: differentiate(
         torchport.SoftmaxWithLoss(), a.leaf(3, 4), a.give(torch.arange(3))
     ),
-    "torchport.networks.SimpleConvNet": lambda a: torchport.SimpleConvNet(**a.give(SIZES)),
-    "torchport.networks.SimpleConvNet.from_params": lambda a: torchport.SimpleConvNet.from_params(a.params()),
-    "torchport.networks.SimpleConvNet.forward": lambda a: [
+    "torchport.networks.simple_convnet.SimpleConvNet": lambda a: torchport.SimpleConvNet(**a.give(SIZES)),
+    "torchport.networks.simple_convnet.SimpleConvNet.from_params": lambda a: torchport.SimpleConvNet.from_params(
+        a.params()
+    ),
+    "torchport.networks.simple_convnet.SimpleConvNet.forward": lambda a: [
         differentiate(a.give(port(conv)), a.leaf(3, 1, 4, 4)) for conv in torchport.networks.CONVOLUTIONS
     ],
     "torchport.optimizers.BookAdam": lambda a: torchport.BookAdam([a.leaf(2, 3)]),
@@ -694,20 +772,19 @@ CALLS: dict[str, Call] = {
     "torchport.networks.architectures.Architecture.reference": lambda a: [
         np.negative(value, out=value) for value in recognised(a).reference(a.params()).params.values()
     ],
-    "torchport.networks.architectures.Architecture.port": lambda a: recognised(a).port(a.params()),
-    "torchport.networks.names.layer_parameters": lambda a: states.layer_parameters(a.give(convolution(a))),
+    "torchport.networks.names.layer_parameters": lambda a: names.layer_parameters(a.give(convolution(a))),
     "numpy_ref.network.layer_statistics": lambda a: [
         np.negative(value, out=value)
         for layer in varied(a)[0].layers.values()
         for value in ref_network.layer_statistics(layer).values()
     ],
-    "torchport.networks.names.state_dict_keys": lambda a: states.state_dict_keys(varied(a)[0]),
+    "torchport.networks.names.state_dict_keys": lambda a: names.state_dict_keys(varied(a)[0]),
     "torchport.networks.names.state_dict_of": lambda a: [
-        value.zero_() for value in states.state_dict_of(varied(a)[0]).values()
+        value.zero_() for value in names.state_dict_of(varied(a)[0]).values()
     ],
-    "torchport.networks.names.update_reference": lambda a: states.update_reference(network(), a.state_dict()),
+    "torchport.networks.names.update_reference": lambda a: names.update_reference(network(), a.state_dict()),
     "torchport.parity.cases.seeded_params": lambda a: cases.seeded_params(0, a.params()),
-    "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.params(), a.array(3, 1, 4, 4), a.labels(3)),
+    "torchport.parity.cases.check_ports": lambda a: cases.check_ports(a.weights(), a.array(3, 1, 4, 4), a.labels(3)),
     **dict.fromkeys(("torchport.parity.certificate.check_parity", "torchport.testing.assert_parity"), check_networks),
     **{f"torchport.parity.integers.{name}": draw_integers for name in ("integer_case", "homogeneous", "scaled")},
     "torchport.parity.probes.probe": probe_layers,
@@ -728,10 +805,6 @@ CALLS: dict[str, Call] = {
     "torchport.parity.probes.check_predictions": lambda a: probes.check_predictions(
         a.give(network()), a.array(3, 1, 4, 4), a.array(3, 4), torch.float32
     ),
-    "torchport.networks.names.book_params": lambda a: states.book_params(a.give(port().state_dict())),
-    "torchport.networks.names.to_book_terms": lambda a: np.negative(
-        states.to_book_terms(a.give({"affine1.weight": a.array(2, 3)}))["W1"]
-    ),
     "numpy_ref.params.check_arrays": lambda a: params.check_arrays(a.params()),
     "numpy_ref.params.encode_params": lambda a: params.encode_params(a.params()),
     "numpy_ref.params.read_back": read_back,
@@ -746,31 +819,30 @@ CALLS: dict[str, Call] = {
     "torchport.layers.arithmetic.Setting.round": lambda a: FLOAT64.round(a.array(3)).fill(1),
     "torchport.layers.arithmetic.rounded": lambda a: arithmetic.rounded(a.array(3), torch.float64).fill(1),
     "torchport.layers.terms.in_torch_terms": lambda a: terms.in_torch_terms(a.give({"W": a.array(2, 3)})),
-    "torchport.networks.names.shared_dtype": lambda a: weights.shared_dtype(a.params()),
-    "torchport.networks.names.to_array": lambda a: weights.to_array("conv1.weight", a.tensor(2, 3)),
+    "torchport.networks.names.shared_dtype": lambda a: names.shared_dtype(a.params()),
+    "torchport.networks.names.to_array": lambda a: names.to_array("conv1.weight", a.tensor(2, 3)),
     "torchport.layers.terms.to_torch_layout": lambda a: terms.to_torch_layout(a.array(2, 3)),
-    "torchport.networks.names.to_state_dict": lambda a: [
+    "torchport.networks.weights.to_state_dict": lambda a: [
         value.add_(1) for value in torchport.to_state_dict(a.params()).values()
     ],
-    "torchport.networks.names.to_params": lambda a: [
+    "torchport.networks.weights.to_params": lambda a: [
         np.negative(value, out=value) for value in torchport.to_params(a.state_dict()).values()
     ],
-    "torchport.networks.names.architecture": lambda a: weights.architecture(a.params()),
-    "torchport.networks.names.cast_params": lambda a: weights.cast_params(a.params(), torch.float32),
-    "torchport.networks.names.rounding_loss": lambda a: weights.rounding_loss(a.params(), a.params()),
-    "torchport.networks.names.state_dict_bytes": lambda a: weights.state_dict_bytes(a.state_dict()),
+    "torchport.networks.names.cast_params": lambda a: names.cast_params(a.params(), torch.float32),
+    "torchport.networks.names.rounding_loss": lambda a: names.rounding_loss(a.params(), a.params()),
+    "torchport.networks.names.state_dict_bytes": lambda a: names.state_dict_bytes(a.state_dict()),
 }
 
 # Reason, and the names; * at the end stands for all of a module.
 # Called by train, with whose samples, configuration and folder they work.
 PARTS_OF_TRAINING = (
     "torchport.training.folder.RunFolder*",
-    "torchport.training.learners.TorchLearner*",
+    "torchport.training.torch_learner.TorchLearner*",
     "torchport.training.run.Run*",
     "torchport.training.loop.resume",
     "torchport.training.ranks.*",
-    "torchport.training.masks.Masks*",
-    "torchport.training.reference.NumpyLearner*",
+    "torchport.training.state.Masks*",
+    "torchport.training.numpy_learner.NumpyLearner*",
 )
 
 # Called by check_parity on what it is given, and on records of a run.
@@ -799,7 +871,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.Parser",
         "torchport.layers.modules.BatchNormalization",
         "torchport.layers.selections.exactly",
-        "torchport.training.history.read_curves",
+        "torchport.training.folder.read_curves",
     ),
     "test_numerical_gradient_puts_every_entry_back": ("numpy_ref.gradient.numerical_gradient*",),
     "takes frozen records of numbers and text": (
@@ -812,6 +884,11 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     ),
     "forgets what its argument remembers, which is what it is for": ("numpy_ref.layers.forget",),
     "draws from its argument, which is what it is for": ("torchport.layers.kinds.image",),
+    "takes what argparse gives, for one command": ("torchport.cli.hints", "torchport.commands.*"),
+    "makes a few numbers and texts of its argument": (
+        "numpy_ref.classic.lenet5_stack",
+        "torchport.files.formats.Format.told",
+    ),
     "returns its argument": ("numpy_ref.checks.recorded",),
     "adds a line to notes, which is what they are for": (
         "numpy_ref.params.decode_values",
@@ -822,11 +899,12 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "adds to its argument, which is what it is for": (
         "torchport.cli.add_images",
         "torchport.cli.add_windows",
-        "torchport.cli.add_geometry",
+        "torchport.cli.add_hints",
+        "torchport.cli.add_output",
         "torchport.cli.add_field",
         "torchport.optimizers.BookAdam.add_param_group",
     ),
-    "wraps its argument": ("torchport.training.pooled.PoolFirst", "torchport.training.pooled.arranged"),
+    "wraps its argument": ("torchport.training.fused.PoolFirst", "torchport.training.pooled.arranged"),
     "draws on its argument": ("torchport.figures.style.*", "torchport.figures.tiles.draw_tiles"),
     "is part of figures.filters": (
         "torchport.figures.convolution.filter_panels",
@@ -834,7 +912,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.figures.tiles.*",
     ),
     "is a part of visualize.py, and only reads": ("torchport.subjects.*", "torchport.moves.*"),
-    "needs packages that may be missing": ("torchport.files.onnx_files.write_onnx",),
+    "needs packages that may be missing": ("torchport.files.onnx_files.*",),
     "is part of training.train": PARTS_OF_TRAINING,
     "is part of loading.load_params": PARTS_OF_LOADING,
     "fills its argument, which is what it is for": ("torchport.loading.writing.write_into",),
@@ -846,7 +924,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "an interface, without code": (
         "numpy_ref.layers.Layer.forward",
         "numpy_ref.layers.Layer.backward",
-        "torchport.training.learners.Learner.*",
+        "torchport.training.state.Learner.*",
     ),
 }
 
@@ -893,7 +971,8 @@ def modules() -> Iterator[ModuleType]:
     for package in (nr, torchport):
         yield package
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            yield importlib.import_module(found.name)
+            if not found.name.endswith("__main__"):
+                yield importlib.import_module(found.name)
 
 
 # What cannot be changed, or is there to be: a stream is drawn from.

@@ -20,7 +20,7 @@ from numpy_ref.checks import Array
 from torchport import SimpleConvNet, benchmark
 from torchport.benchmark import Case, Spread, contenders, device, memory, rounds
 from torchport.benchmark.contenders import FLOOR, PLAIN, REFERENCE, TRAINING, training
-from torchport.training.learners import TorchLearner
+from torchport.training.torch_learner import TorchLearner
 
 SMALL = Case(batch_size=3, filters=2, side=12, batches=2)
 

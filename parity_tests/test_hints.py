@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from torchport.architectures import recognise
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.data.preparation import NAMED, UNIT, Preparation
 from torchport.evaluation import classify
 from torchport.hints import hint
+from torchport.networks import Weights
 
 N, CLASSES = 300, 5
 Params = dict[str, Array]
@@ -45,10 +45,9 @@ def params(images: Array) -> Params:
 
 
 def said(params: Params, images: Array, labels: Array = LABELS, preparation: Preparation = UNIT) -> str:
-    make = recognise(params).port
-    return hint(
-        params, make, images, labels, preparation, classify(make(params), images, labels, preparation=preparation)
-    )
+    weights = Weights.of(params)
+    found = classify(weights.port(), images, labels, preparation=preparation)
+    return hint(weights, Weights.port, images, labels, preparation, found)
 
 
 def moved(params: Params, trained: Preparation) -> Params:
@@ -66,8 +65,10 @@ def test_other_preparations_are_tried(name: str, params: Params, images: Array) 
 
 def test_rows_of_keras_are_tried_together_with_preparations(params: Params, images: Array) -> None:
     rows = params["W2"].reshape(4, 16, -1).swapaxes(0, 1).reshape(params["W2"].shape)
-    assert "1.000 with --rows hwc" in said({**params, "W2": rows}, images)
-    assert "1.000 with --rows hwc --images inverted" in said(moved({**params, "W2": rows}, NAMED["inverted"]), images)
+    assert "1.000 with --flatten hwc" in said({**params, "W2": rows}, images)
+    assert "1.000 with --flatten hwc --images inverted" in said(
+        moved({**params, "W2": rows}, NAMED["inverted"]), images
+    )
 
 
 def test_classes_that_are_numbered_otherwise_are_told(params: Params, images: Array) -> None:
@@ -78,7 +79,9 @@ def test_classes_that_are_numbered_otherwise_are_told(params: Params, images: Ar
 
 
 def test_nothing_is_said_of_right_weights_or_of_ones_that_know_nothing(params: Params, images: Array) -> None:
-    assert said(params, images) == ""
+    weights = Weights.of(params)
+    everything = classify(weights.port(), images, LABELS)
+    assert hint(weights, lambda _: pytest.fail("tried"), images, LABELS, UNIT, everything) == ""  # and nothing is tried
     rng = np.random.RandomState(3)
     assert said({name: rng.standard_normal(value.shape) for name, value in params.items()}, images) == ""
 

@@ -1,4 +1,4 @@
-"""Every right port of the catalogue, begun anew, filled from its reference and read back: right, or refused by name."""
+"""The catalogue's ports, begun anew and filled from their references: right ones read back, none filled wrongly."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from parity import (  # which enter their ports
     right_ports as right_ports,
     right_ports_by_hand as right_ports_by_hand,
     right_ports_wrapped as right_ports_wrapped,
+    wrong_gradients as wrong_gradients,
+    wrong_parameters as wrong_parameters,
+    wrong_ports as wrong_ports,
+    wrong_runs as wrong_runs,
 )
-from parity.user_ports import RIGHT_PORTS, RightPort
+from parity.user_ports import RIGHT_PORTS, WRONG_PORTS, RightPort, WrongPort
 from torch import nn
 
 import numpy_ref as nr
@@ -44,7 +48,7 @@ REFUSED = {
 }
 
 
-def begun_anew(port: RightPort) -> nn.Module:
+def begun_anew(port: RightPort | WrongPort) -> nn.Module:
     """As it would be before anything is loaded: other weights, statistics that have seen nothing."""
     module = port.build(port.reference()).to(port.dtypes[0])
     generator = torch.Generator().manual_seed(0)
@@ -89,3 +93,18 @@ def emptied(reference: nr.Network) -> nr.Network:
 def test_so_many_of_them_are_refused() -> None:
     assert len(RIGHT_PORTS) - len(REFUSED) >= 87
     assert {port.name for port in RIGHT_PORTS} >= REFUSED.keys()
+
+
+@pytest.mark.parametrize("port", WRONG_PORTS[::8], ids=lambda port: port.name)
+def test_no_mistake_misleads(port: WrongPort) -> None:
+    """Weights are where the port's author has put them, or the port has become right, or nothing is changed."""
+    module = begun_anew(port)
+    before = list(tensors(module))
+    authors = dict(unwrapped(port.build(port.reference()).to(port.dtypes[0])).named_parameters())
+    try:
+        loaded = load_params(module, port.reference(), port.reference.batch()[0])
+    except LoadError:
+        assert all(map(torch.equal, before, tensors(module)))
+        return
+    filled = [(name, value) for name, value in unwrapped(module).named_parameters() if name in loaded.filled.values()]
+    assert loaded.report or all(torch.equal(authors[name], value) for name, value in filled)

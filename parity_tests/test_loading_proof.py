@@ -122,6 +122,14 @@ class OtherStride(Convnet):
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
+class Doubled(Gelu):
+    """Wrong in two layers at a stretch, of which only the first is told."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.act(self.fc2(self.act(self.fc1(x))))
+        return F.linear(x, self.fc3.weight, 2 * self.fc3.bias)
+
+
 class Blurred(Normalised):
     options: Mapping[str, float] = {"eps": 0.1}
 
@@ -131,6 +139,7 @@ class Blurred(Normalised):
     [
         (MLP, Reversed, "the input is reversed"),
         (SIMPLE, OtherStride, "conv1 output"),
+        (MLP, Doubled, "activation_function2 output"),
         (NORMALISED, Blurred, "batchnorm1 output"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -205,6 +214,19 @@ def test_two_readings_that_hold_are_both_told() -> None:
         load_params(port, nr.Network(blind), EQUAL.batch()[0], prove=False)
     assert "fc2.weight holds W2 as (outputs, inputs) or fc2.weight holds W2 as (inputs, outputs)" in str(caught.value)
     assert torch.equal(port.fc1.weight, before)
+
+
+class LastlyGelu(Convnet):
+    def forward(self, x: Tensor) -> Any:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2).permute(0, 2, 3, 1)
+        return self.fc2(F.gelu(self.fc1(x.flatten(1))))
+
+
+def test_the_layer_itself_tells_its_layout_whatever_comes_behind() -> None:
+    port = anew(LastlyGelu(SIMPLE()))
+    assert load_params(port, SIMPLE(), prove=False).report is None
+    expected = SIMPLE().params["W2"].T.reshape(9, 4, 4, 4).transpose(0, 2, 3, 1).reshape(9, 64)
+    np.testing.assert_array_equal(port.fc1.weight.detach(), expected)
 
 
 # --- Sources, samples, dtypes
@@ -283,7 +305,7 @@ def test_lazy_modules_get_their_shapes_first() -> None:
 
 
 class Unnamed(Mlp):
-    """Statistics under names that tell nothing, the variance first."""
+    """Statistics under names that tell nothing; the variance meets data first."""
 
     p1: Tensor
     q1: Tensor
@@ -302,8 +324,8 @@ class Unnamed(Mlp):
         p, q, g, h = (getattr(self, f"{letter}{number}") for letter in "pqgh")
         if self.training:
             return F.batch_norm(x, q, p, g, h, True, 0.1, 1e-6)
-        scaled: Tensor = torch.rsqrt(p + 1e-6) * (x - q)
-        return torch.addcmul(h, scaled, g)
+        scale = torch.rsqrt(p + 1e-6)
+        return torch.addcmul(h, x * scale - q * scale, g)
 
     def forward(self, x: Tensor) -> Any:
         x = F.relu(self.normalise(self.fc1(x), 1))
@@ -316,6 +338,35 @@ def test_statistics_without_names_lie_where_they_serve() -> None:
         *("q1", "q2"),
         *("p1", "p2"),
     ]
+
+
+class Deep(nn.Module):
+    """Seven normalisations: by two readings each there would be too many."""
+
+    def __init__(self, mean: str, var: str) -> None:
+        super().__init__()
+        self.names = mean, var
+        self.linears = nn.ModuleList(nn.Linear(4, 4) for _ in range(8)).double()
+        self.norms: Any = nn.ModuleList(nn.BatchNorm1d(4, track_running_stats=False) for _ in range(7)).double()
+        for norm in self.norms:
+            norm.register_buffer(mean, torch.zeros(4).double())
+            norm.register_buffer(var, torch.ones(4).double())
+
+    def forward(self, x: Tensor) -> Any:
+        *linears, last = self.linears
+        for linear, norm in zip(linears, self.norms, strict=True):
+            mean, var = (getattr(norm, name) for name in self.names)
+            x = F.batch_norm(linear(x), mean, var, norm.weight, norm.bias, self.training, eps=1e-6)
+            x = F.relu(x)
+        return last(x)
+
+
+def test_names_tell_statistics_where_there_are_many() -> None:
+    reference = nr.MultiLayerNetExtend(4, [4] * 7, 4, use_batchnorm=True)
+    filled = load_params(Deep("my_running_mean", "my_running_var"), reference, prove=False).filled
+    assert filled["running_var7"] == "norms.6.my_running_var"
+    with pytest.raises(LoadError, match=r"more than 64 readings .*norms\.6\.p holds running_mean7"):
+        load_params(Deep("p", "q"), reference)
 
 
 def test_all_but_the_weights_stays_as_it_was() -> None:

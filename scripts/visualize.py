@@ -270,7 +270,7 @@ def curves(args: argparse.Namespace) -> Figure:
 
     Example: python scripts/visualize.py curves runs/1 runs/2 --out compared.png
     """
-    runs = tp.training.history.read_curves(args.runs)
+    runs = tp.training.folder.read_curves(args.runs)
     data = [tp.training.folder.RunFolder(path).read_config().data for path in args.runs]
     return figures.curves(runs, ", ".join(f"{name} on {each}" for name, each in zip(runs, data, strict=True)))
 

@@ -39,3 +39,5 @@ from .networks import (
 from .optimizers import BookAdam as BookAdam, make_optimizer as make_optimizer
 from .parity import Setting as Setting, check_parity as check_parity
 from .testing import assert_parity as assert_parity
+
+__version__: str

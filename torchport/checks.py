@@ -38,9 +38,9 @@ def check_device(name: str, value: torch.device | str | None) -> torch.device | 
     """Return value, a device on which this machine can make a tensor, or None. ValueError."""
     try:
         torch.empty(0, device=value)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{name} {str(value)!r} cannot be used here ({reason}): try cpu") from None
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        raise ValueError(f"{name} {str(value)!r} cannot be used here ({reason:.160}): try cpu") from None
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 import sysconfig
 import traceback
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from torchport.files import Hints
 
-BAD_INPUT, INTERRUPTED = 2, 130  # exit statuses
+BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit statuses
 LARGEST = 2**32 - 1  # NumPy's largest seed, and more than anything that is counted
 
 # Where no code of the user's is.
@@ -41,7 +42,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that keeps a docstring's lines in its help, and tells what is wrong with an argument in one line."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """One line on standard error, and status 2."""
@@ -49,10 +50,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], int]) -> int:
-    """main's exit status; on bad input one line on standard error and status 2, on Ctrl-C or a closed pipe 130."""
+    """main's exit status; on bad input one line on standard error and status 2, on Ctrl-C 130, on a closed pipe 141."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process lives
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored by what it starts with &
     formatted = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"  # without our own line
     try:
@@ -61,7 +63,7 @@ def run(main: Callable[[], int]) -> int:
         return status
     except BrokenPipeError:  # whoever reads has seen enough, as head has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python flushes what is left
-        return INTERRUPTED
+        return CLOSED_PIPE
     except (ValueError, TypeError, OSError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -121,7 +123,7 @@ def add_field(parser: argparse.ArgumentParser, option: Field[Any]) -> None:
     if option.type == "bool":
         parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=about["help"])
         return
-    kind: Callable[[str], Any] = str if "str" in str(option.type) else number
+    kind: Callable[[str], Any] = str if about["choices"] or "str" in str(option.type) else number
     if about["minimum"] is not None:
         kind = count(about["minimum"])
     metavar = None if about["choices"] else option.name.upper()
@@ -156,6 +158,13 @@ def add_windows(parser: argparse._ActionsContainer, whose: str = "") -> None:
     """--stride and --pad."""
     parser.add_argument("--stride", type=count(1), default=1, help=f"{whose}in pixels (default: 1)")
     parser.add_argument("--pad", type=count(0), default=0, help=f"{whose}in pixels (default: 0)")
+
+
+def add_output(parser: argparse.ArgumentParser, json: str, quiet: str) -> None:
+    """--json and --quiet, and what each prints."""
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--json", action="store_true", help=f"print {json} as JSON, and nothing else")
+    one.add_argument("--quiet", action="store_true", help=f"print {quiet} only, and no progress")
 
 
 def add_hints(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, overload
 
 import torch
@@ -19,6 +20,8 @@ FLUSHED_EVERY = 20
 MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names
 NEGLIGIBLE = {torch.float32: 1e-32, torch.bfloat16: 1e-32, torch.float64: 1e-301}
 
+PIECES = 36  # of four lists of tensors, so many fit into the arguments of one launch
+
 
 class BookAdam(Optimizer):
     """Adam as the book writes it: p -= lr_t m / (sqrt(v) + 1e-7), lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t).
@@ -27,29 +30,26 @@ class BookAdam(Optimizer):
     (arXiv:1412.6980 names both forms in section 2). As in the book, a group of parameters has one count of steps t.
 
     Moments of parameters without gradient decay towards the subnormal numbers, on which a processor computes several
-    times slower. On the CPU, unless capturable, they are set to 0 before: below 1e-32, or 1e-301 in float64.
+    times slower. On the CPU they are set to 0 before: below 1e-32, or 1e-301 in float64.
 
-    capturable keeps t on the parameters' device, so that a CUDA graph can hold the step.
+    A tensor () in a group's "rate", on the parameters' device, is taken as lr_t, and nothing is counted: a CUDA graph
+    can hold such a step, and whoever replays it writes next_rates there and counts in the group's "step".
     ValueError, TypeError for a negative lr or betas outside [0, 1).
     """
 
-    def __init__(
-        self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), *, capturable: bool = False
-    ) -> None:
+    def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         check_number("lr", lr, 0)
         if len(betas) != 2:
             raise ValueError(f"betas must be two numbers, got {betas!r}")
         for beta in betas:
             check_number("betas", beta, 0, math.nextafter(1, 0))
-        super().__init__(params, {"lr": lr, "betas": betas, "capturable": capturable})
+        super().__init__(params, {"lr": lr, "betas": betas, "rate": None})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; the group starts at step 0."""
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        device = group["params"][0].device if group["capturable"] else "cpu"
-        # In float64 whatever the parameters are, as Python's floats.
-        group.setdefault("step", torch.zeros((), dtype=torch.float64, device=device))
+        # In float64, as Python's floats, and on the CPU, where they are computed with.
+        self.param_groups[-1].setdefault("step", torch.zeros((), dtype=torch.float64))
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -67,37 +67,40 @@ class BookAdam(Optimizer):
         for group in self.param_groups:
             moved = [(param, param.grad, *self._moments(param)) for param in group["params"] if param.grad is not None]
             if moved:
-                columns = [list(column) for column in zip(*moved, strict=True)]
-                params, grads, m, v = columns
-                at_once = not group["capturable"] and all(map(_at_one_place, *columns))
-                (self._update_at_once if at_once else self._update_by_parts)(params, grads, m, v, group)
+                params, grads, m, v = (list(column) for column in zip(*moved, strict=True))
+                self._update(params, grads, m, v, group)
         return loss
 
-    def _update_at_once(
+    def next_rates(self, group: dict[str, Any], count: int) -> list[float]:
+        """lr_t of the next count steps of group, which are not taken."""
+        (beta1, beta2), t = group["betas"], int(group["step"].item())
+        return [group["lr"] * math.sqrt(1 - beta2**i) / (1 - beta1**i) for i in range(t + 1, t + count + 1)]
+
+    def _update(
         self, params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], group: dict[str, Any]
     ) -> None:
-        """By torch's Adam, in one pass over memory: with this step's eps / sqrt(1 - beta2^t) it is the book's rule.
-
-        torch's kernel goes through the memory of each tensor as it lies, whatever the strides.
-        """
-        beta1, beta2 = group["betas"]
-        t = group["step"].add_(1).item()
-        scales = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": EPS / math.sqrt(1 - beta2**t)}
-        steps = [torch.tensor(t, dtype=torch.float32)] * len(params)
-        # Not by way of torch.optim.adam.adam, whose sorting of tensors by device takes longer than this.
-        torch._fused_adam_(params, grads, m, v, [], steps, amsgrad=False, weight_decay=0, maximize=False, **scales)
+        (beta1, beta2), rate, at_once = group["betas"], group["rate"], all(map(_at_one_place, params, grads, m, v))
+        rule: dict[str, Any] = {"beta1": beta1, "beta2": beta2, "amsgrad": False, "weight_decay": 0, "maximize": False}
+        if rate is not None:
+            if at_once:
+                params, grads, m, v = (in_pieces(each) for each in (params, grads, m, v))
+            # As float32 torch's kernel reads the rate; its own corrections are 1 after so many steps.
+            if at_once and params[0].dtype == rate.dtype == torch.float32 and max(beta1, beta2) < 1 - 1e-7:
+                steps = [_many_steps(rate.device)] * len(params)
+                torch._fused_adam_(params, grads, m, v, [], steps, lr=rate, eps=EPS, **rule)
+            else:
+                _update_by_parts(params, grads, m, v, rate, group["betas"])
+            return
+        rate, t = self.next_rates(group, 1)[0], group["step"].add_(1).item()
+        if at_once and params[0].is_cpu:
+            # With this step's eps / sqrt(1 - beta2^t) torch's rule is the book's, in one pass over memory, whatever the
+            # strides. Not by way of torch.optim.adam.adam, whose sorting of tensors by device takes longer than this.
+            steps, eps = [torch.tensor(t, dtype=torch.float32)] * len(params), EPS / math.sqrt(1 - beta2**t)
+            torch._fused_adam_(params, grads, m, v, [], steps, lr=group["lr"], eps=eps, **rule)
+        else:
+            _update_by_parts(params, grads, m, v, rate, group["betas"])
         if t % FLUSHED_EVERY == 0:
             self._flush(group)
-
-    def _update_by_parts(
-        self, params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], group: dict[str, Any]
-    ) -> None:
-        beta1, beta2 = group["betas"]
-        torch._foreach_lerp_(m, grads, 1 - beta1)
-        torch._foreach_lerp_(v, torch._foreach_mul(grads, grads), 1 - beta2)
-        change = torch._foreach_div(m, self._denominators(v))
-        torch._foreach_mul_(change, self._rate(group, params[0]))
-        torch._foreach_sub_(params, change)
 
     def _moments(self, param: Tensor) -> tuple[Tensor, Tensor]:
         state = self.state[param]
@@ -112,33 +115,46 @@ class BookAdam(Optimizer):
         for param in group["params"]:
             state = self.state.get(param, {})
             for moment in (state[name] for name in MOMENTS if name in state):
-                if moment.dtype in NEGLIGIBLE:
+                if moment.is_cpu and moment.dtype in NEGLIGIBLE:
                     torch.ops.aten.hardshrink.out(moment, NEGLIGIBLE[moment.dtype], out=moment)
 
-    def _denominators(self, v: list[Tensor]) -> list[Tensor]:
-        roots = torch._foreach_sqrt(v)
-        torch._foreach_add_(roots, EPS)
-        return list(roots)
 
-    def _rate(self, group: dict[str, Any], param: Tensor) -> Any:
-        """lr_t of the step that this begins: a float, or with capturable a tensor () of param's dtype and device."""
-        beta1, beta2 = group["betas"]
-        if not group["capturable"]:
-            t = group["step"].add_(1).item()
-            return group["lr"] * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-        # A state_dict may have brought it from elsewhere.
-        group["step"] = t = group["step"].to(param.device)
-        t += 1
-        rate = group["lr"] * (1 - beta2**t).sqrt() / (1 - beta1**t)
-        return rate.to(param.dtype)
+def _update_by_parts(
+    params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], rate: Any, betas: tuple[float, float]
+) -> None:
+    """In any dtype and on any device; rate is a number or a tensor ()."""
+    torch._foreach_lerp_(m, grads, 1 - betas[0])
+    torch._foreach_lerp_(v, torch._foreach_mul(grads, grads), 1 - betas[1])
+    denominators = torch._foreach_sqrt(v)
+    torch._foreach_add_(denominators, EPS)
+    change = torch._foreach_div(m, denominators)
+    torch._foreach_mul_(change, rate)
+    torch._foreach_sub_(params, change)
+
+
+@cache
+def _many_steps(device: torch.device) -> Tensor:
+    """A count of steps t at which 1 - beta^t is 1, for any beta below 1 - 1e-7."""
+    return torch.full((), 1e9, dtype=torch.float32, device=device)
 
 
 def _at_one_place(param: Tensor, *others: Tensor) -> bool:
-    """Whether what belongs together lies at the same place of each tensor's memory, on the CPU and without gaps."""
+    """Whether what belongs together lies at the same place of each tensor's memory, without gaps."""
     strides = param.stride()
-    if not param.is_cpu or any(other.stride() != strides for other in others):
+    if any(other.stride() != strides for other in others):
         return False
     return param.is_contiguous() or (param.ndim == 4 and param.is_contiguous(memory_format=torch.channels_last))
+
+
+def in_pieces(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The memory of tensors without gaps, flat and cut into pieces that one launch takes, in the same order for all.
+
+    A kernel for lists gives 65,536 elements to a block of threads, so that most of a GPU would have nothing to do.
+    """
+    size = 1024
+    while sum(-(-tensor.numel() // size) for tensor in tensors) > max(PIECES, len(tensors)):
+        size *= 2
+    return [part for tensor in tensors for part in tensor.as_strided((tensor.numel(),), (1,)).split(size)]
 
 
 class Rule(NamedTuple):
@@ -164,8 +180,8 @@ RULES = {
 # Where torch has another word for an option of the book's.
 TORCH_NAMES = {"decay_rate": "alpha"}
 
-# Rules whose state a CUDA graph can hold only if it is told; the others have none that a step reads.
-CAPTURABLE = ("rmsprop", "adam")
+# Rules whose state a CUDA graph can hold only if it is told; BookAdam is given its rate, the others read none.
+CAPTURABLE = ("rmsprop",)
 
 
 def make_optimizer(name: str, params: Iterable[Tensor], *, capturable: bool = False, **options: Any) -> Optimizer:

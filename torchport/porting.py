@@ -98,11 +98,10 @@ def port(
     if check_target(target, file_of(source)).exists() and not force:
         raise FileExistsError(f"{target} exists: give another name, or have it replaced with --force (force=True)")
     weights = read_weights(source, hints, dtype=dtype)
-    with naming(source):
-        if kind.suffixes == (ONNX,) and dtype is None and weights.dtype == torch.float64:
+    if kind.suffixes == (ONNX,) and dtype is None and weights.dtype == torch.float64:
+        with naming(source):
             weights = weights.astype(torch.float32)
-        staged_weights = stage_weights(weights, target)
-    with staged_weights as staged:
+    with stage_weights(weights, target) as staged:
         verdicts = check_staged(staged)
         staged.commit()
     return Ported(weights, kind, verdicts, example(target, weights))
@@ -141,10 +140,13 @@ def example(target: str | Path, weights: Weights) -> str:
             f"print(session.run(None, {{{INPUT!r}: {zeros}}})[0].argmax(axis=1))"
         )
     if suffix in (".pkl", ".npz"):
-        load = f"load_params({name})" if suffix == ".pkl" else f"set_params(np.load({name}))"
+        load = f"net.load_params({name})" if suffix == ".pkl" else f"net.set_params(np.load({name}))"
+        if suffix == ".npz" and weights.statistics:
+            load = f"found = np.load({name}); net.set_params({{key: found[key] for key in net.params}}); "
+            load += "net.set_statistics(found)"
         return (
             "import numpy as np, numpy_ref\n"
-            f"net = numpy_ref.{weights.architecture.call}; net.{load}\n"
+            f"net = numpy_ref.{weights.architecture.call}; {load}\n"
             f"print(net.predict({zeros}).argmax(axis=1))"
         )
     return (

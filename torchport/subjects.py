@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,6 @@ from torchport.files import Hints, read_weights
 from torchport.files.store import NO_HINTS
 from torchport.layers import kind_of
 from torchport.networks import Architecture, Weights
-from torchport.training.config import Config
 from torchport.training.folder import RunFolder
 
 DEFAULT = "SimpleConvNet"
@@ -31,11 +29,10 @@ DEFAULT = "SimpleConvNet"
 
 @dataclass(frozen=True)
 class Subject:
-    """A network of the book's, what a title says of its weights, and the run that made them, where there is one."""
+    """A network of the book's, and what a title says of its weights."""
 
     weights: Weights
     name: str
-    run: Config | None = None
 
     @property
     def network(self) -> Network:
@@ -45,7 +42,7 @@ class Subject:
     @property
     def preparation(self) -> Preparation:
         """How it was given the images that it was trained on."""
-        return Preparation.parse(self.weights.source.images or "unit")
+        return Preparation.parse(self.weights.source.trained.get("images", "unit"))
 
     @property
     def about(self) -> str:
@@ -54,7 +51,8 @@ class Subject:
 
     def shown(self, images: Preparation) -> Subject:
         """The same, given images in another way."""
-        return replace(self, weights=replace(self.weights, source=replace(self.weights.source, images=str(images))))
+        trained = {**self.weights.source.trained, "images": str(images)}
+        return replace(self, weights=replace(self.weights, source=replace(self.weights.source, trained=trained)))
 
     def prepared(self, images: Array) -> Array:
         """Images float (N, C, H, W) of 0 to 1 as it is given them."""
@@ -73,24 +71,21 @@ class Samples(NamedTuple):
 def load_samples(
     subject: Subject | None = None, name: str | None = None, folder: str | None = None, *, train: bool = False
 ) -> Samples:
-    """A data set by its name, in folder; without both what subject's run was trained on, else MNIST. Errors as load."""
-    if name is None and subject is not None and subject.run is not None:
-        name, folder = subject.run.data, folder or subject.run.data_dir
-    name = name or DATA_SETS[0]
+    """A data set by its name, in folder; without a name what subject was trained on, else MNIST. Errors as data.load.
+
+    Without folder it is that of the training, if that is still there.
+    """
+    trained = {} if subject is None else subject.weights.source.trained
+    name = name or trained.get("data", DATA_SETS[0])
+    before = trained.get("data_dir")
+    if folder is None and name == trained.get("data") and before is not None and Path(before).is_dir():
+        folder = before
     return Samples(*data.load(name, train, folder, progress=True), f"{name} {'training' if train else 'test'}")
 
 
 def load_subject(path: str | Path, hints: Hints = NO_HINTS) -> Subject:
     """The network whose weights are in path, a file or a run's folder. Errors as read_weights."""
-    return Subject(read_weights(path, hints), short_name(path), run_of(path))
-
-
-def run_of(path: str | Path) -> Config | None:
-    """The configuration of the run in whose folder path is, or which it is itself; None where it is of none."""
-    folder = RunFolder(path if Path(path).is_dir() else Path(path).parent)
-    with suppress(ValueError):  # another program's config.json; read_weights tells of a damaged run
-        return folder.read_config()
-    return None
+    return Subject(read_weights(path, hints), short_name(path))
 
 
 def seeded_subject(seed: int = 0, like: Architecture | None = None) -> Subject:

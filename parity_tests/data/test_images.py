@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from numpy_ref.checks import Array
+from torchport import SimpleConvNet
 from torchport.data import drawn
 from torchport.data.images import check_images, digit
 from torchport.data.preparation import NAMED, Preparation
@@ -36,6 +37,10 @@ def test_each_preparation_is_what_it_says_of_arrays_and_tensors(text: str) -> No
     np.testing.assert_allclose(prepare.apply(ALL.astype(float), np.float64), expected, rtol=0, atol=1e-15 * 3 * scale)
     np.testing.assert_array_equal(prepare.apply(torch.tensor(ALL).float(), torch.tensor), found)
     assert Preparation.parse(str(prepare)) == prepare
+
+
+def test_dark_digits_of_0_to_255() -> None:
+    np.testing.assert_array_equal(Preparation(white=1.0, inverted=True)(ALL), 255.0 - ALL)
 
 
 def test_normalized_is_torchvisions_to_the_bit() -> None:
@@ -102,6 +107,13 @@ def test_a_stroke_is_a_digit_too(height: int, width: int) -> None:
 def test_an_empty_image_is_refused() -> None:
     with pytest.raises(ValueError, match=r"nothing is to be seen: all pixels are within 0.05 of the border's 0.70"):
         digit(np.pad([[0.75]], 9, constant_values=0.7))
+
+
+def test_bytes_are_refused_by_a_network_with_the_way_out() -> None:
+    with pytest.raises(TypeError, match=r"uint8, .*: of images, 0 to 255, give .to\(torch.float32\) / 255"):
+        SimpleConvNet()(torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
+    with pytest.raises(TypeError, match=r"float64, the weights torch.float32: convert one with .to\(\)"):
+        SimpleConvNet()(torch.zeros(1, 1, 28, 28, dtype=torch.float64))
 
 
 def test_floats_are_told_what_to_give() -> None:

@@ -101,6 +101,12 @@ def test_keras_file_is_read(parts: Parts, tmp_path: Path) -> None:
     assert_is(tmp_path, parts)
 
 
+def test_keras_file_with_floats_is_named(parts: Parts, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mnist.npz", x_test=parts[2] / 255, y_test=parts[3])
+    with pytest.raises(DataError, match=r"mnist.npz .*x_test must be uint8 \(N, 784\), got float64 \(9, 28, 28\)"):
+        mnist(False, tmp_path)
+
+
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "mnist.pkl").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
     with pytest.raises(DataError, match=r"mnist.pkl could not be read \(names 'os.system'.* nothing is ever run"):
@@ -196,7 +202,9 @@ def test_other_data_of_mnists_size_is_taken_with_a_warning(
     write(tmp_path, parts)
     checksum = zlib.crc32(parts[3].tobytes(), zlib.crc32(parts[2].tobytes()))
     monkeypatch.setattr(sets, "KNOWN", {True: (12, 1), False: (9, checksum)})
-    with pytest.warns(UserWarning, match=r"train-images-idx3-ubyte is not MNIST, by its checksum"):
+    with pytest.warns(
+        UserWarning, match=r"train-images-idx3-ubyte is another data set than MNIST or damaged, by its checksum"
+    ):
         assert len(mnist(True, tmp_path)[0]) == 12
     assert len(mnist(False, tmp_path)[0]) == 9  # without one
 

@@ -23,8 +23,7 @@ from torchport import data, figures, moves, subjects
 from torchport.data.images import read_image
 from torchport.networks import Architecture, to_state_dict
 from torchport.training import Config, train
-from torchport.training.folder import Checkpoint, RunFolder
-from torchport.training.history import read_curve, read_curves
+from torchport.training.folder import Checkpoint, RunFolder, read_curve, read_curves
 from torchport.training.samples import Samples
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "filters.png"

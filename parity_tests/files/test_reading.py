@@ -95,7 +95,7 @@ def saved(value: object, name: str = "w.pt", **options: Any) -> Callable[[Path],
     return write
 
 
-def npz(value: Mapping[str, Array]) -> Callable[[Path], Path]:
+def npz(value: Mapping[str, Any]) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         np.savez(folder / "w.npz", **value)
         return folder / "w.npz"
@@ -182,7 +182,7 @@ PEOPLE: dict[str, Case] = {
     "arr_0, arr_1": Case(npz({f"arr_{i}": v for i, v in enumerate(SIMPLE.values())}), SIMPLE, "by their order, arr_0"),
     # containers
     "OrderedDict": Case(pickled(collections.OrderedDict(SIMPLE)), SIMPLE),
-    "defaultdict": Case(pickled(collections.defaultdict(list, SIMPLE)), SIMPLE),
+    "defaultdict": Case(pickled(collections.defaultdict[str, Any](list, SIMPLE)), SIMPLE),
     "the second book's list": Case(pickled(list(SIMPLE.values())), SIMPLE, "are W1, b1, W2, b2, W3, b3"),
     "weights before biases": Case(pickled(tuple(SIMPLE[k] for k in ("W1", "W2", "W3", "b1", "b2", "b3"))), SIMPLE),
     "a list of torch's parameters": Case(saved(list(STATE.values())), SIMPLE, "transposed"),
@@ -309,7 +309,7 @@ UNCLEAR: dict[str, tuple[Callable[[Path], Path], Hints, type[Exception], str]] =
     "one more": (pickled({**SIMPLE, "velocity": SIMPLE["W3"]}), Hints(), ValueError, "but velocity is unexpected"),
     "one less": (pickled(SIMPLE | {"b3": None}), Hints(), ValueError, "nearest is SimpleConvNet, but b3 is missing"),
     "weights alone": (pickled([SIMPLE["W2"], SIMPLE["W3"]]), Hints(), ValueError, "2 weights have 0 biases"),
-    "no arrays": (pickled({"epoch": 3}), Hints(), ValueError, "holds a dict without arrays"),
+    "no arrays": (pickled({"epoch": 3}), Hints(), ValueError, "holds a dict of epoch \\(a number\\), expected"),
 }
 
 

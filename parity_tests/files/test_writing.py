@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import resource
 import signal
@@ -17,12 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numpy_ref import files, write_params
+from numpy_ref import files, read_params, write_params
 from numpy_ref.checks import Array
-from numpy_ref.params import write_arrays
-from torchport.files import FORMATS, read_stored
+from torchport.files import load_weights, stage_weights
+from torchport.files.formats import FORMATS
+from torchport.networks import Weights
 
-OLD, NEW = {"W": np.zeros(1000)}, {"W": np.ones(100_000)}
+OLD, NEW = {"W1": np.zeros((10, 10)), "b1": np.zeros(10)}, {"W1": np.ones((1000, 100)), "b1": np.ones(100)}
+SUFFIXES = [kind.suffixes[0] for kind in FORMATS if kind.encode and kind.suffixes != (".onnx",)]
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="file modes, signals and limits are POSIX's")
 
@@ -33,7 +36,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "params.pkl"
 
 
-@pytest.fixture(params=list(FORMATS))
+@pytest.fixture(params=SUFFIXES)
 def each(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A file of each format."""
     write(OLD, tmp_path / f"params{request.param}")
@@ -41,17 +44,14 @@ def each(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def write(arrays: dict[str, Array], path: Path) -> None:
-    kind = FORMATS[path.suffix]
-    write_arrays(path, arrays, kind.encode(arrays, {}), kind.decode)
-
-
-def read(path: Path) -> dict[str, Array]:
-    return read_stored(path).arrays
+    with stage_weights(Weights.of(arrays), path) as staged:
+        staged.read()
+        staged.commit()
 
 
 def assert_old(file: Path) -> None:
     """The old file is there, and nothing else."""
-    assert same(read(file), OLD)
+    assert same(load_weights(file), OLD)
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -111,6 +111,19 @@ def test_a_full_disk_is_named_with_the_file_that_the_user_named(each: Path, monk
     assert error.value.errno == errno.ENOSPC
     assert str(each) in str(error.value)
     assert ".tmp" not in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system tells no path where a file is open already."""
+    monkeypatch.setattr(os, "fdopen", lambda *_: Unreadable())
+    with pytest.raises(OSError, match=r"not read: Input/output error: '.*params\.pkl'") as error:
+        read_params(file)
+    assert error.value.errno == errno.EIO
+
+
+class Unreadable(io.BytesIO):
+    def read(self, *_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_a_disk_that_lies_is_found_out(each: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +195,7 @@ for path in map(Path, sys.argv[1:]):
 
 
 def test_a_kill_between_any_two_steps(tmp_path: Path) -> None:
-    paths = [tmp_path / f"params{suffix}" for suffix in FORMATS]
+    paths = [tmp_path / f"params{suffix}" for suffix in SUFFIXES]
     for path in paths:
         write(OLD, path)
         write(NEW, path.with_name(f"new{path.suffix}"))
@@ -196,7 +209,7 @@ def test_a_kill_between_any_two_steps(tmp_path: Path) -> None:
         assert set(outcomes) == {"old", "new"}
         assert len(outcomes) > 40
         assert outcomes.count("new") > 2  # the last was not killed
-        assert same(read(path), NEW)
+        assert same(load_weights(path), NEW)
     left = {path.name for path in tmp_path.iterdir() if path not in paths and not path.name.startswith("new.")}
     assert all(name.startswith(".params.") and name.endswith(".tmp") for name in left)
 
@@ -236,14 +249,14 @@ def test_a_link_as_target_stays_a_link(file: Path, tmp_path: Path) -> None:
     link.symlink_to(file.name)
     write_params(NEW, link)
     assert link.is_symlink()
-    assert same(read(file), NEW)
+    assert same(load_weights(file), NEW)
 
 
 def test_a_link_to_nothing_as_target_creates_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "link.pkl").symlink_to(tmp_path / "new.pkl")
     write_params(NEW, tmp_path / "link.pkl")
     assert (tmp_path / "link.pkl").is_symlink()
-    assert same(read(tmp_path / "new.pkl"), NEW)
+    assert same(load_weights(tmp_path / "new.pkl"), NEW)
 
 
 def test_a_loop_of_links_as_target(tmp_path: Path) -> None:
@@ -255,7 +268,7 @@ def test_a_loop_of_links_as_target(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"not written.*missing/params\.pkl"):
+    with pytest.raises(FileNotFoundError, match=r"params\.pkl: the folder .*missing is missing: make it first"):
         write_params(NEW, tmp_path / "missing" / "params.pkl")
 
 
@@ -286,7 +299,7 @@ def test_a_folder_that_cannot_be_synced_is_no_failure(file: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "fsync", sync)
     write_params(NEW, file)
-    assert same(read(file), NEW)
+    assert same(load_weights(file), NEW)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])

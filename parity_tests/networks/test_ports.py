@@ -18,10 +18,11 @@ import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
+from torchport.choices import Convolution
 from torchport.layers import KINDS, LayerKind, register
 from torchport.layers.selections import SAME
 from torchport.networks import CONVOLUTIONS, from_reference
-from torchport.networks.names import STATE_DICT_KEYS, state_dict_keys, state_dict_of, update_reference
+from torchport.networks.names import state_dict_keys, state_dict_of, update_reference
 from torchport.networks.ports import load_layer
 from torchport.parity import Setting
 from torchport.parity.cases import seeded_params
@@ -53,7 +54,7 @@ def normalised(dtype: Any = np.float64) -> nr.Network:
 
 @pytest.mark.parametrize("conv", CONVOLUTIONS)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_a_random_networks_twin_has_its_state(conv: str, device: str, seed: int) -> None:
+def test_a_random_networks_twin_has_its_state(conv: Convolution, device: str, seed: int) -> None:
     """That they agree is counted in parity/test_clean."""
     reference, _, _ = random_case(seed)
     state, expected = from_reference(reference, conv, device).state_dict(), state_dict_of(reference)
@@ -75,7 +76,9 @@ def test_there_and_back_is_bit_identical(seed: int) -> None:
 def test_simple_convnets_twin_is_torchports() -> None:
     reference = nr.SimpleConvNet(rng=np.random.RandomState(0))
     twin, own = from_reference(reference), torchport.SimpleConvNet(dtype=torch.float64)
-    assert state_dict_keys(reference) == STATE_DICT_KEYS
+    layers = {"1": "conv1", "2": "affine1", "3": "affine2"}
+    kinds = {"W": "weight", "b": "bias"}
+    assert state_dict_keys(reference) == {f"{k}{n}": f"{layers[n]}.{kinds[k]}" for n in layers for k in kinds}
     assert list(twin.state_dict()) == list(own.state_dict())
     assert [name for name, _ in twin.named_children()] == [name for name, _ in own.named_children()]
     own.load_state_dict(twin.state_dict(), strict=True)
@@ -85,10 +88,10 @@ def test_simple_convnets_twin_is_torchports() -> None:
 
 
 @pytest.mark.parametrize(("conv", "kind"), CONVOLUTIONS.items())
-def test_conv_names_the_convolution(conv: str, kind: type[nn.Module]) -> None:
+def test_conv_names_the_convolution(conv: Convolution, kind: type[nn.Module]) -> None:
     assert type(from_reference(nr.SimpleConvNet(rng=np.random.RandomState(0)), conv).get_submodule("conv1")) is kind
     with pytest.raises(ValueError, match="conv must be one of conv2d, unfold, got 'im2col'"):
-        from_reference(normalised(), conv="im2col")
+        from_reference(normalised(), conv="im2col")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])

@@ -1,4 +1,4 @@
-"""The whole network: both ports against the reference, layer by layer and end to end."""
+"""The book's SimpleConvNet: both ports against the reference, layer by layer and end to end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet
-from torchport.networks.names import STATE_DICT_KEYS, cast_params
+from torchport.choices import Convolution
+from torchport.networks.names import cast_params, state_dict_keys
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.parity.given import ALL
 
 LARGE = "training", "prediction", "batch", "integers"
-CONVS = ["conv2d", "unfold"]
+CONVS: list[Convolution] = ["conv2d", "unfold"]
 
 # input_dim, filter_num, filter_size, pad, stride, hidden_size, output_size, batch
 ARCHITECTURES = {
@@ -40,20 +41,20 @@ def build(name: str, seed: int = 0) -> tuple[nr.SimpleConvNet, Array, Array, dic
     return reference, *seeded_batch(seed, batch, input_dim, classes), {"stride": stride, "pad": pad}
 
 
-def port_of(reference: nr.SimpleConvNet, conv: str, setting: Setting, **geometry: int) -> SimpleConvNet:
+def port_of(reference: nr.SimpleConvNet, conv: Convolution, setting: Setting, **geometry: int) -> SimpleConvNet:
     params = cast_params(reference.params, setting.dtype)
     return SimpleConvNet.from_params(params, conv, **geometry, device=setting.device)
 
 
 @pytest.mark.parametrize("conv", CONVS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_port_agrees_with_the_reference(name: str, conv: str, setting: Setting) -> None:
+def test_port_agrees_with_the_reference(name: str, conv: Convolution, setting: Setting) -> None:
     reference, x, t, geometry = build(name)
     runs = LARGE if name == "the book's" else ALL  # 128 of its samples take seconds
     report = check_parity(reference, port_of(reference, conv, setting, **geometry), x, t, runs=runs)
     report.raise_if_failed()
     rows = {(row.run, row.layer, row.quantity) for row in report.rows}
-    gradients = {tuple(key.split(".")) for key in STATE_DICT_KEYS.values()}
+    gradients = {tuple(key.split(".")) for key in state_dict_keys(reference).values()}
     for run in ("training", "integers", "batch"):
         assert {(run, layer, f"grad_{attribute}") for layer, attribute in gradients} <= rows
         assert {(run, layer, "output") for layer in ("conv1", "relu1", "pool1", "affine1", "relu2", "affine2")} <= rows
@@ -61,7 +62,7 @@ def test_port_agrees_with_the_reference(name: str, conv: str, setting: Setting) 
 
 
 @pytest.mark.parametrize("conv", CONVS)
-def test_one_hot_labels(conv: str, setting: Setting) -> None:
+def test_one_hot_labels(conv: Convolution, setting: Setting) -> None:
     reference, x, t, geometry = build("three channels, padded")
     port = port_of(reference, conv, setting, **geometry)
     check_parity(reference, port, x, np.eye(5)[t], runs=["batch"]).raise_if_failed()
@@ -75,7 +76,7 @@ def test_both_ports_load_each_others_weights(device: str) -> None:
             nets[here].conv1.weight.add_(1)
         nets[there].load_state_dict(nets[here].state_dict(), strict=True)
         assert all(torch.equal(a, b) for a, b in zip(*(net.parameters() for net in nets.values()), strict=True))
-    assert list(nets["unfold"].state_dict()) == list(STATE_DICT_KEYS.values())
+    assert list(nets["unfold"].state_dict()) == list(state_dict_keys(nr.SimpleConvNet()).values())
     assert [name for name, _ in nets["unfold"].named_children()] == [
         *("conv1", "relu1", "pool1", "flatten", "affine1", "relu2", "affine2")
     ]

@@ -1,4 +1,4 @@
-"""The book's params to a state_dict and back, bit for bit, and refusals before anything is copied."""
+"""The carrier; the book's params to a state_dict and back, bit for bit, and refusals before anything is copied."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, to_params, to_state_dict
-from torchport.networks.names import architecture, cast_params, rounding_loss
+from torchport.networks import Geometry, Weights
+from torchport.networks.names import cast_params, rounding_loss
 from torchport.parity.cases import seeded_params
 
 Params = dict[str, Any]
@@ -68,36 +70,36 @@ def replaced(name: str, value: Any) -> Any:
 
 
 BAD_PARAMS: dict[str, tuple[Any, type[Exception], str]] = {
-    "missing": (lambda p: {k: v for k, v in p.items() if k != "b2"}, ValueError, r"missing \['b2'\]"),
-    "extra": (lambda p: {**p, "W4": p["W3"]}, ValueError, r"unexpected \['W4'\]"),
     "integers": (replaced("b1", lambda v: v.astype(int)), TypeError, "b1 .*int64"),
     "complex": (replaced("b1", lambda v: v.astype(complex)), TypeError, "b1 .*complex128"),
     "a list": (replaced("b1", list), TypeError, "b1 .*list"),
     "mixed dtypes": (replaced("W3", lambda v: v.astype("f4")), TypeError, "one dtype.*float32"),
-    "flat W1": (replaced("W1", lambda v: v.reshape(30, 25)), ValueError, r"W1 \(30, 25\)"),
-    "transposed W2": (replaced("W2", lambda v: v.T), ValueError, r"W2 \(100, 4320\)"),
-    "column bias": (replaced("b2", lambda v: v[:, None]), ValueError, r"b2 \(100, 1\)"),
-    "short bias": (replaced("b3", lambda v: v[:9]), ValueError, r"b3 \(9,\)"),
-    "empty": (replaced("W1", lambda v: v[:0]), ValueError, r"W1 \(0, 1, 5, 5\)"),
+    "transposed W2": (replaced("W2", lambda v: v.T), ValueError, r"W2 \(100, 4320\) is transposed"),
+    "half the statistics": (lambda p: {**p, "running_mean1": p["b1"]}, ValueError, "unexpected .*running_mean1"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_PARAMS)
 def test_unfit_params_are_refused(params: Params, case: str) -> None:
+    """The others that recognise refuses are in test_architectures.py."""
     spoil, error, says = BAD_PARAMS[case]
-    with pytest.raises(error, match=says):
-        to_state_dict(spoil(params))
-    with pytest.raises(error, match=says):
-        SimpleConvNet.from_params(spoil(params))
+    for take in (to_state_dict, SimpleConvNet.from_params, Weights.of):
+        with pytest.raises(error, match=says):
+            take(spoil(params))
 
 
 BAD_STATE_DICTS: dict[str, tuple[Any, type[Exception], str]] = {
-    "missing": (lambda s: {k: v for k, v in s.items() if k != "conv1.bias"}, ValueError, "missing .*conv1.bias"),
-    "extra": (lambda s: {**s, "fc.weight": s["affine1.weight"]}, ValueError, "unexpected .*fc.weight"),
+    "missing": (lambda s: {k: v for k, v in s.items() if k != "conv1.bias"}, ValueError, "but b1 is missing"),
+    "extra": (lambda s: {**s, "fc.weight": s["affine1.weight"]}, ValueError, "but W4 is unexpected"),
     "bfloat16": (replaced("conv1.bias", lambda v: v.bfloat16()), TypeError, "conv1.bias .*bfloat16"),
     "an array": (replaced("conv1.bias", lambda v: v.numpy()), TypeError, "conv1.bias .*ndarray"),
-    "untransposed": (replaced("affine1.weight", lambda v: v.T), ValueError, r"W2 \(100, 4320\)"),
+    "untransposed": (replaced("affine1.weight", lambda v: v.T), ValueError, r"\(4320, 100\), expected \(100, 4320\)"),
     "mixed dtypes": (replaced("conv1.bias", lambda v: v.float()), TypeError, "one dtype"),
+    "other names": (
+        lambda s: {k.replace("affine", "fc"): v for k, v in s.items()},
+        ValueError,
+        r"missing \['affine1.bias', .*\], unexpected \['fc1.bias'",
+    ),
 }
 
 
@@ -108,13 +110,47 @@ def test_unfit_state_dicts_are_refused(params: Params, case: str) -> None:
         to_params(spoil(to_state_dict(params)))
 
 
-def test_architecture_that_does_not_fit_says_what_was_found(params: Params) -> None:
-    with pytest.raises(ValueError, match=r"W2 \(4320, 100\)"):
-        architecture({**params, "W1": params["W1"][:29], "b1": params["b1"][:29]})
-    with pytest.raises(ValueError, match=r"stride 1 and pad 20"):
-        architecture(params, pad=20)
-    with pytest.raises(ValueError, match=r"W1 \(30, 1, 5, 4\)"):
-        architecture({**params, "W1": params["W1"][..., :4]})
+# --- The carrier
+
+
+def test_weights_make_networks_of_their_own(params: Params) -> None:
+    weights = Weights.of(params)
+    for made in (weights.reference(), weights.port(), weights.port("unfold")):
+        x = np.ones((2, 1, 28, 28))
+        before = made.predict(x) if isinstance(made, nr.Network) else made(torch.tensor(x)).detach().numpy()
+        np.testing.assert_allclose(before, weights.reference().predict(x), rtol=1e-12)
+        for value in made.params.values() if isinstance(made, nr.Network) else made.state_dict().values():
+            value[...] = 0
+    assert all(value.all() for name, value in weights.params.items() if name.startswith("W"))
+
+
+def test_what_was_told_is_carried(params: Params) -> None:
+    weights = Weights.of(params, Geometry(stride=2, pad=1)).astype(torch.float32)
+    assert weights.told == ", stride=2, pad=1"
+    assert Weights.of(params).told == ""
+    assert weights.port().get_submodule("conv1").stride == (2, 2)
+    assert weights.architecture.input_shape == (1, 49, 49)
+
+
+def test_rounding_is_kept_in_the_source(params: Params) -> None:
+    source = Weights.of(params).astype(torch.float32).source
+    assert (source.changed, source.largest) == rounding_loss(params, cast_params(params, torch.float32))
+    assert Weights.of(params).astype(torch.float64).source.changed == 0
+
+
+def test_running_statistics_are_carried_beside_the_parameters() -> None:
+    net = nr.MultiLayerNetExtend(6, [5, 4], 3, use_batchnorm=True, rng=np.random.RandomState(0))
+    net.predict(np.random.default_rng(0).standard_normal((7, 6)), train_flg=True)
+    weights = Weights.of({**net.params, **net.statistics})
+    assert weights.architecture.name == "MultiLayerNetExtend"
+    assert weights.params.keys() == net.params.keys()
+    assert "are taken" not in weights.architecture.note.replace("relu is taken", "")
+    x = np.random.default_rng(1).standard_normal((3, 6))
+    np.testing.assert_array_equal(weights.reference().predict(x), net.predict(x))
+    np.testing.assert_allclose(weights.port().eval()(torch.tensor(x)).detach(), net.predict(x), rtol=1e-12)
+    without = Weights.of(net.params)
+    assert "running_mean1, running_var1, running_mean2, running_var2 are not there" in without.architecture.note
+    assert without.statistics["running_var2"].tolist() == [1, 1, 1, 1]
 
 
 def test_float32_says_what_it_loses(params: Params) -> None:

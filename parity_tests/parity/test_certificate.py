@@ -187,6 +187,10 @@ def of_a_narrow_range(port: SimpleConvNet) -> nn.Module:
     return nn.Sequential(Function(checked), port)
 
 
+def of_one_layout(port: SimpleConvNet) -> nn.Module:
+    return nn.Sequential(Function(lambda x: x.view(len(x), -1).view(x.shape)), port)
+
+
 def normed(port: SimpleConvNet) -> None:
     nn.utils.parametrizations.weight_norm(port.affine1)
 
@@ -195,6 +199,10 @@ NOTES: dict[str, tuple[Spoil, str]] = {
     "layers in one piece": (pooled_before_relu, "relu1 and pool1 were judged together (1 (MaxPool2d), 2 (ReLU))"),
     "a parameter that nobody uses": (with_a_parameter_too_many, "spare is not used"),
     "data that it does not take": (of_a_narrow_range, "not judged on integers"),
+    "a layout that it does not take": (
+        of_one_layout,
+        "not judged on channels_last: the port raised RuntimeError: view",
+    ),
     "no integers": (normed, "not run on integers, since affine1.weight cannot be set"),
     "one of three outputs": (
         followed_by(lambda x: (x.softmax(1), x, 2 * x)),

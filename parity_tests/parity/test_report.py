@@ -94,6 +94,7 @@ def test_the_verdict_counts_what_was_compared() -> None:
             WRONG,
             "affine2 output [1, 2] is 1.333, expected 0.6667 (error 6.7e-01, limit 3.3e-01) at net.py:9: its weight",
         ),
+        (replace(WRONG, layer="output"), "on cpu: output [1, 2] is"),
         (replace(WRONG, run="integers"), "limit 3.3e-01) at net.py:9 (in integers): its weight is flipped"),
         (replace(WRONG, where="expected relu1 before net.py:9", cause=""), "3.3e-01), expected relu1 before net.py:9"),
         (replace(WRONG, where="", worst=Difference(note="there is none")), "affine2 output: there is none: its weight"),

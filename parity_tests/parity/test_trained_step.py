@@ -9,7 +9,7 @@ import numpy_ref as nr
 from torchport import SimpleConvNet
 from torchport.parity import ALL, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
-from torchport.training.pooled import Gathered, PoolFirst
+from torchport.training.fused import Gathered, PoolFirst
 
 IMAGE = (1, 12, 12)
 FILTERS = {"filter_num": 5, "filter_size": 5, "pad": 0, "stride": 1}

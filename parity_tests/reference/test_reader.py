@@ -209,6 +209,12 @@ def saved(*values: bytes) -> bytes:
     return b"\x80\x04}(" + b"".join(text(chr(ord("W") + i)) + value for i, value in enumerate(values)) + b"u."
 
 
+def dicts(depth: int) -> bytes:
+    """A dict in which stands another, twice, and so on: 2**depth in all."""
+    items = b"".join(text("b") + b"h%cd\x94" % level for level in range(depth))
+    return (b"(" + text("a")) * depth + b"}\x94" + items
+
+
 def edited(old: bytes, new: bytes, content: bytes) -> bytes:
     assert content.count(old) == 1
     return content.replace(old, new)
@@ -415,6 +421,7 @@ ARRAYS: Rows = {
     ),
     "shape of bools": (lambda: saved(array(b"\x88\x85")), r"shape \(True,\)"),
     "shape that is a number": (lambda: saved(array(b"K\x01")), "gives an array a state"),
+    "shape whose repr takes forever": (lambda: saved(array(dicts(60) + b"\x85")), r"the shape \(a dict,\)"),
     "33 axes": (lambda: saved(array(b"(" + b"K\x01" * 33 + b"t")), "tuple of 33 values"),
     "second BUILD": (lambda: saved(array() + array()[len(SHELL) :]), "gives an array a state"),
     "BUILD on a name": (lambda: saved(NDARRAY + b"}b"), "gives the name numpy.ndarray a state"),

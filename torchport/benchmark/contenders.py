@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 from torchport.benchmark.rounds import Steps
+from torchport.choices import Convolution, Precision
 from torchport.data.images import pixels
 from torchport.layers.loss import softmax_with_loss
 from torchport.networks import SimpleConvNet, Weights
 from torchport.optimizers import make_optimizer
 from torchport.training import Config, Samples
-from torchport.training.learners import TorchLearner
 from torchport.training.ranks import Ranks
+from torchport.training.torch_learner import TorchLearner
 
 HIDDEN, CLASSES, FILTER = 100, 10, 5  # the book's
 
@@ -94,7 +95,7 @@ def _reference(case: Case) -> Steps:
     return _repeated(step)
 
 
-def _twin(case: Case, conv: str) -> Steps:
+def _twin(case: Case, conv: Convolution) -> Steps:
     samples = case.samples()
     net = SimpleConvNet.from_params(_start(case).params, conv, device=case.device)
     rule = make_optimizer("adam", net.parameters(), lr=LR)
@@ -110,7 +111,7 @@ def _twin(case: Case, conv: str) -> Steps:
     return _repeated(step)
 
 
-def training(case: Case, precision: str = "full") -> Steps:
+def training(case: Case, precision: Precision = "full") -> Steps:
     """The steps of torchport.training, with the products in that precision (full, tf32, bf16)."""
     config = Config(lr=LR, batch_size=case.batch_size, precision=precision, device=case.device)
     learner = TorchLearner(config, _start(case), case.samples(), torch.device(case.device), Ranks())

@@ -59,7 +59,9 @@ def mnist(train: bool, data_dir: str | Path | None = None) -> tuple[Array, Array
     images, labels, where = found
     count, checksum = KNOWN[train]
     if len(images) == count and zlib.crc32(labels.data, zlib.crc32(images.data)) != checksum:
-        warnings.warn(f"{where} is not MNIST, by its checksum: it is taken as it is", stacklevel=2)
+        warnings.warn(
+            f"{where} is another data set than MNIST or damaged, by its checksum: it is taken as it is", stacklevel=2
+        )
     return images.reshape(-1, 1, 28, 28), labels
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,12 +30,6 @@ class Curve(NamedTuple):
     epochs: Array  # (evaluations,), from 1
     train_accuracy: Array  # (evaluations,), 0 to 1
     test_accuracy: Array  # (evaluations,), 0 to 1
-
-    @classmethod
-    def of(cls, losses: Array, records: Sequence[Any]) -> Curve:
-        """Of a run's losses (steps,) and its evaluations (training.Record), at least one."""
-        columns = np.array([(r.epoch, r.train_accuracy, r.test_accuracy) for r in records]).T
-        return cls(records[-1].step // records[-1].epoch, losses, *columns)
 
 
 def curves(runs: Mapping[str, Curve], title: str = "") -> Figure:

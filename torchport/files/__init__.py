@@ -3,7 +3,10 @@
 from torchport.files.store import (
     CHECKPOINT as CHECKPOINT,
     CONFIG as CONFIG,
+    CURVES as CURVES,
+    METRICS as METRICS,
     MODEL as MODEL,
+    PARAMS as PARAMS,
     Hints as Hints,
     file_of as file_of,
     load_network as load_network,

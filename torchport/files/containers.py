@@ -44,12 +44,24 @@ def array_sets(value: Any, place: str = "") -> Iterator[ArraySet]:
     if not isinstance(value, Mapping | list | tuple):
         return
     leaves = dict(_leaves(value))
+    if sum(isinstance(child, np.ndarray) and child.ndim > 1 for _, child in _children(value)) > 1:
+        leaves = dict(_children(value))  # a network by itself, and what is kept of it in parts: an optimizer's sums
     arrays = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, np.ndarray) and leaf.ndim}
     if arrays:
         own = sum(isinstance(child, np.ndarray) for _, child in _children(value))
         yield ArraySet(place, arrays, {name: leaf for name, leaf in leaves.items() if name not in arrays}, own)
     for name, child in _children(value):
         yield from array_sets(child, f"{place}.{name}" if place else name)
+
+
+def contents_of(value: object) -> str:
+    """What a file without sets of arrays holds, in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"one array {value.shape}"
+    if not isinstance(value, Mapping | list | tuple):
+        return f"{describe(value)}, of which nothing is run"
+    named = [f"{shown(name)} ({_word(child)})" for name, child in _children(value)]
+    return f"{describe(value)} of {', '.join(first(SHOWN, named)) or 'nothing'}"
 
 
 def _word(value: Any) -> str:

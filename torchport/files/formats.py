@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from numpy_ref.checks import Array
-from numpy_ref.params import decode_values, encode_params
+from numpy_ref.params import encode_params
 from torchport.files.npz import MAGIC, decode_npy, decode_npz, encode_npz
 from torchport.files.onnx_files import decode_onnx, encode_onnx
-from torchport.files.pt import SIGNATURES, decode_pt, encode_pt
+from torchport.files.pt import SIGNATURES, decode_pickle, decode_pt, encode_pt
 from torchport.files.safe import decode_safetensors, encode_safetensors, is_safetensors, metadata_of
 from torchport.networks import Weights
 
@@ -50,7 +50,7 @@ def _torch(weights: Weights) -> dict[str, Array]:
     return {key: value.numpy() for key, value in weights.state_dict().items()}
 
 
-PKL = Format((".pkl",), lambda _: False, decode_values, lambda weights, _: encode_params(_book(weights)), False)
+PKL = Format((".pkl",), lambda _: False, decode_pickle, lambda weights, _: encode_params(_book(weights)), False)
 FORMATS = (
     PKL,
     Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(_book(weights)), False),

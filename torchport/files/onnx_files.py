@@ -32,6 +32,8 @@ def decode_onnx(data: bytes) -> dict[str, Array]:
 def encode_onnx(weights: Weights) -> bytes:
     """The port as a model of batches "input" of any size, to "logits". ValueError without the packages."""
     check_packages()
+    import onnx
+
     if weights.dtype == torch.float64:
         raise ValueError("onnxruntime has no float64 convolution: an ONNX file is float32 or float16, got float64")
     buffer, example = io.BytesIO(), torch.zeros((1, *weights.architecture.input_shape), dtype=weights.dtype)
@@ -44,11 +46,15 @@ def encode_onnx(weights: Weights) -> bytes:
             buffer,
             dynamo=False,
             do_constant_folding=False,  # of a weight that a layer reshapes, another one would be written
+            keep_initializers_as_inputs=True,  # else of equal ones, such as biases of 0, one would be written
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_axes={INPUT: {0: "N"}, OUTPUT: {0: "N"}},
         )
-    return buffer.getvalue()
+    model = onnx.load_from_string(buffer.getvalue())
+    for initializer in model.graph.input[1:]:
+        model.graph.input.remove(initializer)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def predictions(content: bytes, x: Array) -> tuple[Array, torch.dtype]:

@@ -126,6 +126,8 @@ class _Storages:
                 if (key, kind) not in self.found:
                     self.found[key, kind] = self._read(key, kind, count)
                 return self.found[key, kind]
+            case ("module", StandIn() as network, *_):  # of the old format: a class, with its source
+                return network
         raise ParamsError("names something outside of its pickle that is no storage of torch's")
 
     def _read(self, key: str, kind: str, count: int) -> StandIn:
@@ -161,6 +163,8 @@ def _called(name: str, arguments: Any) -> object:
             return StandIn(found.what, _view(storage, start, size, stride))
         case "parameter", (StandIn() as tensor, *_):
             return tensor
+        case "typed", (StandIn(what=what) as make, StandIn(), tuple(given), *_) if what in _REBUILT:
+            return make.value(given)
         case "size", (tuple(size),):
             return size
     return None
@@ -179,10 +183,12 @@ def _view(storage: Array, start: Any, size: tuple[Any, ...], stride: tuple[Any, 
     return np.ndarray(size, storage.dtype, storage, start * item, [step * item for step in stride])
 
 
+_REBUILT = ("the name torch._utils._rebuild_tensor_v2", "the name torch._utils._rebuild_parameter")
 TENSORS: Vocabulary = {
     **VALUES,
     ("torch._utils", "_rebuild_tensor_v2"): partial(_called, "tensor"),
     ("torch._utils", "_rebuild_parameter"): partial(_called, "parameter"),
     ("torch._utils", "_rebuild_parameter_with_state"): partial(_called, "parameter"),
+    ("torch._tensor", "_rebuild_from_type_v2"): partial(_called, "typed"),  # with attributes of its own
     ("torch", "Size"): partial(_called, "size"),
 }

@@ -27,16 +27,20 @@ def is_safetensors(data: bytes) -> bool:
 
 
 def decode_safetensors(data: bytes, notes: list[str] | None = None) -> dict[str, Array | StandIn]:
-    """The arrays in data, bfloat16 as float32, of which notes gets a line; a StandIn for other dtypes. ParamsError."""
+    """The arrays in data, in its order, bfloat16 as float32, of which notes gets a line; a StandIn for other dtypes.
+
+    ParamsError for anything else.
+    """
     import safetensors  # here, so that importing torchport does not
 
     try:
         found = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
         raise ParamsError(f"damaged, truncated or not a safetensors file ({error}): fetch or copy it again") from None
-    json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")], object_pairs_hook=_check_pairs)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")], object_pairs_hook=_checked)
     if notes is not None and (count := sum(about["dtype"] == "BF16" for _, about in found)):
         notes.append(f"arrays widened from bfloat16 to float32, which is exact: {count}")
+    found.sort(key=lambda each: header[each[0]]["data_offsets"])  # it comes in another order every time
     return {name: _array(**about) for name, about in found}
 
 
@@ -60,10 +64,11 @@ def metadata_of(data: bytes) -> dict[str, str]:
     return dict(header.get("__metadata__") or {})
 
 
-def _check_pairs(pairs: list[tuple[str, Any]]) -> None:
+def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ParamsError(f"the key {twice!r:.80} stands twice")
+    return dict(pairs)
 
 
 def _array(dtype: str, shape: list[int], data: bytes) -> Array | StandIn:

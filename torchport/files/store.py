@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,18 @@ from torch import nn
 
 from numpy_ref.checks import Array, check_int
 from numpy_ref.files import Staged, read_file, stage
-from numpy_ref.opcodes import describe
 from numpy_ref.params import MAX_BYTES, check_arrays
-from torchport.files.containers import ArraySet, array_sets, inside
+from torchport.choices import Activation, Affine, Convolution, Flatten, Kernels
+from torchport.files.containers import ArraySet, array_sets, contents_of, inside
 from torchport.files.formats import Format, format_named, format_of
 from torchport.networks import DTYPES, Geometry, Layout, Source, Weights, cast_params
 from torchport.networks.architectures import recognised
 from torchport.networks.layouts import to_params
 
 # In a run's folder; config.json comes after the first checkpoint.
-CONFIG, MODEL, CHECKPOINT = "config.json", "model.pt", "checkpoint.pt"
+CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"
+MODEL, PARAMS, CURVES = "model.pt", "params.pkl", "curves.png"  # in the end
+TRAINED = ("data", "data_dir", "images")  # of a configuration: on what
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,11 @@ class Hints:
 
     stride: int = 1
     pad: int = 0
-    activation: str | None = None
+    activation: Activation | None = None
     pool: Sequence[int] | None = None
-    flatten: str | None = None
-    kernels: str | None = None
-    affine: str | None = None
+    flatten: Flatten | None = None
+    kernels: Kernels | None = None
+    affine: Affine | None = None
     order: Sequence[str] | None = None
     part: str | None = None
 
@@ -69,7 +71,7 @@ class Stored:
     format: Format
     sha256: str
     notes: Sequence[str] = ()  # of what decoding changed
-    images: str = ""  # how those were prepared that the network was trained on
+    trained: Mapping[str, str] = field(default_factory=dict)  # on which data and images, where anything tells
 
     @property
     def sets(self) -> list[ArraySet]:
@@ -100,8 +102,9 @@ def read_stored(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Stored:
     notes = list[str]()
     with naming(file):
         value = kind.decode(data, max_bytes, notes)
-        images = kind.told(data).get("images") or _images_of_run(file)
-    return Stored(value, kind, hashlib.sha256(data).hexdigest(), notes, images)
+        told = {**_run_beside(file), **kind.told(data)}
+    trained = {name: told[name] for name in TRAINED if isinstance(told.get(name), str)}
+    return Stored(value, kind, hashlib.sha256(data).hexdigest(), notes, trained)
 
 
 def read_weights(
@@ -139,7 +142,9 @@ def read_weights(
         'TwoLayerNet'
     """
     stored = read_stored(path, max_bytes=max_bytes)
-    source = Source(Path(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), images=stored.images)
+    source = Source(
+        file_of(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), trained=stored.trained
+    )
     with naming(path):
         return _only(stored.value, hints, source, dtype, allow_nonfinite)
 
@@ -151,10 +156,10 @@ def load_weights(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinit
 
 def load_network(
     path: str | Path,
-    conv: str = "conv2d",
+    conv: Convolution = "conv2d",
     stride: int = 1,
     pad: int = 0,
-    activation: str | None = None,
+    activation: Activation | None = None,
     device: torch.device | str | None = None,
     *,
     dtype: torch.dtype | None = None,
@@ -224,8 +229,7 @@ def stage_weights(weights: Weights, target: str | Path) -> Iterator[StagedWeight
     about = {"architecture": weights.architecture.call, "layout": "torch"}
     if weights.source.sha256:
         about["source_sha256"] = weights.source.sha256
-    if weights.source.images:
-        about["images"] = weights.source.images
+    about |= {name: told for name, told in weights.source.trained.items() if name != "data_dir"}  # as on this machine
     with stage(target, kind.encode(weights, about)) as staged:
         yield StagedWeights(staged, weights, kind)
 
@@ -246,7 +250,7 @@ def _only(value: object, hints: Hints, source: Source, dtype: torch.dtype | None
     if found:
         return next(iter(found.values()))
     if not sets:
-        raise ValueError(f"holds {describe(value)} without arrays, expected the weights of a network")
+        raise ValueError(f"holds {contents_of(value)}, expected a dict of arrays, the weights of a network")
     nearest = max(sets, key=lambda each: each.own)
     refused, where = errors[nearest.place], f"in the part {nearest.place!r}: " if nearest.place else ""
     raise type(refused)("; ".join([f"{where}{refused}", *nearest.left_out]))
@@ -261,7 +265,8 @@ def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
         return [each for each in sets if each.place == part]
     networks = [each for each in sets[1:] if each.weights > 1]
     copied = any(one.shapes == other.shapes for one, other in combinations(networks, 2))
-    return networks if copied else [*sets[:1], *networks]
+    own = bool(sets) and sets[0].own == len(sets[0].arrays)
+    return networks if copied and not own else [*sets[:1], *networks]
 
 
 def _weights(each: ArraySet, hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool) -> Weights:
@@ -304,13 +309,13 @@ def _one_line(text: str) -> str:
     return (text if text.isprintable() else ascii(text)[1:-1])[:MAX_LINE]
 
 
-def _images_of_run(file: Path) -> str:
-    """What the configuration beside a run's weights says, "" where there is none."""
+def _run_beside(file: Path) -> Mapping[str, str]:
+    """The configuration beside a run's weights; nothing where there is none."""
     try:
         config = json.loads((file.parent / CONFIG).read_text())
     except (OSError, ValueError):
-        return ""
-    return str(config.get("images", "")) if isinstance(config, dict) else ""
+        return {}
+    return config if isinstance(config, dict) and file.name == MODEL else {}
 
 
 def _bits(arrays: Mapping[str, Array]) -> dict[str, tuple[object, ...]]:

@@ -47,11 +47,7 @@ def im2col(input: Tensor, kernel_size: Size2d, stride: Size2d = 1, padding: Size
 
 
 def col2im(
-    col: Tensor,
-    input_size: tuple[int, int, int, int],
-    kernel_size: Size2d,
-    stride: Size2d = 1,
-    padding: Size2d = 0,
+    col: Tensor, input_size: tuple[int, int, int, int], kernel_size: Size2d, stride: Size2d = 1, padding: Size2d = 0
 ) -> Tensor:
     """Add the rows of im2col back into an image of input_size (N, C, H, W): its adjoint. ValueError."""
     if len(input_size) != 4 or min(input_size) < 1:

@@ -27,12 +27,7 @@ def softmax_with_loss(input: Tensor, target: Tensor) -> Tensor:
     0..C-1, or one-hot (N, C). ValueError for other shapes, labels out of range or an empty batch; TypeError for
     labels that are not integers.
     """
-    return unchecked_loss(input, _labels(input, target))
-
-
-def unchecked_loss(input: Tensor, labels: Tensor) -> Tensor:
-    """softmax_with_loss for labels int64 (N,) in 0..C-1 that were checked before: nothing waits for the device."""
-    loss: Tensor = _SoftmaxWithLoss.apply(input, labels.unsqueeze(1))
+    loss: Tensor = _SoftmaxWithLoss.apply(input, _labels(input, target).unsqueeze(1))
     return loss
 
 
@@ -54,8 +49,9 @@ class _SoftmaxWithLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         y, labels = ctx.saved_tensors
-        of_label = y.gather(1, labels) - 1
-        return y.scatter(1, labels, of_label) * grad_output / len(y), None
+        # Not by scatter, which is many operations on CUDA where algorithms have to be deterministic.
+        one_hot = labels == torch.arange(y.shape[1], device=y.device)
+        return (y - one_hot.to(y.dtype)) * grad_output / len(y), None
 
 
 def _labels(input: Tensor, target: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise, takewhile
+from itertools import islice, pairwise, permutations, takewhile
 
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.choices import AFFINE, FLATTEN, KERNELS
+from torchport.choices import AFFINE, FLATTEN, KERNELS, Affine, Flatten, Kernels
 from torchport.networks.nearest import USUAL, fits, listed
 
 # Which of a layer's arrays a key names at its end.
@@ -46,9 +46,9 @@ class Layout:
     "hwio"; affine: "in-out" (x @ W) or "out-in" (torch's Linear); order: the layers' names, first to last.
     """
 
-    flatten: str | None = None
-    kernels: str | None = None
-    affine: str | None = None
+    flatten: Flatten | None = None
+    kernels: Kernels | None = None
+    affine: Affine | None = None
     order: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +58,9 @@ class Layout:
 
 
 AS_NAMED = Layout()
+
+# A network whose order is looked for has so many layers at most, and is one of so many steps: there may be n! of them.
+MAX_LAYERS, MAX_TRIES = 100, 20_000
 
 
 @dataclass(eq=False)  # arrays have no truth
@@ -143,9 +146,12 @@ def _by_position(arrays: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
 
 
 def _squeezed(layer: _Layer) -> Iterator[str]:
-    """Vectors without axes of length 1."""
+    """Vectors without axes of length 1, and filters of one channel with one."""
     for part, value in layer.arrays.items():
-        if part != "weight" and value.ndim > 1 and max(value.shape) == value.size:
+        if part == "weight" and value.ndim == 3 and value.shape[1] == value.shape[2]:
+            layer.arrays[part] = value[:, np.newaxis]
+            yield f"{layer.keys[part]} {value.shape}: filters of one channel, {layer.arrays[part].shape}"
+        elif part != "weight" and value.ndim > 1 and max(value.shape) == value.size:
             layer.arrays[part] = value.ravel()
             yield f"{layer.keys[part]} {value.shape}: axes of length 1 are left out"
 
@@ -160,7 +166,7 @@ def _turned(layer: _Layer, layout: Layout) -> Iterator[str]:
     value = layer.arrays.get("weight")
     if value is None or value.ndim != 4:
         return
-    told = value.shape[0] != _outputs(layer) == value.shape[3]
+    told = value.shape[0] != _outputs(layer) == value.shape[3] and value.shape[0] == value.shape[1]
     if layout.kernels == "hwio" or (told and layout.kernels is None):
         layer.arrays["weight"] = value.transpose(3, 2, 0, 1)
         yield f"{layer.keys['weight']} {value.shape}: H, W, inputs, outputs, as Keras has it"
@@ -243,10 +249,12 @@ def _ordered(layers: list[_Layer], order: Sequence[str] | None) -> tuple[list[_L
         return [layers[names.index(name)] for name in order], []
     if all(name.isdigit() for name in names):
         return layers, _told(layers, names)
-    by_number = list(islice(_chains(layers, [], by_number=True), 2))
+    if len(names) > MAX_LAYERS:
+        raise ValueError(f"the order of {len(names)} layers is not looked for: say which with order (--order)")
+    by_number = _chains(layers, by_number=True)
     if _is_chain(layers) and (layers in by_number or not by_number):
         return layers, _told(layers, names)
-    found = by_number or list(islice(_chains(layers, [], by_number=False), 2))
+    found = by_number or _chains(layers, by_number=False)
     if names != sorted(names):  # that is no order of anybody's, but one of text
         found += [layers] * _is_chain(layers)
     if len(found) > 1:
@@ -266,24 +274,45 @@ def _told(layers: Sequence[_Layer], names: Sequence[str]) -> list[str]:
 
 
 def _is_chain(layers: Sequence[_Layer]) -> bool:
-    """Whether each layer takes what the one before it returns, and the first one takes images if any does."""
+    """Whether each layer takes what the one before it returns, images before all else."""
     axes = [layer.ends[0] for layer in layers]
-    if 4 in axes and axes[0] != 4:
+    images = axes[: axes.index(2)] if 2 in axes else axes
+    if 4 in axes and (images[:1] != [4] or axes.count(4) > images.count(4)):
         return False
-    pairs = pairwise(layers)
-    return all(fits(layer.ends[1], layer.ends[0], before.ends[0], before.ends[2]) for before, layer in pairs)
+    return all(_follows(layer, before) for before, layer in pairwise(layers))
 
 
-def _chains(left: Sequence[_Layer], taken: list[_Layer], by_number: bool) -> Iterator[list[_Layer]]:
-    """All orders in which each takes what the one before it returns; those of one stem by their numbers."""
+def _follows(layer: _Layer, before: _Layer) -> bool:
+    return fits(layer.ends[1], layer.ends[0], before.ends[0], before.ends[2])
+
+
+def _chains(layers: Sequence[_Layer], by_number: bool) -> list[list[_Layer]]:
+    """Orders that are chains, two at most; those of one stem by their numbers. None where that is not told soon."""
+    pairs = permutations(layers, 2) if by_number else ()
+    earlier: dict[str, set[str]] = {layer.name: set() for layer in layers}
+    for one, other in pairs:
+        if _precedes(one.name, other.name):
+            earlier[other.name].add(one.name)
+    tries = iter(range(MAX_TRIES))
+    found = list(islice(_continued(layers, [], earlier, tries), 2))
+    return found if next(tries, None) is not None else []
+
+
+def _continued(
+    left: Sequence[_Layer], taken: list[_Layer], earlier: Mapping[str, set[str]], tries: Iterator[int]
+) -> Iterator[list[_Layer]]:
+    """taken, and what is left in all orders in which that makes a chain."""
     if not left:
         yield taken
+    first = max((layer.ends[0] for layer in left), default=0)
     for layer in left:
+        if next(tries, None) is None:
+            return
         others = [other for other in left if other is not layer]
-        if by_number and any(_precedes(other.name, layer.name) for other in others):
-            continue
-        if _is_chain([*taken[-1:], layer]) if taken else layer.ends[0] == max(each.ends[0] for each in left):
-            yield from _chains(others, [*taken, layer], by_number)
+        fits_on = _follows(layer, taken[-1]) if taken else layer.ends[0] == first
+        too_early = layer.ends[0] == 2 and first == 4  # a convolution is left
+        if fits_on and not too_early and earlier[layer.name].isdisjoint(other.name for other in others):
+            yield from _continued(others, [*taken, layer], earlier, tries)
 
 
 def _precedes(one: str, other: str) -> bool:

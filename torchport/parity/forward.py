@@ -17,7 +17,7 @@ from torchport.parity.judgement import Judgement
 from torchport.parity.links import Link, Stage, apply
 from torchport.parity.parameters import DERIVED, find
 from torchport.parity.probes import probe
-from torchport.parity.report import Row
+from torchport.parity.report import Difference, Row
 from torchport.parity.subject import trained
 
 
@@ -55,8 +55,7 @@ def _layer_row(judged: Judgement, link: Link, stage: Stage, x: Array, where: str
     for further in link.stages[1:]:  # of a fault: seen where the next right layer begins
         applied = apply(further, applied.y, judged.a, predicting=predicting)
     worst = judged.compared(link.end, applied.y, judged.widened([link], applied.limit, applied.y), applied.own)
-    of_form = worst.note and link.end.value is not None and link.end.value.size == applied.y.size  # the dtype, an axis
-    cause = "" if worst.ratio <= 1 or of_form else _cause(judged, link, stage, x)
+    cause = _cause(judged, link, stage, x, worst) if worst.ratio > 1 else ""
     return judged.row(link.name, "output", rule, worst, where, cause)
 
 
@@ -76,7 +75,7 @@ def _changed_row(judged: Judgement, link: Link) -> Row:
     return judged.row(link.name, quantity, EXACT, worst, where, fault.cause if worst.ratio > 1 else "")
 
 
-def _cause(judged: Judgement, link: Link, stage: Stage, x: Array) -> str:
+def _cause(judged: Judgement, link: Link, stage: Stage, x: Array, worst: Difference) -> str:
     if link.fault == "missing":
         return f"{stage.name} is missing"
     if link.end.value is None or len(link.stages) > 1:
@@ -90,6 +89,8 @@ def _cause(judged: Judgement, link: Link, stage: Stage, x: Array) -> str:
         except (ValueError, IndexError):  # with the mistake, the layer does not take it
             return False
 
+    if worst.note and fits(link.end.value, stage.layer, x, x):
+        return ""  # it is the dtype or an axis, and no number
     sides = ((call.label or f"a tensor of {call.where}", call.array) for call in judged.sides(link))
     params = {name: array for name, array in sides if array is not None}
     others = {

@@ -15,16 +15,8 @@ from numpy_ref.checks import Array
 from numpy_ref.network import Network
 from torchport.parity.recording import array_of
 
-TRAINING, PREDICTION, SIZES, BATCH, INTEGERS, AGAIN, EXTREMES, DOUBLE = ALL = (
-    "training",
-    "prediction",
-    "sizes",
-    "batch",
-    "integers",
-    "again",
-    "extremes",
-    "double",
-)
+ALL = ("training", "prediction", "sizes", "batch", "integers", "again", "extremes", "double")
+TRAINING, PREDICTION, _, BATCH, _, _, EXTREMES, _ = ALL
 
 # Where torch.compile, and DataParallel and DistributedDataParallel, keep the module that they wrap.
 WRAPPED = ("_orig_mod", "module")
@@ -74,16 +66,13 @@ def restored(port: nn.Module, *, whole: bool = True) -> Iterator[frozenset[int]]
     Bit for bit: weights, buffers, gradients, what needs one, attributes, and the random generators' states. Unless
     whole, for memory, the weights' numbers are left to the caller. Yields the ids of what needs no gradient.
     """
-    own = list(port.parameters())
+    own, flags = list(port.parameters()), [(module, module.training) for module in port.modules()]
     kept = [(value, value.data, value.detach().clone()) for value in port.buffers()]
     kept += [(value, value.data, value.detach().clone() if whole else value.data) for value in own]
     grads = [(parameter, parameter.grad, parameter.requires_grad) for parameter in own]
-    flags = [(module, module.training) for module in port.modules()]
     attributes = [*_attributes(port, ("", "_parameters", "_buffers", "_modules") if whole else ("_buffers",))]
-    generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    devices = [value.device for value, *_ in kept if value.device.type == "cuda"][:1]
     try:
-        with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+        with _drawing([value.device for value, *_ in kept]), torch.inference_mode(False), torch.enable_grad():
             for parameter in own:
                 parameter.grad = None
                 parameter.requires_grad_(parameter.is_floating_point())
@@ -104,9 +93,18 @@ def restored(port: nn.Module, *, whole: bool = True) -> Iterator[frozenset[int]]
         for parameter, grad, required in grads:
             parameter.grad = grad
             parameter.requires_grad_(required)
-        random.setstate(generators[0])
-        np.random.set_state(generators[1])
-        torch.set_rng_state(generators[2])
+
+
+@contextmanager
+def _drawing(devices: Sequence[torch.device]) -> Iterator[None]:
+    """Random generators' states are put back: Python's, NumPy's, torch's."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([device for device in devices if device.type == "cuda"][:1]):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 def _attributes(port: nn.Module, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

@@ -10,20 +10,8 @@ from torchport.parity.recording import Call
 RESHAPING = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as")
 MOVING = frozenset([*RESHAPING, "contiguous", "clone", "to", "float", "double"])
 # Calls that lay the same numbers out otherwise.
-LAYING = MOVING | {
-    "permute",
-    "transpose",
-    "t",
-    "T",
-    "mT",
-    "movedim",
-    "unfold",
-    "pad",
-    "expand",
-    "__getitem__",
-    "roll",
-    "flip",
-}
+ORDERING = ("permute", "transpose", "t", "T", "mT", "movedim", "roll", "flip")
+LAYING = MOVING.union([*ORDERING, "unfold", "pad", "expand", "__getitem__"])
 
 NEARBY = 5  # lines that are told as a range
 

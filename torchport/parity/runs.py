@@ -28,12 +28,7 @@ from torchport.parity.backward import backward_rows
 from torchport.parity.compare import compare
 from torchport.parity.computed import computed_rows
 from torchport.parity.forward import forward_rows, parameter_rows
-from torchport.parity.given import (
-    BATCH,
-    PREDICTION,
-    TRAINING,
-    restored,
-)
+from torchport.parity.given import BATCH, PREDICTION, TRAINING, restored
 from torchport.parity.integers import IntegerCase, homogeneous, integer_case, scaled
 from torchport.parity.judgement import Judgement
 from torchport.parity.left import extra_rows, left_rows
@@ -245,12 +240,13 @@ class Trial:
             yield Row(name, "port", "output", SUM, Difference(note=f"it raised {told(error)}"))
             return
         yield Row(name, "port", "output", SUM, compare(array_of(made), whole.output, whole.limit))
-        for stage, grads, limits in zip(subject.stages, whole.grads, whole.grads_limits, strict=True):
-            for attribute, expected in grads.items():
+        for number, stage in enumerate(subject.stages):
+            for attribute, expected in whole.grads[number].items():
                 for found in subject.parameters.get((stage.name, attribute), [])[:1]:
                     if found.settable:
-                        value, worst = found.gradient(expected), Difference(note="it gets no gradient")
-                        worst = worst if value is None else compare(value, expected, limits[attribute])
+                        value, limit = found.gradient(expected), whole.grads_limits[number][attribute]
+                        none = Difference(note="it gets no gradient")
+                        worst = none if value is None else compare(value, expected, limit)
                         yield Row(name, stage.name, f"grad_{MODULE_ATTRIBUTES[attribute]}", SUM, worst)
 
 

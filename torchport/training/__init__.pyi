@@ -1,7 +1,6 @@
 from . import (
     config as config,
     folder as folder,
-    history as history,
     loop as loop,
     ranks as ranks,
     result as result,

@@ -12,18 +12,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
-from numpy_ref.params import write_arrays, write_params
 from torchport.figures import Curve, curves, save_figure
-from torchport.files import CHECKPOINT, CONFIG, MODEL
-from torchport.files.pt import decode_pt
-from torchport.networks.names import state_dict_bytes
-from torchport.training.config import Config
+from torchport.files import CHECKPOINT, CONFIG, CURVES, METRICS, MODEL, PARAMS, stage_weights
+from torchport.networks import Weights
+from torchport.training.config import LAST, Config
 
-METRICS, PARAMS, CURVES = "metrics.jsonl", "params.pkl", "curves.png"
 RESULTS = (MODEL, PARAMS, CURVES)
 FILES = (CONFIG, METRICS, CHECKPOINT, *RESULTS)
 
@@ -38,6 +36,7 @@ class Record(NamedTuple):
     loss: float  # mean of the epoch's logged losses
     train_accuracy: float  # 0 to 1, on the first of the training images
     test_accuracy: float  # 0 to 1, on all test images
+    weights: str = LAST  # whose accuracies these are: the last step's, or the mean's that the run has ended with
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Checkpoint:
 
     step: int  # updates so far
     losses: torch.Tensor  # logged, float64 (step,)
-    records: Sequence[Record]
+    records: Sequence[Record]  # of the last step's weights
     state: Mapping[str, Any]  # Learner.state()
     data: str  # Samples.digest()
 
@@ -124,8 +123,11 @@ class RunFolder:
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
         found = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+        records = [record._asdict() for record in checkpoint.records]
+        for record in records:
+            del record["weights"]  # always the last step's
         buffer = io.BytesIO()
-        torch.save({"version": VERSION, **found, "records": [r._asdict() for r in checkpoint.records]}, buffer)
+        torch.save({"version": VERSION, **found, "records": records}, buffer)
         self._replace(CHECKPOINT, buffer.getvalue())
         self._saved_step = checkpoint.step
 
@@ -137,13 +139,12 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def finish(self, params: Mapping[str, Array], state_dict: Mapping[str, torch.Tensor], curve: Curve) -> None:
-        """The trained weights, as the book's code and as torch reads them, and how they were learned."""
-        with self._guarded(self.path / MODEL):
-            arrays = {key: value.numpy() for key, value in state_dict.items()}
-            write_arrays(self.path / MODEL, arrays, state_dict_bytes(state_dict), decode_pt)
-        with self._guarded(self.path / PARAMS):
-            write_params(params, self.path / PARAMS)
+    def finish(self, weights: Weights, curve: Curve) -> None:
+        """The trained weights, as torch and as the book's code reads them, and how they were learned."""
+        for name in (MODEL, PARAMS):
+            with self._guarded(self.path / name), stage_weights(weights, self.path / name) as staged:
+                staged.read()
+                staged.commit()
         with self._guarded(self.path / CURVES):
             save_figure(curves({self.path.name: curve}), self.path / CURVES)
 
@@ -194,3 +195,32 @@ def numbered_folder(parent: Path) -> Iterator[Path]:
 
 def _line(record: Record) -> str:
     return json.dumps(record._asdict()) + "\n"
+
+
+def curve_of(losses: Array, records: Sequence[Record]) -> Curve:
+    """Losses (steps,) and evaluations, of which there is one at least, as they are drawn."""
+    columns = np.array([(r.epoch, r.train_accuracy, r.test_accuracy) for r in records if r.weights == LAST]).T
+    return Curve(records[0].step, losses, *columns)
+
+
+def read_curve(path: str | Path) -> Curve:
+    """The losses and evaluations of the run in the folder path, as far as its last checkpoint.
+
+    ValueError where there is no run, a damaged one, or one without an evaluation yet.
+    """
+    folder = RunFolder(path)
+    if not folder.is_run:
+        raise ValueError(f"{path} holds no run (no {CONFIG}): name the folder that scripts/train.py wrote")
+    checkpoint = folder.read_checkpoint()  # which holds what metrics.jsonl says, and at the same moment
+    if not checkpoint.records:
+        raise ValueError(f"{path} has no evaluation yet: let it come to the end of its first epoch")
+    return curve_of(checkpoint.losses.numpy(), checkpoint.records)
+
+
+def read_curves(paths: Sequence[str | Path]) -> dict[str, Curve]:
+    """Of several runs, by their folders' names, or by their whole paths where two have one name. ValueError."""
+    names = [Path(path).name for path in paths]
+    labels = names if len(set(names)) == len(names) else [str(path) for path in paths]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"each run must be named once, got {', '.join(labels)}")
+    return {label: read_curve(path) for label, path in zip(labels, paths, strict=True)}

@@ -6,25 +6,26 @@ from collections.abc import Callable
 
 import torch
 
-WARM_UP = 3  # runs before recording, in which libraries choose algorithms and allocate what they keep
+WARM_UP = 2  # runs before recording, in which libraries choose algorithms and allocate what they keep
 
 
 def captured(function: Callable[[], None], restore: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """What runs function as one CUDA graph.
+    """What runs function as one CUDA graph. RuntimeError where it cannot be recorded.
 
     function takes and returns nothing: it reads and writes tensors that stay where they are, never waits for the
     device, and is the same every time. It runs a few times first; restore puts back in place what a run has changed.
     """
     with torch.cuda.device(device):
-        stream = torch.cuda.Stream()
+        # Of this device: torch keeps one stream to record on for a process, made on the first one that records.
+        stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 function()
                 restore()
         torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # What other threads do meanwhile, as a DataLoader that pins memory, does not concern it.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             function()
         torch.cuda.synchronize()
     return graph.replay

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from torchport.checks import check_computing_device
+from torchport.data import default_data_dir
 from torchport.training.config import Config
 from torchport.training.folder import RunFolder
 from torchport.training.interrupts import stop_requests
 from torchport.training.ranks import expected_ranks, join, local_device
-from torchport.training.result import SETUP, Clock, Result, Watch
+from torchport.training.result import SETUP, Clock, Result, Watch, shown
 from torchport.training.run import Run
 from torchport.training.samples import Samples, cut_and_checked, load_samples
 
@@ -29,20 +30,21 @@ def train(
     out: str | Path | None = None,
     overwrite: bool = False,
     watch: Watch | None = None,
+    progress: bool = False,
 ) -> Result:
     """Train as config says, on samples (None: the data set that config names), and keep the run in the folder out.
 
-    watch is told of the progress, on the first rank; without it nothing is shown, else data that has to be drawn shows
-    a bar on a terminal. ValueError, TypeError for values that do not fit each other or this machine, or an out that
-    holds another run, unless overwrite; DataError for data that is not there; Diverged for a loss or weight that is no
-    longer a number, and Stopped after Ctrl-C: both keep the last checkpoint; OSError where out cannot be written.
+    watch is told of every step and evaluation, on the first rank; progress shows a bar of steps. ValueError, TypeError
+    for values that do not fit each other or this machine, or an out that holds another run, unless overwrite; DataError
+    for data that is not there; Diverged for a loss or weight that is no longer a number, and Stopped after Ctrl-C: both
+    keep the last checkpoint; OSError where out cannot be written. A warning where nothing is learned.
     """
     if not isinstance(config, Config):
         raise TypeError(f"config must be a Config, got {type(config).__name__}")
     folder = None if out is None else RunFolder(out)
     if folder is not None:
         folder.check_free(overwrite)
-    with _run(config, samples, folder, watch) as run:
+    with _run(config, samples, folder, watch, progress) as run:
         run.start(overwrite)
         return run.go()
 
@@ -54,6 +56,7 @@ def resume(
     device: str | None = None,
     samples: Samples | None = None,
     watch: Watch | None = None,
+    progress: bool = False,
 ) -> Result:
     """Go on with the run in the folder out from its last checkpoint, to the end that it would have had.
 
@@ -64,42 +67,51 @@ def resume(
     config = folder.read_config()
     config = replace(config, epochs=config.epochs if epochs is None else epochs, device=device or config.device)
     checkpoint = folder.read_checkpoint()
-    with _run(config, samples, folder, watch) as run:
+    with _run(config, samples, folder, watch, progress) as run:
         run.go_on_from(checkpoint)
         return run.go()
 
 
 @contextmanager
-def _run(config: Config, samples: Samples | None, folder: RunFolder | None, watch: Watch | None) -> Iterator[Run]:
+def _run(
+    config: Config, samples: Samples | None, folder: RunFolder | None, watch: Watch | None, progress: bool
+) -> Iterator[Run]:
     """A run that is neither started nor resumed yet, in the surroundings that config asks for."""
     clock = Clock()
-    with clock.on(SETUP):
-        device = _device_of(config)
-        ranks = join(device)
-        if samples is None:  # before Ctrl-C waits for the end of a step, as a download may take long
-            with ranks.one_after_another():  # the first one downloads
-                samples = load_samples(config, progress=ranks.first and watch is not None)
-        samples = cut_and_checked(samples, config.train_size)
-    with _algorithms(config.deterministic), stop_requests() as stop:
-        yield Run(config, samples, device, ranks, folder, watch, clock, stop)
+    with _algorithms(config.deterministic):
+        with clock.on(SETUP):
+            name = config.device or ("cuda" if torch.cuda.is_available() and not config.on_numpy else "cpu")
+            device = _device_of(config, name)
+            ranks = join(device)
+            data_dir = None
+            if samples is None:  # before Ctrl-C waits for the end of a step, as a download may take long
+                with ranks.one_after_another():  # the first one downloads
+                    samples = load_samples(config, progress=ranks.first and progress)
+                data_dir = str(default_data_dir().absolute()) if config.data == "mnist" else None
+            samples = cut_and_checked(samples, config.train_size)
+        with stop_requests() as stop, shown(progress and ranks.first) as show:
+            watches = [show, *([watch] if watch is not None else [])] if ranks.first else []
+            yield Run(config.used(name, data_dir), samples, device, ranks, folder, watches, clock, stop)
 
 
-def _device_of(config: Config) -> torch.device:
-    """Where config's run takes place on this machine. ValueError where it cannot."""
+def _device_of(config: Config, name: str) -> torch.device:
+    """Where config's run takes place on this machine, on the device of that name. ValueError where it cannot."""
     if config.on_numpy:
         if expected_ranks() > 1:
             raise ValueError(f"model numpy runs in one process, got {expected_ranks()}")
         return torch.device("cpu")
-    name = local_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    device = torch.device(check_computing_device(name))
+    device = torch.device(check_computing_device(local_device(name)))
     if config.precision != "full" and device.type != "cuda":
-        raise ValueError(f"precision {config.precision} needs a CUDA device, got {name}")
+        raise ValueError(f"precision {config.precision} needs a CUDA device, got {device}")
     return device
 
 
 @contextmanager
 def _algorithms(deterministic: bool) -> Iterator[None]:
-    """Only deterministic algorithms, if so asked, and as it was afterwards, but for the variable that cuBLAS reads."""
+    """Only deterministic algorithms, if so asked, and as it was afterwards, but for the variable that cuBLAS reads.
+
+    Which it may do only once, at the process's first product on the device: so before anything is done there.
+    """
     if not deterministic:
         yield
         return

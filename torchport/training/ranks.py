@@ -96,6 +96,8 @@ def join(device: torch.device) -> Ranks:
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            dist.init_process_group("nccl", device_id=device)  # else a barrier may guess another one
+        else:
+            dist.init_process_group("gloo")
         atexit.register(_leave)
     return Ranks(dist.get_rank(), dist.get_world_size())

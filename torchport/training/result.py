@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from tqdm.auto import tqdm
+
 from numpy_ref.checks import Array
-from torchport.figures import Curve, curves
+from torchport.figures import curves
 from torchport.training.config import Config
-from torchport.training.folder import Record
+from torchport.training.folder import Record, curve_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,25 +43,48 @@ class Progress(NamedTuple):
     record: Record | None  # the evaluation, where there has just been one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a run has come to."""
 
-    config: Config
-    params: Mapping[str, Array]  # the book's names: W1 b1 W2 b2 W3 b3; those that config says to keep
+    config: Config  # with the values that were used
+    params: Mapping[str, Array]  # the book's names: W1 b1 W2 b2 W3 b3; the weights that are kept
+    kept: str  # which those are: "last" or "mean"
     losses: Array  # logged, float64 (steps,)
-    records: tuple[Record, ...]
+    records: tuple[Record, ...]  # the last one is of the weights that are kept
     predictions: Array  # of all test images with these weights, int64 (n,)
     test_accuracy: float  # of these predictions, 0 to 1
     device: str
     seconds: Mapping[str, float]  # of set-up, training, evaluation and saving, since this process began the run
 
+    def __repr__(self) -> str:
+        return (
+            f"Result({self.config.network} after {len(self.losses)} steps on {self.device}: "
+            f"test accuracy {self.test_accuracy:.4f}, loss {self.losses[-1]:.4f})"
+        )
+
     def curves(self, name: str = "run") -> Figure:
         """Its accuracies and losses as a matplotlib Figure, which a notebook shows."""
-        return curves({f"{name} on {self.config.data}": Curve.of(self.losses, self.records)})
+        return curves({f"{name} on {self.config.data}": curve_of(self.losses, self.records)})
 
 
 Watch = Callable[[Progress], None]
+
+
+@contextmanager
+def shown(progress: bool) -> Iterator[Watch]:
+    """A watch that moves a bar of steps, on a terminal or in a notebook, if so asked."""
+    with tqdm(unit="step", dynamic_ncols=True, disable=not progress) as bar:
+
+        def show(told: Progress) -> None:
+            bar.total = told.steps
+            bar.update(told.step - bar.n)
+            if told.record is None:
+                bar.set_postfix(loss=f"{told.loss:.4f}", refresh=False)
+            else:
+                bar.set_postfix(loss=f"{told.loss:.4f}", test=f"{told.record.test_accuracy:.4f}", refresh=False)
+
+        yield show
 
 
 @dataclass

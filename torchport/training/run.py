@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -10,16 +13,13 @@ import torch
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport.figures import Curve
 from torchport.files import read_weights
 from torchport.networks import DTYPES, NETWORKS, Weights, to_params
-from torchport.networks.names import state_dict_of
-from torchport.training.config import Config
-from torchport.training.folder import Checkpoint, Record, RunFolder
+from torchport.training.config import LAST, MEAN, Config
+from torchport.training.folder import Checkpoint, Record, RunFolder, curve_of
 from torchport.training.interrupts import StopRequest
-from torchport.training.learners import TEST, TRAIN, Learner, TorchLearner
+from torchport.training.numpy_learner import NumpyLearner
 from torchport.training.ranks import Ranks
-from torchport.training.reference import NumpyLearner
 from torchport.training.result import (
     EVALUATION,
     SAVING,
@@ -33,7 +33,8 @@ from torchport.training.result import (
     Watch,
 )
 from torchport.training.samples import Samples, orders
-from torchport.training.state import all_finite
+from torchport.training.state import TEST, TRAIN, Learner, all_finite
+from torchport.training.torch_learner import TorchLearner
 
 # As the book's Trainer: the accuracy on training images is that of the first ones.
 TRAIN_EVALUATED = 1000
@@ -53,13 +54,13 @@ class Run:
         device: torch.device,
         ranks: Ranks,
         folder: RunFolder | None,
-        watch: Watch | None,
+        watches: Sequence[Watch],
         clock: Clock,
         stop: StopRequest,
     ) -> None:
         self._config, self._samples, self._device, self._ranks = config, samples, device, ranks
         self._folder = folder if ranks.first else None
-        self._watch, self._clock, self._stop = watch if ranks.first else None, clock, stop
+        self._watches, self._clock, self._stop = watches, clock, stop
         self._rng = np.random.RandomState(config.seed)
         # Drawn even where other weights are used: the batches come from the same stream, after them.
         make = NETWORKS[config.network]
@@ -136,21 +137,34 @@ class Run:
 
     def _evaluate(self) -> None:
         with self._clock.on(EVALUATION):
-            shown = self._learner.predict(TRAIN, TRAIN_EVALUATED)
             predictions = self._learner.predict(TEST)
-        self._records.append(
-            Record(
-                epoch=self._step // self._per_epoch,
-                step=self._step,
-                loss=float(self._losses[-self._per_epoch :].mean()),
-                train_accuracy=float(np.mean(shown == self._samples.t_train[: len(shown)])),
-                test_accuracy=float(np.mean(predictions == self._samples.t_test)),
+        record = self._record(predictions, LAST)
+        self._tell(record)
+        guess = math.log(self._samples.classes)
+        if record.loss > guess >= max((r.loss for r in self._records[:-1]), default=0.0) and self._ranks.first:
+            warnings.warn(
+                f"the mean loss of epoch {record.epoch} is {record.loss:.4f}, more than the {guess:.4f} of guessing: "
+                "nothing is learned yet, or no longer; try a smaller lr, or more epochs",
+                stacklevel=2,
             )
+
+    def _record(self, predictions: Array, weights: str) -> Record:
+        """The evaluation of the learner's weights, whose predictions of the test images these are; and keep it."""
+        with self._clock.on(EVALUATION):
+            shown = self._learner.predict(TRAIN, TRAIN_EVALUATED)
+        record = Record(
+            epoch=self._step // self._per_epoch,
+            step=self._step,
+            loss=float(self._losses[-self._per_epoch :].mean()),
+            train_accuracy=float(np.mean(shown == self._samples.t_train[: len(shown)])),
+            test_accuracy=float(np.mean(predictions == self._samples.t_test)),
+            weights=weights,
         )
+        self._records.append(record)
         if self._folder is not None:
             with self._clock.on(SAVING):
-                self._folder.append(self._records[-1])
-        self._tell(self._records[-1])
+                self._folder.append(record)
+        return record
 
     def _save_or_stop(self) -> None:
         stop = self._ranks.any(self._stop.made, self._device) and self._step < self._steps
@@ -171,27 +185,40 @@ class Run:
     def _finish(self) -> Result:
         self._save()
         with self._clock.on(EVALUATION):
-            if self._config.keeps_mean:
-                self._learner.average()
+            kept = self._keep()
             predictions = self._learner.predict(TEST)
-        params = self._learner.params()
+        if kept != LAST:
+            self._record(predictions, kept)
+        weights = self._learner.weights()
         if self._folder is not None:
             with self._clock.on(SAVING):
-                self._network.set_params(params)
-                self._folder.finish(params, state_dict_of(self._network), self._curve())
+                self._folder.finish(weights, curve_of(self._losses, self._records))
         return Result(
             config=self._config,
-            params=params,
+            params=weights.params,
+            kept=kept,
             losses=self._losses,
             records=tuple(self._records),
             predictions=predictions,
-            test_accuracy=float(np.mean(predictions == self._samples.t_test)),
+            test_accuracy=self._records[-1].test_accuracy,
             device=str(self._device),
             seconds=self._clock.seconds,
         )
 
-    def _curve(self) -> Curve:
-        return Curve.of(self._losses, self._records)
+    def _keep(self) -> str:
+        """Which weights the run ends with, from here on the learner's: never worse ones than the last step's."""
+        if not self._config.keeps_mean:
+            return LAST
+        last, state = self._right(), self._learner.state()
+        self._learner.average()
+        if self._right() >= last:
+            return MEAN
+        self._learner.load(state)
+        return LAST
+
+    def _right(self) -> int:
+        """How many of all training images have their own class predicted."""
+        return int(np.count_nonzero(self._learner.predict(TRAIN) == self._samples.t_train))
 
     def _make_learner(self, weights: Weights) -> Learner:
         if self._config.on_numpy:
@@ -234,5 +261,5 @@ class Run:
         return f"{what}: try a smaller lr{kept}"
 
     def _tell(self, record: Record | None) -> None:
-        if self._watch is not None:
-            self._watch(Progress(self._step, self._steps, float(self._losses[-1]), record))
+        for watch in self._watches:
+            watch(Progress(self._step, self._steps, float(self._losses[-1]), record))

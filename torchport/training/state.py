@@ -1,12 +1,46 @@
-"""Nested dicts of tensors and numbers: what a learner is at one moment, and what a checkpoint holds."""
+"""What learns, as a run sees it; its state, as nested dicts of tensors; the stream that its dropout masks are from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+import numpy_ref as nr
+from numpy_ref.checks import Array
+from numpy_ref.layers import Layer
+from torchport.layers import Dropout
+from torchport.networks import Weights
+
+TEST, TRAIN = "test", "train"
+
+
+class Learner(Protocol):
+    """A network in training, on whatever it runs."""
+
+    def begin(self, order: Array, step: int) -> None:
+        """Start an epoch with these samples (indices,), at its step-th batch."""
+
+    def advance(self, steps: int) -> Array:
+        """Take the next steps batches; the loss of each, float64 (steps,)."""
+
+    def predict(self, part: str, n: int | None = None) -> Array:
+        """Classes int64 (n,) of the first n images of TRAIN or TEST (None: of all)."""
+
+    def average(self) -> None:
+        """Replace the weights by their mean over the steps of the epoch, which has ended."""
+
+    def weights(self) -> Weights:
+        """Copies of the weights."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a step reads and changes: nested dicts of tensors on the CPU, and numbers."""
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over a state, in place. ValueError where it is another network's or rule's."""
 
 
 def copied(state: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -48,3 +82,34 @@ def _pairs(own: Mapping[Any, Any], saved: Any, where: str) -> Iterator[tuple[Ten
             found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{where}.{key}: expected {target.dtype} {tuple(target.shape)}, got {found}")
         yield target, value
+
+
+class Masks:
+    """One stream of NumPy's, whatever trains; of its own, as weights and batches are drawn an epoch ahead."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.RandomState([seed, 1])
+
+    def feed(self, layers: Iterable[Layer | torch.nn.Module]) -> bool:
+        """Let every dropout among layers, of either package, draw from here; whether there was one."""
+        found = [layer for layer in layers if isinstance(layer, nr.Dropout | Dropout)]
+        for layer in found:
+            if isinstance(layer, Dropout):
+                layer.draw = self._draw
+            else:
+                layer.rng = self._rng
+        return bool(found)
+
+    def state(self) -> Tensor:
+        """What the next numbers follow from, int64 (625,)."""
+        state: dict[str, Any] = self._rng.get_state(legacy=False)["state"]
+        return torch.tensor([*state["key"].tolist(), state["pos"]])
+
+    def load(self, state: Tensor) -> None:
+        """Go on from what state returned."""
+        *keys, position = state.tolist()
+        own: dict[str, Any] = {**self._rng.get_state(legacy=False)}
+        self._rng.set_state({**own, "state": {"key": np.array(keys, np.uint32), "pos": position}})
+
+    def _draw(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        return torch.from_numpy(self._rng.rand(*shape)).to(device)

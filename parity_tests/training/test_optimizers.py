@@ -14,7 +14,16 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.optimizer import OPTIMIZERS
 from torchport import SimpleConvNet, make_optimizer, softmax_with_loss, to_params
-from torchport.optimizers import FLUSHED_EVERY, MOMENTS, NEGLIGIBLE, RULES, BookAdam, torch_options
+from torchport.optimizers import (
+    FLUSHED_EVERY,
+    MOMENTS,
+    NEGLIGIBLE,
+    PIECES,
+    RULES,
+    BookAdam,
+    in_pieces,
+    torch_options,
+)
 from torchport.parity import Setting
 
 SMALL: dict[str, Any] = {
@@ -193,14 +202,58 @@ def test_adam_makes_what_a_loaded_state_lacks() -> None:
     assert optimizer.state[weights]["exp_avg_sq"].shape == (2,)
 
 
+class Replayed(BookAdam):
+    """As a CUDA graph holds a step: whoever replays it writes its rate where it is read, and counts."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            place = {"dtype": group["params"][0].dtype, "device": group["params"][0].device}
+            group["rate"] = torch.tensor(self.next_rates(group, 1)[0], **place)
+            super().step()
+            group["step"] += 1
+
+
 def test_adam_as_a_cuda_graph_takes_it(setting: Setting, rng: np.random.Generator) -> None:
-    """With the count of steps and the rate on the device; on the CPU too, where no graph needs it."""
-
-    def adam(params: list[torch.Tensor]) -> BookAdam:
-        return BookAdam(params, capturable=True)
-
-    rows = check_optimizer(nr.Adam, adam, rng.standard_normal((4, 7)), gradients(rng, 20), setting)
+    """On the CPU too, where no graph needs it."""
+    rows = check_optimizer(nr.Adam, Replayed, rng.standard_normal((4, 7)), gradients(rng, 20), setting)
     assert [str(row) for row in rows if not row.ok] == []
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 1 - 1e-9)], ids=["the book's", "one that 1e9 steps do not end"])
+def test_rates_from_a_table_are_those_of_steps_that_count(betas: Any, device: str, rng: np.random.Generator) -> None:
+    """To the last bit but three, of any kind of tensors: as they are given to one kernel, or by parts."""
+    start = [
+        torch.tensor(rng.standard_normal(shape), dtype=torch.float32, device=device) for shape in ((3, 5), (40000,))
+    ]
+    ends = []
+    for kind in (BookAdam, Replayed):
+        params = [value.clone().requires_grad_() for value in start]
+        optimizer = kind(params, betas=betas)
+        for _ in range(5):
+            for param in params:
+                param.grad = param.detach().cos()
+            optimizer.step()
+        ends.append(params)
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2 * 5 * 5 * 2**-24)
+
+
+def test_rates_are_the_books(rng: np.random.Generator) -> None:
+    optimizer = BookAdam([torch.zeros(1, requires_grad=True)], lr=0.1)
+    optimizer.param_groups[0]["step"] += 3
+    expected = [0.1 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) for t in (4, 5)]
+    assert optimizer.next_rates(optimizer.param_groups[0], 2) == expected
+    assert optimizer.param_groups[0]["step"] == 3
+
+
+@pytest.mark.parametrize("sizes", [[(30, 1, 5, 5), (30,), (100, 4320), (100,), (10, 100), (10,)], [(7,)], [(2,)] * 50])
+def test_pieces_are_all_of_the_memory_in_one_launch(sizes: list[tuple[int, ...]]) -> None:
+    tensors = [torch.rand(size) for size in sizes]
+    pieces = in_pieces(tensors)
+    assert len(pieces) <= max(PIECES, len(tensors))
+    assert torch.equal(torch.cat(pieces), torch.cat([tensor.flatten() for tensor in tensors]))
+    pieces[-1].fill_(2)
+    assert (tensors[-1] == 2).any()
 
 
 def test_rules_have_the_references_names() -> None:

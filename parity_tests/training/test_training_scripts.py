@@ -22,6 +22,9 @@ from numpy_ref import SimpleConvNet, read_params, softmax
 from numpy_ref.checks import Array
 from torchport import evaluation
 from torchport.data import load
+from torchport.networks import Weights
+from torchport.parity import Report
+from torchport.parity.cases import check_ports
 from torchport.training import Config, Samples, train
 from torchport.training.folder import FILES
 from torchport.training.samples import load_samples
@@ -289,16 +292,27 @@ def test_a_run_is_evaluated_on_images_as_it_was_trained(model: str, mnist_dir: P
 
 
 def test_the_report_compares_and_evaluates_on_images_as_they_were_prepared(
-    mnist_dir: Path, tmp_path: Path, run: Run
+    mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run("train", *SMALL, "--data-dir", mnist_dir, "--images", "0.25,0.5", "--out", tmp_path / "run")
-    weights = ("--params", tmp_path / "run", "--data-dir", mnist_dir)
-    done = run("parity_report", *weights, "--dtype", "float64", "--out", tmp_path)
+    """In float64, whatever they are."""
+    compared: list[Array] = []
+
+    def seeing(weights: Weights, x: Array, *args: Any, **options: Any) -> list[Report]:
+        compared.append(x)
+        return check_ports(weights, x, *args, **options)
+
+    monkeypatch.setattr("torchport.parity.cases.check_ports", seeing)
+    run("train", *SMALL, "--data-dir", mnist_dir, "--images", "1,0.5", "--epochs", "12", "--out", tmp_path / "run")
+    weights = ("--params", tmp_path / "run", "--data-dir", mnist_dir, "--dtype", "float64", "--batch-size", "9")
+    done = run("parity_report", *weights, "--out", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+    np.testing.assert_allclose(compared[0], load("mnist", False, mnist_dir)[0][:9] / 127.5 - 2, rtol=0, atol=1e-15)
     record = json.loads((tmp_path / "report.json").read_text())
-    assert record["about"]["data"] == "the first 32 test images of MNIST, as 0.25,0.5"
-    evaluated = run("evaluate", tmp_path / "run", "--data-dir", mnist_dir).stdout
-    assert f"numpy: accuracy {evaluated.split()[1].rstrip(':')} on" in done.stdout
+    assert record["about"]["data"] == "the first 9 test images of MNIST, as 1.0,0.5"
+    for images in ((), ("--images", "inverted")):
+        evaluated = run("evaluate", tmp_path / "run", "--data-dir", mnist_dir, *images).stdout
+        reported = run("parity_report", *weights, *images).stdout
+        assert f"numpy: accuracy {evaluated.split()[1].rstrip(':')} on" in reported
 
 
 @pytest.mark.parametrize("images", ["normalized", "inverted", "0-255"])

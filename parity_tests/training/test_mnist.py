@@ -22,7 +22,7 @@ from torchport.parity.cases import check_ports
 from torchport.training import Config, Progress, Samples, Stopped, train
 from torchport.training.folder import RunFolder
 
-GOLDEN: dict[str, Array] = dict(np.load(Path(__file__).parent / "golden" / "first_epoch.npz"))
+GOLDEN: dict[str, Array] = dict(np.load(Path(__file__).parents[1] / "golden" / "first_epoch.npz"))
 W2_ROWS = slice(None, None, 40)  # every 40th row was recorded
 
 

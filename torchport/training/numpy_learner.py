@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,15 @@ from numpy_ref.optimizer import OPTIMIZERS
 from torchport.networks import Weights
 from torchport.networks.names import state_dict_keys, to_torch_layout
 from torchport.training.config import AFTER, Config
-from torchport.training.learners import TEST, TRAIN
-from torchport.training.masks import Masks
 from torchport.training.samples import Samples
-from torchport.training.state import copied, put_back
+from torchport.training.state import TEST, TRAIN, Masks, copied, put_back
 
 
 class NumpyLearner:
     """numpy_ref's network and update rule, in the dtype of weights."""
 
     def __init__(self, config: Config, weights: Weights, samples: Samples) -> None:
-        self._config, self._prepare = config, config.preparation
+        self._config, self._prepare, self._given = config, config.preparation, weights
         self._parts = {TRAIN: (samples.x_train, samples.t_train), TEST: (samples.x_test, samples.t_test)}
         self._network, self._masks = weights.reference(), Masks(config.seed)
         self._draws = self._masks.feed(self._network.layers.values())
@@ -66,8 +65,8 @@ class NumpyLearner:
         for name, total in self._totals.items():
             self._network.params[name][...] = total / self._steps
 
-    def params(self) -> dict[str, Array]:
-        return {name: value.copy() for name, value in self._network.params.items()}
+    def weights(self) -> Weights:
+        return replace(self._given, params={name: value.copy() for name, value in self._network.params.items()})
 
     def state(self) -> dict[str, Any]:
         return copied(self._own_state())

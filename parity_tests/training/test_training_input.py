@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_training import make_samples
 
 import numpy_ref as nr
 from torchport.training import Config, Samples, train
+from training.test_training import make_samples
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""SimpleConvNet's layers in the order in which they cost least, for training and evaluation."""
+"""What a training step computes where several operations cost less as one, or in another order."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from numpy_ref.checks import Array
+from numpy_ref.functions import LOG_OFFSET
 from torchport.networks import SimpleConvNet
 
 POOLING = ((4, 1), (4, 1), (0, 0), (1, 1), False)  # kernel, stride, padding, dilation, ceil_mode
 
 
-def arranged(net: nn.Module) -> nn.Module:
+def arranged(net: nn.Module, tensor_cores: bool = False) -> nn.Module:
     """net itself, or what computes the same from its parameters in less time: a PoolFirst of a SimpleConvNet."""
     if not isinstance(net, SimpleConvNet):
         return net
     if pools_at_once(net):
         return PoolFirst(net, Gathered.of(net.conv1, net.input_dim))
-    nn.Module.to(net, memory_format=torch.channels_last)  # oneDNN and cuDNN are faster so; no value changes
+    if tensor_cores or net.conv1.weight.is_cpu:  # oneDNN and tensor cores are faster so; no value changes
+        nn.Module.to(net, memory_format=torch.channels_last)
     return PoolFirst(net)
 
 
@@ -32,7 +36,7 @@ class PoolFirst(nn.Module):
 
     Equal to the bit, in outputs and gradients: relu is monotonic, so it keeps the maximum and its place; where a
     window holds nothing above 0, neither order passes a gradient. With what is to be gathered, convolution, pooling and
-    relu are one operation, equal but for the order of its sums.
+    relu are one operation, equal but for the order of its sums. So are the first affine and its relu.
     """
 
     def __init__(self, net: SimpleConvNet, gathered: Gathered | None = None) -> None:
@@ -48,8 +52,57 @@ class PoolFirst(nn.Module):
             pooled = net.relu1(net.pool1(net.conv1(input)))
         else:
             pooled = conv_pool_relu(input, net.conv1, self.gathered, self.scratch)
-        output: Tensor = net.affine2(net.relu2(net.affine1(net.flatten(pooled))))
+        output: Tensor = net.affine2(affine_relu(net.flatten(pooled), net.affine1))
         return output
+
+
+def affine_relu(input: Tensor, affine: nn.Linear) -> Tensor:
+    """affine(input).relu() of input (N, inputs): on CUDA the product's own kernel adds the bias and cuts off."""
+    if torch.is_autocast_enabled(input.device.type):  # which does not know this operation
+        output: Tensor = affine(input).relu()
+    else:
+        output = _AffineRelu.apply(input, affine.weight, affine.bias)
+    return output
+
+
+class _AffineRelu(torch.autograd.Function):
+    """torch's _addmm_activation, which has no derivative of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        output = torch._addmm_activation(bias, input, weight.t())
+        ctx.save_for_backward(input, weight, output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        input, weight, output = ctx.saved_tensors
+        passed = torch.ops.aten.threshold_backward(grad_output, output, 0)
+        grad_input = passed @ weight if ctx.needs_input_grad[0] else None
+        return grad_input, passed.t() @ input, passed.sum(dim=0)
+
+
+def one_hot_rows(images: Array, labels: Array, classes: int) -> Array:
+    """A row a sample, uint8 (N, C * H * W + classes): its pixels, and 1 at its label, so that one fetch brings both."""
+    rows = np.zeros((len(images), images[0].size + classes), np.uint8)
+    rows[:, :-classes] = images.reshape(len(images), -1)
+    rows[np.arange(len(images)), labels - classes] = 1
+    return rows
+
+
+def log_likelihood(chances: Tensor, one_hot: Tensor, out: Tensor) -> None:
+    """Into out () the sum over samples of log(chance of the label + 1e-7): the book's loss times -N.
+
+    chances (N, classes) are the softmax; one_hot (N, classes), 0 or 1 in any dtype, stands for labels: whatever looks
+    labels up waits for the host, or is slow where algorithms have to be deterministic.
+    """
+    torch.sum(torch.xlogy(one_hot, chances + LOG_OFFSET), dim=(0, 1), out=out)
+
+
+def loss_gradient(chances: Tensor, one_hot: Tensor, n: float) -> Tensor:
+    """(chances - one_hot) / n, in the memory of chances: of the book's mean loss over n samples by the logits."""
+    return chances.sub_(one_hot).div_(n)
 
 
 def pools_at_once(net: SimpleConvNet) -> bool:

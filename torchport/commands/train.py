@@ -1,0 +1,104 @@
+"""Train the book's network as the book does: python scripts/train.py
+
+On CUDA where there is one. The run is kept in a folder: weights for torch and for the book's code, metrics, curves, and
+a checkpoint from which --resume goes on. In float64 it is the book's own run:
+    python scripts/train.py --dtype float64 --log-loss after
+On several GPUs, or processes on CPUs: torchrun --nproc-per-node=2 scripts/train.py
+Exit status: 0 trained, 1 diverged, 2 bad input, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import torchport as tp
+from torchport import cli
+from torchport.training.config import Config
+
+RUNS = Path("runs")
+RESUMABLE = ("epochs", "device")  # what may be given beside --resume
+
+
+def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
+    """The options of Config that were given, and those of the folder."""
+    parser = cli.Parser(description=__doc__)
+    for option in fields(Config):
+        cli.add_field(parser, option)
+    folder = parser.add_argument_group("the run's folder")
+    folder.add_argument(
+        "--out", type=cli.path, metavar="DIR", help="(default: runs/1, runs/2, ..., the first that is free)"
+    )
+    folder.add_argument("--resume", action="store_true", help="go on with the run in --out, as it was configured")
+    folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    args = parser.parse_args()
+    given = {option.name: getattr(args, option.name) for option in fields(Config) if hasattr(args, option.name)}
+    if args.overwrite and args.out is None:
+        parser.error("--overwrite goes with --out DIR, the folder of the run to replace")
+    if args.resume:
+        if args.out is None or args.overwrite:
+            parser.error("--resume goes with --out DIR, the run's folder, and without --overwrite")
+        fixed = [f"--{name.replace('_', '-')}" for name in given if name not in RESUMABLE]
+        if fixed:
+            parser.error(f"--resume keeps the run's own configuration, got {', '.join(fixed)}")
+    return given, args
+
+
+def main() -> int:
+    given, args = parse_arguments()
+    if args.out is not None or not tp.training.ranks.is_first():
+        return train_in(args.out, given, args)
+    with tp.training.folder.numbered_folder(RUNS) as out:
+        return train_in(out, given, args)
+
+
+def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace) -> int:
+    shown: dict[str, Any] = {"watch": print_epoch, "progress": sys.stderr.isatty()}
+    try:
+        if args.resume:
+            result = tp.training.resume(args.out, **given, **shown)
+        else:
+            result = tp.training.train(Config(**given), out=out, overwrite=args.overwrite, **shown)
+    except tp.training.Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except tp.training.Stopped as stopped:
+        if tp.training.ranks.is_first():
+            print(
+                f"{stopped}: go on with python scripts/train.py --out {shlex.quote(str(out))} --resume", file=sys.stderr
+            )
+        return cli.INTERRUPTED
+    if tp.training.ranks.is_first():
+        print_result(result, out)
+    return 0
+
+
+def print_epoch(progress: tp.training.Progress) -> None:
+    """A line of every evaluation, above the bar of steps if there is one."""
+    if (found := progress.record) is not None:
+        epochs = progress.steps // (found.step // found.epoch)
+        tqdm.write(
+            f"epoch {found.epoch}/{epochs}  loss {found.loss:.4f}  accuracy: training {found.train_accuracy:.4f}, "
+            f"test {found.test_accuracy:.4f}"
+        )
+
+
+def print_result(result: tp.training.Result, out: Path | None) -> None:
+    loss = "after each update, as in the book" if result.config.log_loss == "after" else "of the step itself"
+    times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.seconds.items())
+    kept = f"the {result.kept} step's weights"
+    if result.kept == "mean":
+        last = result.records[-2].test_accuracy
+        kept = f"the mean of the last epoch's weights, {last:.4f} with those of the last step"
+    elif result.config.keeps_mean:
+        kept += ", which are better on the training images than the mean of the last epoch's"
+    print(f"test accuracy {result.test_accuracy:.4f} on all {len(result.predictions)} test images with {kept}")
+    print(f"losses are {loss}")
+    print(f"{result.device}: {times}")
+    print(f"saved in {out}; python scripts/evaluate.py {shlex.quote(str(out))} shows the mistakes")

@@ -1,0 +1,266 @@
+"""What learns: a port on its device, one step at a time."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from numpy_ref.checks import Array
+from torchport.layers.arithmetic import Setting
+from torchport.networks import DTYPES, Weights, to_params
+from torchport.optimizers import in_pieces, make_optimizer, torch_options
+from torchport.training.config import AFTER, BOOK, PRECISIONS, Config
+from torchport.training.fused import arranged, log_likelihood, loss_gradient, one_hot_rows
+from torchport.training.graph import captured
+from torchport.training.ranks import Ranks
+from torchport.training.samples import Samples
+from torchport.training.state import TEST, TRAIN, Masks, copied, put_back
+
+# Images evaluated at a time: enough to fill a GPU, few enough for a CPU's cache.
+EVALUATED = {"cuda": 1000, "cpu": 200}
+
+# Steps that a CUDA graph takes; the second is for what the first leaves of an epoch.
+GRAPH_STEPS = (20, 1)
+
+
+class Slots(NamedTuple):
+    """What steps read and write, one after the other: by a step's number, at the same place of memory every time."""
+
+    order: Tensor  # which samples, batch_size a step, int64 (steps * batch_size,)
+    rates: Tensor  # BookAdam's where a graph cannot compute them, (steps,)
+    losses: Tensor  # what a step leaves: this rank's log-likelihood, (steps,)
+
+
+class TorchLearner:
+    """A port and its update rule on one device, with all data there; on CUDA several steps are one graph.
+
+    Across several ranks each takes its share of every batch, and DistributedDataParallel averages the gradients.
+    Dropout masks are those of NumpyLearner, drawn on the host, so that no graph is made of such a network. The loss
+    after an update is without dropout.
+    """
+
+    def __init__(self, config: Config, weights: Weights, samples: Samples, device: torch.device, ranks: Ranks) -> None:
+        self._config, self._device, self._ranks, self._given = config, device, ranks, weights
+        self._preparation = config.preparation
+        self._setting = Setting(DTYPES[np.dtype(config.dtype)], str(device), PRECISIONS[config.precision])
+        self._net = weights.port(config.convolution, device)
+        self._masks = Masks(config.seed)
+        self._draws = self._masks.feed(self._net.modules())
+        self._network = arranged(self._net, tensor_cores=config.precision != "full")
+        self._parallel = _parallel(self._network, device) if ranks.size > 1 else self._network
+        graph = uses_graphs(device, ranks) and not self._draws
+        self._parameters = list(self._net.parameters())
+        self._optimizer = make_optimizer(
+            config.optimizer, self._parameters, capturable=graph, **torch_options(config.rule_options)
+        )
+        _make_state(self._optimizer)
+        # Groups whose rates stand in slots, as no graph computes them.
+        self._rated = [group for group in self._optimizer.param_groups if graph and "rate" in group]
+        self._weights = self._net.state_dict()
+        # By their keys: what they add up to in the epoch.
+        self._totals = {k: torch.zeros_like(v) for k, v in self._weights.items() if config.keeps_mean}
+        self._sums, self._summands = list(self._totals.values()), [self._weights[k] for k in self._totals]
+        self._put_data(samples)
+        self._start = self.state()
+        self._graphs: dict[int, Callable[[], None]] = {}  # by how many steps each takes
+        self._predict_full: Callable[[], None] = self._predict_chunk
+        if graph:
+            self._sums, self._summands = in_pieces(self._sums), in_pieces(self._summands)
+            self._capture()
+
+    def _put_data(self, samples: Samples) -> None:
+        """Data on the device, and tensors that stay where they are, so that a graph can read and write them."""
+        shape, classes = samples.x_train.shape[1:], samples.classes
+        self._shape, self._parts_of_row = shape, (math.prod(shape), classes)
+        self._rows = _on(self._device, one_hot_rows(samples.x_train, samples.t_train, classes))
+        train = self._rows[:, :-classes].unflatten(1, shape)
+        self._images = {TRAIN: train, TEST: _on(self._device, samples.x_test)}
+        self._slots = self._make_slots(-(-len(train) // self._config.batch_size))
+        self._sizes = np.zeros(0, np.int64)  # of the epoch's batches
+        self._done = 0  # steps of the epoch
+        chunk = EVALUATED.get(self._device.type, EVALUATED["cpu"])
+        self._chunk = torch.zeros(chunk, *shape, dtype=torch.uint8, device=self._device)
+        self._classes = torch.zeros(chunk, dtype=torch.int64, device=self._device)
+        # Tensors, since CUDA divides by a Python number as it multiplies by its reciprocal: not quite the book's x.
+        self._number = cache(partial(torch.tensor, dtype=torch.float32, device=self._device))
+
+    def _make_slots(self, steps: int) -> Slots:
+        order = torch.zeros(steps * self._config.batch_size, dtype=torch.int64, device=self._device)
+        rates, losses = torch.zeros(2, steps, dtype=self._setting.dtype, device=self._device)
+        return Slots(order, rates, losses)
+
+    def begin(self, order: Array, step: int) -> None:
+        size = self._config.batch_size
+        self._slots.order[: len(order)].copy_(torch.from_numpy(order))
+        self._sizes = np.minimum(size, len(order) - np.arange(0, len(order), size))
+        self._done = step
+        for group in self._rated:
+            rates = self._optimizer.next_rates(group, len(self._sizes) - step)  # type: ignore[attr-defined]
+            self._slots.rates[step : len(self._sizes)].copy_(torch.tensor(rates, dtype=torch.float64))
+        if not step:
+            for total in self._totals.values():
+                total.zero_()
+
+    def advance(self, steps: int) -> Array:
+        start, end = self._done, self._done + steps
+        while self._done < end:
+            taken = self._launch(end - self._done)
+            self._done += taken
+            for group in self._rated:
+                group["step"] += taken
+        found = self._ranks.sum(self._slots.losses[start:end].double()).cpu().numpy()
+        return np.asarray(-found / self._sizes[start:end])
+
+    def _launch(self, most: int) -> int:
+        """Take as many of the next steps as one graph holds, or else one; how many."""
+        i, size, slots = self._done, self._config.batch_size, self._slots
+        full = int((self._sizes[i : i + most] == size).sum())  # all but the epoch's last one
+        count = next((count for count in self._graphs if count <= full), 0)
+        if not count:
+            self.take(slots, i, int(self._sizes[i]))
+            return 1
+        self._staged.order[: count * size].copy_(slots.order[i * size : (i + count) * size])
+        self._staged.rates[:count].copy_(slots.rates[i : i + count])
+        self._graphs[count]()
+        slots.losses[i : i + count].copy_(self._staged.losses[:count])
+        return count
+
+    def predict(self, part: str, n: int | None = None) -> Array:
+        images = self._images[part][:n]
+        found = torch.zeros(len(images), dtype=torch.int64, device=self._device)
+        mine = self._ranks.share(len(images))
+        for start in range(mine.start, mine.stop, len(self._chunk)):
+            batch = images[start : min(start + len(self._chunk), mine.stop)]
+            self._chunk[: len(batch)].copy_(batch)
+            self._predict_full()
+            found[start : start + len(batch)].copy_(self._classes[: len(batch)])
+        return np.asarray(self._ranks.sum(found).cpu().numpy())
+
+    def average(self) -> None:
+        with torch.no_grad():
+            for key, value in self._weights.items():
+                value.copy_(self._totals[key] / len(self._slots.losses))
+
+    def weights(self) -> Weights:
+        return replace(self._given, params=to_params(self._weights))
+
+    def state(self) -> dict[str, Any]:
+        own: dict[str, Any] = copied(self._own_state())
+        return own
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            own = self._own_state()
+            put_back(own, state)
+        if self._draws:
+            self._masks.load(own["masks"])
+
+    def _own_state(self) -> dict[str, Any]:
+        """The very tensors that a step changes, and a copy of the state of the masks' stream.
+
+        Numbers of the rule that no step changes are the configuration's.
+        """
+        rule = self._optimizer.state_dict()
+        steps = {i: group["step"] for i, group in enumerate(rule["param_groups"]) if "step" in group}
+        optimizer = {"state": rule["state"], "steps": steps}
+        masks = {"masks": self._masks.state()} if self._draws else {}
+        return {"model": self._weights, "totals": self._totals, "optimizer": optimizer, **masks}
+
+    def take(self, slots: Slots, i: int, n: int) -> None:
+        """The step of slot i, on n samples, its operations one by one."""
+        start, mine = i * self._config.batch_size, self._ranks.share(n)
+        rows = self._rows.index_select(0, slots.order[start + mine.start : start + mine.stop])
+        pixels, one_hot = rows.split(self._parts_of_row, dim=1)
+        x, after = self._pixels(pixels.unflatten(1, self._shape)), self._config.log_loss == AFTER
+        for parameter in self._parameters:
+            parameter.grad = None
+        for group in self._rated:
+            group["rate"] = slots.rates[i]
+        if not self._net.training:
+            self._net.train()
+        with self._setting.computing():
+            logits = self._parallel(x)
+            chances = logits.detach().softmax(dim=1)
+            if not after:
+                log_likelihood(chances, one_hot, slots.losses[i])
+            # Of the mean over all ranks' samples, times their number, as the mean over the ranks is taken.
+            logits.backward(loss_gradient(chances, one_hot, n / self._ranks.size))
+        self._optimizer.step()
+        if self._sums:
+            torch._foreach_add_(self._sums, self._summands)
+        if after:
+            self._net.eval()
+            with torch.no_grad(), self._setting.computing():
+                log_likelihood(self._network(x).softmax(dim=1), one_hot, slots.losses[i])
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        """uint8 as the network takes them: the book's float32, in the dtype of the weights."""
+        prepared: Tensor = self._preparation.apply(images, self._number)
+        return prepared.to(self._setting.dtype)
+
+    def _predict_chunk(self) -> None:
+        self._net.eval()
+        with torch.no_grad(), self._setting.computing():
+            self._classes.copy_(self._network(self._pixels(self._chunk)).argmax(dim=1))
+
+    def _capture(self) -> None:
+        """From here on, several steps and a chunk of predictions are a graph each, if they can be recorded."""
+        self._staged = self._make_slots(max(GRAPH_STEPS))
+        steps, size = len(self._slots.losses), self._config.batch_size
+        full = steps if self._config.sampling == BOOK else len(self._rows) // size
+        record = partial(captured, restore=self._restore, device=self._device)
+        try:
+            graphs = {n: record(partial(self._take_staged, n)) for n in GRAPH_STEPS if n <= full}
+            self._predict_full = record(self._predict_chunk)
+            self._graphs = graphs
+        except RuntimeError as error:
+            self._restore()
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            warnings.warn(
+                f"steps cannot be recorded as a CUDA graph ({reason}): they are launched one by one, which is slower",
+                stacklevel=2,
+            )
+
+    def _take_staged(self, count: int) -> None:
+        for i in range(count):
+            self.take(self._staged, i, self._config.batch_size)
+
+    def _restore(self) -> None:
+        """Back to the start, in place."""
+        self.load(self._start)
+
+
+def uses_graphs(device: torch.device, ranks: Ranks) -> bool:
+    """Whether a step is one CUDA graph: not across ranks, whose messages are awaited on the host."""
+    return device.type == "cuda" and ranks.size == 1
+
+
+def _on(device: torch.device, part: Array) -> Tensor:
+    """On the CPU the very memory of part, where torch can have it."""
+    part = np.ascontiguousarray(part)
+    return (torch.from_numpy(part) if part.flags.writeable else torch.tensor(part)).to(device)
+
+
+def _parallel(network: Any, device: torch.device) -> nn.Module:
+    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+
+
+def _make_state(optimizer: torch.optim.Optimizer) -> None:
+    """Have optimizer allocate all that it keeps, at its start: torch's rules do that in their first step."""
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            param.grad = torch.zeros_like(param)
+        optimizer.step()  # along zeros, so nothing moves
+        for value in [group.get("step"), *(v for param in group["params"] for v in optimizer.state[param].values())]:
+            if isinstance(value, Tensor):
+                value.zero_()
+    optimizer.zero_grad()
