@@ -49,6 +49,8 @@ def parse_arguments() -> argparse.Namespace:
     if args.out.suffix.lower() != ".png":
         parser.error(f"--out is for a PNG, so its name must end in .png, got {args.out}")
     check_target(args.out, getattr(args, "image", None))
+    if getattr(args, "image", None) and (args.train or args.data):
+        parser.error("--train and --data are for an image of a data set: leave out --image, or these")
     if hasattr(args, "weights"):
         check_goes_together(parser, args)
     return args
@@ -293,7 +295,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
     ),
     "layers": (
         *(layers, weights_options, maps_option, filter_option),
-        *(scale_option, image_options(28), preparation_option),
+        *(scale_option, data_options, sample_option, preparation_option),
     ),
     "im2col": (im2col, window_options, image_options(28)),
     "mistakes": (mistakes, weights_options, gallery_option, data_options, preparation_option),

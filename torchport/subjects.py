@@ -46,8 +46,9 @@ class Subject:
 
     @property
     def about(self) -> str:
-        """Its name, and how it is given images where that is not the book's way."""
-        return self.name if self.preparation == UNIT else f"{self.name} ({self.preparation} images)"
+        """Its name, with that of a network of no file, and how it is given images where that is not the book's way."""
+        name = self.name if self.weights.source.path else f"{self.weights.architecture.name}, {self.name}"
+        return name if self.preparation == UNIT else f"{name} ({self.preparation} images)"
 
     def shown(self, images: Preparation) -> Subject:
         """The same, given images in another way."""

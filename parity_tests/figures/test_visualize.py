@@ -78,6 +78,11 @@ def test_a_runs_curve_is_that_of_its_metrics(runs: Path) -> None:
     assert curve.losses[2:].mean() == pytest.approx(metrics[1]["loss"])
 
 
+def test_a_title_names_the_network_that_no_file_names(runs: Path) -> None:
+    assert subjects.seeded_subject(3, Architecture("LeNet5")).about == "LeNet5, start of seed 3, nothing learned"
+    assert subjects.load_subject(runs / "a").about == f"{runs.name}/a"
+
+
 def test_runs_of_one_name_are_told_apart(runs: Path) -> None:
     assert list(read_curves([runs / "a", runs / "b"])) == ["a", "b"]
     assert list(read_curves([runs / "a", runs / "other/a"])) == [str(runs / "a"), str(runs / "other/a")]
@@ -363,6 +368,7 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("apply-filter PARAMS --image PARAMS", "params.pkl is no image that can be read"),
         ("apply-filter PARAMS --image PHOTO --largest 2", "does not fit an image of 1 pixels"),
         ("apply-filter PARAMS --image PHOTO --sample 1", "not allowed with argument"),
+        ("im2col --image PHOTO --train", "--train and --data are for an image of a data set"),
         ("apply-filter --network DeepConvNet --layer conv2", "has 1 channels"),
         ("apply-filter PARAMS --sample 12", "at most 11, as there are 12 images, got 12"),
         ("layers PARAMS --layers conv1 affine1", "must be of conv1, relu1, pool1, got affine1"),
