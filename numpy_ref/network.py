@@ -54,6 +54,11 @@ class Network:
             for name, (layer, attribute) in self.owners.items()
         }
 
+    def __repr__(self) -> str:
+        """One line: SimpleConvNet(Conv1 Relu1 Pool1 Affine1 Relu2 Affine2: 433,890 parameters)."""
+        parameters = sum(value.size for value in self.params.values())
+        return f"{type(self).__name__}({' '.join(self.layers)}: {parameters:,} parameters)"
+
     def predict(self, x: Array, train_flg: bool = False) -> Array:
         """Outputs before the softmax, (N, C) for x (N, ...); layers keep nothing of it, unless train_flg. ValueError.
 

@@ -248,7 +248,7 @@ def test_what_returns_more_than_logits_is_judged_and_not_evaluated(small_mnist: 
         ("mine.py:halved", "got torch.float16: give port.float(), with mode='bfloat16'"),
         ("mine.py:Net --params absent.pkl", "absent.pkl"),
         ("mine.py:Net --network LeNet5", "leave out one of --network and --params"),
-        ("mine.py:Net --stride 2 --data-dir DATA", "with stride 2 and pad 0 these weights are for images (1, 13, 13)"),
+        ("mine.py:Net --stride 2 --data-dir DATA", "images (1, 13, 13), got (1, 28, 28): give the stride"),
     ],
     ids=lambda text: text if "mine.py:Net" in text or " " not in text else "",
 )

@@ -28,7 +28,8 @@ def state_in(path: Path) -> dict[str, Any]:
 def test_a_users_module_gets_its_state_dict(target: str, folder: Path, run: Run) -> None:
     done = run("port_params", "params.pkl", target, "--into", "mine.py:Spare")
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    network, *lines = done.stdout.splitlines()
+    assert network.startswith("SimpleConvNet(")
     assert lines[:2] == ["W1: conv.weight", "b1: conv.bias"]
     assert lines[6:8] == ["not used: spare.bias", "not used: spare.weight"]
     assert lines[8].startswith("parity: port in float32 on cpu: 6 layers, loss and prediction")

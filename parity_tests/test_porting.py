@@ -18,7 +18,6 @@ import pytest
 import safetensors
 import safetensors.numpy
 import torch
-from torch import nn
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
@@ -27,7 +26,7 @@ from torchport import UnfoldConv2d, load_network
 from torchport.files import Hints, load_weights, read_weights
 from torchport.files.formats import FORMATS, format_named
 from torchport.files.onnx_files import encode_onnx
-from torchport.networks import Geometry, Weights
+from torchport.networks import CONVOLUTIONS, Geometry, Weights
 from torchport.networks.names import cast_params
 from torchport.parity import Report
 from torchport.parity.cases import seeded_params
@@ -195,10 +194,8 @@ def test_a_network_is_loaded_from_any_file_to_predict(suffix: str, tmp_path: Pat
     held, x = weights("DeepConvNet"), torch.ones(2, 1, 4, 4, dtype=torch.float64)
     path = write(tmp_path / f"model{suffix}", held)
     np.testing.assert_allclose(load_network(path)(x).detach(), held.reference().predict(x.numpy()), rtol=1e-12)
-    assert [type(load_network(path, conv).get_submodule("conv1")) for conv in ("conv2d", "unfold")] == [
-        nn.Conv2d,
-        UnfoldConv2d,
-    ]
+    for conv, kind in CONVOLUTIONS.items():
+        assert type(load_network(path, conv).get_submodule("conv1")) is kind
     assert load_network(path, dtype=torch.float32).get_parameter("conv1.weight").dtype == torch.float32
     with pytest.raises(ValueError, match=f"model{suffix}: stride 2 cannot be DeepConvNet's: leave it out"):
         load_network(path, stride=2)

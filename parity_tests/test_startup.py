@@ -8,11 +8,16 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import torchport
+from numpy_ref.classic import LENET_ACTIVATIONS
+from numpy_ref.conv_net import ACTIVATIONS
+from numpy_ref.optimizer import OPTIMIZERS
 from torchport import choices
+from torchport.data import DATA_SETS
 from torchport.layers.sums import CONVOLUTIONS
 from torchport.networks import NETWORKS
 from torchport.networks.nearest import CONVOLUTIONAL
@@ -89,4 +94,7 @@ def test_a_name_that_is_not_there_is_said() -> None:
 
 def test_choices_are_what_they_stand_for() -> None:
     assert tuple(CONVOLUTIONS) == choices.CONVOLUTIONS
+    assert tuple(OPTIMIZERS) == get_args(choices.Rule)
+    assert ACTIVATIONS.keys() | LENET_ACTIVATIONS.keys() == set(choices.ACTIVATIONS)
+    assert get_args(choices.Data) == DATA_SETS
     assert tuple(name for name in NETWORKS if name in CONVOLUTIONAL) == choices.OF_IMAGES

@@ -2,10 +2,12 @@ from . import (
     benchmark as benchmark,
     data as data,
     evaluation as evaluation,
+    figures as figures,
     files as files,
     hints as hints,
     layers as layers,
     loading as loading,
+    moves as moves,
     networks as networks,
     optimizers as optimizers,
     parity as parity,
@@ -37,3 +39,5 @@ from .networks import (
 from .optimizers import BookAdam as BookAdam, make_optimizer as make_optimizer
 from .parity import Setting as Setting, check_parity as check_parity
 from .testing import assert_parity as assert_parity
+
+__version__: str

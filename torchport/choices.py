@@ -1,18 +1,36 @@
-"""The names of command-line choices, apart from what they stand for, so that --help need not import torch."""
+"""The names that are chosen by, as types that a checker knows and as values: --help need not import torch for them."""
 
-from numpy_ref import classic, multi_layer_net_extend
+from typing import Final, Literal, TypeAlias, get_args
 
-CONVOLUTIONS = ("conv2d", "unfold")
-
-DTYPES = ("float32", "float64")  # in which a network is trained and evaluated
-
-IEEE, TF32, BFLOAT16 = "ieee", "tf32", "bfloat16"  # how products are computed
-
-# Of any network: what recognise may be told.
-ACTIVATIONS = tuple(dict.fromkeys((*multi_layer_net_extend.ACTIVATIONS, *classic.LENET_ACTIVATIONS)))
+Convolution: TypeAlias = Literal["conv2d", "unfold"]
+Dtype: TypeAlias = Literal["float32", "float64"]  # in which a network is trained and evaluated
+Activation: TypeAlias = Literal["relu", "sigmoid", "tanh"]  # of any network: what recognise may be told
+Mode: TypeAlias = Literal["ieee", "tf32", "bfloat16"]  # how products are computed
 
 # How the arrays of a file may lie: the order of flattening, the axes of a convolution's weight and of an Affine's.
-FLATTEN, KERNELS, AFFINE = ("chw", "hwc"), ("oihw", "hwio"), ("in-out", "out-in")
+Flatten: TypeAlias = Literal["chw", "hwc"]
+Kernels: TypeAlias = Literal["oihw", "hwio"]
+Affine: TypeAlias = Literal["in-out", "out-in"]
+
+# Of a training run.
+Data: TypeAlias = Literal["mnist", "drawn"]
+Trained: TypeAlias = Literal["SimpleConvNet", "DeepConvNet", "LeNet5"]
+Model: TypeAlias = Literal["conv2d", "unfold", "numpy"]
+Sampling: TypeAlias = Literal["book", "epoch"]
+Rule: TypeAlias = Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
+Logged: TypeAlias = Literal["step", "after"]
+Keep: TypeAlias = Literal["last", "mean"]
+Precision: TypeAlias = Literal["full", "tf32", "bf16"]
+
+CONVOLUTIONS: tuple[Convolution, ...] = get_args(Convolution)
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+IEEE: Final = "ieee"
+TF32: Final = "tf32"
+BFLOAT16: Final = "bfloat16"
+FLATTEN: tuple[Flatten, ...] = get_args(Flatten)
+KERNELS: tuple[Kernels, ...] = get_args(Kernels)
+AFFINE: tuple[Affine, ...] = get_args(Affine)
 
 # Networks of images, which can be made with their own sizes.
 OF_IMAGES = ("SimpleConvNet", "DeepConvNet", "LeNet5", "AlexNet")

@@ -123,7 +123,7 @@ def add_field(parser: argparse.ArgumentParser, option: Field[Any]) -> None:
     if option.type == "bool":
         parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=about["help"])
         return
-    kind: Callable[[str], Any] = str if "str" in str(option.type) else number
+    kind: Callable[[str], Any] = str if about["choices"] or "str" in str(option.type) else number
     if about["minimum"] is not None:
         kind = count(about["minimum"])
     metavar = None if about["choices"] else option.name.upper()

@@ -10,19 +10,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from numpy_ref.checks import Array, check_int
 from numpy_ref.functions import class_labels, softmax
 from numpy_ref.network import Network
+from torchport.bars import bar
 from torchport.data.images import check_images
 from torchport.data.preparation import UNIT, Preparation
+from torchport.figures import confusion_matrix, mistakes
 from torchport.networks import CONVOLUTIONS, Architecture, Weights
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOW = 0.8  # accuracy
 
@@ -53,7 +57,7 @@ class Evaluation:
         return "\n".join([*lines, memory_text(self.memory)])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Classification:
     """What one network makes of a test set."""
 
@@ -61,6 +65,10 @@ class Classification:
     predictions: Array  # (N,), int64
     confidence: Array  # (N,), the softmax probability of the prediction, 0 to 1
     classes: int
+
+    def __repr__(self) -> str:
+        right = int((self.predictions == self.labels).sum())
+        return f"Classification({right} of {len(self.labels)} right, accuracy {self.accuracy:.4f})"
 
     @property
     def accuracy(self) -> float:
@@ -80,6 +88,16 @@ class Classification:
         counts = np.zeros((self.classes, self.classes), np.int64)
         np.add.at(counts, (self.labels, self.predictions), 1)
         return counts
+
+    def confusion_figure(self, name: str = "") -> Figure:
+        """The confusion matrix as a matplotlib Figure, which a notebook shows; name goes into its title."""
+        return confusion_matrix(self.confusion, name=name)
+
+    def mistakes_figure(self, images: Array, name: str = "", most: int = 60) -> Figure:
+        """A gallery of the mistakes among the images uint8 (N, C, H, W). Errors as figures.mistakes."""
+        wrong = self.mistakes
+        shown = images[wrong], self.labels[wrong], self.predictions[wrong], self.confidence[wrong]
+        return mistakes(*shown, most=most, name=name, numbers=wrong)
 
     @property
     def mistakes(self) -> Array:
@@ -137,13 +155,13 @@ def classify(
 ) -> Classification:
     """What network makes of images uint8 (N, C, H, W) and labels (N,), batch_size at a time.
 
-    preparation says how the network is given them. progress shows a bar on a terminal. ValueError where images, labels
-    and network do not fit each other, and for outputs that are not finite; TypeError.
+    preparation says how the network is given them. progress shows a bar on a terminal or in a notebook. ValueError
+    where images, labels and network do not fit each other, and for outputs that are not finite; TypeError.
     """
     check_images("images", images)
     check_int("batch_size", batch_size, 1)
     outputs = None  # (N, classes), in one piece: pieces between a network's large arrays would split up the heap
-    with tqdm(total=len(images), desc="test images", unit="image", disable=None if progress else True) as bar:
+    with bar(progress, total=len(images), desc="test images", unit="image") as shown:
         for start in range(0, len(images), batch_size):
             batch = preparation(images[start : start + batch_size])
             found = predict(network, batch)
@@ -152,7 +170,7 @@ def classify(
             if outputs is None:
                 outputs = np.empty((len(images), found.shape[1]))
             outputs[start : start + len(batch)] = found
-            bar.update(len(batch))
+            shown.update(len(batch))
     assert outputs is not None  # as there are images
     truth = class_labels(labels, outputs.shape).astype(np.int64)
     return Classification(truth, outputs.argmax(axis=1), softmax(outputs).max(axis=1), outputs.shape[1])

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 import numpy_ref as nr
-from numpy_ref.checks import Array
+from numpy_ref.checks import Array, check_int
+from numpy_ref.layers import Layer, WindowLayer
 from numpy_ref.network import Network
-from torchport.figures import Box
+from torchport import data
+from torchport.data import DATA_SETS
+from torchport.data.preparation import UNIT, Preparation
+from torchport.figures import Box, Stage
 from torchport.files import Hints, read_weights
 from torchport.files.store import NO_HINTS
 from torchport.layers import kind_of
 from torchport.networks import Architecture, Weights
+from torchport.training.config import Config
 from torchport.training.folder import RunFolder
 
 DEFAULT = "SimpleConvNet"
@@ -23,20 +30,67 @@ DEFAULT = "SimpleConvNet"
 
 @dataclass(frozen=True)
 class Subject:
-    """A network of the book's, and what a title says of its weights."""
+    """A network of the book's, what a title says of its weights, and the run that made them, where there is one."""
 
     weights: Weights
     name: str
+    run: Config | None = None
 
     @property
     def network(self) -> Network:
         """A NumPy network with copies of the weights."""
         return self.weights.reference()
 
+    @property
+    def preparation(self) -> Preparation:
+        """How it was given the images that it was trained on."""
+        return Preparation.parse(self.weights.source.trained.get("images", "unit"))
+
+    @property
+    def about(self) -> str:
+        """Its name, and how it is given images where that is not the book's way."""
+        return self.name if self.preparation == UNIT else f"{self.name} ({self.preparation} images)"
+
+    def shown(self, images: Preparation) -> Subject:
+        """The same, given images in another way."""
+        trained = {**self.weights.source.trained, "images": str(images)}
+        return replace(self, weights=replace(self.weights, source=replace(self.weights.source, trained=trained)))
+
+    def prepared(self, images: Array) -> Array:
+        """Images float (N, C, H, W) of 0 to 1 as it is given them."""
+        how = self.preparation
+        return images if how == UNIT else np.asarray(how.apply(255 * images, float))
+
+
+class Samples(NamedTuple):
+    """Images uint8 (N, C, H, W) with labels (N,), and what a title says of them: "mnist test"."""
+
+    images: Array
+    labels: Array
+    name: str
+
+
+def load_samples(
+    subject: Subject | None = None, name: str | None = None, folder: str | None = None, *, train: bool = False
+) -> Samples:
+    """A data set by its name, in folder; without both what subject's run was trained on, else MNIST. Errors as load."""
+    if name is None and subject is not None and subject.run is not None:
+        name, folder = subject.run.data, folder or subject.run.data_dir
+    name = name or DATA_SETS[0]
+    return Samples(*data.load(name, train, folder, progress=True), f"{name} {'training' if train else 'test'}")
+
 
 def load_subject(path: str | Path, hints: Hints = NO_HINTS) -> Subject:
     """The network whose weights are in path, a file or a run's folder. Errors as read_weights."""
-    return Subject(read_weights(path, hints), short_name(path))
+    return Subject(read_weights(path, hints), short_name(path), run_of(path))
+
+
+def run_of(path: str | Path) -> Config | None:
+    """The configuration of the run in whose folder path is, or which it is itself; None where it is of none."""
+    folder = RunFolder(path if Path(path).is_dir() else Path(path).parent)
+    with suppress(ValueError):  # another program's config.json; read_weights tells of a damaged run
+        return folder.read_config()
+    return None
 
 
 def seeded_subject(seed: int = 0, like: Architecture | None = None) -> Subject:
@@ -96,6 +150,52 @@ def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, 
         return {name.lower(): maps[name.lower()] for name in names}
     pooled = [number for number, name in enumerate(maps, 1) if name.startswith(("pool", "subsample"))]
     return dict(list(maps.items())[: pooled[0] if pooled else None])
+
+
+def stages(subject: Subject, image: Array, layer: str | None = None, number: int = 0) -> list[Stage]:
+    """An image (C, H, W) of 0 to 1, one filter of a convolution layer, and what it makes up to the next pooling.
+
+    Each with the pixels that the greatest value of the last is made of. ValueError for another layer or filter.
+    """
+    network = subject.network
+    name, convolves = convolution(network, layer)
+    check_filter(number, len(convolves.W))
+    names = list(network.layers)
+    start = [each.lower() for each in names].index(name)
+    pools = [n for n, each in enumerate(names) if n > start and isinstance(network.layers[each], WindowLayer)]
+    end = pools[0] if pools else start
+    outputs = network.outputs(subject.prepared(image[np.newaxis]))
+    last = outputs[names[end]][0, number]
+    top, left = np.unravel_index(last.argmax(), last.shape)
+    regions = [(int(top), int(left), 1, 1)]
+    for each in reversed(names[: end + 1]):
+        regions.insert(0, _inputs(network.layers[each], regions[0]))
+    channels = convolves.W.shape[1]
+    about = f"filter {number}" if channels == 1 else f"filter {number}, mean of {channels} channels"
+    multiplied, equals = ("*", "=") if start == 0 else 2 * (Stage("", image).sign,)  # else not the image's own
+    kernel = Stage(about, convolves.W[number].mean(axis=0), sign=multiplied)
+    made = [Stage(names[n].lower(), outputs[names[n]][0, number], regions[n + 1]) for n in range(start, end + 1)]
+    made[0] = made[0]._replace(name=f"{name}, bias added", sign=equals)
+    return [Stage("image", image.mean(axis=0), regions[0]), kernel, *made]
+
+
+def check_filter(number: int, filters: int) -> None:
+    """ValueError where a layer of so many filters has not that one."""
+    if check_int("filter", number, 0) >= filters:
+        raise ValueError(f"filter must be at most {filters - 1}, as there are {filters}, got {number}")
+
+
+def _inputs(layer: Layer, region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """The pixels (top, left, height, width) of which a layer makes those of region."""
+    if isinstance(layer, nr.Convolution):
+        height, width = layer.W.shape[2:]
+    elif isinstance(layer, WindowLayer):
+        height, width = layer.pool_h, layer.pool_w
+    else:
+        return region
+    top, left, down, across = region
+    step, pad = layer.stride, layer.pad
+    return top * step - pad, left * step - pad, (down - 1) * step + height, (across - 1) * step + width
 
 
 def boxes(subject: Subject) -> list[Box]:

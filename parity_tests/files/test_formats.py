@@ -225,8 +225,8 @@ def test_a_format_is_known_by_its_first_bytes(suffix: str) -> None:
     assert format_of(encoded(WRITTEN[suffix])[:64]) is WRITTEN[suffix]
 
 
-@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
-def test_safetensors_come_in_the_files_own_order(names: tuple[str, str]) -> None:
+def test_safetensors_come_in_the_files_own_order() -> None:
+    names = tuple("qwertzuiop")
     assert tuple(decode_safetensors(safe(names=names))) == names
 
 

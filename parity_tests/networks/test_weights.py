@@ -128,7 +128,7 @@ def test_what_was_told_is_carried(params: Params) -> None:
     weights = Weights.of(params, Geometry(stride=2, pad=1)).astype(torch.float32)
     assert weights.told == ", stride=2, pad=1"
     assert Weights.of(params).told == ""
-    assert weights.port().get_submodule("conv1").stride == (2, 2)  # type: ignore[comparison-overlap]
+    assert weights.port().get_submodule("conv1").stride == (2, 2)
     assert weights.architecture.input_shape == (1, 49, 49)
 
 

@@ -20,8 +20,9 @@ from test_scripts import SCRIPTS, Run, run as run
 
 from numpy_ref import SimpleConvNet, read_params, softmax
 from numpy_ref.checks import Array
-from torchport import figures
+from torchport import evaluation
 from torchport.data import load
+from torchport.networks import Weights
 from torchport.parity import Report
 from torchport.parity.cases import check_ports
 from torchport.training import Config, Samples, train
@@ -212,7 +213,7 @@ def test_evaluate_shows_a_run(mnist_dir: Path, tmp_path: Path, run: Run, monkeyp
             assert f"test accuracy {accuracy} on all 40" in trained.stdout
     drawn: dict[str, tuple[Array, ...]] = {}
     for name in ("confusion_matrix", "mistakes"):
-        monkeypatch.setattr(figures, name, recorded(getattr(figures, name), drawn))
+        monkeypatch.setattr(evaluation, name, recorded(getattr(evaluation, name), drawn))
     pictures = tmp_path / "new" / "pictures"
     done = run(
         *("evaluate", weights, "--data-dir", mnist_dir),
@@ -241,9 +242,9 @@ def test_evaluate_shows_a_run(mnist_dir: Path, tmp_path: Path, run: Run, monkeyp
 def recorded(draw: Callable[..., Figure], drawn: dict[str, tuple[Array, ...]]) -> Callable[..., Figure]:
     """draw, which also keeps under its name what it is given."""
 
-    def recording(*arrays: Array) -> Figure:
+    def recording(*arrays: Array, **options: Any) -> Figure:
         drawn[draw.__name__] = arrays
-        return draw(*arrays)
+        return draw(*arrays, **options)
 
     return recording
 
@@ -296,9 +297,9 @@ def test_the_report_compares_and_evaluates_on_images_as_they_were_prepared(
     """In float64, whatever they are."""
     compared: list[Array] = []
 
-    def seeing(params: dict[str, Array], x: Array, *args: Any, **options: Any) -> list[Report]:
+    def seeing(weights: Weights, x: Array, *args: Any, **options: Any) -> list[Report]:
         compared.append(x)
-        return check_ports(params, x, *args, **options)
+        return check_ports(weights, x, *args, **options)
 
     monkeypatch.setattr("torchport.parity.cases.check_ports", seeing)
     run("train", *SMALL, "--data-dir", mnist_dir, "--images", "1,0.5", "--epochs", "12", "--out", tmp_path / "run")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 from torchport.benchmark.rounds import Steps
+from torchport.choices import Convolution, Precision
 from torchport.data.images import pixels
 from torchport.layers.loss import softmax_with_loss
 from torchport.networks import SimpleConvNet, Weights
@@ -94,7 +95,7 @@ def _reference(case: Case) -> Steps:
     return _repeated(step)
 
 
-def _twin(case: Case, conv: str) -> Steps:
+def _twin(case: Case, conv: Convolution) -> Steps:
     samples = case.samples()
     net = SimpleConvNet.from_params(_start(case).params, conv, device=case.device)
     rule = make_optimizer("adam", net.parameters(), lr=LR)
@@ -110,7 +111,7 @@ def _twin(case: Case, conv: str) -> Steps:
     return _repeated(step)
 
 
-def training(case: Case, precision: str = "full") -> Steps:
+def training(case: Case, precision: Precision = "full") -> Steps:
     """The steps of torchport.training, with the products in that precision (full, tf32, bf16)."""
     config = Config(lr=LR, batch_size=case.batch_size, precision=precision, device=case.device)
     learner = TorchLearner(config, _start(case), case.samples(), torch.device(case.device), Ranks())

@@ -10,6 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from numpy_ref.checks import Array
 from torchport.benchmark.contenders import Case, training
 from torchport.benchmark.rounds import Spread, interleave, spread
+from torchport.choices import Precision
 from torchport.layers.arithmetic import Setting
 from torchport.training.config import PRECISIONS
 
@@ -30,7 +31,7 @@ def operations(case: Case, steps: int = 10, longest: int = 12) -> str:
 
 
 def throughput(
-    sizes: Sequence[int], precision: str = "full", *, device: str = "cpu", rounds: int = 5, progress: bool = False
+    sizes: Sequence[int], precision: Precision = "full", *, device: str = "cpu", rounds: int = 5, progress: bool = False
 ) -> dict[int, Spread]:
     """Images a second in training, by batch size, in float32 with the products in precision (full, tf32, bf16)."""
     steps = {str(size): training(Case(batch_size=size, device=device), precision) for size in sizes}
@@ -38,12 +39,12 @@ def throughput(
     return {size: spread(size / times[str(size)]) for size in sizes}
 
 
-def limit(precision: str = "full", *, device: str = "cpu") -> float:
+def limit(precision: Precision = "full", *, device: str = "cpu") -> float:
     """Images a second in training if all its arithmetic went as fast as a product of square matrices does here."""
     return product_speed(precision, device=device) / FLOP
 
 
-def product_speed(precision: str = "full", *, device: str = "cpu") -> float:
+def product_speed(precision: Precision = "full", *, device: str = "cpu") -> float:
     """Floating-point operations a second in a product of large square matrices of float32."""
     side = SQUARE.get(torch.device(device).type, SQUARE["cpu"])
     a, b = torch.rand(2, side, side, device=device)

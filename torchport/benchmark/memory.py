@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from torchport.benchmark.contenders import CONV2D, REFERENCE, TRAINING, UNFOLD, Case
+from torchport.choices import Model
 from torchport.evaluation import classify, peak_memory
 from torchport.networks import SimpleConvNet
 from torchport.training import Config, Samples, train
@@ -52,7 +53,7 @@ def _alone(work: str, model: str, images: int) -> Usage:
     return Usage(*json.loads(done.stdout))
 
 
-def _predict(model: str, images: int) -> None:
+def _predict(model: Model, images: int) -> None:
     case = Case(batch_size=images, batches=1)
     samples, network = case.samples(), case.reference()
     twin = network if model == "numpy" else SimpleConvNet.from_params(network.params, model)
@@ -65,4 +66,4 @@ def _train(_: str, images: int) -> None:
     train(Config(epochs=1, device="cpu"), samples=Samples(x, t, x[:1000], t[:1000]))
 
 
-WORK: dict[str, Callable[[str, int], None]] = {"predict": _predict, "train": _train}
+WORK: dict[str, Callable[[Any, int], None]] = {"predict": _predict, "train": _train}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from importlib import import_module
 
+import torchport
 from torchport import cli
 
 # Each is a module here, and a file of scripts.
@@ -26,7 +26,7 @@ def main() -> int:
         print("\n".join(f"  {command:15} {about}" for command, about in COMMANDS.items()))
         return 0
     if name == "--version":
-        print(f"torchport {importlib.metadata.version('torchport')}")
+        print(f"torchport {torchport.__version__}")
         return 0
     if (command := name.replace("-", "_")) not in COMMANDS:
         print(f"error: command must be one of {', '.join(COMMANDS)}, got {name!r}", file=sys.stderr)

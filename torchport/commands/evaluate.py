@@ -28,7 +28,7 @@ from torchport.choices import DTYPES
 from torchport.data import DATA_SETS, load
 from torchport.data.images import digit, read_image
 from torchport.data.preparation import Preparation
-from torchport.figures import confusion_matrix, mistakes, save_figure
+from torchport.figures import save_figure
 from torchport.training.config import MODELS, NUMPY
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ def show_digit(args: argparse.Namespace, weights: tp.networks.Weights, preparati
 
 def save(folder: Path, found: tp.evaluation.Classification, images: Array, about: dict[str, str]) -> None:
     """confusion.png, mistakes.png and evaluation.json in folder."""
-    wrong = found.mistakes
-    gallery = mistakes(images[wrong], found.labels[wrong], found.predictions[wrong], found.confidence[wrong])
-    save_figure(confusion_matrix(found.confusion), folder / "confusion.png")
-    save_figure(gallery, folder / "mistakes.png")
+    name = f"{Path(about['weights']).name}, on {about['data']} test images"
+    save_figure(found.confusion_figure(name), folder / "confusion.png")
+    save_figure(found.mistakes_figure(images, name), folder / "mistakes.png")
     replace_file(folder / "evaluation.json", found.to_json(**about).encode())

@@ -29,7 +29,7 @@ import numpy as np
 import torchport as tp
 from numpy_ref.checks import Array
 from torchport import cli
-from torchport.choices import BFLOAT16, IEEE, OF_IMAGES, TF32
+from torchport.choices import BFLOAT16, IEEE, OF_IMAGES, TF32, Mode
 from torchport.data import DATA_VARIABLE, mnist
 from torchport.data.preparation import Preparation
 
@@ -41,13 +41,14 @@ if TYPE_CHECKING:
     from torchport.evaluation import Evaluation
 
 # --dtype to that of the parameters, and how products are computed.
-DTYPES = {
+DTYPES: dict[str, list[tuple[str, Mode]]] = {
     "float64": [("float64", IEEE)],
     "float32": [("float32", IEEE)],
     "both": [("float64", IEEE), ("float32", IEEE)],
     "tf32": [("float32", TF32)],
     "bfloat16": [("float32", BFLOAT16)],
 }
+AS_BUILT: list[tuple[str, Mode]] = [("", IEEE)]
 
 BOOK = "book"
 LOSSES = (BOOK, "cross_entropy", "nll_loss")  # of torch.nn.functional
@@ -202,7 +203,7 @@ def judged_port(args: argparse.Namespace, build: Callable[[], nn.Module], case: 
     loss = losses.get(args.loss) or getattr(functional, args.loss)
     options = {"seed": args.seed, "loss": loss, "name": Path(args.port).name, "progress": not (args.quiet or args.json)}
     reference, reports = case.weights.reference(), list[tp.parity.Report]()
-    for dtype, mode in DTYPES[args.dtype] if args.dtype else [("", IEEE)]:
+    for dtype, mode in DTYPES[args.dtype] if args.dtype else AS_BUILT:
         port, filled = loaded(args, build, reference, case.x, dtype)
         if not (reports or args.quiet or args.json):
             print(f"loaded {', '.join(filled)}\n")

@@ -97,13 +97,16 @@ def tell(args: argparse.Namespace, done: tp.porting.Ported) -> None:
 
 def into(args: argparse.Namespace, hints: tp.files.Hints) -> int:
     """The state_dict of the user's own module."""
-    port = cli.builder(args.into, "--into")()
+    port, weights = cli.builder(args.into, "--into")(), tp.files.read_weights(args.source, hints)
     try:
-        print(tp.loading.write_into(port, args.source, args.target, force=args.force, hints=hints))
+        loaded = tp.loading.write_into(port, weights, args.target, force=args.force)
     except tp.loading.LoadError as error:
         if error.report is None:
             raise
         print(f"{error.report}\nnot written: the port is not what the reference is", file=sys.stderr)
         return 1
-    print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes, for {args.into}'s load_state_dict")
+    if not args.quiet:
+        show(weights)
+        print(loaded)
+        print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes, for {args.into}'s load_state_dict")
     return 0

@@ -7,9 +7,9 @@ stream, and only + - * / and square roots, which IEEE 754 rounds in one way, dec
 from __future__ import annotations
 
 import numpy as np
-from tqdm import tqdm
 
 from numpy_ref.checks import Array
+from torchport.bars import bar
 from torchport.data import glyphs
 
 SIZES = {True: 60_000, False: 10_000}  # by train, as MNIST's
@@ -37,12 +37,12 @@ def make(n: int, seed: int, *, progress: bool = False) -> tuple[Array, Array]:
     fields, halves = glyphs.fields()
     images, labels = np.empty((n, 1, WIDTH, WIDTH), np.uint8), np.empty(n, np.uint8)
     choices, noise = np.random.RandomState([seed, 0]), np.random.RandomState([seed, 1])
-    with tqdm(total=n, desc="drawing", unit=" digits", disable=None if progress else True) as bar:
+    with bar(progress, total=n, desc="drawing", unit=" digits") as shown:
         for start in range(0, n, CHUNK):
             chunk = slice(start, min(start + CHUNK, n))
             count = chunk.stop - start
             images[chunk, 0], labels[chunk] = draw(fields, halves, choices, noise, count)
-            bar.update(count)
+            shown.update(count)
     return images, labels
 
 

@@ -14,6 +14,17 @@ if TYPE_CHECKING:
 WIDTH, STEP, BOX = 7.4, 0.52, 0.34  # inches: of the picture, from box to box, and of a box's height
 WIDE, OUTPUT, COUNT = 3.75, 4.05, 5.4  # inches from the left: a box's end, and two columns
 
+# One colour a kind, in whichever network; another kind than these is black.
+FAMILIES = (
+    ("Convolution",),
+    ("Affine", "Flatten"),
+    ("Relu", "Sigmoid", "Tanh"),
+    ("Pooling", "AveragePooling", "Subsampling"),
+    ("BatchNormalization", "LocalResponseNormalization"),
+    ("Dropout",),
+)
+COLOUR = {kind: colour for family, colour in zip(FAMILIES, COLOURS, strict=False) for kind in family}
+
 
 class Box(NamedTuple):
     """A layer as architecture shows it."""
@@ -22,33 +33,27 @@ class Box(NamedTuple):
     about: str  # "30 filters 5 x 5"
     shape: tuple[int, ...]  # of its output, without the batch
     parameters: int
-    kind: str = ""  # boxes of one kind have one colour
+    kind: str = ""  # its class's name
 
 
 def architecture(boxes: Sequence[Box], title: str = "") -> Figure:
     """Boxes from top to bottom, each with its output's shape and its parameters beside it. ValueError for none."""
     if not boxes:
         raise ValueError("architecture needs at least one box, got none")
-    figure = new_figure(WIDTH, STEP * (len(boxes) + 1) + 0.9)
-    axes = figure.subplots()
-    kinds = list(dict.fromkeys(box.kind for box in boxes))
     total = sum(box.parameters for box in boxes)
+    heading = f"{title}: {total:,} parameters" if title else f"{total:,} parameters"
+    figure = new_figure(WIDTH, STEP * (len(boxes) + 1) + 0.9, heading)
+    axes = figure.subplots()
     for number, box in enumerate(boxes):
-        _draw(axes, box, number * STEP, COLOURS[kinds.index(box.kind) % len(COLOURS)], total)
+        _draw(axes, box, number * STEP, COLOUR.get(box.kind, COLOURS[-1]), total)
         if number:
-            axes.annotate(
-                "",
-                (1.7, number * STEP),
-                (1.7, (number - 1) * STEP + BOX),
-                arrowprops={"arrowstyle": "->", "color": INK},
-            )
-    heads = {0.0: "layer", OUTPUT: "output", COUNT: "parameters"}
-    for x, head in heads.items():
+            ends = (WIDE / 2, number * STEP), (WIDE / 2, (number - 1) * STEP + BOX)
+            axes.annotate("", *ends, arrowprops={"arrowstyle": "->", "color": INK})
+    for x, head in {0.0: "layer", OUTPUT: "output", COUNT: "parameters"}.items():
         axes.text(x, -0.2, head, fontsize=9, style="italic", color=INK)
     axes.set_xlim(-0.03, WIDTH)
     axes.set_ylim(len(boxes) * STEP, -0.4)  # downwards
     axes.set_axis_off()
-    figure.suptitle(f"{title}: {total:,} parameters" if title else f"{total:,} parameters", fontsize=12, color=INK)
     return figure
 
 

@@ -2,95 +2,172 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from numpy_ref.checks import Array, check_shape
-from torchport.figures.style import COLOURS, INK, bar, count, label, new_figure, picture, symmetric
+from torchport.figures import style
+from torchport.figures.style import COLOURS, EACH, INK, MARK, bar, count, frame, label, new_figure, shape, show
 from torchport.figures.tiles import Grid, draw_tiles, stack_channels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
-PANEL, WIDE = 4.0, 10.0  # inches
+PANEL, WIDE = 4.4, 10.0  # inches
 
 
-def filters(panels: Mapping[str, Array], layer: str = "W", channels: int = 8) -> Figure:
-    """All filters (FN, C, FH, FW) of one layer, by what they are ("before", "after"), side by side on one scale.
+class Stage(NamedTuple):
+    """A step of an image's way as path shows it: an array (H, W), and a frame in it (top, left, height, width)."""
 
-    The scale has 0 in its middle, so the sign of a weight is a colour, and is the same for all panels. A filter of
-    several channels is a column of them, the first channels only. ValueError for no panel, or unequal shapes.
+    name: str
+    values: Array
+    region: tuple[int, int, int, int] | None = None
+    sign: str = "\N{RIGHTWARDS ARROW}"  # what stands before it
+
+
+def filter_panels(
+    panels: Mapping[str, Array], title: str = "", *, scale: str = EACH, channels: int = 8, first: int = 0
+) -> Figure:
+    """All filters (FN, C, FH, FW) of one layer, by what they are ("before", "after"), side by side.
+
+    scale is "each", every filter from its least weight to its greatest, as in the book, or "shared", one scale for all
+    panels with 0 in its middle. A filter of several channels is a column of them, the first so many. Numbers begin with
+    first; into a single filter its weights are written. ValueError for no panel, or unequal shapes.
     """
     if not panels:
         raise ValueError("filters needs at least one panel, got none")
-    first, *_ = panels.values()
-    shown = min(channels, first.shape[1])
-    stacks = {name: stack_channels(check_shape(name, value, first.shape)[:, :shown]) for name, value in panels.items()}
-    grid = Grid.of(len(first), stacks[next(iter(stacks))].shape[1:], PANEL, shape=1.3)
-    norm = symmetric(*(value[:, :shown] for value in panels.values()), root=True)  # the start is 50 times smaller
-    figure = new_figure(PANEL * len(panels) + 1.1, grid.height(PANEL) + 0.95)
+    like, *_ = panels.values()
+    alone, shown = len(like) == 1, min(channels, like.shape[1])
+    cut = {name: check_shape(name, value, like.shape)[:, :shown] for name, value in panels.items()}
+    shared = style.scale_of(*cut.values(), two_sided=True)
+    arranged = {name: _tiles(style.stretched(each) if scale == EACH else each) for name, each in cut.items()}
+    tiles, *_ = arranged.values()
+    grid = Grid.of(len(tiles), tiles.shape[1:], PANEL, wide=1.3)
+    what = f"filter {first}," if alone else f"{len(like)} filters of"
+    notes = [f"{title}: {what} {shape(like[0, 0])}"]
+    if like.shape[1] > 1:
+        notes.append(f"{'its channels' if alone else 'the channels below each other'}, {_first(shown, like.shape[1])}")
+    notes.append(
+        "black is a filter's least weight, white its greatest" if scale == EACH else "grey is 0, white above it"
+    )
+    width, height = PANEL * max(len(panels), 1.4) + 0.8, max(grid.tall, 2) + 1.4
+    figure = new_figure(width, height, "\n".join(notes))
     parts = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (name, stack) in zip(parts, stacks.items(), strict=True):
-        drawn = draw_tiles(axes, grid, stack, norm)
-        label(axes, f"{name}\nstandard deviation {panels[name].std():.2g}")
-    figure.set_layout_engine("constrained", wspace=0.06)  # panels apart, as tiles are not
-    bar(figure, drawn, list(parts), "weight (root scale)")
-    note = "" if first.shape[1] == 1 else f"\nits channels below each other: {_first(shown, first.shape[1])}"
-    figure.suptitle(f"{layer}: {count(len(first), 'filter')} of {_shape(first[0, 0])}{note}", fontsize=12, color=INK)
+    for axes, (name, weights) in zip(parts, cut.items(), strict=True):
+        label(axes, f"{name}\nweights {weights.min():.2g} to {weights.max():.2g}".strip())
+        if len(tiles) == 1:
+            norm = style.between(weights.min(), weights.max()) if scale == EACH else shared
+            show(axes, weights[0, 0], norm)
+        else:
+            norm = style.between(0, 1) if scale == EACH else shared
+            drawn = draw_tiles(axes, grid, arranged[name], norm, 0 if alone else first)
+    if scale != EACH and len(tiles) > 1:
+        bar(figure, drawn, list(parts), "weight")
     return figure
 
 
-def responses(image: Array, weights: Array, maps: Array, title: str = "") -> Figure:
-    """An image (C, H, W) of 0 to 1, and what each filter (FN, C, FH, FW) makes of it, maps (FN, OH, OW), on one scale.
+def _tiles(weights: Array) -> Array:
+    """Filters (FN, C, FH, FW) as tiles (n, H, W): of a single one its channels."""
+    return weights[0] if len(weights) == 1 else stack_channels(weights)
 
-    Each map has its filter beside its number, the mean of its channels. ValueError for shapes that do not go together.
+
+def responses(image: Array, weights: Array, maps: Array, title: str = "", *, scale: str = EACH) -> Figure:
+    """An image (C, H, W) of 0 to 1, and what each filter (FN, C, FH, FW) makes of it, maps (FN, OH, OW).
+
+    Each map has its filter beside its number, the mean of its channels. scale is "each" or "shared", of the maps.
+    ValueError for shapes that do not go together.
     """
     if len(weights) != len(maps):
         raise ValueError(f"weights and maps must be of as many filters, got {len(weights)} and {len(maps)}")
-    grid = Grid.of(len(maps), maps.shape[1:], 0.75 * WIDE, shape=1.7, lines=3)
-    figure = new_figure(WIDE + 1, max(grid.height(0.75 * WIDE), 2.5) + 0.9)
+    grid = Grid.of(len(maps), maps.shape[1:], 0.75 * WIDE, wide=1.7, lines=3)
+    figure = new_figure(WIDE + 1, max(grid.tall, 2.5) + 0.9, title)
     before, after = figure.subplots(1, 2, width_ratios=[1, 3.2])
     _show_image(before, image)
-    label(before, f"image\n{_shape(image)}")
-    small = weights.mean(axis=1)
-    drawn = draw_tiles(after, grid, maps, symmetric(maps, root=True), small, symmetric(small, root=True))
-    label(after, f"after each of {count(len(maps), 'filter')}, without bias\n{_shape(maps)}")
-    bar(figure, drawn, [after], "response (root scale)")
-    figure.suptitle(title, fontsize=12, color=INK)
+    before.set_anchor("N")
+    _draw_maps(figure, after, grid, maps, scale)
+    small = style.stretched(weights.mean(axis=1))
+    side = 0.85 * grid.head
+    for number, each in enumerate(small):
+        top, left = grid.place(number)
+        right, bottom = left + grid.width - 0.5, top - 0.5 - 0.1 * grid.head
+        extent = (right - side, right, bottom, bottom - side)
+        after.imshow(each, extent=extent, cmap="gray", norm=style.between(0, 1), interpolation="nearest")
+    label(after, f"after each of {count(len(maps), 'filter')}, without bias: {shape(maps)}\n{_grey(maps, scale)}")
+    after.set_xlim(-0.5, grid.columns * (grid.width + grid.gap) - grid.gap - 0.5)
+    after.set_ylim(grid.rows * (grid.head + grid.height + grid.gap) - grid.gap - 0.5, -0.5)
     return figure
 
 
-def feature_maps(image: Array, maps: Mapping[str, Array], probabilities: Array, truth: int, title: str = "") -> Figure:
+def feature_maps(
+    image: Array,
+    maps: Mapping[str, Array],
+    probabilities: Array,
+    truth: int,
+    title: str = "",
+    *,
+    scale: str = EACH,
+) -> Figure:
     """One image (C, H, W) on its way through layers: their maps (FN, OH, OW) by name, then probabilities (classes,).
 
-    All maps are on one scale with 0 in its middle, so that a relu is seen to leave the positive ones as they were.
-    ValueError for no maps or other shapes.
+    scale is "each", every map on its own, or "shared", all maps of a layer; both from 0 where a layer makes nothing
+    below it, as relu does. ValueError for no maps or other shapes.
     """
     if not maps:
         raise ValueError("feature_maps needs the maps of at least one layer, got none")
-    grids = {name: Grid.of(len(found), found.shape[1:], WIDE, shape=4) for name, found in maps.items()}
-    heights = [2.4, *(grid.height(WIDE) + 0.35 for grid in grids.values())]
-    figure = new_figure(WIDE + 0.9, sum(heights) + 0.5)
+    grids = {name: Grid.of(len(found), found.shape[1:], WIDE, wide=4) for name, found in maps.items()}
+    heights = [2.4, *(grid.tall + 0.35 for grid in grids.values())]
+    figure = new_figure(WIDE + 0.9, sum(heights) + 0.5, title)
     top, *below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     first, last = top.subplots(1, 2, width_ratios=[1, 3])
     _show_image(first, image)
-    label(first, f"image: {_shape(image)}")
     _bars(last, probabilities, truth)
-    norm = symmetric(*maps.values(), root=True)
     for part, (name, found) in zip(below, maps.items(), strict=True):
         axes = part.subplots()
-        drawn = draw_tiles(axes, grids[name], found, norm)
-        label(axes, f"{name}: {_shape(found)}")
-        bar(part, drawn, [axes], "root scale")
-    figure.suptitle(title, fontsize=12, color=INK)
+        _draw_maps(part, axes, grids[name], found, scale)
+        label(axes, f"{name}: {shape(found)}, {_grey(found, scale)}")
     return figure
 
 
+def path(stages: Sequence[Stage], title: str = "") -> Figure:
+    """An image, a filter and what they make, from left to right, each on its own scale. ValueError for no stages."""
+    if not stages:
+        raise ValueError("path needs at least one stage, got none")
+    figure = new_figure(2.7 * len(stages), 3.6, title)
+    figure.set_layout_engine("constrained", wspace=0.12)  # room for the signs
+    parts = figure.subplots(1, len(stages), squeeze=False)[0]
+    for axes, stage in zip(parts, stages, strict=True):
+        norm = style.own(stage.values)
+        show(axes, stage.values, norm)
+        label(axes, f"{stage.name}\n{shape(stage.values)}", f"black {norm.vmin:.2g}, white {norm.vmax:.2g}")
+        if stage.region:
+            frame(axes, stage.region)
+        if axes is not parts[0]:
+            at = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+            axes.text(-0.08, 0.5, stage.sign, fontsize=16, color=INK, **at)
+    if any(stage.region for stage in stages):
+        figure.supxlabel("framed: the pixels that one of the last is made of", fontsize=10, color=MARK)
+    return figure
+
+
+def _draw_maps(figure: Figure | SubFigure, axes: Axes, grid: Grid, maps: Array, scale: str) -> None:
+    if scale == EACH:
+        draw_tiles(axes, grid, style.stretched(maps, from_zero=maps.min() >= 0), style.between(0, 1))
+    else:
+        bar(figure, draw_tiles(axes, grid, maps, style.scale_of(maps)), [axes], "")
+
+
+def _grey(maps: Array, scale: str) -> str:
+    """What black and white are."""
+    if scale != EACH:
+        return "on one scale"
+    return f"each from {'0' if maps.min() >= 0 else 'its least'} (black) to its greatest (white)"
+
+
 def _show_image(axes: Axes, image: Array) -> None:
-    axes.imshow(picture(image), cmap="gray", vmin=0, vmax=1)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.imshow(style.picture(image), cmap="gray", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    label(axes, f"image: {shape(image)}")
 
 
 def _bars(axes: Axes, probabilities: Array, truth: int) -> None:
@@ -107,10 +184,6 @@ def _bars(axes: Axes, probabilities: Array, truth: int) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     right = "right" if found == truth else f"wrong, it is {truth}"
     label(axes, f"probabilities: seen as {found}, {right} (the true class hatched)")
-
-
-def _shape(array: Array) -> str:
-    return " x ".join(map(str, array.shape))
 
 
 def _first(shown: int, of: int) -> str:

@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 GALLERY_COLUMNS = 10
 
 
-def confusion_matrix(counts: Array) -> Figure:
+def confusion_matrix(counts: Array, name: str = "") -> Figure:
     """Samples by class (rows) and prediction (columns), counts int (C, C), with the share of each class that is right.
 
-    Only the mistakes are coloured: the right ones, far more, would drown them. ValueError, TypeError for other arrays.
+    Only the mistakes are coloured: the right ones, far more, would drown them. name, of network and data, goes into the
+    title. ValueError, TypeError for other arrays.
     """
     _check_counts(counts)
     classes = len(counts)
     side = 0.6 * classes + 1
-    figure = new_figure(max(4.2, side + 0.4), side + 0.3)
+    right, of = int(np.trace(counts)), int(counts.sum())
+    title = f"{right} of {of} right ({_percent(right / of)})" if of else "No samples"
+    title += "; the mistakes in colour" if right < of else ""
+    figure = new_figure(max(4.2, side + 0.4), side + 0.3, f"{name}\n{title}" if name else title)
     axes = figure.subplots()
     diagonal = np.eye(classes, dtype=bool)
     wrong = np.where(diagonal, 0, counts)
@@ -39,43 +43,47 @@ def confusion_matrix(counts: Array) -> Figure:
     axes.text(classes - 0.4, -0.7, "right", fontsize=9, color=INK)
     _rule_cells(axes, classes)
     label(axes, "", "predicted", "true")
-    right, of = int(np.trace(counts)), int(counts.sum())
-    title = f"{right} of {of} right ({_percent(right / of)})" if of else "No samples"
-    figure.suptitle(title + ("; the mistakes in colour" if right < of else ""), fontsize=11, color=INK)
     return figure
 
 
 def mistakes(
-    images: Array, truth: Array, predicted: Array, confidence: Array, most: int = 60, name: str = ""
+    images: Array,
+    truth: Array,
+    predicted: Array,
+    confidence: Array,
+    most: int = 60,
+    name: str = "",
+    numbers: Array | None = None,
 ) -> Figure:
     """A gallery of n mistakes, images uint8 (n, C, H, W): class, prediction and confidence (n,), 0 to 1, of each.
 
-    The surest first, at most `most` of them; of n = 0 a picture that says so. name, of the network, goes into the
-    title. ValueError for unequal lengths or other than 1, 3 or 4 channels; TypeError.
+    The surest first, at most `most` of them; of n = 0 a picture that says so. numbers (n,) are the images' own in their
+    data set, name, of network and data, goes into the title. ValueError for unequal lengths or other than 1, 3 or 4
+    channels; TypeError.
     """
     check_int("most", most, 1)
     if check_array("images", images, ndim=4).dtype != np.uint8 or images.shape[1] not in (1, 3, 4):
         raise ValueError(f"images must be uint8 of 1, 3 or 4 channels, got {images.dtype} of shape {images.shape}")
-    for of, values in (("truth", truth), ("predicted", predicted), ("confidence", confidence)):
-        if check_array(of, values, ndim=1).shape != images.shape[:1]:
-            raise ValueError(f"images and {of} must have one length, got {len(images)} and {len(values)}")
+    numbers = np.arange(len(images)) if numbers is None else numbers
+    values = {"truth": truth, "predicted": predicted, "confidence": confidence, "numbers": numbers}
+    for of, found in values.items():
+        if check_array(of, found, ndim=1).shape != images.shape[:1]:
+            raise ValueError(f"images and {of} must have one length, got {len(images)} and {len(found)}")
     start = f"{name}: " if name else ""
     if not len(images):
-        figure = new_figure(4, 1.2)
-        figure.suptitle(f"{start}no mistakes" if name else "No mistakes", y=0.5, va="center", fontsize=12, color=INK)
-        return figure
+        return new_figure(max(4, 0.1 * len(name)), 0.6, f"{start}no mistakes" if name else "No mistakes")
     shown = np.argsort(-confidence, kind="stable")[:most]
-    columns = min(GALLERY_COLUMNS, max(4, len(shown)))  # four, that there be room for the title
+    columns = min(GALLERY_COLUMNS, max(4 if len(name) < 30 else 6, len(shown)))  # that there be room for the title
     rows = -(-len(shown) // columns)
-    figure = new_figure(columns, 1.3 * rows + 0.4)
+    count = f"{len(shown)} of {len(images)}" if len(shown) < len(images) else str(len(images))
+    title = "1 mistake" if len(images) == 1 else f"{count} mistakes, the surest first"
+    figure = new_figure(columns, 1.45 * rows + 0.4, start + title)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(shown) :]:
         axes.set_axis_off()
     for axes, i in zip(grid.flat, shown, strict=False):
-        _draw_mistake(axes, images[i], f"{truth[i]}, seen as {predicted[i]}\n{_percent(confidence[i])} sure")
-    count = f"{len(shown)} of {len(images)}" if len(shown) < len(images) else str(len(images))
-    title = "1 mistake" if len(images) == 1 else f"{count} mistakes, the surest first"
-    figure.suptitle(start + title, fontsize=12, color=INK)
+        says = f"image {numbers[i]}\n{truth[i]}, seen as {predicted[i]}\n{_percent(confidence[i])} sure"
+        _draw_mistake(axes, images[i], says)
     return figure
 
 

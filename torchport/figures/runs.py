@@ -32,23 +32,24 @@ class Curve(NamedTuple):
     test_accuracy: Array  # (evaluations,), 0 to 1
 
 
-def curves(runs: Mapping[str, Curve]) -> Figure:
+def curves(runs: Mapping[str, Curve], title: str = "") -> Figure:
     """Accuracies and losses of up to seven runs, by name, over epochs, with the last accuracies in figures.
 
+    title is that of the picture, the run's name where there is one only.
     ValueError for no run or more than seven, runs without a step or an evaluation, unequal lengths; TypeError.
     """
     if not 1 <= len(runs) <= len(COLOURS):
         raise ValueError(f"curves can tell 1 to {len(COLOURS)} runs apart, got {len(runs)}: draw several pictures")
     for run in runs.values():
         check_pair("train_accuracy", run.train_accuracy, "test_accuracy", run.test_accuracy)
-    figure = new_figure(10, 4.2 if len(runs) == 1 else 4.5 + 0.2 * len(runs))
+    height = 4.5 if len(runs) == 1 else 4.7 + 0.2 * len(runs)
+    figure = new_figure(10, height, title or (next(iter(runs)) if len(runs) == 1 else ""))
     accuracy, loss = figure.subplots(1, 2)
     _draw_accuracies(accuracy, list(runs.values()))
     _draw_losses(loss, list(runs.values()))
     for axes in (accuracy, loss):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color=PALE, linewidth=0.4)
-        axes.set_xlim(left=0)
     if len(runs) > 1:
         _name_runs(figure, runs)
     return figure
@@ -73,10 +74,11 @@ def _draw_losses(axes: Axes, runs: list[Curve]) -> None:
     for colour, marker, run in zip(COLOURS, MARKERS, runs, strict=False):
         at = np.arange(1, len(run.losses) + 1) / run.steps_per_epoch
         width = _smoothing(len(run.losses))
+        centres = at[: len(at) - width + 1] + (width - 1) / 2 / run.steps_per_epoch  # of the steps that a mean is of
         mean = np.convolve(run.losses, np.ones(width) / width, mode="valid")
         axes.plot(at, run.losses, color=colour, zorder=2, label="each step", **STEP_STYLE)
         last: dict[str, Any] = {"marker": marker, "markersize": 4, "markevery": [-1]}
-        axes.plot(at[width - 1 :], mean, color=colour, zorder=3, label=f"mean of {width}", **last)
+        axes.plot(centres, mean, color=colour, zorder=3, label=f"mean of {width}", **last)
         widths.add(width)
         means.append(mean)
     label(axes, "Training loss", "epoch", "")
@@ -95,7 +97,7 @@ def _scale_losses(axes: Axes, means: Array) -> None:
         axes.set_ylim(bottom=min(0, low))
         return
     axes.set_yscale("log")
-    axes.set_ylim(bottom=low / 10)
+    axes.set_ylim(low / 2, 1.5 * high)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 

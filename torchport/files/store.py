@@ -18,6 +18,7 @@ from torch import nn
 from numpy_ref.checks import Array, check_int
 from numpy_ref.files import Staged, read_file, stage
 from numpy_ref.params import MAX_BYTES, check_arrays
+from torchport.choices import Activation, Affine, Convolution, Flatten, Kernels
 from torchport.files.containers import ArraySet, array_sets, contents_of, inside
 from torchport.files.formats import Format, format_named, format_of
 from torchport.networks import DTYPES, Geometry, Layout, Source, Weights, cast_params
@@ -36,11 +37,11 @@ class Hints:
 
     stride: int = 1
     pad: int = 0
-    activation: str | None = None
+    activation: Activation | None = None
     pool: Sequence[int] | None = None
-    flatten: str | None = None
-    kernels: str | None = None
-    affine: str | None = None
+    flatten: Flatten | None = None
+    kernels: Kernels | None = None
+    affine: Affine | None = None
     order: Sequence[str] | None = None
     part: str | None = None
 
@@ -141,7 +142,9 @@ def read_weights(
         'TwoLayerNet'
     """
     stored = read_stored(path, max_bytes=max_bytes)
-    source = Source(Path(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), trained=stored.trained)
+    source = Source(
+        file_of(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), trained=stored.trained
+    )
     with naming(path):
         return _only(stored.value, hints, source, dtype, allow_nonfinite)
 
@@ -153,10 +156,10 @@ def load_weights(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinit
 
 def load_network(
     path: str | Path,
-    conv: str = "conv2d",
+    conv: Convolution = "conv2d",
     stride: int = 1,
     pad: int = 0,
-    activation: str | None = None,
+    activation: Activation | None = None,
     device: torch.device | str | None = None,
     *,
     dtype: torch.dtype | None = None,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from numpy_ref.checks import Array
 from torchport.checks import check_device
-from torchport.choices import BFLOAT16, IEEE, TF32
+from torchport.choices import BFLOAT16, IEEE, TF32, Mode
 
 DTYPES = (torch.float64, torch.float32)
 
@@ -88,7 +88,7 @@ class Setting:
 
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
-    mode: str = IEEE
+    mode: Mode = IEEE
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -105,7 +105,7 @@ class Setting:
             raise ValueError(f"mode {TF32} needs a CUDA device, got {self.device}")
 
     @classmethod
-    def of(cls, port: nn.Module, mode: str = IEEE) -> Setting:
+    def of(cls, port: nn.Module, mode: Mode = IEEE) -> Setting:
         """That of the port's parameters. ValueError where they differ among themselves, or there are none."""
         found = {(parameter.dtype, str(parameter.device)) for parameter in port.parameters()}
         if len(found) != 1:

@@ -16,6 +16,7 @@ from torch import nn
 
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
+from torchport.choices import Convolution
 from torchport.layers.arithmetic import Arithmetic
 
 # Rules, by the name that a report shows.
@@ -105,7 +106,7 @@ class LayerKind:
     """
 
     layer: type
-    module: Callable[[Any, str], nn.Module]
+    module: Callable[[Any, Convolution], nn.Module]
     rule: Rule
     sample: Callable[[np.random.Generator], tuple[Any, Array]]
     prediction: Callable[[Any, Array, Arithmetic], Array] | None = None

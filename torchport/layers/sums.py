@@ -29,14 +29,15 @@ from torch import nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.util import col2im
+from torchport.choices import Convolution
 from torchport.layers.arithmetic import PARTS, Arithmetic
 from torchport.layers.kinds import SUM, LayerKind, Limits, Rule, Terms, image, register
 from torchport.layers.modules import Subsampling, UnfoldConv2d, window_about, window_module
 
-CONVOLUTIONS: dict[str, type[nn.Conv2d]] = {"conv2d": nn.Conv2d, "unfold": UnfoldConv2d}
+CONVOLUTIONS: dict[Convolution, type[nn.Conv2d]] = {"conv2d": nn.Conv2d, "unfold": UnfoldConv2d}
 
 
-def check_convolution(conv: str) -> type[nn.Conv2d]:
+def check_convolution(conv: Convolution) -> type[nn.Conv2d]:
     """The class of the convolution of that name. ValueError."""
     if conv not in CONVOLUTIONS:
         raise ValueError(f"conv must be one of {', '.join(CONVOLUTIONS)}, got {conv!r}")
@@ -170,7 +171,7 @@ def _window_backward(layer: nr.AveragePooling | nr.Subsampling, x: Array, dout: 
     return limits if isinstance(layer, nr.Subsampling) else Limits(limits.grad_input)
 
 
-def _convolution(layer: nr.Convolution, conv: str) -> nn.Module:
+def _convolution(layer: nr.Convolution, conv: Convolution) -> nn.Module:
     filters, channels, height, width = layer.W.shape
     return CONVOLUTIONS[conv](channels, filters, (height, width), layer.stride, layer.pad)
 

@@ -11,26 +11,23 @@ from safetensors.torch import load as load_safetensors, save as save_safetensors
 from torch import Tensor, nn
 
 from numpy_ref.files import check_target, stage
-from torchport.files import Hints, file_of, read_weights
-from torchport.files.store import NO_HINTS
 from torchport.loading.filling import Loaded, load_params
+from torchport.networks import Weights
 
 SUFFIXES = (".pt", ".safetensors")
 
 
-def write_into(
-    port: nn.Module, source: str | Path, target: str | Path, *, force: bool = False, hints: Hints = NO_HINTS
-) -> Loaded:
-    """Fill port from source (load_params), and write its state_dict to target, a .pt or .safetensors file.
+def write_into(port: nn.Module, weights: Weights, target: str | Path, *, force: bool = False) -> Loaded:
+    """Fill port with weights (load_params), and write its state_dict to target, a .pt or .safetensors file.
 
     FileExistsError; LoadError, ValueError, TypeError or OSError: then nothing is written.
     """
     suffix = Path(target).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"the state_dict of a module of one's own goes into {' or '.join(SUFFIXES)}, got {target}")
-    if check_target(target, file_of(source)).exists() and not force:
+    if check_target(target, weights.source.path).exists() and not force:
         raise FileExistsError(f"{target} exists: give another name, or have it replaced with --force (force=True)")
-    loaded = load_params(port, read_weights(source, hints))
+    loaded = load_params(port, weights)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in port.state_dict().items()}
     with stage(target, _encoded(state, suffix)) as staged:
         written = _decoded(staged.path.read_bytes(), suffix)

@@ -22,7 +22,7 @@ from numpy_ref.layers import WindowLayer
 from numpy_ref.network import Network, check_same_layout
 from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM, simple_convnet_stack
 from numpy_ref.stack import Stack, weight_shapes
-from torchport.choices import ACTIVATIONS
+from torchport.choices import ACTIVATIONS, Activation
 from torchport.networks.nearest import AVERAGE, DENSE, NAMED, USUAL, first, listed, nearest, weights_of
 
 NETWORKS: dict[str, Callable[..., Network]] = {
@@ -53,7 +53,7 @@ class Geometry:
 
     stride: int = 1
     pad: int = 0
-    activation: str | None = None
+    activation: Activation | None = None
     pool: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ def recognise(
     params: Mapping[str, Array],
     stride: int = 1,
     pad: int = 0,
-    activation: str | None = None,
+    activation: Activation | None = None,
     pool: Sequence[int] | None = None,
 ) -> Architecture:
     """The network that params belong to, W1 b1 W2 b2 and so on, by their names and shapes alone.
@@ -152,7 +152,7 @@ def recognised(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
     return _conv_net(params, geometry)
 
 
-def _fully_connected(params: Mapping[str, Array], activation: str | None) -> Architecture:
+def _fully_connected(params: Mapping[str, Array], activation: Activation | None) -> Architecture:
     if activation == "tanh":
         raise ValueError("activation 'tanh' cannot be MultiLayerNet's: leave it out")
     weights = weights_of(params)

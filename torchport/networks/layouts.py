@@ -16,7 +16,7 @@ from itertools import islice, pairwise, permutations, takewhile
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.choices import AFFINE, FLATTEN, KERNELS
+from torchport.choices import AFFINE, FLATTEN, KERNELS, Affine, Flatten, Kernels
 from torchport.networks.nearest import USUAL, fits, listed
 
 # Which of a layer's arrays a key names at its end.
@@ -46,9 +46,9 @@ class Layout:
     "hwio"; affine: "in-out" (x @ W) or "out-in" (torch's Linear); order: the layers' names, first to last.
     """
 
-    flatten: str | None = None
-    kernels: str | None = None
-    affine: str | None = None
+    flatten: Flatten | None = None
+    kernels: Kernels | None = None
+    affine: Affine | None = None
     order: Sequence[str] | None = None
 
     def __post_init__(self) -> None:

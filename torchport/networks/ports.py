@@ -10,12 +10,15 @@ import numpy_ref as nr
 from numpy_ref.layers import Layer
 from numpy_ref.network import Network
 from torchport.checks import check_device
+from torchport.choices import Convolution
 from torchport.layers import kind_of
 from torchport.layers.sums import check_convolution
 from torchport.networks.names import layer_parameters, layer_statistics, shared_dtype
 
 
-def from_reference(network: Network, conv: str = "conv2d", device: torch.device | str | None = None) -> nn.Sequential:
+def from_reference(
+    network: Network, conv: Convolution = "conv2d", device: torch.device | str | None = None
+) -> nn.Sequential:
     """The network's layers as torch modules, with copies of its weights, in their dtype; in training mode.
 
     The children bear the layers' names in lower case: Conv1 is conv1. A flatten goes before the first Affine, which in
@@ -54,7 +57,7 @@ def load_layer(module: nn.Module, layer: Layer) -> None:
                 own[name].copy_(torch.tensor(np.array(value, order="C")))
 
 
-def _make(layer: Layer, conv: str) -> nn.Module:
+def _make(layer: Layer, conv: Convolution) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # what it draws is overwritten
         return kind_of(layer).module(layer, conv)
 

@@ -14,6 +14,7 @@ from numpy_ref.checks import Array, check_mapping
 from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM, simple_convnet_stack
 from numpy_ref.stack import weight_shapes
 from torchport.checks import check_device, check_floating_dtype, check_goes_with, check_tensor
+from torchport.choices import Convolution
 from torchport.layers.sums import CONVOLUTIONS as CONVOLUTIONS, check_convolution
 from torchport.networks.architectures import recognise
 from torchport.networks.names import shared_dtype, state_dict_of
@@ -45,7 +46,7 @@ class SimpleConvNet(nn.Sequential):
         hidden_size: int = 100,
         output_size: int = 10,
         *,
-        conv: str = "conv2d",
+        conv: Convolution = "conv2d",
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -84,7 +85,7 @@ class SimpleConvNet(nn.Sequential):
     def from_params(
         cls,
         params: Mapping[str, Array],
-        conv: str = "conv2d",
+        conv: Convolution = "conv2d",
         stride: int = 1,
         pad: int = 0,
         *,

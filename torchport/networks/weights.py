@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from numpy_ref.checks import Array, check_mapping
 from numpy_ref.network import Network, check_same_layout
+from torchport.choices import Convolution
 from torchport.networks import layouts
 from torchport.networks.architectures import BOOKS, Architecture, Geometry, recognised, without_statistics
 from torchport.networks.names import DTYPES, cast_params, rounding_loss, shared_dtype, state_dict_of, to_array
@@ -85,7 +86,7 @@ class Weights:
             network.set_statistics(self.statistics)
         return network
 
-    def port(self, conv: str = "conv2d", device: torch.device | str | None = None) -> nn.Sequential:
+    def port(self, conv: Convolution = "conv2d", device: torch.device | str | None = None) -> nn.Sequential:
         """The torch network with copies of them, in training mode. ValueError for another conv or device."""
         if self.architecture.name != "SimpleConvNet":
             return from_reference(self.reference(), conv, device)

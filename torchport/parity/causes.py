@@ -123,7 +123,8 @@ def _of_output(it: Fault) -> Iterator[Mistake]:
     factors = variants.factors(layer, len(x), it.made)
     yield from _given(it)
     if it.same_size:
-        yield none._replace(sentence="the result is right but for roundings", step=mistakes.roundings(it.u))
+        rounding = mistakes.in_place(it.made, 4 * it.u)
+        yield none._replace(sentence="the result is right but for roundings", step=rounding)
         yield from _steps(it)
         yield from _each("the result", mistakes.alike(it.value, it.made, factors, it.u), "step", none)
     for attribute, parameter in it.own.items():
@@ -192,7 +193,7 @@ def _of_gradient(it: Fault) -> Iterator[Mistake]:
         it.quantity == "grad_input",
         variants.factors(layer, len(x), dout),
     )
-    yield none._replace(sentence="the gradient is right but for roundings", step=mistakes.roundings(u))
+    yield none._replace(sentence="the gradient is right but for roundings", step=mistakes.in_place(made, 4 * u))
     yield from _each("the gradient", mistakes.alike(value, made, factors, u), "step", none)
     yield from _each("the gradient goes through", mistakes.bends(value, made, u), "step", none)
     arrays = variants.slopes(layer, x, dout) if of_input else _of_parameter(it.own[it.quantity], value, made)

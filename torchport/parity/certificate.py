@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from numpy_ref.checks import Array, check_batch
 from numpy_ref.layers import Layer
 from numpy_ref.network import Network
-from torchport.choices import IEEE
+from torchport.bars import bar
+from torchport.choices import IEEE, Mode
 from torchport.layers import kind_of
 from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import softmax_with_loss
@@ -32,7 +32,7 @@ def check_parity(
     x: Array,
     t: Array,
     *,
-    mode: str = IEEE,
+    mode: Mode = IEEE,
     seed: int = 0,
     loss: Loss = softmax_with_loss,
     output: int | str | None = None,
@@ -92,7 +92,7 @@ def check_parity(
         trial = Trial(reference, subject, x, t, seed)
         # The first run is always made: it tells which calls are which layers.
         parts = [part for part in ALL if part in (TRAINING, *runs)]
-        shown = tqdm(parts, desc=name, unit="run", leave=False, disable=None if progress else True)
+        shown = bar(progress, parts, desc=name, unit="run", leave=False)
         rows = [row for part in shown for row in getattr(trial, part)()]
         if run is not None:
             rows += trial.piece(run)

@@ -145,8 +145,9 @@ class Finder:
             if coincides(base) or not idle or base.end.value is None:
                 continue
             values = base.end.value.ravel()
-            # Of the input, the place before may be all of it.
-            calls = [base.start] * isinstance(base.stages[0].layer, Identity) + self.between(base)
+            calls = self.between(base)
+            if any(isinstance(stage.layer, Identity) for stage in base.stages):  # the input: the place before is all
+                calls.insert(0, base.start)
             same = [c for c in calls if c.number in self.cuts and c.name not in MOVING and _same(c, values)]
             if len(same) > len(idle):
                 places = [*same[-len(idle) - 1 : -1], base.end]

@@ -91,11 +91,6 @@ def behind(function: Callable[[Array], Array], u: float, size: Any = lambda valu
     return step
 
 
-def roundings(u: float) -> Step:
-    """The step back from a few roundings, where none should be."""
-    return behind(np.positive, 4 * u)
-
-
 def unrounded(dtype: torch.dtype, share: float = 1) -> Step:
     """The step back from a rounding to dtype; share is how much of the error beyond that is judged."""
 

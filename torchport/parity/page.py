@@ -20,7 +20,7 @@ import torch
 
 from numpy_ref.files import replace_file
 from torchport.choices import TF32
-from torchport.parity.picture import Record, draw, title_of
+from torchport.parity.picture import Record, draw, name_of, title_of
 
 NUMBERS = {"expected": ".9g", "actual": ".9g", "error": ".2e", "limit": ".2e"}
 HEADER = ("quantity", "run", "verdict", "error/limit", *NUMBERS, "worst at", "rule", "where")
@@ -189,7 +189,7 @@ def _row(row: Record) -> str:
     verdict = "<strong>FAIL</strong>" if not row["ok"] else "known" if row["known"] else "ok"
     where = ": ".join(filter(None, (row["where"], row["cause"] or row["known"])))
     return (
-        f'<tr class="{"ok" if row["ok"] else "fail"}"><th scope="row">{escape(row["layer"])} {escape(row["quantity"])}'
-        f"</th><td>{escape(row['run'])}</td><td>{verdict}</td><td>{_number(row['ratio'], '.2g')}</td>{entry}"
+        f'<tr class="{"ok" if row["ok"] else "fail"}"><th scope="row">{escape(name_of(row))}</th>'
+        f"<td>{escape(row['run'])}</td><td>{verdict}</td><td>{_number(row['ratio'], '.2g')}</td>{entry}"
         f"<td>{escape(row['rule'])}</td><td>{escape(where)}</td></tr>"
     )

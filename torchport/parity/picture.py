@@ -71,6 +71,11 @@ def title_of(report: Record) -> str:
     return f"{report['port']}, {report['dtype']}, {report['device']}"
 
 
+def name_of(row: Record) -> str:
+    """Layer and quantity, once where they are one word."""
+    return " ".join(dict.fromkeys((row["layer"], row["quantity"])))
+
+
 def size(row: Record) -> float:
     """The error as a multiple of its limit; infinite where it is NaN."""
     ratio = float(row["ratio"])
@@ -135,7 +140,7 @@ def _summary(reports: Sequence[Record], lines: Lines) -> str:
     return (
         f"{len(lines)} quantities of {len(reports)} comparisons: {len(marks)} marks on a logarithmic scale, "
         f"{failed} beyond the limit, {equal} without any error. The largest error is {size(row):.2g} of its limit: "
-        f"{row['layer']} {row['quantity']} of {title_of(report)}."
+        f"{name_of(row)} of {title_of(report)}."
     )
 
 

@@ -54,7 +54,7 @@ class Row:
     @property
     def name(self) -> str:
         """Layer and quantity, once where they are one word, as the output's output."""
-        return self.layer if self.layer == self.quantity else f"{self.layer} {self.quantity}"
+        return " ".join(dict.fromkeys((self.layer, self.quantity)))
 
     @property
     def ok(self) -> bool:

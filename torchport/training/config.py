@@ -6,21 +6,38 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from numpy_ref.checks import check_int, check_number
 from numpy_ref.optimizer import OPTIMIZERS
-from torchport.choices import BFLOAT16, CONVOLUTIONS, DTYPES, IEEE, TF32
+from torchport.choices import (
+    BFLOAT16,
+    CONVOLUTIONS,
+    DTYPES,
+    IEEE,
+    TF32,
+    Convolution,
+    Data,
+    Dtype,
+    Keep,
+    Logged,
+    Mode,
+    Model,
+    Precision,
+    Rule,
+    Sampling,
+    Trained,
+)
 from torchport.data import DATA_SETS
 from torchport.data.preparation import HELP as IMAGES_HELP, Preparation
 
 NETWORKS = ("SimpleConvNet", "DeepConvNet", "LeNet5")
 
-NUMPY = "numpy"
+NUMPY: Final = "numpy"
 MODELS = (*CONVOLUTIONS, NUMPY)
-PRECISIONS = {"full": IEEE, "tf32": TF32, "bf16": BFLOAT16}
+PRECISIONS: dict[Precision, Mode] = {"full": IEEE, "tf32": TF32, "bf16": BFLOAT16}
 BOOK, EPOCH = "book", "epoch"
 BEFORE, AFTER = "step", "after"
 LAST, MEAN = "last", "mean"
@@ -43,42 +60,42 @@ class Config:
     None stands for a default that depends on something else: the rule's own lr, all training images, CUDA where it is.
     """
 
-    data: str = _option("mnist", "data set; drawn is made here and needs no network", DATA_SETS)
+    data: Data = _option("mnist", "data set; drawn is made here and needs no network", DATA_SETS)
     data_dir: str | None = _option(
         None,
         "folder of MNIST: a torchvision root, the book's dataset, the files' own (default: $TORCHPORT_DATA or data/)",
     )
     images: str = _option("unit", IMAGES_HELP)
     train_size: int | None = _option(None, "train on the first so many images only (default: all)", minimum=1)
-    network: str = _option(
+    network: Trained = _option(
         "SimpleConvNet", "the book's of chapter 7 or 8, or LeNet-5 with trained subsampling and tanh", NETWORKS
     )
-    model: str = _option("conv2d", "nn.Conv2d, the im2col port, or the NumPy reference itself", MODELS)
+    model: Model = _option("conv2d", "nn.Conv2d, the im2col port, or the NumPy reference itself", MODELS)
     init: str | None = _option(None, "start from the weights in this params.pkl or .pt (default: the book's start)")
     epochs: int = _option(20, "passes over the data", minimum=1)
     batch_size: int = _option(100, "images per step", minimum=1)
-    sampling: str = _option(
+    sampling: Sampling = _option(
         BOOK, "batches: the book's draws with replacement, or a permutation an epoch", (BOOK, EPOCH)
     )
     seed: int = _option(0, "of NumPy's legacy stream, from which weights and batches are drawn", minimum=0)
-    optimizer: str = _option("adam", "the book's update rule", OPTIMIZERS)
+    optimizer: Rule = _option("adam", "the book's update rule", OPTIMIZERS)
     lr: float | None = _option(None, "learning rate (default: the rule's, 0.001 for adam, else 0.01)")
     momentum: float | None = _option(None, "of momentum and nesterov (default: 0.9)")
     decay_rate: float | None = _option(None, "of rmsprop (default: 0.99)")
     beta1: float | None = _option(None, "of adam (default: 0.9)")
     beta2: float | None = _option(None, "of adam (default: 0.999)")
-    log_loss: str = _option(
+    log_loss: Logged = _option(
         BEFORE, "log the loss that the step itself computes, or, as the book, that after its update", (BEFORE, AFTER)
     )
-    keep: str | None = _option(
+    keep: Keep | None = _option(
         None,
         "end with the weights after the last step, as the book, or with their mean over the last epoch, which is "
         "steadier, unless the last are better on the training images (default: mean in float32, last in float64, "
         "which is the book's run)",
         (LAST, MEAN),
     )
-    dtype: str = _option("float32", "of weights and arithmetic; float64 follows the book's run", DTYPES)
-    precision: str = _option("full", "of products in float32, less than full on CUDA only", PRECISIONS)
+    dtype: Dtype = _option("float32", "of weights and arithmetic; float64 follows the book's run", DTYPES)
+    precision: Precision = _option("full", "of products in float32, less than full on CUDA only", PRECISIONS)
     device: str | None = _option(None, "cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)")
     deterministic: bool = _option(False, "only algorithms that give the same bits in every run")
 
@@ -108,6 +125,12 @@ class Config:
     def on_numpy(self) -> bool:
         """Whether the reference trains, and not a port."""
         return self.model == NUMPY
+
+    @property
+    def convolution(self) -> Convolution:
+        """Of the port that trains."""
+        assert self.model != NUMPY  # which has a learner of its own
+        return self.model
 
     @property
     def keeps_mean(self) -> bool:

@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm.auto import tqdm
 
 from numpy_ref.checks import Array
+from torchport.figures import curves
 from torchport.training.config import Config
-from torchport.training.folder import Record
+from torchport.training.folder import Record, curve_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # What time is spent on.
 SETUP, TRAINING, EVALUATION, SAVING = "setup", "training", "evaluation", "saving"
@@ -58,6 +62,10 @@ class Result:
             f"Result({self.config.network} after {len(self.losses)} steps on {self.device}: "
             f"test accuracy {self.test_accuracy:.4f}, loss {self.losses[-1]:.4f})"
         )
+
+    def curves(self, name: str = "run") -> Figure:
+        """Its accuracies and losses as a matplotlib Figure, which a notebook shows."""
+        return curves({f"{name} on {self.config.data}": curve_of(self.losses, self.records)})
 
 
 Watch = Callable[[Progress], None]

@@ -52,7 +52,7 @@ class TorchLearner:
         self._config, self._device, self._ranks, self._given = config, device, ranks, weights
         self._preparation = config.preparation
         self._setting = Setting(DTYPES[np.dtype(config.dtype)], str(device), PRECISIONS[config.precision])
-        self._net = weights.port(config.model, device)
+        self._net = weights.port(config.convolution, device)
         self._masks = Masks(config.seed)
         self._draws = self._masks.feed(self._net.modules())
         self._network = arranged(self._net, tensor_cores=config.precision != "full")

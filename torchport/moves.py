@@ -1,0 +1,71 @@
+"""What a network makes of images that are moved by a few pixels, and what pooling does about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from numpy_ref.checks import Array
+from numpy_ref.layers import WindowLayer
+from numpy_ref.network import Network
+from torchport.evaluation import classify
+from torchport.figures.shifts import relative_change
+from torchport.subjects import Subject, check_filter
+
+
+def moved(images: Array, right: int, down: int = 0) -> Array:
+    """Images (N, C, H, W) moved by so many pixels, to the left and upwards below 0; zeros come in."""
+    height, width = images.shape[2:]
+    padded = np.pad(images, ((0, 0), (0, 0), (abs(down), abs(down)), (abs(right), abs(right))))
+    top, left = abs(down) - down, abs(right) - right
+    return padded[:, :, top : top + height, left : left + width]
+
+
+def pair(subject: Subject, image: Array, number: int | None = None) -> dict[str, tuple[Array, Array]]:
+    """An image (C, H, W) of 0 to 1, and one filter's maps before and after pooling; each also of it moved by 1 pixel.
+
+    number is the filter's, None for the one whose map is the strongest. ValueError for one that is not there.
+    """
+    both = np.stack([image, moved(image[np.newaxis], 1)[0]])
+    outputs = subject.network.outputs(subject.prepared(both))
+    before, after = around_pooling(subject.network)
+    strength = outputs[after][0].sum(axis=(1, 2))
+    number = int(strength.argmax()) if number is None else number
+    check_filter(number, len(strength))
+    pairs = {f"{name.lower()}, filter {number}": outputs[name][:, number] for name in (before, after)}
+    return {name: (still, after) for name, (still, after) in {"image": both.mean(axis=1), **pairs}.items()}
+
+
+def changes(subject: Subject, images: Array, pixels: Sequence[int]) -> dict[str, Array]:
+    """How much the maps before and after the first pooling change as images of 0 to 1 move by each of pixels, (n,)."""
+    network = subject.network
+    still = network.outputs(subject.prepared(images))
+    found = [network.outputs(subject.prepared(moved(images, n))) for n in pixels]
+    names = zip(("before pooling", "after pooling"), around_pooling(network), strict=True)
+    return {
+        f"{when}: {name.lower()}": np.array([relative_change(still[name], after[name]) for after in found])
+        for when, name in names
+    }
+
+
+def accuracies(subject: Subject, images: Array, labels: Array, pixels: Sequence[int]) -> dict[str, Array]:
+    """The share of images uint8 (N, C, H, W) that are right when they move by each of pixels, by direction, (n,)."""
+    port = subject.weights.port().eval()
+
+    def accuracy(right: int, down: int) -> float:
+        return classify(port, moved(images, right, down), labels, preparation=subject.preparation).accuracy
+
+    return {
+        "to the right (left below 0)": np.array([accuracy(n, 0) for n in pixels]),
+        "down (up below 0)": np.array([accuracy(0, n) for n in pixels]),
+    }
+
+
+def around_pooling(network: Network) -> tuple[str, str]:
+    """The names of the layer before the first pooling, and of the pooling. ValueError where there is none."""
+    for before, name in pairwise(network.layers):
+        if isinstance(network.layers[name], WindowLayer):
+            return before, name
+    raise ValueError(f"the network has no pooling layer, only {', '.join(network.layers)}")
