@@ -36,7 +36,7 @@ def right(params: Mapping[str, Array]) -> int:
 
 @pytest.mark.parametrize("model", ["conv2d", "numpy"])
 @pytest.mark.parametrize(("seed", "kept"), [(0, "mean"), (1, "last")])
-def test_the_kept_weights_are_no_worse_on_the_training_images_than_the_last(model: str, seed: int, kept: str) -> None:
+def test_the_kept_weights_are_no_worse_on_the_training_images_than_the_last(model: Any, seed: int, kept: str) -> None:
     """The mean of an only epoch is one of weights that mostly know less than the last."""
     config = Config(model=model, seed=seed, epochs=1, batch_size=20, lr=0.003, device="cpu")
     result, last = train(config, samples=SAMPLES), train(replace(config, keep="last"), samples=SAMPLES)
@@ -46,7 +46,7 @@ def test_the_kept_weights_are_no_worse_on_the_training_images_than_the_last(mode
 
 
 @pytest.mark.parametrize("keep", ["mean", "last"])
-def test_the_last_line_of_metrics_is_of_the_weights_that_are_kept(keep: str, tmp_path: Path) -> None:
+def test_the_last_line_of_metrics_is_of_the_weights_that_are_kept(keep: Any, tmp_path: Path) -> None:
     result = train(replace(SHORT, keep=keep), samples=SAMPLES, out=tmp_path)
     assert result.kept == keep
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
