@@ -12,6 +12,7 @@ import pytest
 from reference.networks import deep
 
 import numpy_ref as nr
+from torchport.choices import Convolution
 from torchport.networks import CONVOLUTIONS, from_reference
 from torchport.networks.names import cast_params, state_dict_keys
 from torchport.parity import Setting, check_parity
@@ -54,7 +55,7 @@ LARGE = "training", "prediction", "batch"
     ("name", "conv"),
     [(name, conv) for name in NETWORKS for conv in CONVOLUTIONS if "Layer" not in name or conv == "conv2d"],
 )
-def test_the_twin_agrees(name: str, conv: str, setting: Setting) -> None:
+def test_the_twin_agrees(name: str, conv: Convolution, setting: Setting) -> None:
     make, shape, classes = NETWORKS[name]
     reference, rng = make(), np.random.default_rng(0)
     reference.set_params(cast_params(seeded_params(1, reference.params), setting.dtype))

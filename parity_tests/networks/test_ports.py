@@ -18,6 +18,7 @@ import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
+from torchport.choices import Convolution
 from torchport.layers import KINDS, LayerKind, register
 from torchport.layers.selections import SAME
 from torchport.networks import CONVOLUTIONS, from_reference
@@ -53,7 +54,7 @@ def normalised(dtype: Any = np.float64) -> nr.Network:
 
 @pytest.mark.parametrize("conv", CONVOLUTIONS)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_a_random_networks_twin_has_its_state(conv: str, device: str, seed: int) -> None:
+def test_a_random_networks_twin_has_its_state(conv: Convolution, device: str, seed: int) -> None:
     """That they agree is counted in parity/test_clean."""
     reference, _, _ = random_case(seed)
     state, expected = from_reference(reference, conv, device).state_dict(), state_dict_of(reference)
@@ -87,10 +88,10 @@ def test_simple_convnets_twin_is_torchports() -> None:
 
 
 @pytest.mark.parametrize(("conv", "kind"), CONVOLUTIONS.items())
-def test_conv_names_the_convolution(conv: str, kind: type[nn.Module]) -> None:
+def test_conv_names_the_convolution(conv: Convolution, kind: type[nn.Module]) -> None:
     assert type(from_reference(nr.SimpleConvNet(rng=np.random.RandomState(0)), conv).get_submodule("conv1")) is kind
     with pytest.raises(ValueError, match="conv must be one of conv2d, unfold, got 'im2col'"):
-        from_reference(normalised(), conv="im2col")
+        from_reference(normalised(), conv="im2col")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
@@ -209,7 +210,7 @@ def test_an_unknown_layer_is_named_until_it_is_registered() -> None:
 
     asked: list[tuple[Any, str]] = []
 
-    def factory(layer: Doubled, conv: str) -> nn.Module:
+    def factory(layer: Doubled, conv: Convolution) -> nn.Module:
         asked.append((layer, conv))
         return Twice()
 

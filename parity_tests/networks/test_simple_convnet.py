@@ -11,6 +11,7 @@ import torch
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet
+from torchport.choices import Convolution
 from torchport.networks.names import cast_params, state_dict_keys
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
@@ -40,14 +41,14 @@ def build(name: str, seed: int = 0) -> tuple[nr.SimpleConvNet, Array, Array, dic
     return reference, *seeded_batch(seed, batch, input_dim, classes), {"stride": stride, "pad": pad}
 
 
-def port_of(reference: nr.SimpleConvNet, conv: str, setting: Setting, **geometry: int) -> SimpleConvNet:
+def port_of(reference: nr.SimpleConvNet, conv: Convolution, setting: Setting, **geometry: int) -> SimpleConvNet:
     params = cast_params(reference.params, setting.dtype)
     return SimpleConvNet.from_params(params, conv, **geometry, device=setting.device)
 
 
 @pytest.mark.parametrize("conv", CONVS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_port_agrees_with_the_reference(name: str, conv: str, setting: Setting) -> None:
+def test_port_agrees_with_the_reference(name: str, conv: Convolution, setting: Setting) -> None:
     reference, x, t, geometry = build(name)
     runs = LARGE if name == "the book's" else ALL  # 128 of its samples take seconds
     report = check_parity(reference, port_of(reference, conv, setting, **geometry), x, t, runs=runs)
@@ -61,7 +62,7 @@ def test_port_agrees_with_the_reference(name: str, conv: str, setting: Setting) 
 
 
 @pytest.mark.parametrize("conv", CONVS)
-def test_one_hot_labels(conv: str, setting: Setting) -> None:
+def test_one_hot_labels(conv: Convolution, setting: Setting) -> None:
     reference, x, t, geometry = build("three channels, padded")
     port = port_of(reference, conv, setting, **geometry)
     check_parity(reference, port, x, np.eye(5)[t], runs=["batch"]).raise_if_failed()
