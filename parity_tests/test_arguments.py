@@ -48,6 +48,7 @@ from torchport import (
     evaluation,
     figures,
     hints,
+    moves,
     porting,
     subjects,
     training,
@@ -86,7 +87,16 @@ from torchport.parity import (
     probes,
 )
 from torchport.testing import assert_parity
-from torchport.training.fused import Gathered, PoolFirst, conv_pool_relu, pools_at_once
+from torchport.training.folder import Record, curve_of
+from torchport.training.fused import (
+    Gathered,
+    PoolFirst,
+    affine_relu,
+    conv_pool_relu,
+    log_likelihood,
+    one_hot_rows,
+    pools_at_once,
+)
 from torchport.training.samples import cut_and_checked
 from torchport.training.state import all_finite, copied, put_back
 
@@ -675,7 +685,12 @@ CALLS: dict[str, Call] = {
         a.give(np.ones((2, 1, 4, 4), np.uint8)), a.labels(2), a.labels(2), a.sizes(2)
     ),
     "torchport.figures.boxes.architecture": lambda a: figures.architecture(a.give([figures.Box("a", "", (1,), 2)])),
-    "torchport.figures.convolution.filters": lambda a: figures.filters(a.give({"W": a.array(2, 3, 4, 4)})),
+    "torchport.figures.sources.filters": lambda a: figures.filters(a.give({"W": a.array(2, 3, 4, 4)})),
+    "torchport.figures.convolution.path": lambda a: figures.path(a.give([figures.Stage("a", a.sizes(3, 3))])),
+    "torchport.figures.shifts.shifts": lambda a: figures.shifts(
+        a.give({"a": (a.sizes(2, 2), a.sizes(2, 2))}), a.labels(3), a.give({"b": a.sizes(3)}), a.give({"c": a.sizes(3)})
+    ),
+    "torchport.moves.moved": lambda a: moves.moved(a.sizes(2, 1, 4, 4), 1, -1),
     "torchport.figures.convolution.responses": lambda a: figures.responses(
         a.sizes(1, 6, 6), a.array(2, 1, 4, 4), a.array(2, 3, 3)
     ),
@@ -715,9 +730,16 @@ CALLS: dict[str, Call] = {
         differentiate(torchport.softmax_with_loss, a.leaf(3, 4), a.give(torch.tensor(t)))
         for t in (a.labels(3), a.one_hot(3, 4))
     ],
-    "torchport.layers.loss.unchecked_loss": lambda a: differentiate(
-        loss.unchecked_loss, a.leaf(3, 4), a.give(torch.arange(3))
+    "torchport.training.fused.one_hot_rows": lambda a: one_hot_rows(
+        a.array(2, 1, 2, 2).astype(np.uint8), a.labels(2), 4
     ),
+    "torchport.training.fused.log_likelihood": lambda a: log_likelihood(
+        a.tensor(2, 3).abs(), a.tensor(2, 3), torch.zeros(())
+    ),
+    "torchport.training.fused.affine_relu": lambda a: differentiate(
+        lambda x: affine_relu(x, torch.nn.Linear(4, 2).double()), a.leaf(3, 4)
+    ),
+    "torchport.training.folder.curve_of": lambda a: curve_of(a.array(1), (Record(1, 1, 0.0, 0.0, 0.0),)),
     "torchport.optimizers.torch_options": lambda a: torchport.optimizers.torch_options(a.give({"beta1": 0.5})),
     "torchport.training.fused.pools_at_once": lambda a: pools_at_once(a.give(port())),
     "torchport.training.fused.Gathered.of": lambda a: Gathered.of(a.give(torch.nn.Conv2d(1, 2, 3)), a.give([1, 4, 4])),
@@ -884,7 +906,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "numpy_ref.classic.lenet5_stack",
         "torchport.files.formats.Format.told",
     ),
-    "returns its argument": ("numpy_ref.checks.recorded",),
+    "returns its argument, or views of it": ("numpy_ref.checks.recorded", "torchport.optimizers.in_pieces"),
+    "works in the memory of its argument, as it says": ("torchport.training.fused.loss_gradient",),
     "adds a line to notes, which is what they are for": (
         "numpy_ref.params.decode_values",
         "numpy_ref.pickles.plain",
@@ -899,10 +922,14 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.add_field",
         "torchport.optimizers.BookAdam.add_param_group",
     ),
-    "wraps its argument": ("torchport.training.fused.PoolFirst", "torchport.training.pooled.arranged"),
+    "wraps its argument": ("torchport.training.fused.PoolFirst", "torchport.training.fused.arranged"),
     "draws on its argument": ("torchport.figures.style.*", "torchport.figures.tiles.draw_tiles"),
-    "is part of figures.filters": ("torchport.figures.tiles.stack_channels",),
-    "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
+    "is part of figures.filters": (
+        "torchport.figures.convolution.filter_panels",
+        "torchport.figures.sources.weights_of",
+        "torchport.figures.tiles.*",
+    ),
+    "is a part of visualize.py, and only reads": ("torchport.subjects.*", "torchport.moves.*"),
     "needs packages that may be missing": ("torchport.files.onnx_files.*",),
     "is part of training.train": PARTS_OF_TRAINING,
     "is part of loading.load_params": PARTS_OF_LOADING,
@@ -920,7 +947,10 @@ EXEMPT: dict[str, tuple[str, ...]] = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
+pytestmark = [
+    pytest.mark.usefixtures("no_drawing"),
+    pytest.mark.filterwarnings("ignore:the mean loss of epoch"),  # of runs too short to learn anything
+]
 
 
 @pytest.fixture(autouse=True)

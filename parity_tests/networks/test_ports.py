@@ -210,7 +210,7 @@ def test_an_unknown_layer_is_named_until_it_is_registered() -> None:
 
     asked: list[tuple[Any, str]] = []
 
-    def factory(layer: Doubled, conv: Convolution) -> nn.Module:
+    def factory(layer: Doubled, conv: str) -> nn.Module:
         asked.append((layer, conv))
         return Twice()
 

@@ -767,14 +767,8 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(samples: Samples, tm
 # --- CUDA graphs
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adagrad", "adam"])
-def test_recording_a_step_leaves_no_trace(
-    optimizer: Rule, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on CUDA, with a recording that is none: warm-up steps are taken back, weights and moments and all."""
-    config = Config(optimizer=optimizer, epochs=2, batch_size=20, device="cpu", sampling="epoch")
-    plain = train(config, samples=samples)
-    recorded = []
+def recorded_nowhere(recorded: list[Callable[[], None]]) -> Callable[..., Any]:
+    """captured, as on CUDA, with a recording that is none."""
 
     def captured(function: Callable[[], None], restore: Callable[[], None], device: torch.device) -> Any:
         for _ in range(3):
@@ -783,16 +777,51 @@ def test_recording_a_step_leaves_no_trace(
         recorded.append(function)
         return function
 
-    monkeypatch.setattr(torch_learner, "captured", captured)
-    monkeypatch.setattr(torch_learner, "uses_graphs", lambda device, ranks: True)  # the last batch is short: 10 of 20
+    return captured
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adagrad", "adam"])
+@pytest.mark.parametrize(("sizes", "graphs"), [((20, 1), 2), ((2, 1), 3), ((5, 1), 3)], ids=str)
+def test_recording_steps_leaves_no_trace(
+    optimizer: Rule,
+    sizes: tuple[int, ...],
+    graphs: int,
+    samples: Samples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Warm-up steps are taken back, weights and moments and all; of 5 whole batches an epoch and one of 10 for 20."""
+    config = Config(optimizer=optimizer, epochs=2, batch_size=20, device="cpu", sampling="epoch")
+    plain = train(config, samples=samples)
+    recorded: list[Callable[[], None]] = []
+    monkeypatch.setattr(torch_learner, "GRAPH_STEPS", sizes)
+    monkeypatch.setattr(torch_learner, "captured", recorded_nowhere(recorded))
+    monkeypatch.setattr(torch_learner, "uses_graphs", lambda device, ranks: True)
+    monkeypatch.setattr(run.Run, "_chunk", property(lambda self: 4, lambda self, value: None), raising=False)
     with pytest.raises(Stopped):
-        train(config, samples=samples, out=tmp_path, watch=stopped_at(8))
+        train(config, samples=samples, out=tmp_path, watch=stopped_at(10))
     result = resume(tmp_path, samples=samples)
-    assert len(recorded) == 4
-    np.testing.assert_allclose(result.losses, plain.losses, rtol=1e-6)  # the rate of a graph is a tensor
+    assert len(recorded) == 2 * graphs
+    np.testing.assert_allclose(result.losses, plain.losses, rtol=1e-6)  # Adam's rate is a float32
     for name in plain.params:
         np.testing.assert_allclose(result.params[name], plain.params[name], rtol=0, atol=1e-6)
     assert result.records[-1].test_accuracy == plain.records[-1].test_accuracy
+
+
+def test_steps_that_cannot_be_recorded_are_taken_one_by_one(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From where the run stood before, and it says so."""
+    config = Config(epochs=2, batch_size=20, device="cpu")
+
+    def refused(function: Callable[[], None], restore: Callable[[], None], device: torch.device) -> Any:
+        function()
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(torch_learner, "uses_graphs", lambda device, ranks: True)
+    monkeypatch.setattr(torch_learner, "captured", recorded_nowhere([]))
+    recorded = train(config, samples=samples)
+    monkeypatch.setattr(torch_learner, "captured", refused)
+    with pytest.warns(UserWarning, match=r"as a CUDA graph \(operation not permitted when stream is capturing\): they"):
+        assert_same(train(config, samples=samples), recorded)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
