@@ -57,6 +57,10 @@ def test_one_filter_has_its_weights_written_into_it(scale: str) -> None:
     assert [written(axes)[place, place] for place in range(3)] == ["-.50", ".25", "1.00"]
 
 
+def test_zero_is_grey_on_a_shared_scale_of_any_weights() -> None:
+    assert limits(figures.filters(np.concatenate([EYE, EYE]), scale="shared").axes[0]) == (-1, 1)
+
+
 def test_a_filter_alone_shows_its_channels_on_one_scale(rng: np.random.Generator) -> None:
     weights = rng.standard_normal((2, 6, 3, 3))
     figure = figures.filters(weights, only=0, channels=5)
