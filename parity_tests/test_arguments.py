@@ -905,7 +905,11 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.optimizers.BookAdam.add_param_group",
     ),
     "wraps its argument": ("torchport.training.fused.PoolFirst", "torchport.training.pooled.arranged"),
-    "draws on its argument": ("torchport.figures.style.*", "torchport.figures.tiles.draw_tiles"),
+    "draws on its argument": (
+        "torchport.figures.style.*",
+        "torchport.figures.greys.*",
+        "torchport.figures.tiles.draw_tiles",
+    ),
     "is part of figures.filters": (
         "torchport.figures.convolution.filter_panels",
         "torchport.figures.sources.weights_of",

@@ -192,6 +192,7 @@ def test_a_path_goes_from_the_image_to_the_last_map() -> None:
         (lambda: figures.filters({}), "at least one panel"),
         (lambda: figures.filters({"a": EYE, "b": np.ones((2, 1, 4, 4))}), "b must have shape"),
         (lambda: figures.filters(np.ones((2, 3))), r"4 axes \(FN, C, FH, FW\), got shape \(2, 3\)"),
+        (lambda: figures.filters(EYE, scale="grey"), "scale must be one of each, shared, got 'grey'"),
         (lambda: figures.filters(EYE, only=1), "at most 0, as there are 1 filters, got 1"),
         (lambda: figures.filters(nr.TwoLayerNet(4, 3, 2)), "no convolution layer, only W1, b1, W2, b2"),
         (lambda: figures.filters(nr.SimpleConvNet(), layer="W2"), "one of W1, got 'W2'"),
