@@ -53,9 +53,11 @@ from torchport import (
     subjects,
     training,
 )
+from torchport.choices import Convolution
 from torchport.data import drawn, glyphs, images
 from torchport.data.images import check_images
 from torchport.data.preparation import Preparation
+from torchport.figures.shifts import relative_change
 from torchport.files import Hints, containers, load_network, npz, pt, safe, stage_weights
 from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth, sums, terms
 from torchport.loading import load_params, params_from
@@ -86,7 +88,16 @@ from torchport.parity import (
     probes,
 )
 from torchport.testing import assert_parity
-from torchport.training.fused import Gathered, PoolFirst, conv_pool_relu, pools_at_once
+from torchport.training.folder import Record, curve_of
+from torchport.training.fused import (
+    Gathered,
+    PoolFirst,
+    affine_relu,
+    conv_pool_relu,
+    log_likelihood,
+    one_hot_rows,
+    pools_at_once,
+)
 from torchport.training.samples import cut_and_checked
 from torchport.training.state import all_finite, copied, put_back
 
@@ -202,7 +213,7 @@ def network() -> nr.SimpleConvNet:
     return nr.SimpleConvNet(**SIZES, rng=np.random.RandomState(0))
 
 
-def port(conv: str = "conv2d") -> torchport.SimpleConvNet:
+def port(conv: Convolution = "conv2d") -> torchport.SimpleConvNet:
     return torchport.SimpleConvNet.from_params(network().params, conv)
 
 
@@ -680,6 +691,10 @@ CALLS: dict[str, Call] = {
     "torchport.figures.shifts.shifts": lambda a: figures.shifts(
         a.give({"a": (a.sizes(2, 2), a.sizes(2, 2))}), a.labels(3), a.give({"b": a.sizes(3)}), a.give({"c": a.sizes(3)})
     ),
+    "torchport.figures.shifts.relative_change": lambda a: relative_change(a.sizes(2, 2), a.sizes(2, 2)),
+    "torchport.evaluation.Classification.mistakes_figure": lambda a: a.give(
+        evaluation.Classification(a.labels(2), 1 - a.labels(2), a.sizes(2), 4)
+    ).mistakes_figure(a.give(np.ones((2, 1, 4, 4), np.uint8))),
     "torchport.moves.moved": lambda a: moves.moved(a.sizes(2, 1, 4, 4), 1, -1),
     "torchport.figures.convolution.responses": lambda a: figures.responses(
         a.sizes(1, 6, 6), a.array(2, 1, 4, 4), a.array(2, 3, 3)
@@ -720,9 +735,16 @@ CALLS: dict[str, Call] = {
         differentiate(torchport.softmax_with_loss, a.leaf(3, 4), a.give(torch.tensor(t)))
         for t in (a.labels(3), a.one_hot(3, 4))
     ],
-    "torchport.layers.loss.unchecked_loss": lambda a: differentiate(
-        loss.unchecked_loss, a.leaf(3, 4), a.give(torch.arange(3))
+    "torchport.training.fused.one_hot_rows": lambda a: one_hot_rows(
+        a.array(2, 1, 2, 2).astype(np.uint8), a.labels(2), 4
     ),
+    "torchport.training.fused.log_likelihood": lambda a: log_likelihood(
+        a.tensor(2, 3).abs(), a.tensor(2, 3), torch.zeros(())
+    ),
+    "torchport.training.fused.affine_relu": lambda a: differentiate(
+        lambda x: affine_relu(x, torch.nn.Linear(4, 2).double()), a.leaf(3, 4)
+    ),
+    "torchport.training.folder.curve_of": lambda a: curve_of(a.array(1), (Record(1, 1, 0.0, 0.0, 0.0),)),
     "torchport.optimizers.torch_options": lambda a: torchport.optimizers.torch_options(a.give({"beta1": 0.5})),
     "torchport.training.fused.pools_at_once": lambda a: pools_at_once(a.give(port())),
     "torchport.training.fused.Gathered.of": lambda a: Gathered.of(a.give(torch.nn.Conv2d(1, 2, 3)), a.give([1, 4, 4])),
@@ -889,7 +911,8 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "numpy_ref.classic.lenet5_stack",
         "torchport.files.formats.Format.told",
     ),
-    "returns its argument": ("numpy_ref.checks.recorded",),
+    "returns its argument, or views of it": ("numpy_ref.checks.recorded", "torchport.optimizers.in_pieces"),
+    "works in the memory of its argument, as it says": ("torchport.training.fused.loss_gradient",),
     "adds a line to notes, which is what they are for": (
         "numpy_ref.params.decode_values",
         "numpy_ref.pickles.plain",
@@ -904,18 +927,25 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.cli.add_field",
         "torchport.optimizers.BookAdam.add_param_group",
     ),
-    "wraps its argument": ("torchport.training.fused.PoolFirst", "torchport.training.pooled.arranged"),
+    "wraps its argument": ("torchport.training.fused.PoolFirst", "torchport.training.fused.arranged"),
     "draws on its argument": (
         "torchport.figures.style.*",
         "torchport.figures.greys.*",
-        "torchport.figures.tiles.draw_tiles",
+        "torchport.figures.picture.*",
+        "torchport.figures.tiles.*",
     ),
     "is part of figures.filters": (
         "torchport.figures.convolution.filter_panels",
         "torchport.figures.sources.weights_of",
-        "torchport.figures.tiles.*",
     ),
-    "is a part of visualize.py, and only reads": ("torchport.subjects.*", "torchport.moves.*"),
+    "is a part of visualize.py, and only reads": (
+        "torchport.moves.a*",
+        "torchport.moves.changes",
+        "torchport.moves.pair",
+        "torchport.subjects.Subject.*",
+        "torchport.subjects.load_samples",
+        "torchport.subjects.sta*",
+    ),
     "needs packages that may be missing": ("torchport.files.onnx_files.*",),
     "is part of training.train": PARTS_OF_TRAINING,
     "is part of loading.load_params": PARTS_OF_LOADING,
@@ -933,7 +963,10 @@ EXEMPT: dict[str, tuple[str, ...]] = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
+pytestmark = [
+    pytest.mark.usefixtures("no_drawing"),
+    pytest.mark.filterwarnings("ignore:the mean loss of epoch"),  # of runs too short to learn anything
+]
 
 
 @pytest.fixture(autouse=True)

@@ -193,7 +193,7 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchport.layers.kinds.KINDS", dict(KINDS))
 
 
-def doubled(module: Callable[[Any, str], nn.Module]) -> LayerKind:
+def doubled(module: Callable[[Any, Convolution], nn.Module]) -> LayerKind:
     return LayerKind(Doubled, module, SAME, lambda rng: (Doubled(), rng.standard_normal((2, 3))))
 
 

@@ -462,16 +462,11 @@ LAYERS = [
 # --- Changes to update rules
 
 
-class _ByParts(BookAdam):
-    """The form for CUDA graphs, which has parts to exchange."""
-
-    def __init__(self, params: list[Tensor]) -> None:
-        super().__init__(params, capturable=True)
-
-
-class _NoCorrection(_ByParts):
-    def _rate(self, group: dict[str, Any], param: Tensor) -> Any:
-        return group["lr"]
+class _NoCorrection(BookAdam):
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        group = self.param_groups[0]
+        group["rate"] = torch.full_like(group["params"][0].detach().sum(), group["lr"])
+        super().step()
 
 
 class _StepOffByOne(BookAdam):
@@ -480,9 +475,11 @@ class _StepOffByOne(BookAdam):
         self.param_groups[0]["step"] += 1
 
 
-class _EpsInside(_ByParts):
-    def _denominators(self, v: list[Tensor]) -> list[Tensor]:
-        return [(entry + EPS).sqrt() for entry in v]
+def _eps_inside(rule: nr.Adam, name: str, param: Array, grad: Array) -> None:
+    kept = param.copy()
+    nr.Adam._step(rule, name, param, grad)
+    rate = rule.lr * np.sqrt(1 - rule.beta2**rule.iter) / (1 - rule.beta1**rule.iter)
+    param[...] = kept - rate * rule.m[name] / np.sqrt(rule.v[name] + EPS)
 
 
 def _erratum(rule: nr.Nesterov, name: str, param: Array, grad: Array) -> None:
@@ -505,7 +502,7 @@ def _named(name: str, **options: Any) -> Callable[[list[Tensor]], torch.optim.Op
 
 OPTIMIZERS = [
     in_optimizer("Adam without bias correction", nr.Adam, _NoCorrection),
-    in_optimizer("Adam with eps inside the root", nr.Adam, _EpsInside),
+    in_optimizer("Adam with eps inside the root", type("Adam", (nr.Adam,), {"_step": _eps_inside}), _named("adam")),
     in_optimizer("torch's Adam, eps 1e-7", nr.Adam, lambda params: torch.optim.Adam(params, eps=EPS)),
     in_optimizer("Adam with the betas swapped", nr.Adam, _named("adam", betas=(0.999, 0.9))),
     in_optimizer("Adam's step counter off by one", nr.Adam, _StepOffByOne),

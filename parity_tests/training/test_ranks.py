@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def test_the_others_follow_where_the_first_one_fails(monkeypatch: pytest.MonkeyP
 
 def on_each_rank(folder: Path) -> None:
     """What runs below on every rank, with torchrun's variables; the first one keeps what it finds."""
+    warnings.filterwarnings("ignore", "the mean loss of epoch")  # of runs too short to learn anything
     samples, found, told = make_samples(), {}, []
 
     def watch(progress: Progress) -> None:
@@ -79,6 +81,7 @@ def assert_close(one: Result, other: Result) -> None:
 
 
 @pytest.mark.usefixtures("fork_server")
+@pytest.mark.filterwarnings("ignore:the mean loss of epoch")
 def test_two_ranks_train_as_one(tmp_path: Path) -> None:
     samples = make_samples()
     with pytest.raises(Stopped):

@@ -310,12 +310,12 @@ def _one_line(text: str) -> str:
 
 
 def _run_beside(file: Path) -> Mapping[str, str]:
-    """The configuration beside a run's weights; nothing where there is none."""
+    """The configuration beside a run's weights, as a run names them; nothing where there is none."""
     try:
         config = json.loads((file.parent / CONFIG).read_text())
     except (OSError, ValueError):
         return {}
-    return config if isinstance(config, dict) and file.name == MODEL else {}
+    return config if isinstance(config, dict) and file.name in (MODEL, PARAMS) else {}
 
 
 def _bits(arrays: Mapping[str, Array]) -> dict[str, tuple[object, ...]]:

@@ -1,0 +1,239 @@
+"""The step that training takes: what its parts replace, how many operations it is, and that none waits for the host."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.function import BackwardCFunction
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import numpy_ref as nr
+from torchport import SimpleConvNet, softmax_with_loss
+from torchport.choices import Convolution
+from torchport.networks import Weights
+from torchport.training import Config, Samples, graph, torch_learner
+from torchport.training.fused import affine_relu, arranged, log_likelihood, loss_gradient, one_hot_rows
+from torchport.training.graph import captured
+from torchport.training.ranks import Ranks
+from torchport.training.torch_learner import TorchLearner
+
+# Of one step of the default run on CUDA, views aside. More of them are a step that got slower: name the reason.
+OPERATIONS = Counter(
+    {
+        "index_select": 1,  # pixels and one-hot labels
+        "div": 1,  # by 255
+        "convolution": 1,
+        "max_pool2d_with_indices": 1,
+        "relu": 1,
+        "_addmm_activation": 1,
+        "addmm": 1,
+        "_softmax": 1,
+        "add": 1,  # the book's 1e-7
+        "xlogy": 1,
+        "sum": 3,  # the loss, two biases
+        "sub_": 1,
+        "div_": 1,
+        "mm": 4,
+        "threshold_backward": 2,
+        "max_pool2d_with_indices_backward": 1,
+        "convolution_backward": 1,
+        "_fused_adam_": 1,
+        "_foreach_add_": 1,  # to the mean of the weights
+    }
+)
+# Instead of the fused Adam, whose rate is a float32.
+BY_PARTS = {**{f"_foreach_{name}": 1 for name in ("mul", "sqrt", "add_", "div", "mul_", "sub_")}, "_foreach_lerp_": 2}
+
+
+class Seen(TorchDispatchMode):
+    """Operations by name, without views; all that is computed with must be on one device, in one place."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.first = first  # step, in which what stays may come from the host
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.namespace != "aten":  # the profiler's, and questions for the device
+            return func(*args, **kwargs)
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        there = {tensor.device.type for tensor in tensors} == {"cuda"}
+        assert there or self.first, f"{func} copies between host and device"
+        if not func.is_view and func is not torch.ops.aten.detach.default:
+            self.names[func.overloadpacket.__name__] += 1
+        if func.overloadpacket is torch.ops.aten._fused_adam_:  # which has no fake; it returns nothing
+            return None
+        return func(*args, **kwargs)
+
+
+def walk(node: Any, gradient: Tensor) -> None:
+    """Backward from node, where each result is used once: torch's own engine wants the device to be there."""
+    if hasattr(node, "variable"):
+        node.variable.grad = gradient.sum_to_size(node.variable.shape)
+        return
+    found = node.apply(gradient) if isinstance(node, BackwardCFunction) else node(gradient)
+    for (following, _), grad in zip(node.next_functions, found if isinstance(found, tuple) else (found,), strict=True):
+        if following is not None and grad is not None:
+            walk(following, grad)
+
+
+def samples(n: int = 20) -> Samples:
+    rng = np.random.RandomState(0)
+    images, labels = rng.randint(0, 256, (n, 1, 28, 28)).astype(np.uint8), rng.randint(0, 10, n)
+    return Samples(images, labels, images, labels)
+
+
+@contextmanager
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A device that has shapes and no numbers: whatever asks for one of them fails, as it fails in a recording."""
+
+    def port(weights: Weights, conv: Convolution, device: torch.device) -> SimpleConvNet:
+        return SimpleConvNet(conv=conv, dtype=weights.dtype, device=device)
+
+    monkeypatch.setattr(torch_learner, "captured", lambda function, restore, device: function)
+    for name in ("copied", "_make_state", "put_back"):  # which copy to the host, once
+        monkeypatch.setattr(torch_learner, name, lambda *_: {})
+    monkeypatch.setattr(Weights, "port", port)
+    monkeypatch.setattr(Tensor, "backward", lambda self, gradient: walk(self.grad_fn, gradient))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+def operations(config: Config, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Those of the second step; the first allocates what is kept."""
+    weights = Weights.of(nr.SimpleConvNet().params).astype(getattr(torch, config.dtype))
+    with fake_cuda(monkeypatch):
+        learner = TorchLearner(config, weights, samples(), torch.device("cuda:0"), Ranks())
+        for i in range(2):
+            seen = Seen(first=not i)
+            with seen:
+                learner.take(learner._staged, i, config.batch_size)
+    return seen.names
+
+
+@pytest.mark.parametrize(
+    ("options", "less", "more"),
+    [
+        ({}, {}, {}),
+        ({"keep": "last"}, {"_foreach_add_": 1}, {}),
+        ({"dtype": "float64", "keep": "mean"}, {"_fused_adam_": 1}, {**BY_PARTS, "_to_copy": 1}),
+    ],
+    ids=["default", "last", "float64"],
+)
+def test_a_step_is_so_many_operations_and_none_waits_for_the_host(
+    options: dict[str, Any], less: dict[str, int], more: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = operations(Config(batch_size=10, **options), monkeypatch)
+    assert found == OPERATIONS - Counter(less) + Counter(more)
+
+
+def test_a_step_that_waits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number read, and one brought from the host."""
+    for slow in (lambda x, *_: x.sum().item(), lambda *_: torch.ones(()).to("cuda:0")):
+        monkeypatch.setattr(torch_learner, "log_likelihood", slow)
+        with pytest.raises((RuntimeError, AssertionError), match=r"scalar_dense|between host and device"):
+            operations(Config(batch_size=10), monkeypatch)
+
+
+# --- What the parts replace
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_loss_of_one_hot_rows_is_the_books(dtype: torch.dtype, device: str, rng: np.random.Generator) -> None:
+    """The gradient to the bit; the value but for the order of a sum of 20 logarithms and a mean."""
+    labels = rng.integers(0, 10, 20)
+    logits = torch.tensor(30 * rng.standard_normal((20, 10)), dtype=dtype, device=device, requires_grad=True)
+    loss = softmax_with_loss(logits, torch.from_numpy(labels).to(device))
+    loss.backward()
+    one_hot = torch.from_numpy(one_hot_rows(np.zeros((20, 1), np.uint8), labels, 10)[:, 1:]).to(device)
+    chances, value = logits.detach().softmax(dim=1), torch.zeros((), dtype=dtype, device=device)
+    log_likelihood(chances, one_hot, value)
+    torch.testing.assert_close(-value / 20, loss.detach(), rtol=22 * torch.finfo(dtype).eps, atol=0)
+    assert logits.grad is not None
+    assert torch.equal(loss_gradient(chances, one_hot, 20), logits.grad)
+
+
+def test_rows_are_pixels_and_one_hot_labels(rng: np.random.Generator) -> None:
+    images, labels = rng.integers(0, 256, (5, 2, 3, 3), np.uint8), np.array([2, 0, 1, 2, 2])
+    rows = one_hot_rows(images, labels, 3)
+    assert rows.dtype == np.uint8
+    np.testing.assert_array_equal(rows[:, :18].reshape(images.shape), images)
+    np.testing.assert_array_equal(rows[:, 18:], np.eye(3)[labels])
+
+
+@pytest.mark.parametrize("scale", [1, 0], ids=["random", "zeros, on which relu turns"])
+def test_affine_and_relu_at_once_are_one_after_the_other(scale: int, device: str, rng: np.random.Generator) -> None:
+    """In small whole numbers, whose sums are exact in any order: so to the bit."""
+    affine = torch.nn.Linear(30, 7, device=device)
+    with torch.no_grad():
+        for parameter in affine.parameters():
+            parameter.copy_(torch.from_numpy(scale * rng.integers(-3, 4, parameter.shape)))
+    x = torch.tensor(rng.integers(-3, 4, (5, 30)), dtype=torch.float32, device=device, requires_grad=True)
+    one, other = affine(x).relu(), affine_relu(x, affine)
+    assert torch.equal(one, other)
+    dout, leaves = torch.ones_like(one), [x, *affine.parameters()]
+    assert all(map(torch.equal, *(torch.autograd.grad(y, leaves, dout) for y in (one, other))))
+
+
+def test_affine_and_relu_at_once_follow_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert affine_relu(torch.rand(2, 3), torch.nn.Linear(3, 4)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("tensor_cores", [True, False])
+def test_only_tensor_cores_are_given_channels_last(tensor_cores: bool) -> None:
+    """On whatever is no CPU; meta stands for it. With one channel the layout is told by the strides alone."""
+    net = SimpleConvNet((3, 12, 12), device="meta")
+    arranged(net, tensor_cores=tensor_cores)
+    assert net.conv1.weight.is_contiguous(memory_format=torch.channels_last) == tensor_cores
+
+
+# --- Recording, without a device that can
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """In torch.cuda's place: what it is told, in order."""
+    told: list[Any] = []
+
+    @contextmanager
+    def noted(*what: Any, **options: Any) -> Iterator[None]:
+        told.append((what, options))
+        yield
+        told.append("left")
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    cuda = SimpleNamespace(
+        device=lambda device: noted("device", device),
+        Stream=lambda: told.append("stream") or stream,  # type: ignore[func-returns-value]
+        current_stream=lambda: stream,
+        stream=lambda stream: noted("on"),
+        CUDAGraph=lambda: SimpleNamespace(replay="replay"),
+        graph=lambda graph, **options: noted("graph", **options),
+        synchronize=lambda: None,
+    )
+    monkeypatch.setattr(graph, "torch", SimpleNamespace(cuda=cuda))
+    return told
+
+
+def test_a_recording_has_a_stream_of_its_own_device_and_does_not_mind_other_threads(recorder: list[Any]) -> None:
+    """torch's own stream to record on is the first device's, whatever device is asked for."""
+    ran: list[str] = []
+    replay = captured(lambda: ran.append("run"), lambda: ran.append("restore"), torch.device("cuda:1"))
+    assert replay == "replay"  # type: ignore[comparison-overlap]
+    assert recorder[:2] == [(("device", torch.device("cuda:1")), {}), "stream"]
+    (_, options), *_ = [each for each in recorder if each[0] == ("graph",)]
+    assert options["stream"] is not None
+    assert options["capture_error_mode"] == "thread_local"
+    assert ran == graph.WARM_UP * ["run", "restore"] + ["run"]
