@@ -57,6 +57,7 @@ from torchport.choices import Convolution
 from torchport.data import drawn, glyphs, images
 from torchport.data.images import check_images
 from torchport.data.preparation import Preparation
+from torchport.figures.shifts import relative_change
 from torchport.files import Hints, containers, load_network, npz, pt, safe, stage_weights
 from torchport.layers import arithmetic, kinds, loss, modules as layer_modules, smooth, sums, terms
 from torchport.loading import load_params, params_from
@@ -690,6 +691,10 @@ CALLS: dict[str, Call] = {
     "torchport.figures.shifts.shifts": lambda a: figures.shifts(
         a.give({"a": (a.sizes(2, 2), a.sizes(2, 2))}), a.labels(3), a.give({"b": a.sizes(3)}), a.give({"c": a.sizes(3)})
     ),
+    "torchport.figures.shifts.relative_change": lambda a: relative_change(a.sizes(2, 2), a.sizes(2, 2)),
+    "torchport.evaluation.Classification.mistakes_figure": lambda a: a.give(
+        evaluation.Classification(a.labels(2), 1 - a.labels(2), a.sizes(2), 4)
+    ).mistakes_figure(a.give(np.ones((2, 1, 4, 4), np.uint8))),
     "torchport.moves.moved": lambda a: moves.moved(a.sizes(2, 1, 4, 4), 1, -1),
     "torchport.figures.convolution.responses": lambda a: figures.responses(
         a.sizes(1, 6, 6), a.array(2, 1, 4, 4), a.array(2, 3, 3)
@@ -923,13 +928,24 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.optimizers.BookAdam.add_param_group",
     ),
     "wraps its argument": ("torchport.training.fused.PoolFirst", "torchport.training.fused.arranged"),
-    "draws on its argument": ("torchport.figures.style.*", "torchport.figures.tiles.draw_tiles"),
+    "draws on its argument": (
+        "torchport.figures.style.*",
+        "torchport.figures.greys.*",
+        "torchport.figures.picture.*",
+        "torchport.figures.tiles.*",
+    ),
     "is part of figures.filters": (
         "torchport.figures.convolution.filter_panels",
         "torchport.figures.sources.weights_of",
-        "torchport.figures.tiles.*",
     ),
-    "is a part of visualize.py, and only reads": ("torchport.subjects.*", "torchport.moves.*"),
+    "is a part of visualize.py, and only reads": (
+        "torchport.moves.a*",
+        "torchport.moves.changes",
+        "torchport.moves.pair",
+        "torchport.subjects.Subject.*",
+        "torchport.subjects.load_samples",
+        "torchport.subjects.sta*",
+    ),
     "needs packages that may be missing": ("torchport.files.onnx_files.*",),
     "is part of training.train": PARTS_OF_TRAINING,
     "is part of loading.load_params": PARTS_OF_LOADING,

@@ -26,7 +26,7 @@ from torchport import cli, figures
 from torchport.choices import OF_IMAGES
 from torchport.data import DATA_SETS
 from torchport.data.images import read_image, sample
-from torchport.figures.style import EACH, SCALES
+from torchport.figures.greys import EACH, SCALES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -298,7 +298,8 @@ def test_mistakes_are_the_networks_own_on_its_data(
     assert title.endswith(f"on {name} test images: 2 of {len(wrong)} mistakes, the surest first")
     for number, axes in zip(wrong[:2], (axes for axes in figure.axes if axes.images), strict=True):
         np.testing.assert_array_equal(shown(axes), pixels[number, 0])
-        assert axes.get_title().startswith(f"image {number}\n{labels[number]}, seen as {seen[number]}\n")
+        sure = f"{chances[number].max():.1%} sure"
+        assert axes.get_title().split("\n") == [f"image {number}", f"{labels[number]}, seen as {seen[number]}", sure]
 
 
 def test_shift_shows_the_maps_of_moved_images_and_the_accuracy(visualize: Visualize, files: dict[str, str]) -> None:
