@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from tqdm.auto import tqdm
-
 from numpy_ref.checks import Array
+from torchport.bars import bar
 from torchport.figures import curves
 from torchport.training.config import Config
 from torchport.training.folder import Record, curve_of
@@ -73,16 +72,14 @@ Watch = Callable[[Progress], None]
 
 @contextmanager
 def shown(progress: bool) -> Iterator[Watch]:
-    """A watch that moves a bar of steps, on a terminal or in a notebook, if so asked."""
-    with tqdm(unit="step", dynamic_ncols=True, disable=not progress) as bar:
+    """A watch that moves a bar of steps, if so asked and where it can be seen."""
+    with bar(progress, unit="step", dynamic_ncols=True) as steps:
 
         def show(told: Progress) -> None:
-            bar.total = told.steps
-            bar.update(told.step - bar.n)
-            if told.record is None:
-                bar.set_postfix(loss=f"{told.loss:.4f}", refresh=False)
-            else:
-                bar.set_postfix(loss=f"{told.loss:.4f}", test=f"{told.record.test_accuracy:.4f}", refresh=False)
+            steps.total = told.steps
+            steps.update(told.step - steps.n)
+            test = {"test": f"{told.record.test_accuracy:.4f}"} if told.record is not None else {}
+            steps.set_postfix(loss=f"{told.loss:.4f}", **test, refresh=False)
 
         yield show
 
