@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     about = "where the ports run; default: cpu, and cuda where there is one"
     parser.addoption("--device", action="append", type=cli.device, help=about)
     parser.addoption("--table", action="store_true", help="show what caught each planted bug, and its error/limit")
+    parser.addoption("--docs", action="store_true", help="run the long commands of the documentation, too")
     parser.addoption("--whole-epoch", action="store_true", help="go all 600 steps of the book's first epoch, not 100")
     parser.addoption("--cases", type=cli.count(1), help="judge so many unmodified ports, and show the alarms")
 

@@ -47,10 +47,12 @@ from torchport import (
     evaluation,
     figures,
     hints,
+    moves,
     porting,
     subjects,
     training,
 )
+from torchport.choices import Convolution
 from torchport.data import drawn, glyphs, images
 from torchport.data.images import check_images
 from torchport.data.preparation import Preparation
@@ -209,7 +211,7 @@ def network() -> nr.SimpleConvNet:
     return nr.SimpleConvNet(**SIZES, rng=np.random.RandomState(0))
 
 
-def port(conv: str = "conv2d") -> torchport.SimpleConvNet:
+def port(conv: Convolution = "conv2d") -> torchport.SimpleConvNet:
     return torchport.SimpleConvNet.from_params(network().params, conv)
 
 
@@ -680,7 +682,12 @@ CALLS: dict[str, Call] = {
         a.give(np.ones((2, 1, 4, 4), np.uint8)), a.labels(2), a.labels(2), a.sizes(2)
     ),
     "torchport.figures.boxes.architecture": lambda a: figures.architecture(a.give([figures.Box("a", "", (1,), 2)])),
-    "torchport.figures.convolution.filters": lambda a: figures.filters(a.give({"W": a.array(2, 3, 4, 4)})),
+    "torchport.figures.sources.filters": lambda a: figures.filters(a.give({"W": a.array(2, 3, 4, 4)})),
+    "torchport.figures.convolution.path": lambda a: figures.path(a.give([figures.Stage("a", a.sizes(3, 3))])),
+    "torchport.figures.shifts.shifts": lambda a: figures.shifts(
+        a.give({"a": (a.sizes(2, 2), a.sizes(2, 2))}), a.labels(3), a.give({"b": a.sizes(3)}), a.give({"c": a.sizes(3)})
+    ),
+    "torchport.moves.moved": lambda a: moves.moved(a.sizes(2, 1, 4, 4), 1, -1),
     "torchport.figures.convolution.responses": lambda a: figures.responses(
         a.sizes(1, 6, 6), a.array(2, 1, 4, 4), a.array(2, 3, 3)
     ),
@@ -914,8 +921,12 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     ),
     "wraps its argument": ("torchport.training.fused.PoolFirst", "torchport.training.fused.arranged"),
     "draws on its argument": ("torchport.figures.style.*", "torchport.figures.tiles.draw_tiles"),
-    "is part of figures.filters": ("torchport.figures.tiles.stack_channels",),
-    "is a part of visualize.py filters, and only reads": ("torchport.subjects.start_of",),
+    "is part of figures.filters": (
+        "torchport.figures.convolution.filter_panels",
+        "torchport.figures.sources.weights_of",
+        "torchport.figures.tiles.*",
+    ),
+    "is a part of visualize.py, and only reads": ("torchport.subjects.*", "torchport.moves.*"),
     "needs packages that may be missing": ("torchport.files.onnx_files.*",),
     "is part of training.train": PARTS_OF_TRAINING,
     "is part of loading.load_params": PARTS_OF_LOADING,

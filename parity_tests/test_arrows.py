@@ -35,7 +35,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "scripts": (
         "scripts",
-        "book choices commands data evaluation figures files layers loading networks parity porting training",
+        "book choices commands data evaluation figures files layers loading networks parity porting subjects training",
     ),
 }
 

@@ -49,7 +49,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "net: integers": (lambda: SimpleConvNet(dtype=torch.int64), TypeError, "int64"),
     "net: complex": (lambda: SimpleConvNet(dtype=torch.complex64), TypeError, "complex64"),
     "net: device": (lambda: SimpleConvNet(device="tpu"), ValueError, "'tpu' cannot be used here"),
-    "net: conv": (lambda: SimpleConvNet(conv="im2col"), ValueError, "one of conv2d, unfold, got 'im2col'"),
+    "net: conv": (lambda: SimpleConvNet(conv="im2col"), ValueError, "one of conv2d, unfold, got 'im2col'"),  # type: ignore[arg-type]
     "net: flat": (lambda: SimpleConvNet()(torch.zeros(2, 784)), ValueError, r"\(2, 784\)"),
     "net: channels": (lambda: SimpleConvNet()(torch.zeros(2, 3, 28, 28)), ValueError, r"\(2, 3, 28, 28\)"),
     "net: empty batch": (lambda: SimpleConvNet()(torch.zeros(0, 1, 28, 28)), ValueError, r"\(0, 1, 28, 28\)"),
@@ -102,7 +102,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "setting: half": (lambda: Setting(torch.float16), ValueError, "float16"),
     "setting: bfloat16": (lambda: Setting(mode="bfloat16"), ValueError, "needs float32 parameters, got torch.float64"),
     "setting: TF32": (lambda: Setting(torch.float32, mode="tf32"), ValueError, "needs a CUDA device, got cpu"),
-    "setting: mode": (lambda: Setting(mode="fp8"), ValueError, "one of ieee, tf32, bfloat16, got 'fp8'"),
+    "setting: mode": (lambda: Setting(mode="fp8"), ValueError, "one of ieee, tf32, bfloat16, got 'fp8'"),  # type: ignore[arg-type]
     "parity: half": (lambda: judged(port=torch.half), ValueError, "float16"),
     "parity: dtypes": (lambda: judged(port=torch.float64, mode="bfloat16"), ValueError, "needs float32 parameters"),
     "parity: empty batch": (lambda: judged(x=np.ones((0, 4)), t=np.zeros(0, int)), ValueError, r"\(0, 4\)"),

@@ -15,6 +15,7 @@ from torch import nn
 import numpy_ref as nr
 import torchport
 from torchport import SimpleConvNet
+from torchport.choices import Convolution
 from torchport.evaluation import Classification, Evaluation, check_takes, classify, evaluate_ports, peak_memory
 from torchport.networks import CONVOLUTIONS, Weights, recognise
 from torchport.networks.names import cast_params
@@ -148,7 +149,7 @@ def test_ports_of_float32_weights_are_evaluated_in_float64(
 
 @pytest.mark.parametrize(("conv", "module"), CONVOLUTIONS.items())
 def test_predictions_agree_where_all_networks_do(
-    conv: str,
+    conv: Convolution,
     module: type[nn.Conv2d],
     network: nr.SimpleConvNet,
     rng: np.random.Generator,

@@ -17,6 +17,7 @@ from torch import nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, UnfoldConv2d, col2im, im2col
+from torchport.choices import Model
 from torchport.networks import CONVOLUTIONS
 from torchport.parity import GradientRow, Setting, gradient_check
 from torchport.parity.cases import book_gradient_case, seeded_batch, seeded_params
@@ -46,13 +47,13 @@ def differences(seed: int, batch_size: int = 1) -> Mapping[str, CentralDifferenc
     return central_differences(*book_gradient_case(seed, batch_size))
 
 
-def gradients_of(implementation: str, net: nr.SimpleConvNet, x: Array, t: Array, device: str = "cpu") -> Params:
+def gradients_of(implementation: Model, net: nr.SimpleConvNet, x: Array, t: Array, device: str = "cpu") -> Params:
     if implementation == "numpy":
         return net.gradient(x, t)
     return port_gradients(SimpleConvNet.from_params(net.params, implementation, device=device), x, t)
 
 
-def judge(seed: int, batch_size: int, implementation: str = "numpy", device: str = "cpu") -> dict[str, GradientRow]:
+def judge(seed: int, batch_size: int, implementation: Model = "numpy", device: str = "cpu") -> dict[str, GradientRow]:
     gradients = gradients_of(implementation, *book_gradient_case(seed, batch_size), device)
     return {row.parameter: row for row in judge_gradients(differences(seed, batch_size), gradients)}
 
@@ -62,7 +63,9 @@ def judge(seed: int, batch_size: int, implementation: str = "numpy", device: str
 
 @pytest.mark.parametrize(("seed", "batch_size"), [(0, 1), (0, 3)])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_gradients_are_those_of_the_books_network(implementation: str, seed: int, batch_size: int, device: str) -> None:
+def test_gradients_are_those_of_the_books_network(
+    implementation: Model, seed: int, batch_size: int, device: str
+) -> None:
     rows = judge(seed, batch_size, implementation, device)
     assert gradient_verdict({implementation: list(rows.values())}).startswith("RIGHT: ")
 
@@ -206,7 +209,7 @@ def test_an_unlikely_label_is_judged_without_the_offset() -> None:
 STEPS = (3e-4, 1e-4, 3e-5, 1e-5)
 
 
-def taylor(implementation: str, seed: int, device: str, spoil: Callable[[Params], Params] = dict) -> float:
+def taylor(implementation: Model, seed: int, device: str, spoil: Callable[[Params], Params] = dict) -> float:
     net, _, _ = book_gradient_case(seed)
     net.set_params(seeded_params(seed, net.params))
     x, t = seeded_batch(seed, 2, (1, 10, 10))
@@ -233,13 +236,13 @@ def taylor(implementation: str, seed: int, device: str, spoil: Callable[[Params]
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_the_remainder_is_of_second_order(implementation: str, seed: int, device: str) -> None:
+def test_the_remainder_is_of_second_order(implementation: Model, seed: int, device: str) -> None:
     assert taylor(implementation, seed, device) > 1.9
 
 
 @pytest.mark.parametrize("parameter", ["W1", "b1", "W2", "b2", "W3", "b3"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_with_one_gradient_off_by_a_tenth_it_is_of_first_order(implementation: str, parameter: str) -> None:
+def test_with_one_gradient_off_by_a_tenth_it_is_of_first_order(implementation: Model, parameter: str) -> None:
     slope = taylor(implementation, 0, "cpu", lambda grads: {**grads, parameter: 1.1 * grads[parameter]})
     assert slope < 1.1
 
@@ -260,7 +263,7 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], setting: Setting) -> 
 
 
 def unfolding(
-    implementation: str, setting: Setting, size: Size, stride: int, pad: int
+    implementation: Model, setting: Setting, size: Size, stride: int, pad: int
 ) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     if implementation == "numpy":
         return (
@@ -276,7 +279,7 @@ def unfolding(
 @geometries
 @pytest.mark.parametrize("implementation", ["numpy", "torch"])
 def test_col2im_is_the_adjoint_of_im2col(
-    implementation: str, size: Size, stride: int, pad: int, setting: Setting, rng: np.random.Generator
+    implementation: Model, size: Size, stride: int, pad: int, setting: Setting, rng: np.random.Generator
 ) -> None:
     forward, backward = unfolding(implementation, setting, size, stride, pad)
     x = draw(rng, IMAGES, setting)
@@ -288,7 +291,7 @@ Backward = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
 def convolution(
-    implementation: str, setting: Setting, stride: int, pad: int
+    implementation: Model, setting: Setting, stride: int, pad: int
 ) -> tuple[Callable[[Array, Array], Array], Backward]:
     """The convolution of x with W, and (dx, dW) of x, W, dout."""
 
@@ -300,6 +303,7 @@ def convolution(
         return dx, layer.dW
 
     def module(W: Array) -> nn.Conv2d:
+        assert implementation != "numpy"
         size = (W.shape[2], W.shape[3])
         layer = CONVOLUTIONS[implementation](W.shape[1], W.shape[0], size, stride, pad, bias=False)
         layer.weight = nn.Parameter(setting.tensor(W))
@@ -351,7 +355,7 @@ def adjoint_ratios(
 @geometries
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_backward_of_a_convolution_is_its_adjoint(
-    implementation: str, size: Size, stride: int, pad: int, setting: Setting, rng: np.random.Generator
+    implementation: Model, size: Size, stride: int, pad: int, setting: Setting, rng: np.random.Generator
 ) -> None:
     conv, backward = convolution(implementation, setting, stride, pad)
     assert max(adjoint_ratios(conv, backward, size, setting, rng)) <= 1
@@ -392,7 +396,7 @@ WRONG_CONVOLUTIONS: dict[str, tuple[Callable[[Backward], Backward], int]] = {
 @pytest.mark.parametrize("case", WRONG_CONVOLUTIONS)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_wrong_backward_is_no_adjoint(
-    implementation: str, case: str, setting: Setting, rng: np.random.Generator
+    implementation: Model, case: str, setting: Setting, rng: np.random.Generator
 ) -> None:
     spoil, which = WRONG_CONVOLUTIONS[case]
     conv, right = convolution(implementation, setting, 1, 1)

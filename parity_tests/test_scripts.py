@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -247,19 +246,6 @@ def test_port_params_prints_what_to_type_next(suffix: str, params_file: Path, tm
     with contextlib.redirect_stdout(printed):
         exec(done.stdout.partition("predict:\n\n")[2], {})
     assert re.fullmatch(r"(tensor\()?\[[0-3]\]\)?\n", printed.getvalue())
-
-
-def test_the_readmes_ports_run(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8").split("### From any file to any other")[1]
-    commands = re.findall(r"^python scripts/(port_params)\.py (.*?) +#", section, re.MULTILINE)
-    assert len(commands) == 4
-    monkeypatch.chdir(tmp_path)
-    write_params(seeded_params(0), "params.pkl")
-    for script, arguments in commands:
-        if "onnx" in arguments and find_spec("onnxruntime") is None:
-            assert_refused(run(script, *arguments.split()), "pip install 'torchport[onnx]'")
-        else:
-            assert run(script, *arguments.split()).returncode == 0
 
 
 def test_port_params_says_no_parity_with_status_1(

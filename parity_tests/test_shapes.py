@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 import torchport
 from numpy_ref.checks import Array
+from torchport.choices import Convolution
 from torchport.layers.columns import im2col
 from torchport.networks import CONVOLUTIONS
 from torchport.networks.names import cast_params
@@ -109,7 +110,7 @@ def check_convolution(kind: type[nn.Conv2d], geometry: Geometry, values: Values,
 
 @pytest.mark.parametrize("conv", CONVOLUTIONS)
 @given(geometry=geometries(), values=VALUES)
-def test_convolution(conv: str, setting: Setting, geometry: Geometry, values: Values) -> None:
+def test_convolution(conv: Convolution, setting: Setting, geometry: Geometry, values: Values) -> None:
     assert not check_convolution(CONVOLUTIONS[conv], geometry, values, setting)
 
 
@@ -327,7 +328,7 @@ def built_or_refused(network: Callable[..., Any], **arguments: Any) -> Any:
 @pytest.mark.parametrize("conv", CONVOLUTIONS)
 @a_fifth
 @given(architecture=architectures(), batch=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
-def test_network(conv: str, setting: Setting, architecture: dict[str, Any], batch: int, seed: int) -> None:
+def test_network(conv: Convolution, setting: Setting, architecture: dict[str, Any], batch: int, seed: int) -> None:
     """Both sides refuse an architecture in the same words, or agree on it."""
     reference = built_or_refused(nr.SimpleConvNet, **architecture)
     port = built_or_refused(torchport.SimpleConvNet, **architecture, conv=conv)

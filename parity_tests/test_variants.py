@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, make_optimizer, softmax_with_loss
+from torchport.choices import Convolution
 from torchport.networks.names import cast_params
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
@@ -21,7 +22,7 @@ CONVS = ["conv2d", "unfold"]
 SIZES = ((2, 12, 12), {"filter_num": 5, "filter_size": 5, "pad": 0, "stride": 1}, 20, 10)
 
 
-def build(conv: str, setting: Setting) -> tuple[nr.SimpleConvNet, SimpleConvNet, Array, Array]:
+def build(conv: Convolution, setting: Setting) -> tuple[nr.SimpleConvNet, SimpleConvNet, Array, Array]:
     reference = nr.SimpleConvNet(*SIZES)
     reference.set_params(seeded_params(0, reference.params))
     port = SimpleConvNet.from_params(cast_params(reference.params, setting.dtype), conv, device=setting.device)
@@ -31,7 +32,7 @@ def build(conv: str, setting: Setting) -> tuple[nr.SimpleConvNet, SimpleConvNet,
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler, and c++ is not there")
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("conv", CONVS)
-def test_compiled(conv: str, device: str) -> None:
+def test_compiled(conv: Convolution, device: str) -> None:
     reference, port, x, t = build(conv, Setting(torch.float32, device))
     report = check_parity(reference, port, x, t, run=torch.compile(port, fullgraph=True), runs=["training"])
     report.raise_if_failed()
@@ -39,7 +40,7 @@ def test_compiled(conv: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("conv", CONVS)
-def test_channels_last(conv: str, setting: Setting) -> None:
+def test_channels_last(conv: Convolution, setting: Setting) -> None:
     """Of the weights, and in one run of the samples too."""
     reference, port, x, t = build(conv, setting)
     report = check_parity(reference, port.to(memory_format=torch.channels_last), x, t, runs=["training", "extremes"])
@@ -59,7 +60,7 @@ def train(port: SimpleConvNet, x: Tensor, t: Tensor) -> SimpleConvNet:
 
 
 @pytest.mark.parametrize("conv", CONVS)
-def test_a_second_run_is_bit_identical(conv: str, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_is_bit_identical(conv: Convolution, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under torch.use_deterministic_algorithms, which raises for an operation that has no such form."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products need it to be deterministic
     _, port, x, t = build(conv, setting)

@@ -49,6 +49,8 @@ def parse_arguments() -> argparse.Namespace:
     if args.out.suffix.lower() != ".png":
         parser.error(f"--out is for a PNG, so its name must end in .png, got {args.out}")
     check_target(args.out, getattr(args, "image", None))
+    if getattr(args, "image", None) and (args.train or args.data):
+        parser.error("--train and --data are for an image of a data set: leave out --image, or these")
     if hasattr(args, "weights"):
         check_goes_together(parser, args)
     return args
@@ -158,15 +160,16 @@ def subject_of(args: argparse.Namespace) -> Subject:
     return subject.shown(args.images) if getattr(args, "images", None) else subject
 
 
-def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[Array, str, int]:
-    """The user's image or the sample, what a title says of it, and its class, -1 where nobody knows."""
+def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[Array, str, int | None]:
+    """The user's image or the sample, what a title says of it, and its class, None where nobody knows."""
     if getattr(args, "image", None) is not None:
         image, size = read_image(args.image, args.largest)
         shrunk = "" if image.shape[1:] == size else f", shrunk from {size[0]} x {size[1]}"
-        return image, f"{tp.subjects.short_name(args.image)}{shrunk}", -1
+        return image, f"{tp.subjects.short_name(args.image)}{shrunk}", None
     found = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
-    label = int(found.labels[args.sample]) if args.sample < len(found.labels) else -1  # which sample refuses
-    return sample(found.images, args.sample), f"{found.name} image {args.sample}, a {label}", label
+    image = sample(found.images, args.sample)
+    label = int(found.labels[args.sample])
+    return image, f"{found.name} image {args.sample}, a {label}", label
 
 
 def filters(args: argparse.Namespace) -> Figure:
@@ -292,7 +295,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
     ),
     "layers": (
         *(layers, weights_options, maps_option, filter_option),
-        *(scale_option, image_options(28), preparation_option),
+        *(scale_option, data_options, sample_option, preparation_option),
     ),
     "im2col": (im2col, window_options, image_options(28)),
     "mistakes": (mistakes, weights_options, gallery_option, data_options, preparation_option),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +17,11 @@ from torchport import data
 from torchport.data import DATA_SETS
 from torchport.data.preparation import UNIT, Preparation
 from torchport.figures import Box, Stage
+from torchport.figures.style import Region
 from torchport.files import Hints, read_weights
 from torchport.files.store import NO_HINTS
 from torchport.layers import kind_of
 from torchport.networks import Architecture, Weights
-from torchport.training.config import Config
 from torchport.training.folder import RunFolder
 
 DEFAULT = "SimpleConvNet"
@@ -30,11 +29,10 @@ DEFAULT = "SimpleConvNet"
 
 @dataclass(frozen=True)
 class Subject:
-    """A network of the book's, what a title says of its weights, and the run that made them, where there is one."""
+    """A network of the book's, and what a title says of its weights."""
 
     weights: Weights
     name: str
-    run: Config | None = None
 
     @property
     def network(self) -> Network:
@@ -48,8 +46,9 @@ class Subject:
 
     @property
     def about(self) -> str:
-        """Its name, and how it is given images where that is not the book's way."""
-        return self.name if self.preparation == UNIT else f"{self.name} ({self.preparation} images)"
+        """Its name, with that of a network of no file, and how it is given images where that is not the book's way."""
+        name = self.name if self.weights.source.path else f"{self.weights.architecture.name}, {self.name}"
+        return name if self.preparation == UNIT else f"{name} ({self.preparation} images)"
 
     def shown(self, images: Preparation) -> Subject:
         """The same, given images in another way."""
@@ -73,24 +72,21 @@ class Samples(NamedTuple):
 def load_samples(
     subject: Subject | None = None, name: str | None = None, folder: str | None = None, *, train: bool = False
 ) -> Samples:
-    """A data set by its name, in folder; without both what subject's run was trained on, else MNIST. Errors as load."""
-    if name is None and subject is not None and subject.run is not None:
-        name, folder = subject.run.data, folder or subject.run.data_dir
-    name = name or DATA_SETS[0]
+    """A data set by its name, in folder; without a name what subject was trained on, else MNIST. Errors as data.load.
+
+    Without folder it is that of the training, if that is still there.
+    """
+    trained = {} if subject is None else subject.weights.source.trained
+    name = name or trained.get("data", DATA_SETS[0])
+    before = trained.get("data_dir")
+    if folder is None and name == trained.get("data") and before is not None and Path(before).is_dir():
+        folder = before
     return Samples(*data.load(name, train, folder, progress=True), f"{name} {'training' if train else 'test'}")
 
 
 def load_subject(path: str | Path, hints: Hints = NO_HINTS) -> Subject:
     """The network whose weights are in path, a file or a run's folder. Errors as read_weights."""
-    return Subject(read_weights(path, hints), short_name(path), run_of(path))
-
-
-def run_of(path: str | Path) -> Config | None:
-    """The configuration of the run in whose folder path is, or which it is itself; None where it is of none."""
-    folder = RunFolder(path if Path(path).is_dir() else Path(path).parent)
-    with suppress(ValueError):  # another program's config.json; read_weights tells of a damaged run
-        return folder.read_config()
-    return None
+    return Subject(read_weights(path, hints), short_name(path))
 
 
 def seeded_subject(seed: int = 0, like: Architecture | None = None) -> Subject:
@@ -160,23 +156,41 @@ def stages(subject: Subject, image: Array, layer: str | None = None, number: int
     network = subject.network
     name, convolves = convolution(network, layer)
     check_filter(number, len(convolves.W))
-    names = list(network.layers)
-    start = [each.lower() for each in names].index(name)
-    pools = [n for n, each in enumerate(names) if n > start and isinstance(network.layers[each], WindowLayer)]
-    end = pools[0] if pools else start
+    shown = _alone(network, name)
     outputs = network.outputs(subject.prepared(image[np.newaxis]))
-    last = outputs[names[end]][0, number]
-    top, left = np.unravel_index(last.argmax(), last.shape)
-    regions = [(int(top), int(left), 1, 1)]
-    for each in reversed(names[: end + 1]):
-        regions.insert(0, _inputs(network.layers[each], regions[0]))
-    channels = convolves.W.shape[1]
-    about = f"filter {number}" if channels == 1 else f"filter {number}, mean of {channels} channels"
-    multiplied, equals = ("*", "=") if start == 0 else 2 * (Stage("", image).sign,)  # else not the image's own
-    kernel = Stage(about, convolves.W[number].mean(axis=0), sign=multiplied)
-    made = [Stage(names[n].lower(), outputs[names[n]][0, number], regions[n + 1]) for n in range(start, end + 1)]
-    made[0] = made[0]._replace(name=f"{name}, bias added", sign=equals)
-    return [Stage("image", image.mean(axis=0), regions[0]), kernel, *made]
+    regions = _regions(network, shown[-1], outputs[shown[-1]][0, number])
+    made = [Stage(each.lower(), outputs[each][0, number], regions[each]) for each in shown]
+    seen = Stage("image", image.mean(axis=0), regions["image"])
+    kernel = Stage(f"filter {number}", convolves.W[number].mean(axis=0))
+    if shown[0] == next(iter(network.layers)):  # else the image is not what the filter is applied to
+        kernel, made[0] = kernel._replace(sign="*"), made[0]._replace(name=f"{name}, bias added", sign="=")
+    if convolves.W.shape[1] > 1:
+        kernel = kernel._replace(name=f"{kernel.name}, mean of {convolves.W.shape[1]} channels")
+    return [seen, kernel, *made]
+
+
+def _alone(network: Network, name: str) -> list[str]:
+    """The layer of that name in lower case and those after it up to a pooling, or before its maps are mixed."""
+    found = list[str]()
+    for each, layer in network.layers.items():
+        if found and isinstance(layer, nr.Convolution | nr.Affine):
+            break
+        if found or each.lower() == name:
+            found.append(each)
+        if found and isinstance(layer, WindowLayer):
+            break
+    return found
+
+
+def _regions(network: Network, last: str, values: Array) -> dict[str, Region]:
+    """Of which pixels of each layer up to last, and of the image, the greatest of last's values (H, W) is made."""
+    top, left = np.unravel_index(values.argmax(), values.shape)
+    names = ["image", *network.layers]
+    names = names[: names.index(last) + 1]
+    found = {last: (int(top), int(left), 1, 1)}
+    for before, name in zip(names[-2::-1], names[:0:-1], strict=True):
+        found[before] = _inputs(network.layers[name], found[name])
+    return found
 
 
 def check_filter(number: int, filters: int) -> None:
@@ -185,8 +199,8 @@ def check_filter(number: int, filters: int) -> None:
         raise ValueError(f"filter must be at most {filters - 1}, as there are {filters}, got {number}")
 
 
-def _inputs(layer: Layer, region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """The pixels (top, left, height, width) of which a layer makes those of region."""
+def _inputs(layer: Layer, region: Region) -> Region:
+    """The pixels of which a layer makes those of region."""
     if isinstance(layer, nr.Convolution):
         height, width = layer.W.shape[2:]
     elif isinstance(layer, WindowLayer):

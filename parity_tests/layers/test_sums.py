@@ -225,3 +225,18 @@ def test_what_tensorfloat_32_cuts_off_is_allowed_for(data: str) -> None:
             limit[index] = own_limit(rule.products(layer, x, products, "output", tuple(map(int, index))), a)
         ratios_found.append(np.max(error / limit))
     assert 0.2 < max(ratios_found) <= 1
+
+
+@pytest.mark.parametrize("most", [1, 7, 20])
+def test_limits_are_the_same_whatever_is_computed_at_a_time(
+    most: int, setting: Setting, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Down to one input, of which the weight may have more numbers than that."""
+    layer, x = nr.Affine(rng.standard_normal((12, 5)), rng.standard_normal(5)), rng.standard_normal((4, 3, 2, 2))
+    dout, backward = rng.standard_normal((4, 5)), kind_of(layer).rule.backward
+    whole = backward(layer, x, dout, setting.arithmetic)
+    monkeypatch.setattr("torchport.layers.sums.MOST", most)
+    parts = backward(layer, x, dout, setting.arithmetic)
+    np.testing.assert_allclose(parts.grad_input, whole.grad_input, rtol=1e-12)
+    for name, limit in whole.grads.items():
+        np.testing.assert_allclose(parts.grads[name], limit, rtol=1e-12)

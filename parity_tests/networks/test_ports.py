@@ -193,7 +193,7 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchport.layers.kinds.KINDS", dict(KINDS))
 
 
-def doubled(module: Callable[[Any, str], nn.Module]) -> LayerKind:
+def doubled(module: Callable[[Any, Convolution], nn.Module]) -> LayerKind:
     return LayerKind(Doubled, module, SAME, lambda rng: (Doubled(), rng.standard_normal((2, 3))))
 
 
@@ -210,7 +210,7 @@ def test_an_unknown_layer_is_named_until_it_is_registered() -> None:
 
     asked: list[tuple[Any, str]] = []
 
-    def factory(layer: Doubled, conv: Convolution) -> nn.Module:
+    def factory(layer: Doubled, conv: str) -> nn.Module:
         asked.append((layer, conv))
         return Twice()
 

@@ -18,7 +18,7 @@ from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.parity.given import ALL
 
 LARGE = "training", "prediction", "batch", "integers"
-CONVS = ["conv2d", "unfold"]
+CONVS: list[Convolution] = ["conv2d", "unfold"]
 
 # input_dim, filter_num, filter_size, pad, stride, hidden_size, output_size, batch
 ARCHITECTURES = {

@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from parity.cases import random_case
-from torchport.choices import BFLOAT16, IEEE, TF32
+from torchport.choices import BFLOAT16, IEEE, TF32, Mode
 from torchport.layers.arithmetic import Setting
 from torchport.networks import CONVOLUTIONS, from_reference
 from torchport.parity import check_parity
@@ -34,7 +34,7 @@ class Calibration:
 
 def settings(device: str) -> list[Setting]:
     """Every arithmetic that a port can be judged in on this device."""
-    modes = [IEEE, BFLOAT16, *([TF32] if torch.device(device).type == "cuda" else [])]
+    modes: list[Mode] = [IEEE, BFLOAT16, *((TF32,) if torch.device(device).type == "cuda" else ())]
     return [Setting(torch.float64, device), *(Setting(torch.float32, device, mode) for mode in modes)]
 
 

@@ -229,15 +229,20 @@ def runs_of(name: str) -> Iterator[tuple[str, Iterator[tuple[str, Any, Array, Ar
         yield EXACT, links(whole.network, whole.x, whole.cotangent)
 
 
+def row(mistake: str, name: str, scale: str) -> str:
+    """Of the first table."""
+    words = {NEVER: "never", ALWAYS: "always"}
+    found = [smallest(mistake, name, scale, dtype) for dtype in DTYPES]
+    cells = (" ".join(words.get(each[rule], f"-{each[rule]}") for each in found) for rule in found[0])
+    return f"| {name} | {scale} | {mistake} | {' | '.join(cells)} |"
+
+
 def tables() -> Iterator[str]:
     """Both in Markdown: a row for each mistake, network and scale; a row for each layer."""
     yield "Smallest eps that is caught, as a power of 2, in float64 and in float32:\n"
     yield f"| network | weights | mistake | {' | '.join((ALL_RUNS, ONE_RUN, *RULES))} |\n{'|---' * (5 + len(RULES))}|"
-    words = {NEVER: "never", ALWAYS: "always"}
     for name, scale, mistake in itertools.product(SPOILED, SCALES, MISTAKES):
-        found = [smallest(mistake, name, scale, dtype) for dtype in DTYPES]
-        cells = (" ".join(words.get(each[rule], f"-{each[rule]}") for each in found) for rule in found[0])
-        yield f"| {name} | {scale} | {mistake} | {' | '.join(cells)} |"
+        yield row(mistake, name, scale)
     yield "\nSmallest relative error that is seen, as a power of 2, of an entry and of a product:\n"
     yield f"| network | dtype | run | layer | output | dx | dW | db |\n{'|---' * 8}|"
     for name, dtype in itertools.product(list(NETWORKS)[len(SPOILED) :], DTYPES):

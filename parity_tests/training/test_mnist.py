@@ -14,6 +14,7 @@ import torch
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import load_mnist, to_params
+from torchport.choices import Model
 from torchport.data import mnist
 from torchport.evaluation import evaluate_ports
 from torchport.files import read_weights
@@ -34,7 +35,7 @@ def assert_as_recorded(params: Mapping[str, Array], step: int, limit: float) -> 
 
 @pytest.mark.parametrize(("model", "steps"), [("numpy", 10), ("conv2d", 100), ("unfold", 10)])
 def test_the_first_epoch_is_the_books(
-    model: str, steps: int, data_dir: Path, device: str, tmp_path: Path, whole_epoch: bool
+    model: Model, steps: int, data_dir: Path, device: str, tmp_path: Path, whole_epoch: bool
 ) -> None:
     """scripts/train.py --dtype float64 --log-loss after, as far as it was recorded."""
     steps = 600 if whole_epoch and model == "conv2d" else steps

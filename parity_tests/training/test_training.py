@@ -26,6 +26,7 @@ from torch import nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, softmax_with_loss, to_params
+from torchport.choices import Convolution, Model, Rule
 from torchport.files import METRICS, load_weights
 from torchport.training import (
     Config,
@@ -104,7 +105,7 @@ def book_run(config: Config, samples: Samples) -> nr.Trainer:
 
 @pytest.mark.parametrize("optimizer", RULES)
 @pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
-def test_a_run_is_the_books(model: str, optimizer: str, samples: Samples, device: str) -> None:
+def test_a_run_is_the_books(model: Model, optimizer: Rule, samples: Samples, device: str) -> None:
     """12 steps, the last batch of each epoch filled up; 1e-12 as in test_optimizers."""
     config = replace(FLOAT64, model=model, optimizer=optimizer, device=None if model == "numpy" else device)
     result, book = train(config, samples=samples), book_run(config, samples)
@@ -136,7 +137,7 @@ def test_the_logged_loss_is_that_of_the_step_unless_asked(samples: Samples) -> N
 
 
 @pytest.mark.parametrize("optimizer", RULES)
-def test_options_reach_the_rule(optimizer: str, samples: Samples) -> None:
+def test_options_reach_the_rule(optimizer: Rule, samples: Samples) -> None:
     options: dict[str, dict[str, Any]] = {
         "sgd": {"lr": 0.05},
         "momentum": {"lr": 0.02, "momentum": 0.5},
@@ -170,7 +171,7 @@ def test_an_epoch_of_permuted_batches_takes_every_sample_once() -> None:
 
 @pytest.mark.parametrize("model", ["conv2d", "numpy"])
 @pytest.mark.parametrize("batch_size", [20, 110, 500])
-def test_a_short_last_batch_is_a_mean_of_its_own(model: str, batch_size: int, samples: Samples) -> None:
+def test_a_short_last_batch_is_a_mean_of_its_own(model: Model, batch_size: int, samples: Samples) -> None:
     """110 = 5 * 20 + 10: the sixth step is the mean over 10 images, in the port as in the reference by hand."""
     config = replace(FLOAT64, model=model, sampling="epoch", epochs=2, batch_size=batch_size)
     result = train(config, samples=samples)
@@ -194,7 +195,7 @@ def test_train_size_takes_the_first_images(n: int, samples: Samples) -> None:
 
 
 @pytest.mark.parametrize("model", ["conv2d", "numpy"])
-def test_the_training_accuracy_is_that_of_the_first_thousand_images(model: str, samples: Samples) -> None:
+def test_the_training_accuracy_is_that_of_the_first_thousand_images(model: Model, samples: Samples) -> None:
     """Of 1100, with labels at random, so that all of them together have another."""
     x, t = np.tile(samples.x_train[..., 2:8, 2:8], (10, 1, 1, 1)), np.random.RandomState(1).randint(0, 2, 1100)
     many = Samples(x, t, samples.x_test[..., 2:8, 2:8], samples.t_test, classes=2)
@@ -206,7 +207,7 @@ def test_the_training_accuracy_is_that_of_the_first_thousand_images(model: str, 
 
 
 @pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
-def test_the_mean_of_the_last_epochs_weights(model: str, samples: Samples, tmp_path: Path) -> None:
+def test_the_mean_of_the_last_epochs_weights(model: Model, samples: Samples, tmp_path: Path) -> None:
     """Over its 6 steps, as the reference reaches them by hand; also where a stop falls among them."""
     config = replace(FLOAT64, model=model, keep="mean")
     with pytest.raises(Stopped):
@@ -230,7 +231,7 @@ def test_the_mean_of_the_last_epochs_weights(model: str, samples: Samples, tmp_p
 @pytest.mark.parametrize(("conv", "filter_size", "stride"), [("conv2d", 4, 2), ("unfold", 5, 1)])
 @pytest.mark.parametrize("images", ["random", "with ties", "blank"])
 def test_relu_after_pooling_is_relu_before_to_the_bit(
-    conv: str, filter_size: int, stride: int, images: str, device: str, rng: np.random.Generator
+    conv: Convolution, filter_size: int, stride: int, images: str, device: str, rng: np.random.Generator
 ) -> None:
     """What training runs, against the layers in the book's order: outputs and all gradients."""
     for dtype in (torch.float64, torch.float32):
@@ -296,7 +297,7 @@ def whole_numbers(rng: np.random.Generator, largest: int, dtype: torch.dtype, sh
 
 
 @pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
-def test_lenet_trains_as_the_reference_and_goes_on_after_a_stop(model: str, samples: Samples, tmp_path: Path) -> None:
+def test_lenet_trains_as_the_reference_and_goes_on_after_a_stop(model: Model, samples: Samples, tmp_path: Path) -> None:
     wider = [np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1))) for images in (samples.x_train, samples.x_test)]
     larger = samples._replace(x_train=wider[0], x_test=wider[1])
     config = replace(FLOAT64, network="LeNet5", model=model)
@@ -325,7 +326,7 @@ def test_lenet_trains_as_the_reference_and_goes_on_after_a_stop(model: str, samp
 
 @pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
 def test_dropouts_masks_are_the_references_and_go_on_after_a_stop(
-    model: str, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the reference trains by hand, whose masks are a stream of their own; predictions are without dropout."""
     smaller = samples._replace(x_train=samples.x_train[..., 3:7, 3:7], x_test=samples.x_test[..., 3:7, 3:7])
@@ -381,7 +382,7 @@ def stopped_at(step: int) -> Callable[[Progress], None]:
 @pytest.mark.parametrize("model", ["conv2d", "unfold", "numpy"])
 @pytest.mark.parametrize("step", [1, 5, 6, 7])  # of 6 an epoch
 def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_end(
-    model: str, step: int, samples: Samples, tmp_path: Path
+    model: Model, step: int, samples: Samples, tmp_path: Path
 ) -> None:
     config = Config(model=model, epochs=2, batch_size=20, device="cpu")
     whole = train(config, samples=samples, out=tmp_path / "whole")
@@ -464,7 +465,7 @@ def test_times_spent_on_the_same_add_up(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("optimizer", RULES)
-def test_every_rules_state_survives(optimizer: str, samples: Samples, tmp_path: Path) -> None:
+def test_every_rules_state_survives(optimizer: Rule, samples: Samples, tmp_path: Path) -> None:
     for model in ("conv2d", "numpy"):
         config = Config(model=model, optimizer=optimizer, epochs=2, batch_size=20, device="cpu")
         whole, out = train(config, samples=samples), tmp_path / model
@@ -633,7 +634,9 @@ def test_a_run_stopped_in_its_first_epoch_has_no_curve_yet(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("model", ["conv2d", "numpy"])
-def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(model: str, samples: Samples, tmp_path: Path) -> None:
+def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(
+    model: Model, samples: Samples, tmp_path: Path
+) -> None:
     config = Config(model=model, optimizer="sgd", lr=1e200, dtype="float64", epochs=2, batch_size=20, device="cpu")
     with np.errstate(all="ignore"), pytest.raises(Diverged, match=r"the loss is nan at step 2: try .* keeps the last"):
         train(config, samples=samples, out=tmp_path)
@@ -825,7 +828,7 @@ def test_steps_that_cannot_be_recorded_are_taken_one_by_one(samples: Samples, mo
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("optimizer", RULES)
 def test_a_graph_is_the_eager_run(
-    optimizer: str, deterministic: bool, samples: Samples, monkeypatch: pytest.MonkeyPatch
+    optimizer: Rule, deterministic: bool, samples: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Config(
         optimizer=optimizer, epochs=3, batch_size=20, device="cuda", sampling="epoch", deterministic=deterministic

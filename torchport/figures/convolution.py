@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from numpy_ref.checks import Array, check_shape
 from torchport.figures import style
-from torchport.figures.style import COLOURS, EACH, INK, MARK, bar, count, frame, label, new_figure, shape, show
+from torchport.figures.style import COLOURS, EACH, INK, MARK, Region, bar, count, frame, label, new_figure, shape, show
 from torchport.figures.tiles import Grid, draw_tiles, stack_channels
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ PANEL, WIDE = 4.4, 10.0  # inches
 
 
 class Stage(NamedTuple):
-    """A step of an image's way as path shows it: an array (H, W), and a frame in it (top, left, height, width)."""
+    """A step of an image's way as path shows it: an array (H, W), and a frame in it, which padding may cut."""
 
     name: str
     values: Array
-    region: tuple[int, int, int, int] | None = None
+    region: Region | None = None
     sign: str = "\N{RIGHTWARDS ARROW}"  # what stands before it
 
 
@@ -49,9 +49,9 @@ def filter_panels(
     if like.shape[1] > 1:
         notes.append(f"{'its channels' if alone else 'the channels below each other'}, {_first(shown, like.shape[1])}")
     notes.append(
-        "black is a filter's least weight, white its greatest" if scale == EACH else "grey is 0, white above it"
+        "in each, black is the least weight, white the greatest" if scale == EACH else "grey is 0, white above"
     )
-    width, height = PANEL * max(len(panels), 1.4) + 0.8, max(grid.tall, 2) + 1.4
+    width, height = PANEL * max(len(panels), 1.4) + 0.8, max(grid.tall, 2) + 0.9 + 0.25 * len(notes)
     figure = new_figure(width, height, "\n".join(notes))
     parts = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, weights) in zip(parts, cut.items(), strict=True):
@@ -103,15 +103,15 @@ def feature_maps(
     image: Array,
     maps: Mapping[str, Array],
     probabilities: Array,
-    truth: int,
+    truth: int | None,
     title: str = "",
     *,
     scale: str = EACH,
 ) -> Figure:
     """One image (C, H, W) on its way through layers: their maps (FN, OH, OW) by name, then probabilities (classes,).
 
-    scale is "each", every map on its own, or "shared", all maps of a layer; both from 0 where a layer makes nothing
-    below it, as relu does. ValueError for no maps or other shapes.
+    truth is its class, None where nobody knows it. scale is "each", every map on its own, or "shared", all maps of a
+    layer; both from 0 where a layer makes nothing below it, as relu does. ValueError for no maps or other shapes.
     """
     if not maps:
         raise ValueError("feature_maps needs the maps of at least one layer, got none")
@@ -141,13 +141,21 @@ def path(stages: Sequence[Stage], title: str = "") -> Figure:
         show(axes, stage.values, norm)
         label(axes, f"{stage.name}\n{shape(stage.values)}", f"black {norm.vmin:.2g}, white {norm.vmax:.2g}")
         if stage.region:
-            frame(axes, stage.region)
+            frame(axes, _inside(stage.region, stage.values))
         if axes is not parts[0]:
             at = {"transform": axes.transAxes, "ha": "center", "va": "center"}
             axes.text(-0.08, 0.5, stage.sign, fontsize=16, color=INK, **at)
     if any(stage.region for stage in stages):
         figure.supxlabel("framed: the pixels that one of the last is made of", fontsize=10, color=MARK)
     return figure
+
+
+def _inside(region: Region, array: Array) -> Region:
+    """The part of region that is not padding."""
+    (top, left, *sides), ends = region, array.shape
+    starts = max(top, 0), max(left, 0)
+    down, across = (min(start + side, end) for start, side, end in zip((top, left), sides, ends, strict=True))
+    return *starts, down - starts[0], across - starts[1]
 
 
 def _draw_maps(figure: Figure | SubFigure, axes: Axes, grid: Grid, maps: Array, scale: str) -> None:
@@ -170,20 +178,21 @@ def _show_image(axes: Axes, image: Array) -> None:
     label(axes, f"image: {shape(image)}")
 
 
-def _bars(axes: Axes, probabilities: Array, truth: int) -> None:
+def _bars(axes: Axes, probabilities: Array, truth: int | None) -> None:
     """A bar for each class, the true one hatched, with numbers on those that can be seen."""
     found = int(probabilities.argmax())
     bars = axes.bar(range(len(probabilities)), probabilities, color=COLOURS[0])
-    bars[truth].set_hatch("//")
-    bars[truth].set_edgecolor("white")
+    if truth is not None:
+        bars[truth].set_hatch("//")
+        bars[truth].set_edgecolor("white")
     for place, share in enumerate(probabilities):
         if share >= 0.001:
             axes.text(place, share + 0.02, f"{share:.1%}", ha="center", fontsize=8, color=INK)
     axes.set_xticks(range(len(probabilities)))
     axes.set_ylim(0, 1.12)
     axes.spines[["top", "right"]].set_visible(False)
-    right = "right" if found == truth else f"wrong, it is {truth}"
-    label(axes, f"probabilities: seen as {found}, {right} (the true class hatched)")
+    judged = "right" if found == truth else f"wrong, it is {truth}"
+    label(axes, f"probabilities: seen as {found}" + f", {judged} (the true class hatched)" * (truth is not None))
 
 
 def _first(shown: int, of: int) -> str:

@@ -71,9 +71,9 @@ def mistakes(
             raise ValueError(f"images and {of} must have one length, got {len(images)} and {len(found)}")
     start = f"{name}: " if name else ""
     if not len(images):
-        return new_figure(max(4, 0.1 * len(name)), 0.6, f"{start}no mistakes" if name else "No mistakes")
+        return new_figure(4, 0.6, f"{start}no mistakes" if name else "No mistakes")
     shown = np.argsort(-confidence, kind="stable")[:most]
-    columns = min(GALLERY_COLUMNS, max(4 if len(name) < 30 else 6, len(shown)))  # that there be room for the title
+    columns = min(GALLERY_COLUMNS, max(4, len(shown)))
     rows = -(-len(shown) // columns)
     count = f"{len(shown)} of {len(images)}" if len(shown) < len(images) else str(len(images))
     title = "1 mistake" if len(images) == 1 else f"{count} mistakes, the surest first"

@@ -54,7 +54,7 @@ def weights_of(source: Any, layer: str | None = None) -> Array:
     source = getattr(source, "params", source)
     if not isinstance(source, Mapping):
         return _array(source)
-    found = {name: value for name, value in source.items() if len(value.shape) == 4}
+    found = {name: value for name, value in source.items() if value.ndim == 4}
     if not found:
         raise ValueError(f"source has no convolution layer, only {', '.join(source)}")
     if layer is not None and layer not in found:
@@ -64,7 +64,7 @@ def weights_of(source: Any, layer: str | None = None) -> Array:
 
 def _named(source: Any) -> Mapping[str, Any]:
     """Panels by name: a mapping of which every value is some, else one."""
-    if isinstance(source, Mapping) and all(len(getattr(value, "shape", "1234")) == 4 for value in source.values()):
+    if isinstance(source, Mapping) and all(getattr(value, "ndim", 4) == 4 for value in source.values()):
         return source
     return {Path(source).name if isinstance(source, str | Path) else "": source}
 

@@ -23,6 +23,8 @@ MARK, INK, PALE = COLOURS[1], "#222222", "#bbbbbb"
 
 # How arrays become grey, the greatest value white as in the book's text: each on a scale of its own, or all on one.
 SCALES = EACH, SHARED = "each", "shared"
+Region = tuple[int, int, int, int]  # top, left, height and width, in pixels
+LETTER = 0.092  # inches of a title
 WRITTEN = 9  # pixels a side: into larger arrays no values are written
 
 
@@ -34,9 +36,10 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
-    """A figure with nothing but its title, in inches; a notebook shows it."""
+    """A figure with nothing but its title, in inches, wider where that needs it; a notebook shows it."""
     from torchport.figures.picture import Picture  # half a second, which only those who draw shall wait
 
+    width = max(width, LETTER * max(map(len, title.splitlines()), default=0))
     figure = Picture(figsize=(width, height), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=12, color=INK, parse_math=False)  # a file's name may have dollars
@@ -68,8 +71,8 @@ def write(axes: Axes, array: Array, norm: Normalize) -> None:
         axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color=colour)
 
 
-def frame(axes: Axes, region: tuple[int, int, int, int], **look: object) -> None:
-    """A frame around the pixels of region: top, left, height, width."""
+def frame(axes: Axes, region: Region, **look: object) -> None:
+    """A frame around the pixels of region."""
     from matplotlib.patches import Rectangle
 
     top, left, height, width = region

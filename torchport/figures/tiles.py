@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 GROUND = "#d9e6f2"  # between tiles: no grey, so that white and black tiles have edges
 GAP = 0.1  # between tiles, in widths of a tile
 LABEL_POINTS, DIGIT = 7.5, 0.07  # of a tile's number, and the inches that its digits take
+FINE = 20  # pixels of a tile's width at the least: those of smaller tiles are several each
 LARGEST = 2.4  # inches of a tile: a single one need not fill the page
 
 
 class Grid(NamedTuple):
-    """Where tiles go, in pixels of theirs; each may have a head above it, for its number."""
+    """Where tiles go, in pixels; each may have a head above it, for its number."""
 
     rows: int
     columns: int
     height: int
     width: int
     gap: int
-    head: int
-    inches: float  # of a tile's width
+    head: int = 0
+    inches: float = 1.0  # of a tile's width
+    fine: int = 1  # pixels a side that one of a tile's own becomes
 
     @classmethod
     def of(cls, n: int, tile: tuple[int, int], inches: float, wide: float, lines: float = 1.4) -> Grid:
@@ -38,13 +40,14 @@ class Grid(NamedTuple):
 
         Heads have the height of so many lines of text.
         """
-        height, width = tile
+        fine = math.ceil(FINE / tile[1])
+        height, width = (fine * side for side in tile)
         wish = math.sqrt(n * height / width * wide)
         near = range(max(1, math.ceil(0.75 * wish)), math.floor(1.35 * wish) + 2)
         columns = min(n, min(near, key=lambda number: (-n % number, abs(number - wish))))
         each = min(LARGEST, inches / (columns * (1 + GAP)))
         head = max(1, round(lines * LABEL_POINTS / 72 / each * width))
-        return cls(-(-n // columns), columns, height, width, max(1, round(GAP * width)), head, each)
+        return cls(-(-n // columns), columns, height, width, max(1, round(GAP * width)), head, each, fine)
 
     @property
     def tall(self) -> float:
@@ -58,6 +61,7 @@ class Grid(NamedTuple):
 
     def mosaic(self, tiles: Array) -> Array:
         """Tiles (n, H, W) as one array, masked where no tile is."""
+        tiles = tiles.repeat(self.fine, axis=1).repeat(self.fine, axis=2)
         places = (self.rows * self.columns, self.head + self.height + self.gap, self.width + self.gap)
         whole = np.ma.array(np.zeros(places, tiles.dtype), mask=True)
         whole[: len(tiles), self.head : self.head + self.height, : self.width] = tiles
@@ -77,13 +81,22 @@ def draw_tiles(axes: Axes, grid: Grid, tiles: Array, norm: Normalize, first: int
     for number in range(len(tiles) if grid.head else 0):
         top, left = grid.place(number)
         if number % grid.columns % every == 0:
-            axes.text(left - 0.3, top - 0.6, str(first + number), fontsize=LABEL_POINTS, color=INK, va="bottom")
+            axes.text(
+                left - 0.5,
+                top - 0.5 - 0.1 * grid.head,
+                str(first + number),
+                fontsize=LABEL_POINTS,
+                color=INK,
+                va="bottom",
+            )
     return drawn
 
 
 def stack_channels(weights: Array) -> Array:
-    """Filters (FN, C, FH, FW) as tiles (FN, C*FH + C - 1, FW): the channels below each other, a masked row between."""
-    fn, channels, fh, fw = weights.shape
-    stacked = np.ma.array(np.zeros((fn, channels, fh + 1, fw), weights.dtype), mask=True)
-    stacked[:, :, :fh] = weights
-    return np.asanyarray(stacked.reshape(fn, -1, fw)[:, :-1])
+    """Filters (FN, C, FH, FW) as tiles, the channels below each other, a masked row between; pixels made FINE."""
+    fine = math.ceil(FINE / weights.shape[3])
+    large = weights.repeat(fine, axis=2).repeat(fine, axis=3)
+    fn, channels, height, width = large.shape
+    stacked = np.ma.array(np.zeros((fn, channels, height + 1, width), weights.dtype), mask=True)
+    stacked[:, :, :height] = large
+    return np.asanyarray(stacked.reshape(fn, -1, width)[:, :-1])

@@ -70,7 +70,7 @@ def _show_image(axes: Axes, image: Array, pad: int, side: int, stride: int, plac
 
 def _show_windows(axes: Axes, windows: Array, out: tuple[int, int], row: int) -> None:
     _, height, width = windows.shape
-    grid = Grid(*out, height, width, gap=1, head=0, inches=1)
+    grid = Grid(*out, height, width, gap=1)
     draw_tiles(axes, grid, windows, between(*GREY))
     frame(axes, (*(place - 0.5 for place in grid.place(row)), height + 1, width + 1))
     label(axes, f"by window: {len(windows)} windows in {shape(out)} places,\neach becomes a row of the matrix")
@@ -79,7 +79,7 @@ def _show_windows(axes: Axes, windows: Array, out: tuple[int, int], row: int) ->
 def _show_slices(axes: Axes, slices: Array, across: int, place: tuple[int, int]) -> None:
     """Each slice has a dot where the row takes its pixel."""
     count, height, width = slices.shape
-    grid = Grid(count // across, across, height, width, gap=max(1, width // 12), head=0, inches=1)
+    grid = Grid(count // across, across, height, width, gap=max(1, width // 12))
     draw_tiles(axes, grid, slices, between(*GREY))
     dots = np.array([grid.place(number) for number in range(count)]) + place
     axes.plot(dots[:, 1], dots[:, 0], "s", color=MARK, markersize=2.5)
@@ -91,6 +91,7 @@ def _show_slices(axes: Axes, slices: Array, across: int, place: tuple[int, int])
 
 def _show_matrix(axes: Axes, matrix: Array, difference: float, row: int) -> None:
     axes.imshow(matrix.T, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation=sharp(matrix))
+    axes.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]  # matplotlib's is a MaxNLocator
     for y, marker in ((-0.5, "v"), (matrix.shape[1] - 0.5, "^")):
         axes.plot(row, y, marker=marker, color=MARK, markersize=8, clip_on=False)
     both = f"the two ways differ by up to {difference:.2g}" if difference else "the same by window and by slice"

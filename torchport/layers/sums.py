@@ -34,6 +34,8 @@ from torchport.layers.arithmetic import PARTS, Arithmetic
 from torchport.layers.kinds import SUM, LayerKind, Limits, Rule, Terms, image, register
 from torchport.layers.modules import Subsampling, UnfoldConv2d, window_about, window_module
 
+MOST = 2**21  # numbers of a weight whose limits are computed at a time
+
 CONVOLUTIONS: dict[Convolution, type[nn.Conv2d]] = {"conv2d": nn.Conv2d, "unfold": UnfoldConv2d}
 
 
@@ -117,6 +119,9 @@ def _linear_forward(layer: Linear, x: Array, a: Arithmetic) -> Array:
 
 
 def _linear_backward(layer: Linear, x: Array, dout: Array, a: Arithmetic) -> Limits:
+    if isinstance(layer, nr.Affine) and layer.W.size > MOST and len(layer.W) > 1:
+        return _in_blocks(layer, x.reshape(len(x), -1), dout, a, x.shape)
+
     def of_part(part: Callable[[Array], Array]) -> tuple[Array, Array, Array]:
         twin = _mapped(layer, part)
         twin.forward(part(x))
@@ -130,6 +135,18 @@ def _linear_backward(layer: Linear, x: Array, dout: Array, a: Arithmetic) -> Lim
             limit + a.u_result * each for limit, each in ((grad_input, more), (grad_w, more_w), (grad_b, more_b))
         )
     return Limits(grad_input, {"W": grad_w, "b": grad_b})
+
+
+def _in_blocks(layer: nr.Affine, x: Array, dout: Array, a: Arithmetic, shape: tuple[int, ...]) -> Limits:
+    """The same by so many inputs of x (N, D) at a time, of which gradients come one by one: AlexNet has 9,216."""
+    found, step = list[Limits](), max(MOST // layer.W.shape[1], 1)
+    for first in range(0, len(layer.W), step):
+        twin, some = copy.copy(layer), slice(first, first + step)
+        twin.W = layer.W[some]
+        found.append(_linear_backward(twin, x[:, some], dout, a))
+    grad_input = np.concatenate([each.grad_input for each in found], axis=1).reshape(shape)
+    grad_w = np.concatenate([each.grads["W"] for each in found])
+    return Limits(grad_input, {"W": grad_w, "b": found[0].grads["b"]})
 
 
 def _shares(layer: nr.Convolution, x: Array, dout: Array) -> tuple[Array, Array, Array]:
