@@ -218,7 +218,7 @@ def alone(work: str, images: int) -> float | None:
     return found
 
 
-def work_alone(work: str, images: int) -> None:
+def work_alone(work: Any, images: int) -> None:
     """What alone has a process of its own do, and print."""
     data, network = samples(images), nr.SimpleConvNet()
     if work == "train":

@@ -97,7 +97,7 @@ def samples(n: int = 20) -> Samples:
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A device that has shapes and no numbers: whatever asks for one of them fails, as it fails in a recording."""
 
-    def port(weights: Weights, conv: str, device: torch.device) -> SimpleConvNet:
+    def port(weights: Weights, conv: Any, device: torch.device) -> SimpleConvNet:
         return SimpleConvNet(conv=conv, dtype=weights.dtype, device=device)
 
     monkeypatch.setattr(torch_learner, "captured", lambda function, restore, device: function)
@@ -213,9 +213,14 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         told.append("left")
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
+
+    def make_stream() -> Any:
+        told.append("stream")
+        return stream
+
     cuda = SimpleNamespace(
         device=lambda device: noted("device", device),
-        Stream=lambda: [told.append("stream"), stream][1],
+        Stream=make_stream,
         current_stream=lambda: stream,
         stream=lambda stream: noted("on"),
         CUDAGraph=lambda: SimpleNamespace(replay="replay"),

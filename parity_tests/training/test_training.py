@@ -783,7 +783,7 @@ def recorded_nowhere(recorded: list[Callable[[], None]]) -> Callable[..., Any]:
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adagrad", "adam"])
 @pytest.mark.parametrize(("sizes", "graphs"), [((20, 1), 2), ((2, 1), 3), ((5, 1), 3)], ids=str)
 def test_recording_steps_leaves_no_trace(
-    optimizer: str,
+    optimizer: Rule,
     sizes: tuple[int, ...],
     graphs: int,
     samples: Samples,

@@ -78,8 +78,10 @@ def shown(progress: bool) -> Iterator[Watch]:
         def show(told: Progress) -> None:
             steps.total = told.steps
             steps.update(told.step - steps.n)
-            test = {"test": f"{told.record.test_accuracy:.4f}"} if told.record is not None else {}
-            steps.set_postfix(loss=f"{told.loss:.4f}", **test, refresh=False)
+            found = {"loss": f"{told.loss:.4f}"}
+            if told.record is not None:
+                found["test"] = f"{told.record.test_accuracy:.4f}"
+            steps.set_postfix(found, refresh=False)
 
         yield show
 
