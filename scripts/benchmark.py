@@ -6,6 +6,8 @@ nothing is downloaded. All figures as JSON:
 Exit status: 0 measured, 2 bad input.
 """
 
+# ruff: noqa: E402 - what takes time to import comes after --help
+
 from __future__ import annotations
 
 import argparse
@@ -20,6 +22,20 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torchport import cli
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("--device", type=cli.device, default="cpu", help="of all but numpy_ref (default: cpu)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument("--quick", action="store_true", help="few rounds and images: under a minute, for a first look")
+    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+ARGUMENTS = parse_arguments() if __name__ == "__main__" else argparse.Namespace()  # --help does not wait for torch
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,11 +45,11 @@ from torch.profiler import ProfilerActivity, profile
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.files import check_target, replace_file
-from torchport import SimpleConvNet, cli, softmax_with_loss
 from torchport.bars import bar
 from torchport.data.images import pixels
 from torchport.evaluation import classify, peak_memory
-from torchport.networks import Weights
+from torchport.layers import softmax_with_loss
+from torchport.networks import SimpleConvNet, Weights
 from torchport.optimizers import make_optimizer
 from torchport.training import Config, Samples, train
 from torchport.training.ranks import Ranks
@@ -247,12 +263,7 @@ def machine(device: str) -> dict[str, str]:
 
 
 def main() -> int:
-    parser = cli.Parser(description=__doc__)
-    parser.add_argument("--device", type=cli.device, default="cpu", help="of all but numpy_ref (default: cpu)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--quick", action="store_true", help="few rounds and images: under a minute, for a first look")
-    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = ARGUMENTS
     if args.alone:
         work_alone(args.alone[0], int(args.alone[1]))
         return 0

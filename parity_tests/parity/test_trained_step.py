@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -40,7 +42,7 @@ def test_the_step_that_training_runs_is_right(
     [(torch.float64, IEEE), (torch.float32, IEEE), (torch.float32, TF32), (torch.float32, BFLOAT16)],
     ids=["float64", "float32", "tf32", "bfloat16"],
 )
-def test_the_step_is_right_as_it_is_arranged_here(dtype: torch.dtype, mode: str, device: str) -> None:
+def test_the_step_is_right_as_it_is_arranged_here(dtype: torch.dtype, mode: Any, device: str) -> None:
     """In the layout and the order that each device and precision is given."""
     if mode == TF32 and torch.device(device).type != "cuda":
         pytest.skip("TensorFloat-32 needs a CUDA device")
