@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 import numpy_ref as nr
 from torchport import SimpleConvNet, softmax_with_loss
+from torchport.choices import Convolution
 from torchport.networks import Weights
 from torchport.training import Config, Samples, graph, torch_learner
 from torchport.training.fused import affine_relu, arranged, log_likelihood, loss_gradient, one_hot_rows
@@ -97,7 +98,7 @@ def samples(n: int = 20) -> Samples:
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A device that has shapes and no numbers: whatever asks for one of them fails, as it fails in a recording."""
 
-    def port(weights: Weights, conv: Any, device: torch.device) -> SimpleConvNet:
+    def port(weights: Weights, conv: Convolution, device: torch.device) -> SimpleConvNet:
         return SimpleConvNet(conv=conv, dtype=weights.dtype, device=device)
 
     monkeypatch.setattr(torch_learner, "captured", lambda function, restore, device: function)
