@@ -141,12 +141,15 @@ def recognised(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
     params, _ = without_statistics(check_mapping("params", params))
     name = nearest(params)
     if name == DENSE:
-        geometry.refuse("MultiLayerNet", "stride", "pad", "pool")
+        geometry.refuse("TwoLayerNet" if "W3" not in params else name, "stride", "pad", "pool")
         return _fully_connected(params, geometry.activation)
     if geometry.pool is None and name in KNOWN:
         found = KNOWN[name](params, geometry)
         if found is not None:
             return found
+        if name == "SimpleConvNet":  # with another activation
+            found = _conv_net(params, replace(geometry, pool=(1,)))
+            return replace(found, note=f"{_geometry_of(found)} are taken, as in the book: {NO_TRACE}")
     elif name == "LeNet5":  # whose subsampling is trained
         geometry.refuse(name, "pool")
     return _conv_net(params, geometry)
