@@ -31,7 +31,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     "subjects": ("subjects moves", "choices data evaluation figures files layers networks training"),
     "commands": (
         "cli hints commands __main__",
-        "book choices data evaluation figures files layers loading networks optimizers parity porting training",
+        "book choices data evaluation figures files layers loading networks optimizers parity porting subjects "
+        "training",
     ),
     "scripts": (
         "scripts",

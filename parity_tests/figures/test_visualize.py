@@ -20,6 +20,7 @@ import numpy_ref as nr
 from figures.looking import draw, framed, shown, tiles, titled
 from numpy_ref.checks import Array
 from torchport import data, figures, moves, subjects
+from torchport.commands import visualize as script
 from torchport.data.images import read_image
 from torchport.networks import Architecture, to_state_dict
 from torchport.training import Config, train
@@ -410,9 +411,8 @@ def test_help_has_an_example_that_parses(command: str, visualize: Visualize, mon
     assert done.returncode == 0
     assert f"(default: {command}.png)" in done.stdout
     (example,) = (line for line in done.stdout.splitlines() if line.startswith("Example: "))
-    script = runpy.run_path(str(SCRIPTS / "visualize.py"))
     monkeypatch.setattr(sys, "argv", example.removeprefix("Example: python ").split())
-    assert script["parse_arguments"]().command == command
+    assert script.parse_arguments().command == command
 
 
 def test_a_run_in_its_first_epoch_has_no_curve_yet(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
