@@ -179,9 +179,9 @@ def given(args: argparse.Namespace) -> Case:
         batch = tp.parity.cases.seeded_batch(args.seed, args.batch_size, found.input_shape, found.classes)
         return Case(weights, *batch, None)
     images, labels = mnist(train=False, data_dir=args.data_dir)
+    tp.evaluation.check_takes(found, images, labels)
     x = args.images.apply(images[: args.batch_size].astype(np.float64), np.float64)
     if args.port is not None:
-        tp.evaluation.check_takes(found, images, labels)
         x = x.reshape(len(x), *found.input_shape)
     return Case(weights, x, labels[: args.batch_size], (images, labels))
 
