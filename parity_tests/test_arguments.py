@@ -46,13 +46,13 @@ from numpy_ref.util import pad_image
 from torchport import (
     evaluation,
     figures,
-    hints,
     moves,
     porting,
     subjects,
     training,
 )
 from torchport.choices import Convolution
+from torchport.commands import hints
 from torchport.data import drawn, glyphs, images
 from torchport.data.images import check_images
 from torchport.data.preparation import Preparation
@@ -665,7 +665,7 @@ CALLS: dict[str, Call] = {
     "torchport.evaluation.classify": lambda a: evaluation.classify(
         network(), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
-    "torchport.hints.hint": give_hint,
+    "torchport.commands.hints.hint": give_hint,
     "torchport.evaluation.check_takes": lambda a: evaluation.check_takes(
         architectures.recognise(a.params()), a.give(np.ones((3, 1, 4, 4), np.uint8)), a.labels(3)
     ),
@@ -887,7 +887,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "numpy_ref.opcodes.StandIn.*",
         "numpy_ref.params.looked_at",
         "torchport.files.npz.unpack",
-        "torchport.cli.Parser",
+        "torchport.commands.cli.Parser",
         "torchport.layers.modules.BatchNormalization",
         "torchport.layers.selections.exactly",
         "torchport.training.folder.read_curves",
@@ -903,7 +903,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     ),
     "forgets what its argument remembers, which is what it is for": ("numpy_ref.layers.forget",),
     "draws from its argument, which is what it is for": ("torchport.layers.kinds.image",),
-    "takes what argparse gives, for one command": ("torchport.cli.hints", "torchport.commands.*"),
+    "takes what argparse gives, for one command": ("torchport.commands.cli.hints", "torchport.commands.*"),
     "makes a few numbers and texts of its argument": (
         "numpy_ref.classic.lenet5_stack",
         "torchport.files.formats.Format.told",
@@ -917,11 +917,11 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         "torchport.files.*.decode_*",
     ),
     "adds to its argument, which is what it is for": (
-        "torchport.cli.add_images",
-        "torchport.cli.add_windows",
-        "torchport.cli.add_hints",
-        "torchport.cli.add_output",
-        "torchport.cli.add_field",
+        "torchport.commands.cli.add_images",
+        "torchport.commands.cli.add_windows",
+        "torchport.commands.cli.add_hints",
+        "torchport.commands.cli.add_output",
+        "torchport.commands.cli.add_field",
         "torchport.optimizers.BookAdam.add_param_group",
     ),
     "wraps its argument": ("torchport.training.fused.PoolFirst", "torchport.training.fused.arranged"),

@@ -23,7 +23,8 @@ from data.files import idx
 
 from numpy_ref import LeNet5, SimpleConvNet, TwoLayerNet, read_params, write_params
 from numpy_ref.checks import Array
-from torchport import UnfoldConv2d, cli, to_params
+from torchport import UnfoldConv2d, to_params
+from torchport.commands import cli
 from torchport.data import mnist
 from torchport.evaluation import Evaluation
 from torchport.parity import ALL, Report

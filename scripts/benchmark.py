@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torchport import cli
+from torchport.commands import cli
 
 
 def parse_arguments() -> argparse.Namespace:

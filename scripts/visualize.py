@@ -2,8 +2,7 @@
 
 import sys
 
-from torchport import cli
-from torchport.commands import visualize
+from torchport.commands import cli, visualize
 
 if __name__ == "__main__":
     sys.exit(cli.run(visualize.main))

@@ -3,7 +3,6 @@ from . import (
     evaluation as evaluation,
     figures as figures,
     files as files,
-    hints as hints,
     layers as layers,
     loading as loading,
     moves as moves,

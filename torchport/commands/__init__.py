@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 import torchport
-from torchport import cli
+from torchport.commands import cli
 
 # Each is a module here, and a file of scripts.
 COMMANDS = {

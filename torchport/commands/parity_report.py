@@ -28,8 +28,8 @@ import numpy as np
 
 import torchport as tp
 from numpy_ref.checks import Array
-from torchport import cli
 from torchport.choices import BFLOAT16, IEEE, OF_IMAGES, TF32, Mode
+from torchport.commands import cli
 from torchport.data import DATA_VARIABLE, mnist
 from torchport.data.preparation import Preparation
 

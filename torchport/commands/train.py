@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 import torchport as tp
-from torchport import cli
+from torchport.commands import cli
 from torchport.training.config import Config
 
 RUNS = Path("runs")

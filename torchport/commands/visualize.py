@@ -21,8 +21,9 @@ import torchport as tp
 from numpy_ref.checks import Array
 from numpy_ref.files import check_target
 from numpy_ref.functions import softmax
-from torchport import cli, figures
+from torchport import figures
 from torchport.choices import OF_IMAGES
+from torchport.commands import cli
 from torchport.data import DATA_SETS
 from torchport.data.images import read_image, sample
 from torchport.figures.greys import EACH, SCALES
