@@ -44,7 +44,6 @@ from numpy_ref.layers import Layer
 from numpy_ref.optimizer import OPTIMIZERS
 from numpy_ref.util import pad_image
 from torchport import (
-    benchmark,
     evaluation,
     figures,
     hints,
@@ -676,8 +675,6 @@ CALLS: dict[str, Call] = {
     "torchport.evaluation.Classification.to_json": lambda a: a.give(
         evaluation.Classification(a.labels(4), a.labels(4), a.sizes(4), 4)
     ).to_json(weights="params.pkl"),
-    "torchport.benchmark.rounds.spread": lambda a: benchmark.spread(a.sizes(4)),
-    "torchport.benchmark.rounds.ratio": lambda a: benchmark.ratio(a.sizes(4), a.sizes(4)),
     "torchport.figures.runs.curves": lambda a: figures.curves(
         a.give({"run": figures.Curve(2, a.sizes(4), a.labels(2), a.sizes(2), a.sizes(2))})
     ),
@@ -951,10 +948,6 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "is part of loading.load_params": PARTS_OF_LOADING,
     "fills its argument, which is what it is for": ("torchport.loading.writing.write_into",),
     "is part of check_parity": PARTS_OF_PARITY,
-    "measures what it makes itself": (
-        *(f"torchport.benchmark.{module}.*" for module in ("contenders", "device")),
-        "torchport.benchmark.rounds.interleave",
-    ),
     "an interface, without code": (
         "numpy_ref.layers.Layer.forward",
         "numpy_ref.layers.Layer.backward",

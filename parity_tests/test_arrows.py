@@ -30,7 +30,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "training": ("training", "choices data figures files layers networks optimizers"),
     "subjects": ("subjects moves", "choices data evaluation figures files layers networks training"),
     "commands": (
-        "cli benchmark hints commands __main__",
+        "cli hints commands __main__",
         "book choices data evaluation figures files layers loading networks optimizers parity porting subjects "
         "training",
     ),

@@ -1,5 +1,4 @@
 from . import (
-    benchmark as benchmark,
     data as data,
     evaluation as evaluation,
     figures as figures,

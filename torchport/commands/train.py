@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace) -> int:
-    shown: dict[str, Any] = {"watch": print_epoch, "progress": sys.stderr.isatty()}
+    shown: dict[str, Any] = {"watch": print_epoch, "progress": True}
     try:
         if args.resume:
             result = tp.training.resume(args.out, **given, **shown)
