@@ -68,7 +68,7 @@ def _about_filters(title: str, weights: Array, channels: int, scale: str, first:
         some = f"all {of}" if of <= channels else f"the first {channels} of {of}"
         says.append(f"{'its channels' if alone else 'the channels below each other'}, {some}")
     each = "in each, black is the least weight, white the greatest"
-    return [*says, each if scale == EACH else "grey is 0, white above"]
+    return [*says, each if scale == EACH else "black below 0, grey at it, white above"]
 
 
 def _tiles(weights: Array) -> Array:
