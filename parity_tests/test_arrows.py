@@ -36,8 +36,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "scripts": (
         "scripts",
-        "book choices commands data evaluation figures files layers loading networks optimizers parity porting subjects "
-        "training",
+        "book choices commands data evaluation figures files layers loading networks optimizers parity porting "
+        "subjects training",
     ),
 }
 
