@@ -426,6 +426,8 @@ def run_of_training(folder: Path) -> None:
             out=folder / model,
         )
         training.resume(folder / model, epochs=2, samples=samples)
+    again = training.Config(init=str(folder / "numpy"), epochs=1, batch_size=3, device="cpu")
+    training.train(again, samples=samples)
 
 
 TOURS = [layers, reference, torch_modules, files_and_ports, loading, parity, pictures, data, run_of_training]
