@@ -25,7 +25,7 @@ _STARTS: dict[bytes | tuple[bytes, ...], str] = {  # of other files
     b"PK\x03\x04": "a zip file, as .pt and .npz files are: params.pkl is expected",
     b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.": "an old .pt file: load it with torch and save arrays",
     b"\x93NUMPY": "a .npy file: params.pkl is expected",
-    b"\x89HDF": "an HDF5 file: params.pkl is expected",
+    b"\x89HDF": "an HDF5 file: load it with Keras and save its arrays, with np.savez(path, *model.get_weights())",
     b"version https://git-lfs": "a Git LFS pointer: run git lfs pull",
     b"<": "a web page: download the raw file",
     (b"\xc2\x80", b"\xef\xbf\xbd"): "a pickle that was copied as text: copy it as binary",

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from torchport import cli
+from torchport.commands import cli
 from torchport.data import DATA_VARIABLE
 from torchport.parity import Setting
 

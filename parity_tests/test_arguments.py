@@ -30,7 +30,8 @@ import numpy_ref as nr
 import torchport
 from numpy_ref import pickles
 from numpy_ref.checks import Array
-from torchport import benchmark, evaluation, figures, hints, moves, porting, subjects, training
+from torchport import evaluation, figures, moves, porting, subjects, training
+from torchport.commands import hints
 from torchport.data import drawn, glyphs, images
 from torchport.data.preparation import Preparation
 from torchport.files import Hints, load_network, stage_weights
@@ -243,7 +244,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     ),
     "is part of train, on what it has made": ("torchport.training.torch_learner.*", "torchport.training.state.Masks*"),
     "adds to its argument, or forgets what it remembers, which is what it is for": (
-        *("numpy_ref.layers.forget", "torchport.cli.*", "torchport.optimizers.BookAdam.add_param_group"),
+        *("numpy_ref.layers.forget", "torchport.commands.cli.*", "torchport.optimizers.BookAdam.add_param_group"),
         *("numpy_ref.params.decode_values", "numpy_ref.pickles.read_values", "torchport.figures.style.*"),
     ),
     "is what a script does with its command line": ("torchport.commands.*", "torchport.subjects.start_of"),
@@ -413,7 +414,6 @@ def data(_: Path) -> None:
         Preparation.parse(how).apply(X, np.float64)
     fields = np.random.default_rng(0).random((2, 10, glyphs.SIDE, glyphs.SIDE), np.float32)
     drawn.draw(fields, np.full((2, 10, 2), 40.0), np.random.RandomState(0), np.random.RandomState(1), 3)
-    benchmark.spread(np.arange(4.0)), benchmark.ratio(np.arange(4.0), np.ones(4))
 
 
 def run_of_training(folder: Path) -> None:

@@ -30,12 +30,14 @@ ROOMS: dict[str, tuple[str, str]] = {
     "training": ("training", "choices data figures files layers networks optimizers"),
     "subjects": ("subjects moves", "choices data evaluation figures files layers networks training"),
     "commands": (
-        "cli benchmark hints commands __main__",
-        "book choices data evaluation figures files layers loading networks optimizers parity porting training",
+        "commands __main__",
+        "book choices data evaluation figures files layers loading networks optimizers parity porting subjects "
+        "training",
     ),
     "scripts": (
         "scripts",
-        "book choices commands data evaluation figures files layers loading networks parity porting subjects training",
+        "book choices commands data evaluation figures files layers loading networks optimizers parity porting "
+        "subjects training",
     ),
 }
 

@@ -188,6 +188,13 @@ def test_as_many_ports_are_judged_as_it_says() -> None:
         assert re.search(rf"\b{len(RIGHT_PORTS)} right (ones accepted, )?(and )?{len(WRONG_PORTS)} wrong", PAGES[page])
 
 
+def test_there_are_as_many_tests_as_it_says(request: pytest.FixtureRequest) -> None:
+    found = re.search(r"All tests, some ([\d,]+)", PAGES["README.md"])
+    assert found
+    if request.session.testscollected > 3000:  # else it is a part of them
+        assert abs(request.session.testscollected / int(found[1].replace(",", "")) - 1) < 0.1
+
+
 def rows_of(page: str) -> list[str]:
     return [line for line in PAGES[page].splitlines() if line.startswith("| ")]
 

@@ -21,6 +21,7 @@ from torchport.data import DATA_SETS
 from torchport.layers.sums import CONVOLUTIONS
 from torchport.networks import NETWORKS
 from torchport.networks.nearest import CONVOLUTIONAL
+from torchport.training import Config
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 PACKAGES = ("torchport", "torchport.training")
@@ -90,6 +91,11 @@ def test_what_type_checkers_see_in_a_package_is_there(package: str) -> None:
 def test_a_name_that_is_not_there_is_said() -> None:
     with pytest.raises(AttributeError, match="No torchport attribute SimpleConvnet"):
         _ = torchport.SimpleConvnet  # type: ignore[attr-defined]
+
+
+def test_a_name_that_is_none_is_found_by_a_type_checker_too() -> None:
+    with pytest.raises(ValueError, match="data must be one of mnist, drawn, got 'drwn'"):
+        Config(data="drwn")  # type: ignore[arg-type]
 
 
 def test_choices_are_what_they_stand_for() -> None:

@@ -2,8 +2,7 @@
 
 import sys
 
-from torchport import cli
-from torchport.commands import evaluate
+from torchport.commands import cli, evaluate
 
 if __name__ == "__main__":
     sys.exit(cli.run(evaluate.main))

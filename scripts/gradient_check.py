@@ -2,8 +2,7 @@
 
 import sys
 
-from torchport import cli
-from torchport.commands import gradient_check
+from torchport.commands import cli, gradient_check
 
 if __name__ == "__main__":
     sys.exit(cli.run(gradient_check.main))

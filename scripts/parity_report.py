@@ -2,8 +2,7 @@
 
 import sys
 
-from torchport import cli
-from torchport.commands import parity_report
+from torchport.commands import cli, parity_report
 
 if __name__ == "__main__":
     sys.exit(cli.run(parity_report.main))

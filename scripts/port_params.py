@@ -2,8 +2,7 @@
 
 import sys
 
-from torchport import cli
-from torchport.commands import port_params
+from torchport.commands import cli, port_params
 
 if __name__ == "__main__":
     sys.exit(cli.run(port_params.main))

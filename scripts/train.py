@@ -2,8 +2,7 @@
 
 import sys
 
-from torchport import cli
-from torchport.commands import train
+from torchport.commands import cli, train
 
 if __name__ == "__main__":
     sys.exit(cli.run(train.main))

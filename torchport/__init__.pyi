@@ -1,10 +1,8 @@
 from . import (
-    benchmark as benchmark,
     data as data,
     evaluation as evaluation,
     figures as figures,
     files as files,
-    hints as hints,
     layers as layers,
     loading as loading,
     moves as moves,

@@ -15,7 +15,7 @@ import pytest
 
 from data.files import idx
 from numpy_ref.checks import Array
-from torchport import cli
+from torchport.commands import cli
 from torchport.data import DataError, load_mnist, mnist, sets
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

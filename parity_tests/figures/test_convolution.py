@@ -57,6 +57,10 @@ def test_one_filter_has_its_weights_written_into_it(scale: str) -> None:
     assert [written(axes)[place, place] for place in range(3)] == ["-.50", ".25", "1.00"]
 
 
+def test_zero_is_grey_on_a_shared_scale_of_any_weights() -> None:
+    assert limits(figures.filters(np.concatenate([EYE, EYE]), scale="shared").axes[0]) == (-1, 1)
+
+
 def test_a_filter_alone_shows_its_channels_on_one_scale(rng: np.random.Generator) -> None:
     weights = rng.standard_normal((2, 6, 3, 3))
     figure = figures.filters(weights, only=0, channels=5)
@@ -188,6 +192,7 @@ def test_a_path_goes_from_the_image_to_the_last_map() -> None:
         (lambda: figures.filters({}), "at least one panel"),
         (lambda: figures.filters({"a": EYE, "b": np.ones((2, 1, 4, 4))}), "b must have shape"),
         (lambda: figures.filters(np.ones((2, 3))), r"4 axes \(FN, C, FH, FW\), got shape \(2, 3\)"),
+        (lambda: figures.filters(EYE, scale="grey"), "scale must be one of each, shared, got 'grey'"),
         (lambda: figures.filters(EYE, only=1), "at most 0, as there are 1 filters, got 1"),
         (lambda: figures.filters(nr.TwoLayerNet(4, 3, 2)), "no convolution layer, only W1, b1, W2, b2"),
         (lambda: figures.filters(nr.SimpleConvNet(), layer="W2"), "one of W1, got 'W2'"),

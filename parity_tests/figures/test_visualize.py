@@ -20,6 +20,7 @@ import numpy_ref as nr
 from figures.looking import draw, framed, shown, tiles, titled
 from numpy_ref.checks import Array
 from torchport import data, figures, moves, subjects
+from torchport.commands import visualize as script
 from torchport.data.images import read_image
 from torchport.networks import Architecture, to_state_dict
 from torchport.training import Config, train
@@ -298,7 +299,8 @@ def test_mistakes_are_the_networks_own_on_its_data(
     assert title.endswith(f"on {name} test images: 2 of {len(wrong)} mistakes, the surest first")
     for number, axes in zip(wrong[:2], (axes for axes in figure.axes if axes.images), strict=True):
         np.testing.assert_array_equal(shown(axes), pixels[number, 0])
-        assert axes.get_title().startswith(f"image {number}\n{labels[number]}, seen as {seen[number]}\n")
+        sure = f"{chances[number].max():.1%} sure"
+        assert axes.get_title().split("\n") == [f"image {number}", f"{labels[number]}, seen as {seen[number]}", sure]
 
 
 def test_shift_shows_the_maps_of_moved_images_and_the_accuracy(visualize: Visualize, files: dict[str, str]) -> None:
@@ -409,9 +411,8 @@ def test_help_has_an_example_that_parses(command: str, visualize: Visualize, mon
     assert done.returncode == 0
     assert f"(default: {command}.png)" in done.stdout
     (example,) = (line for line in done.stdout.splitlines() if line.startswith("Example: "))
-    script = runpy.run_path(str(SCRIPTS / "visualize.py"))
     monkeypatch.setattr(sys, "argv", example.removeprefix("Example: python ").split())
-    assert script["parse_arguments"]().command == command
+    assert script.parse_arguments().command == command
 
 
 def test_a_run_in_its_first_epoch_has_no_curve_yet(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

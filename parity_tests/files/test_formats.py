@@ -166,7 +166,6 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: pt({**tensors(), "a\nb": torch.ones(3)}),
         r"but 'a\\nb'\.\.\. is unexpected",
     ),
-    "pt, a line before every key": (lambda: pt({f"a\nb.{key}": value for key, value in tensors().items()}), "a.nb"),
     "pt, integers": (
         lambda: pt({key: value.long() for key, value in tensors().items()}),
         "W1 has dtype int64: give the dtype",
@@ -176,7 +175,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "pt, a run's checkpoint": (lambda: pt({"version": 1, "step": 3, "state": {}}), "is the checkpoint of a run: name"),
     "pt, complex": (
         lambda: pt(tensors(**{"affine1.bias": torch.ones(2) * 1j})),
-        r"b1 is missing; left out: affine1\.bias \(a tensor of ComplexFloat\)$",
+        r"b1 is missing; .*; left out: affine1\.bias \(a tensor of ComplexFloat\)$",
     ),
     "pt, sparse": (
         lambda: pt(tensors(**{"affine1.bias": torch.ones(2).to_sparse()})),

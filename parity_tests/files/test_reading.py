@@ -42,6 +42,7 @@ def forked(*weights: tuple[int, ...]) -> Params:
 
 SIMPLE = forked((3, 1, 5, 5), (432, 11), (11, 10))
 SQUARE = forked((3, 1, 5, 5), (432, 10), (10, 10))
+SQUARES = forked((6, 6), (6, 6), (6, 6))
 TWO_CONVS = forked((4, 1, 3, 3), (6, 4, 3, 3), (294, 9), (9, 10))
 BATCHNORM = nr.MultiLayerNetExtend(9, [7], 5, use_batchnorm=True, rng=np.random.RandomState(0)).params
 STATISTICS = {"running_mean1": np.arange(7.0), "running_var1": np.arange(1.0, 8)}
@@ -62,6 +63,11 @@ def arrays(state_dict: Mapping[str, Any]) -> dict[str, Array]:
 
 def turned(params: Params, *names: str) -> Params:
     return {name: np.ascontiguousarray(value.T) if name in names else value for name, value in params.items()}
+
+
+def parts(params: Params) -> dict[str, Params]:
+    """By layer, as nested dicts."""
+    return {f"l{k[1]}": {name: params[f"{name}{k[1]}"] for name in "Wb"} for k in params if k[0] == "W"}
 
 
 def keras_rows(params: Params) -> Params:
@@ -103,6 +109,10 @@ def npz(value: Mapping[str, Any]) -> Callable[[Path], Path]:
     return write
 
 
+def before(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}{key}": value for key, value in arrays.items()}
+
+
 def npy(value: Any) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         np.save(folder / "w.npy", value, allow_pickle=True)
@@ -117,6 +127,12 @@ def memmaps(folder: Path) -> Path:
         found[name] = np.lib.format.open_memmap(folder / name, "w+", shape=value.shape)
         found[name][...] = value
     return pickled(found)(folder)
+
+
+def momentums(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint as PyTorch's ImageNet example writes it: the optimizer's sums are as large as the network."""
+    state = {number: {"momentum_buffer": 0 * value} for number, value in enumerate(state_dict.values())}
+    return {"state_dict": state_dict, "optimizer": {"state": state, "param_groups": [{"lr": 0.1}]}}
 
 
 def adams(state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +160,7 @@ PEOPLE: dict[str, Case] = {
     "compiled and wrapped": Case(saved({f"_orig_mod.net.{k}": v for k, v in STATE.items()}), SIMPLE, "'_orig_mod.net'"),
     "the book's names too": Case(npz({f"model/{k}": v for k, v in SIMPLE.items()}), SIMPLE, "'model' is left out"),
     # checkpoints
-    "the tutorial's checkpoint": Case(saved(adams(STATE), "w.tar"), SIMPLE, "in the part 'net'"),
+    "the tutorial's checkpoint": Case(saved(adams(STATE), "w.tar"), SIMPLE, "'net' is left out"),
     "Lightning's": Case(
         saved({"state_dict": {f"net.{k}": v for k, v in STATE.items()}, "hyper_parameters": {"lr": 0.1}}, "w.ckpt"),
         SIMPLE,
@@ -153,6 +169,26 @@ PEOPLE: dict[str, Case] = {
     "two networks, one asked for": Case(
         saved({"best": STATE, "last": {k: 2 * v for k, v in STATE.items()}}), SIMPLE, "'best'", Hints(part="best")
     ),
+    "momentum's sums": Case(saved(momentums(STATE)), SIMPLE, "optimizer (a dict)"),
+    "one of two prefixes": Case(
+        saved({"state_dict": {**before("student.", STATE), **before("teacher.", STATE)}}),
+        SIMPLE,
+        "in the part 'state_dict.student'",
+        Hints(part="state_dict.student"),
+    ),
+    "Chainer's snapshot": Case(
+        npz({**before("updater/model:main/", arrays(STATE)), "updater/optimizer:main/conv1/W/m": SIMPLE["W1"]}),
+        SIMPLE,
+        "left out beside it: updater/optimizer:main/conv1/W/m (3, 1, 5, 5)",
+        Hints(part="updater/model:main"),
+    ),
+    "layers that order names": Case(
+        saved({**before("net.", STATE), "criterion.weight": torch.ones(10), "hits.tp": torch.ones(10)}),
+        SIMPLE,
+        "left out: criterion, hits.tp",
+        Hints(order=["net.conv1", "net.affine1", "net.affine2"]),
+    ),
+    "losses beside": Case(pickled({"net": SIMPLE, "losses": np.ones(9)}), SIMPLE, "beside it: losses (9,)"),
     "with numbers beside": Case(pickled({**SIMPLE, "lr": 0.1, "seen": None}), SIMPLE, "left out: lr (a number)"),
     "with objects beside": Case(
         pickled({"params": SIMPLE, "args": types.SimpleNamespace(lr=1), "when": datetime.date(2020, 1, 2)}),
@@ -170,6 +206,14 @@ PEOPLE: dict[str, Case] = {
         npz(dict(sorted(arrays(keyed(forked(*[(6, 6)] * 11), *(f"fc{k}" for k in range(1, 12)))).items()))),
         forked(*[(6, 6)] * 11),
     ),
+    "Keras' names of equal layers": Case(
+        npz({f"dense{end}/{part}:0": SQUARES[f"{name}{k}"] for k, end in enumerate(("", "_1", "_2"), 1)
+             for part, name in (("kernel", "W"), ("bias", "b"))}), SQUARES),
+    "blocks of equal layers": Case(
+        npz(arrays(keyed(forked(*[(6, 6)] * 4), "a1.fc1", "a1.fc2", "a2.fc1", "a2.fc2"))), forked(*[(6, 6)] * 4)
+    ),
+    "superscripts": Case(saved(keyed(SQUARES, "¹", "³", "²")), SQUARES),
+    "one layer, with a prefix": Case(saved(keyed(p := forked((6, 5)), "net.fc")), p),
     "an order that is told": Case(
         saved(keyed(forked((6, 6), (6, 6)), "fc2", "fc1")),
         forked((6, 6), (6, 6)),
@@ -180,6 +224,12 @@ PEOPLE: dict[str, Case] = {
     "torch's keys in .pkl": Case(pickled(arrays(keyed(SIMPLE, "conv1", "fc1", "fc2"))), SIMPLE),
     "the book's keys in .pt": Case(saved({k: torch.tensor(v) for k, v in SIMPLE.items()}), SIMPLE),
     "arr_0, arr_1": Case(npz({f"arr_{i}": v for i, v in enumerate(SIMPLE.values())}), SIMPLE, "by their order, arr_0"),
+    "arr_10 before arr_2": Case(
+        npz(dict(sorted((f"arr_{i}", v) for i, v in enumerate(forked(*[(6, 6)] * 6).values())))),
+        forked(*[(6, 6)] * 6),
+        "arr_9, arr_10, arr_11 are",
+    ),
+    "one output, by order": Case(pickled(list((p := forked((9, 4), (4, 1))).values())), p),
     # containers
     "OrderedDict": Case(pickled(collections.OrderedDict(SIMPLE)), SIMPLE),
     "defaultdict": Case(pickled(collections.defaultdict[str, Any](list, SIMPLE)), SIMPLE),
@@ -198,6 +248,10 @@ PEOPLE: dict[str, Case] = {
     "no hidden layer": Case(pickled(p := forked((3, 1, 5, 5), (432, 10))), p, "pool=1 pad=0"),
     "two convolutions that pad": Case(pickled(TWO_CONVS), TWO_CONVS, "pool=1,2 pad=1"),
     "CIFAR": Case(pickled(p := forked((4, 3, 5, 5), (5, 4, 5, 5), (125, 9), (9, 10))), p, "pool=1,2 pad=0"),
+    "pads of two sizes": Case(
+        pickled(p := forked((8, 1, 5, 5), (8, 8, 3, 3), (8, 8, 3, 3), (392, 10))), p, "pad=2,1,1", Hints(pool=[1, 3])
+    ),
+    "filters of one pixel": Case(pickled(p := forked((4, 1, 1, 1), (784, 10))), p, "pool=1 pad=0"),
     "images of another size": Case(
         pickled(p := forked((3, 1, 5, 5), (75, 9), (9, 8), (8, 7))), p, hints=Hints(pool=[1])
     ),
@@ -231,6 +285,11 @@ PEOPLE: dict[str, Case] = {
     "two of im2col's": Case(
         pickled({**(p := forked((3, 1, 5, 5), (4, 3, 5, 5), (64, 9), (9, 10))), "W1": p["W1"].reshape(3, 25),
                  "W2": p["W2"].reshape(4, 75)}), p),
+    "im2col's, square": Case(
+        pickled({**(p := forked((25, 1, 5, 5), (3600, 9), (9, 10))), "W1": p["W1"].reshape(25, 25)}),
+        p,
+        hints=Hints(affine="out-in"),
+    ),
     "transposed": Case(pickled(turned(SIMPLE, "W2", "W3")), SIMPLE, "W2, W3: transposed"),
     "one transposed": Case(pickled(turned(SIMPLE, "W3")), SIMPLE, "W3: transposed"),
     "a square one transposed": Case(pickled(turned(SQUARE, "W2", "W3")), SQUARE, "W2, W3", Hints(affine="out-in")),
@@ -240,6 +299,18 @@ PEOPLE: dict[str, Case] = {
         pickled(list(hwio(keras_rows(SIMPLE)).values())), SIMPLE, "from the order H, W, C", Hints(flatten="hwc")
     ),
     "rows of channels last": Case(pickled(keras_rows(SIMPLE)), SIMPLE, "W2: rows from", Hints(flatten="hwc")),
+    "Keras, as many filters as rows": Case(
+        pickled(list(hwio(p := forked((5, 1, 5, 5), (720, 9), (9, 10))).values())), p, hints=Hints(flatten="chw")
+    ),
+    "Keras, one kernel as the others": Case(
+        pickled(list(hwio(p := forked((3, 3, 3, 3), (8, 3, 3, 3), (200, 9), (9, 10))).values())),
+        p,
+        "(3, 3, 3, 3): H, W",
+        Hints(flatten="chw", pool=[1, 2]),
+    ),
+    "Keras, by the kernel's name": Case(
+        pickled(keras(p := forked((3, 3, 3, 3), (675, 9), (9, 10)))), p, hints=Hints(flatten="chw")
+    ),
     "kernels that are told": Case(
         pickled(hwio(p := forked((5, 5, 5, 5), (720, 9), (9, 10)))), p, hints=Hints(kernels="hwio", flatten="chw")
     ),
@@ -276,6 +347,75 @@ COPIES = {"best": STATE, "last": {k: 2 * v for k, v in STATE.items()}}
 UNCLEAR: dict[str, tuple[Callable[[Path], Path], Hints, type[Exception], str]] = {
     "two networks": (saved(COPIES), Hints(), ValueError, r"in best and last: say which with part \(--part\)"),
     "a part that is none": (saved(COPIES), Hints(part="ema"), ValueError, "part must be one of best, last, got 'ema'"),
+    "two prefixes": (
+        saved({**before("model.", STATE), **before("ema.", STATE)}),
+        Hints(),
+        ValueError,
+        r"in model and ema: say which with part \(--part\)",
+    ),
+    "a network beside another": (
+        saved({"G": {"up.weight": torch.ones(3, 4, 5, 5), "up2.weight": torch.ones(9, 4, 5, 5)}, "D": STATE}),
+        Hints(),
+        ValueError,
+        r"the part 'D' is a network by itself, but G\.up\.weight is beside it: give part 'D' .*\(--part\)",
+    ),
+    "a prefix that may not be all": (
+        saved({**before("net.", STATE), "criterion.weight": torch.ones(10)}),
+        Hints(),
+        ValueError,
+        "'net' is a network by itself, but criterion.weight is beside it",
+    ),
+    "layers beside": (
+        pickled({"body": parts(SIMPLE), "norm": {"scale": np.ones(11), "bias": np.ones(11)}}),
+        Hints(),
+        ValueError,
+        "'body' is a network by itself, but norm.scale is beside it",
+    ),
+    "a head, where the whole lacks an option": (
+        pickled(
+            {
+                "body": parts({k: v.astype("f4") for k, v in SIMPLE.items() if "1" in k}),
+                "head": parts({k: v for k, v in SIMPLE.items() if "1" not in k}),
+            }
+        ),
+        Hints(),
+        TypeError,
+        r"W1 float32, b1 float32, W2 float64, .*\(--dtype float32\)",
+    ),
+    "a bias without a weight": (
+        pickled({name: value for name, value in SQUARES.items() if name != "W2"}),
+        Hints(),
+        ValueError,
+        r"b2 is a bias without a weight: W1 \(6, 6\)",
+    ),
+    "equal layers, sorted as text": (
+        npz(dict(sorted(arrays(keyed(SQUARES, "input", "hidden", "output")).items()))),
+        Hints(),
+        ValueError,
+        r"may be hidden, input, output or hidden, output, input: say which with order",
+    ),
+    "im2col's, square": (
+        pickled({**forked((25, 1, 5, 5), (3600, 9), (9, 10)), "W1": np.ones((25, 25))}),
+        Hints(),
+        ValueError,
+        r"W1 \(25, 25\) is a convolution's matrix of im2col, and square: .*\(--affine\)",
+    ),
+    "one file of several": (saved(keyed(forked((3, 1, 5, 5)), "conv1")), Hints(), ValueError, "but W2 is missing"),
+    "keys of bytes": (
+        pickled({k.encode(): v for k, v in SIMPLE.items()}),
+        Hints(),
+        ValueError,
+        "several arrays stand under a bytes: save them again under texts",
+    ),
+    "batch normalisation of maps": (
+        saved(
+            {**keyed(forked((3, 1, 5, 5), (432, 10)), "c", "fc"), "bn.weight": torch.ones(3), "bn.bias": torch.ones(3)}
+        ),
+        Hints(),
+        ValueError,
+        "nearest is ConvNet with 1 convolution, but gamma1 is unexpected",
+    ),
+    "longdouble": (pickled({"W1": np.ones((2, 2), "longdouble")}), Hints(), ValueError, "longdouble, expected float64"),
     "a whole network": (saved(nn.Linear(2, 2)), Hints(), ValueError, r"torch\.save\(net\.state_dict\(\), path\)"),
     "numbers against the order": (
         saved(keyed(forked((6, 6), (6, 6)), "fc2", "fc1")),

@@ -41,7 +41,7 @@ KNOWN: dict[str, tuple[Callable[[], nr.Network], dict[str, Any], str, str]] = {
         {"activation": "sigmoid"},
         "ConvNet(input_dim=(1, 28, 28), conv_params=[{'filter_num': 30, 'filter_size': 5, 'pad': 0, 'stride': 1}], "
         "hidden_size_list=[100], output_size=10, pool_after=[1], activation='sigmoid')",
-        "pool=1 pad=0 and sigmoid are taken, as for images of 28 pixels",
+        "pool=1 pad=0 are taken, as in the book",
     ),
     "pooling that is told": (
         lambda: nr.ConvNet((2, 8, 8), [{**DEFAULT_CONV_PARAM, "pad": 2}] * 2, [6], 3, [2], "tanh"),
@@ -244,10 +244,10 @@ REFUSED: dict[str, tuple[Callable[[], nr.Network], dict[str, Any], type[Exceptio
     "no activation": (nr.LeNet5, {"activation": "elu"}, ValueError, "one of relu, sigmoid, tanh or None, got 'elu'"),
     "no convolution": (nr.SimpleConvNet, {"pool": [2]}, ValueError, r"must name convolutions of 1 to 1, got \[2\]"),
     "no pooling told": (
-        lambda: simple(8, 3, 3, 0, 1),
+        lambda: nr.ConvNet((1, 14, 14), [{**DEFAULT_CONV_PARAM, "filter_size": 3}] * 2, [6], 3, [2]),
         {"activation": "sigmoid"},
         ValueError,
-        r"do not tell where 2x2 pooling stands\. .* 8 with pool=1 pad=0.*: give pool, .*\(--pool\), and pad$",
+        r"do not tell where 2x2 pooling stands\. .* 14 with pool=2 pad=0.*: give pool, .*\(--pool\), and pad$",
     ),
     "tanh": (nr.ThreeLayerNet, {"activation": "tanh"}, ValueError, "activation 'tanh' cannot be"),
     "no image": (nr.SimpleConvNet, {"pad": 20}, ValueError, "no SimpleConvNet with stride 1 and pad 20 has W1"),

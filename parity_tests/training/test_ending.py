@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -133,7 +134,10 @@ def test_a_result_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("progress", [True, False])
-def test_progress_is_a_bar_of_steps(progress: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_a_bar_of_steps(
+    progress: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     train(SHORT, samples=SAMPLES, out=tmp_path, progress=progress)
     resume(tmp_path, epochs=3, samples=SAMPLES, progress=progress)
     said = capsys.readouterr()

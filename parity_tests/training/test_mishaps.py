@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from test_scripts import Run, assert_refused, run as run
 
-from torchport import cli
+from torchport.commands import cli
 from torchport.data.images import read_image
 from torchport.training import Config, Stopped, resume, train
 from torchport.training.folder import RESULTS, RunFolder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import signal
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,12 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
         max_restarts=0,
         start_method="forkserver",
     )
+    handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    }
     elastic_launch(launch, on_each_rank)(tmp_path)  # as torchrun does, but for the processes' imports
+    for number, handler in handlers.items():  # which the launcher keeps
+        signal.signal(number, handler)
     said = [path.read_text() for path in (tmp_path / "logs").rglob("stderr.log")]
     assert len(said) == 2
     assert "Warning" not in "".join(said)

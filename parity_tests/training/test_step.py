@@ -214,9 +214,14 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         told.append("left")
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
+
+    def make_stream() -> Any:
+        told.append("stream")
+        return stream
+
     cuda = SimpleNamespace(
         device=lambda device: noted("device", device),
-        Stream=lambda: told.append("stream") or stream,  # type: ignore[func-returns-value]
+        Stream=make_stream,
         current_stream=lambda: stream,
         stream=lambda stream: noted("on"),
         CUDAGraph=lambda: SimpleNamespace(replay="replay"),

@@ -320,7 +320,7 @@ def test_lenet_trains_as_the_reference_and_goes_on_after_a_stop(model: Model, sa
     for name, value in trainer.network.params.items():
         np.testing.assert_allclose(result.params[name], value, rtol=0, atol=1e-12)
         np.testing.assert_array_equal(load_weights(tmp_path)[name], result.params[name])
-    with pytest.raises(ValueError, match=r"is a LeNet5, which --network SimpleConvNet cannot start from"):
+    with pytest.raises(ValueError, match=r"is a LeNet5, from which a SimpleConvNet cannot start"):
         train(Config(init=str(tmp_path / "params.pkl"), epochs=1, device="cpu"), samples=larger)
 
 
@@ -747,7 +747,7 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(samples: Samples, tm
         process.start()
         return process
 
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"  # whose name the curves show
     start(whole).join()
     chance, steps = random.Random(0), []
     for replaced in (1, 2, 4, 3):

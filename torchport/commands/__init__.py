@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 import torchport
-from torchport import cli
+from torchport.commands import cli
 
 # Each is a module here, and a file of scripts.
 COMMANDS = {
@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train one of the book's networks as the book does, on a GPU where there is one",
     "port_params": "weights from any file to any other, or into a module of your own",
     "evaluate": "what a network gets right and wrong, and what digit an image shows",
+    "visualize": "pictures of filters, maps, im2col, mistakes, runs",
     "gradient_check": "the book's gradient check, with a verdict",
 }
 

@@ -23,8 +23,8 @@ from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
 from numpy_ref.functions import softmax
 from numpy_ref.network import Network
-from torchport import cli
 from torchport.choices import DTYPES
+from torchport.commands import cli
 from torchport.data import DATA_SETS, load
 from torchport.data.images import digit, read_image
 from torchport.data.preparation import Preparation
@@ -84,8 +84,10 @@ def main() -> int:
     elif args.quiet:
         print(found.to_text().partition("\n")[0])
     else:
-        hint = tp.hints.hint(weights, make, images, labels, preparation, found)
-        tell(args, found, f"{weights.architecture.name}, on {args.data} test images given as {preparation}", hint)
+        from torchport.commands.hints import hint  # here, so that --help need not import torch
+
+        said = hint(weights, make, images, labels, preparation, found)
+        tell(args, found, f"{weights.architecture.name}, on {args.data} test images given as {preparation}", said)
     return 0
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 
 import torchport as tp
-from torchport import cli
 from torchport.choices import CONVOLUTIONS
+from torchport.commands import cli
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -28,8 +28,8 @@ import numpy as np
 
 import torchport as tp
 from numpy_ref.checks import Array
-from torchport import cli
 from torchport.choices import BFLOAT16, IEEE, OF_IMAGES, TF32, Mode
+from torchport.commands import cli
 from torchport.data import DATA_VARIABLE, mnist
 from torchport.data.preparation import Preparation
 
@@ -179,9 +179,9 @@ def given(args: argparse.Namespace) -> Case:
         batch = tp.parity.cases.seeded_batch(args.seed, args.batch_size, found.input_shape, found.classes)
         return Case(weights, *batch, None)
     images, labels = mnist(train=False, data_dir=args.data_dir)
+    tp.evaluation.check_takes(found, images, labels)
     x = args.images.apply(images[: args.batch_size].astype(np.float64), np.float64)
     if args.port is not None:
-        tp.evaluation.check_takes(found, images, labels)
         x = x.reshape(len(x), *found.input_shape)
     return Case(weights, x, labels[: args.batch_size], (images, labels))
 

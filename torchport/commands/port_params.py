@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 import torchport as tp
-from torchport import cli
+from torchport.commands import cli
 
 DTYPES = ("float64", "float32", "float16")
 

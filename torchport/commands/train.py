@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 import torchport as tp
-from torchport import cli
+from torchport.commands import cli
 from torchport.training.config import Config
 
 RUNS = Path("runs")
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace) -> int:
-    shown: dict[str, Any] = {"watch": print_epoch, "progress": sys.stderr.isatty()}
+    shown: dict[str, Any] = {"watch": print_epoch, "progress": True}
     try:
         if args.resume:
             result = tp.training.resume(args.out, **given, **shown)

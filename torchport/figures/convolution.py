@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from numpy_ref.checks import Array, check_shape
-from torchport.figures import style
-from torchport.figures.style import COLOURS, EACH, INK, MARK, Region, bar, count, frame, label, new_figure, shape, show
+from torchport.figures import greys
+from torchport.figures.greys import EACH
+from torchport.figures.style import COLOURS, INK, MARK, Region, bar, frame, label, new_figure, shape
 from torchport.figures.tiles import Grid, draw_tiles, stack_channels
 
 if TYPE_CHECKING:
@@ -38,33 +39,36 @@ def filter_panels(
     if not panels:
         raise ValueError("filters needs at least one panel, got none")
     like, *_ = panels.values()
-    alone, shown = len(like) == 1, min(channels, like.shape[1])
-    cut = {name: check_shape(name, value, like.shape)[:, :shown] for name, value in panels.items()}
-    shared = style.scale_of(*cut.values(), two_sided=True)
-    arranged = {name: _tiles(style.stretched(each) if scale == EACH else each) for name, each in cut.items()}
-    tiles, *_ = arranged.values()
+    cut = {name: check_shape(name, value, like.shape)[:, :channels] for name, value in panels.items()}
+    shared = greys.scale_of(*cut.values(), two_sided=True)
+    drawn = {name: greys.greyed(weights, scale, shared) for name, weights in cut.items()}
+    tiles, *_ = (_tiles(values) for values, _ in drawn.values())
     grid = Grid.of(len(tiles), tiles.shape[1:], PANEL, wide=1.3)
-    what = f"filter {first}," if alone else f"{len(like)} filters of"
-    notes = [f"{title}: {what} {shape(like[0, 0])}"]
-    if like.shape[1] > 1:
-        notes.append(f"{'its channels' if alone else 'the channels below each other'}, {_first(shown, like.shape[1])}")
-    notes.append(
-        "in each, black is the least weight, white the greatest" if scale == EACH else "grey is 0, white above"
-    )
-    width, height = PANEL * max(len(panels), 1.4) + 0.8, max(grid.tall, 2) + 0.9 + 0.25 * len(notes)
-    figure = new_figure(width, height, "\n".join(notes))
+    says = _about_filters(title, like, channels, scale, first)
+    height = max(grid.tall, 2) + 0.9 + 0.25 * len(says)
+    figure = new_figure(PANEL * max(len(panels), 1.4) + 0.8, height, "\n".join(says))
     parts = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (name, weights) in zip(parts, cut.items(), strict=True):
+    for axes, (name, (values, norm)) in zip(parts, drawn.items(), strict=True):
+        weights = cut[name]
         label(axes, f"{name}\nweights {weights.min():.2g} to {weights.max():.2g}".strip())
         if len(tiles) == 1:
-            norm = style.between(weights.min(), weights.max()) if scale == EACH else shared
-            show(axes, weights[0, 0], norm)
+            greys.show(axes, weights[0, 0], greys.between(weights.min(), weights.max()) if scale == EACH else shared)
         else:
-            norm = style.between(0, 1) if scale == EACH else shared
-            drawn = draw_tiles(axes, grid, arranged[name], norm, 0 if alone else first)
+            last = draw_tiles(axes, grid, _tiles(values), norm, 0 if len(like) == 1 else first)
     if scale != EACH and len(tiles) > 1:
-        bar(figure, drawn, list(parts), "weight")
+        bar(figure, last, list(parts), "weight")
     return figure
+
+
+def _about_filters(title: str, weights: Array, channels: int, scale: str, first: int) -> list[str]:
+    """The lines of the title."""
+    alone, of = len(weights) == 1, weights.shape[1]
+    says = [f"{title}: {f'filter {first},' if alone else f'{len(weights)} filters of'} {shape(weights[0, 0])}"]
+    if of > 1:
+        some = f"all {of}" if of <= channels else f"the first {channels} of {of}"
+        says.append(f"{'its channels' if alone else 'the channels below each other'}, {some}")
+    each = "in each, black is the least weight, white the greatest"
+    return [*says, each if scale == EACH else "black below 0, grey at it, white above"]
 
 
 def _tiles(weights: Array) -> Array:
@@ -86,16 +90,16 @@ def responses(image: Array, weights: Array, maps: Array, title: str = "", *, sca
     _show_image(before, image)
     before.set_anchor("N")
     _draw_maps(figure, after, grid, maps, scale)
-    small = style.stretched(weights.mean(axis=1))
+    limits = after.axis()
+    small = greys.stretched(weights.mean(axis=1))
     side = 0.85 * grid.head
     for number, each in enumerate(small):
         top, left = grid.place(number)
         right, bottom = left + grid.width - 0.5, top - 0.5 - 0.1 * grid.head
         extent = (right - side, right, bottom, bottom - side)
-        after.imshow(each, extent=extent, cmap="gray", norm=style.between(0, 1), interpolation="nearest")
-    label(after, f"after each of {count(len(maps), 'filter')}, without bias: {shape(maps)}\n{_grey(maps, scale)}")
-    after.set_xlim(-0.5, grid.columns * (grid.width + grid.gap) - grid.gap - 0.5)
-    after.set_ylim(grid.rows * (grid.head + grid.height + grid.gap) - grid.gap - 0.5, -0.5)
+        after.imshow(each, extent=extent, cmap="gray", norm=greys.between(0, 1), interpolation="nearest")
+    after.axis(limits)
+    label(after, f"after each of {len(maps)} filters, without bias: {shape(maps)}\n{_grey(maps, scale)}")
     return figure
 
 
@@ -137,8 +141,8 @@ def path(stages: Sequence[Stage], title: str = "") -> Figure:
     figure.set_layout_engine("constrained", wspace=0.12)  # room for the signs
     parts = figure.subplots(1, len(stages), squeeze=False)[0]
     for axes, stage in zip(parts, stages, strict=True):
-        norm = style.own(stage.values)
-        show(axes, stage.values, norm)
+        norm = greys.own(stage.values)
+        greys.show(axes, stage.values, norm)
         label(axes, f"{stage.name}\n{shape(stage.values)}", f"black {norm.vmin:.2g}, white {norm.vmax:.2g}")
         if stage.region:
             frame(axes, _inside(stage.region, stage.values))
@@ -159,10 +163,9 @@ def _inside(region: Region, array: Array) -> Region:
 
 
 def _draw_maps(figure: Figure | SubFigure, axes: Axes, grid: Grid, maps: Array, scale: str) -> None:
-    if scale == EACH:
-        draw_tiles(axes, grid, style.stretched(maps, from_zero=maps.min() >= 0), style.between(0, 1))
-    else:
-        bar(figure, draw_tiles(axes, grid, maps, style.scale_of(maps)), [axes], "")
+    drawn = draw_tiles(axes, grid, *greys.greyed(maps, scale, greys.scale_of(maps), from_zero=maps.min() >= 0))
+    if scale != EACH:
+        bar(figure, drawn, [axes], "")
 
 
 def _grey(maps: Array, scale: str) -> str:
@@ -173,7 +176,7 @@ def _grey(maps: Array, scale: str) -> str:
 
 
 def _show_image(axes: Axes, image: Array) -> None:
-    axes.imshow(style.picture(image), cmap="gray", vmin=0, vmax=1)
+    axes.imshow(greys.picture(image), cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     label(axes, f"image: {shape(image)}")
 
@@ -193,7 +196,3 @@ def _bars(axes: Axes, probabilities: Array, truth: int | None) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     judged = "right" if found == truth else f"wrong, it is {truth}"
     label(axes, f"probabilities: seen as {found}" + f", {judged} (the true class hatched)" * (truth is not None))
-
-
-def _first(shown: int, of: int) -> str:
-    return f"all {of}" if shown == of else f"the first {shown} of {of}"

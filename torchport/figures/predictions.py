@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from numpy_ref.checks import Array, check_array, check_batch, check_int
-from torchport.figures.style import INK, PALE, label, new_figure, picture
+from torchport.figures.greys import picture
+from torchport.figures.style import INK, PALE, label, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numpy_ref.checks import Array, check_pair
-from torchport.figures.style import COLOURS, PALE, label, new_figure, own, shape, show
+from torchport.figures.greys import own, show
+from torchport.figures.style import COLOURS, PALE, label, new_figure, shape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""What all pictures share: colours for every reader, greys, sizes in inches, and PNG files."""
+"""What all pictures share: colours for every reader, sizes in inches, and PNG files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from numpy_ref.checks import Array
 from numpy_ref.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure, SubFigure
     from matplotlib.image import AxesImage
 
@@ -21,11 +18,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARK, INK, PALE = COLOURS[1], "#222222", "#bbbbbb"
 
-# How arrays become grey, the greatest value white as in the book's text: each on a scale of its own, or all on one.
-SCALES = EACH, SHARED = "each", "shared"
 Region = tuple[int, int, int, int]  # top, left, height and width, in pixels
 LETTER = 0.092  # inches of a title
-WRITTEN = 9  # pixels a side: into larger arrays no values are written
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -53,24 +47,6 @@ def label(axes: Axes, title: str, x: str = "", y: str = "") -> None:
     axes.set_ylabel(y)
 
 
-def show(axes: Axes, array: Array, norm: Normalize) -> None:
-    """One array (H, W), without ticks, with its values written into it where there is room for them."""
-    axes.imshow(array, cmap="gray", norm=norm, interpolation=sharp(array))
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(color=PALE, linewidth=0.8)
-    if max(array.shape) <= WRITTEN:
-        write(axes, array, norm)
-
-
-def write(axes: Axes, array: Array, norm: Normalize) -> None:
-    """The values of array (H, W), each on its own grey."""
-    digits = 2 if np.abs(array).max() >= 0.1 else 3
-    for (y, x), value in np.ndenumerate(array):
-        colour = "white" if norm(value) < 0.5 else "black"
-        text = f"{round(value, digits) + 0.0:.{digits}f}".replace("0.", ".")  # of -0.0, 0.0
-        axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color=colour)
-
-
 def frame(axes: Axes, region: Region, **look: object) -> None:
     """A frame around the pixels of region."""
     from matplotlib.patches import Rectangle
@@ -85,48 +61,6 @@ def bar(figure: Figure | SubFigure, drawn: AxesImage, beside: Sequence[Axes], te
     scale = figure.colorbar(drawn, ax=list(beside), fraction=0.04, pad=0.02, aspect=25)
     scale.ax.tick_params(labelsize=8)
     scale.set_label(text, fontsize=9, color=INK)
-
-
-def own(array: Array) -> Normalize:
-    """From the least value of array, or from 0 where nothing is below it, to its greatest."""
-    return between(min(0.0, float(array.min())), float(array.max()))
-
-
-def between(least: float, greatest: float) -> Normalize:
-    """A scale; a wider one where both are equal."""
-    from matplotlib.colors import Normalize
-
-    return Normalize(least, greatest if greatest > least else least + 1)
-
-
-def scale_of(*arrays: Array, two_sided: bool = False) -> Normalize:
-    """One scale for all of arrays: from 0 where nothing is below it, as relu makes them, else with 0 in its middle."""
-    largest = max(float(np.abs(array).max()) for array in arrays)
-    signed = two_sided or min(float(array.min()) for array in arrays) < 0
-    return between(-largest if signed else 0, largest)
-
-
-def stretched(arrays: Array, from_zero: bool = False) -> Array:
-    """Each of arrays (n, ...) from its least value, or from 0, to its greatest, as 0 to 1; 0 where all are equal."""
-    axes = tuple(range(1, arrays.ndim))
-    least = 0.0 if from_zero else arrays.min(axis=axes, keepdims=True)
-    span = arrays.max(axis=axes, keepdims=True) - least
-    return np.asarray((arrays - least) / np.where(span > 0, span, 1))
-
-
-def sharp(array: Array) -> str:
-    """Few pixels are shown as they are; many, which are shrunk, are averaged rather than skipped."""
-    return "nearest" if max(array.shape) <= 600 else "auto"
-
-
-def picture(image: Array) -> Array:
-    """(C, H, W) as imshow takes it: (H, W) for one channel, else (H, W, C)."""
-    return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
-
-
-def count(n: int, what: str) -> str:
-    """1 filter, 2 filters."""
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def shape(array: Array | tuple[int, ...]) -> str:

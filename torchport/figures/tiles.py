@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.figures.style import INK, sharp
+from torchport.figures.greys import sharp
+from torchport.figures.style import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,8 @@ import numpy as np
 
 from numpy_ref.checks import Array, check_int
 from numpy_ref.util import conv_output_size, im2col, im2col_by_window, pad_image
-from torchport.figures.style import COLOURS, MARK, between, frame, label, new_figure, shape, sharp, show, write
+from torchport.figures.greys import between, sharp, show, write
+from torchport.figures.style import COLOURS, MARK, frame, label, new_figure, shape
 from torchport.figures.tiles import Grid, draw_tiles
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ def _starts_as_npz(data: bytes) -> bool:
 
 
 def _starts_as_onnx(data: bytes) -> bool:
-    return data[:1] == b"\x08" and data[2:3] == b"\x12"  # its version, and who wrote it
+    return data[:1] == b"\x08" and data[2:3] in b"\x12:B"  # its version, and who wrote it, if it says so
 
 
 def _book(weights: Weights) -> dict[str, Array]:

@@ -16,7 +16,7 @@ INPUT, OUTPUT = "input", "logits"
 
 
 def decode_onnx(data: bytes) -> dict[str, Array]:
-    """The initialisers in data. ValueError for a damaged file, and without the package onnx."""
+    """The initialisers in data but shapes, int64. ValueError for a damaged file, and without the package onnx."""
     check_packages()
     import onnx
 
@@ -26,7 +26,8 @@ def decode_onnx(data: bytes) -> dict[str, Array]:
     except Exception as error:  # protobuf and the checker have no common base
         reason = " ".join(str(error).split())
         raise ValueError(f"damaged, truncated or not an ONNX file ({reason:.200}): fetch or copy it again") from None
-    return {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    weights = [each for each in model.graph.initializer if each.data_type != onnx.TensorProto.INT64]
+    return {each.name: onnx.numpy_helper.to_array(each) for each in weights}
 
 
 def encode_onnx(weights: Weights) -> bytes:

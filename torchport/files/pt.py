@@ -5,7 +5,7 @@ Source: torch/serialization.py (_save and _legacy_save), torch/_utils.py (_rebui
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,8 +18,10 @@ from numpy_ref.files import ParamsError
 from numpy_ref.opcodes import StandIn, Vocabulary, describe, interpret, interpret_first
 from numpy_ref.params import MAX_BYTES, looked_at
 from numpy_ref.pickles import NUMPYS_AXES, VALUES, plain, widened
+from torchport.files.containers import SHOWN
 from torchport.files.npz import open_zip, unpack
 from torchport.networks.names import state_dict_bytes
+from torchport.networks.nearest import first, shown
 
 ZIP = b"PK\x03\x04"
 # What torch.save writes: a zip file, and before torch 1.6 a row of pickles that starts with this number.
@@ -72,7 +74,7 @@ def _from_zip(data: bytes, max_bytes: int) -> object:
             raise ParamsError("a file in it stands twice")
         folder = next((name[:-8] for name in members if name.endswith("/data.pkl") and name.count("/") == 1), None)
         if folder is None:
-            raise ParamsError("a zip file without the data.pkl of a .pt file")
+            raise ParamsError(f"a zip file of {_first(members)}, without the data.pkl of a .pt file: unpack it first")
         if f"{folder}constants.pkl" in members:
             raise ParamsError(f"a TorchScript file: load it as net with torch.jit.load(path, 'cpu'), and {_WAY_OUT}")
 
@@ -84,6 +86,10 @@ def _from_zip(data: bytes, max_bytes: int) -> object:
         big = f"{folder}byteorder" in members and content("byteorder") == b"big"
         storages = _Storages(lambda key: content(f"data/{key}"), ">" if big else "<")
         return interpret(bytes(content("data.pkl")), TENSORS, True, storages.named)
+
+
+def _first(names: Iterable[str]) -> str:
+    return ", ".join(first(SHOWN, [shown(name) for name in names])) or "nothing"
 
 
 def _from_row(data: bytes) -> object:

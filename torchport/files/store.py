@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -19,11 +19,12 @@ from numpy_ref.checks import Array, check_int
 from numpy_ref.files import Staged, read_file, stage
 from numpy_ref.params import MAX_BYTES, check_arrays
 from torchport.choices import Activation, Affine, Convolution, Flatten, Kernels
-from torchport.files.containers import ArraySet, array_sets, contents_of, inside
+from torchport.files.containers import SHOWN, ArraySet, all_arrays, array_sets, contents_of, inside
 from torchport.files.formats import Format, format_named, format_of
 from torchport.networks import DTYPES, Geometry, Layout, Source, Weights, cast_params
 from torchport.networks.architectures import recognised
-from torchport.networks.layouts import to_params
+from torchport.networks.layouts import names_part, to_params
+from torchport.networks.nearest import NoNetworkError, listed, shown
 
 # In a run's folder; config.json comes after the first checkpoint.
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"
@@ -61,6 +62,7 @@ class Hints:
 
 NO_HINTS = Hints()
 MAX_LINE = 2000  # characters of what is said of a file
+ORDER = "order leaves out layers that it does not name (--order)"
 
 
 @dataclass(frozen=True)
@@ -237,23 +239,61 @@ def stage_weights(weights: Weights, target: str | Path) -> Iterator[StagedWeight
 def _only(value: object, hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool) -> Weights:
     """The one set of arrays in value that is a network's. ValueError, TypeError where none is, or several are."""
     sets = _candidates(list(array_sets(value)), hints.part)
-    found: dict[str, Weights] = {}
+    found: dict[str, tuple[ArraySet, Weights]] = {}
     errors: dict[str, Exception] = {}
     for each in sets:
-        if not any(inside(each.place, place) for place in found):
+        if len(found) <= SHOWN and not any(inside(each.place, place) for place in found):
             try:
-                found[each.place] = _weights(each, hints, source, dtype, allow_nonfinite)
+                found[each.place] = each, _weights(each, hints, source, dtype, allow_nonfinite)
             except (ValueError, TypeError) as error:
                 errors[each.place] = error
     if len(found) > 1:
         raise ValueError(f"holds several networks, in {' and '.join(found)}: say which with part (--part)")
-    if found:
-        return next(iter(found.values()))
     if not sets:
         raise ValueError(f"holds {contents_of(value)}, expected a dict of arrays, the weights of a network")
-    nearest = max(sets, key=lambda each: each.own)
-    refused, where = errors[nearest.place], f"in the part {nearest.place!r}: " if nearest.place else ""
-    raise type(refused)("; ".join([f"{where}{refused}", *nearest.left_out]))
+    for each, weights in found.values():
+        beside = _beside(each, all_arrays(value))
+        if hints.part is not None or not (stranger := _stranger(each, beside)):
+            return _leaving_out(weights, beside)
+        errors[each.place] = NoNetworkError(_STRANGER.format(each.place, stranger))
+    raise _refusal(sets, errors, found)
+
+
+_STRANGER = "the part {0!r} is a network by itself, but {1} is beside it: give part {0!r} if that is all (--part)"
+
+
+def _beside(each: ArraySet, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    own = set(map(id, each.arrays.values()))
+    return {name: array for name, array in arrays.items() if id(array) not in own}
+
+
+def _leaving_out(weights: Weights, beside: Mapping[str, Array]) -> Weights:
+    """The same, with a line on what is beside them."""
+    steps = [*weights.source.steps, *[_one_line(f"left out beside it: {listed(beside)}")] * bool(beside)]
+    return replace(weights, source=replace(weights.source, steps=tuple(steps)))
+
+
+def _stranger(each: ArraySet, beside: Mapping[str, Array]) -> str:
+    """An array beside it that may be another layer's: no copy of one of its own, as an optimizer's sums are."""
+    copies = {(own.shape, name) for name, own in each.arrays.items()}
+
+    def is_copy(name: str, array: Array) -> bool:
+        return any(array.shape == shape and (array.ndim > 1 or name.endswith(own)) for shape, own in copies)
+
+    layers = [name for name, array in beside.items() if each.is_prefix or array.ndim > 1 or names_part(name)]
+    return next((shown(name) for name in layers if each.is_prefix or not is_copy(name, beside[name])), "")
+
+
+def _refusal(sets: Sequence[ArraySet], errors: Mapping[str, Exception], found: Container[str]) -> Exception:
+    """The error of the set nearest to a network: that lacks an option only, or has most arrays of its own."""
+
+    def nearness(each: ArraySet) -> tuple[bool, bool, int]:
+        return not isinstance(errors[each.place], NoNetworkError), each.place in found, each.own
+
+    nearest = max([each for each in sets if each.place in errors], key=nearness)
+    where = f"in the part {nearest.place!r}: " if nearest.place and nearest.place not in found else ""
+    error = errors[nearest.place]
+    return type(error)("; ".join([f"{where}{error}", *nearest.left_out]))
 
 
 def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
@@ -271,7 +311,12 @@ def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
 
 def _weights(each: ArraySet, hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool) -> Weights:
     params, said = to_params(each.arrays, hints.layout)
-    recognised(params, hints.geometry)  # first: what is no network needs no other dtype
+    try:
+        recognised(params, hints.geometry)  # first: what is no network needs no other dtype
+    except NoNetworkError as error:
+        raise NoNetworkError(
+            "; ".join([str(error), *said, *[ORDER] * (" is unexpected" in str(error) and "gamma1" not in params)])
+        ) from None
     steps = [*source.steps, *[f"in the part {each.place!r}"] * bool(each.place), *each.left_out, *said]
     dtypes = sorted({str(value.dtype) for value in params.values()})
     source = replace(source, steps=tuple(map(_one_line, steps)), dtypes=tuple(dtypes))

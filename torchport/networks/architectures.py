@@ -141,12 +141,15 @@ def recognised(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
     params, _ = without_statistics(check_mapping("params", params))
     name = nearest(params)
     if name == DENSE:
-        geometry.refuse("MultiLayerNet", "stride", "pad", "pool")
+        geometry.refuse("TwoLayerNet" if "W3" not in params else name, "stride", "pad", "pool")
         return _fully_connected(params, geometry.activation)
     if geometry.pool is None and name in KNOWN:
         found = KNOWN[name](params, geometry)
         if found is not None:
             return found
+        if name == "SimpleConvNet":  # with another activation
+            found = _conv_net(params, replace(geometry, pool=(1,)))
+            return replace(found, note=f"{_geometry_of(found)} are taken, as in the book: {NO_TRACE}")
     elif name == "LeNet5":  # whose subsampling is trained
         geometry.refuse(name, "pool")
     return _conv_net(params, geometry)
@@ -257,7 +260,7 @@ def _conv_net(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
     """A network of one's own: where nothing else says it, pooling stands where images have the usual size then."""
     found = list(_readings(params, geometry))
     usual = [each for each in found if each.input_shape[1] == USUAL.get(each.input_shape[0], each.input_shape[1])]
-    told = found if geometry.pool is not None else usual
+    told = (usual or found)[:1] if geometry.pool is not None else usual
     if len(told) == 1:
         return told[0]
     sizes = first(NAMED, [f"{each.input_shape[1]} with {_geometry_of(each)}" for each in told or found])
@@ -275,8 +278,9 @@ def _readings(params: Mapping[str, Array], geometry: Geometry) -> Iterator[Archi
     pads = [[geometry.pad] * len(convs)]
     if geometry.pool is not None:
         pools = [tuple(geometry.pool)]
-    elif not geometry.pad:
-        pads.append([shape[2] // 2 for shape in convs])  # as large as before
+    as_before = [shape[2] // 2 for shape in convs]
+    if not geometry.pad and any(as_before):
+        pads.append(as_before)
     activation = geometry.activation or "relu"
     for pool, pad in product(pools, pads):
         conv_params = [{**DEFAULT_CONV_PARAM, "stride": geometry.stride, "pad": each} for each in pad]
@@ -284,12 +288,12 @@ def _readings(params: Mapping[str, Array], geometry: Geometry) -> Iterator[Archi
             stack = conv_net_stack(conv_params, [1] * (len(weights) - len(convs)), pool, activation)
             own, (*hidden, outputs), input_dim = _sized(params, stack)
         except ValueError:
-            if geometry.pool is not None:
+            if geometry.pool is not None and pad == pads[0]:
                 raise
             continue
         sizes = {"input_dim": input_dim, "conv_params": own, "hidden_size_list": hidden, "output_size": outputs}
         found = Architecture("ConvNet", {**sizes, "pool_after": list(pool), "activation": activation})
-        if geometry.pool is None:
+        if geometry.pool is None or pad != pads[0]:
             images = f"images of {input_dim[1]} pixels a side"
             found = replace(found, note=f"{_geometry_of(found)} and {activation} are taken, as for {images}")
         yield found

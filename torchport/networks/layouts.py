@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise, permutations, takewhile
+from typing import Any
 
 import numpy as np
 
 from numpy_ref.checks import Array
 from torchport.choices import AFFINE, FLATTEN, KERNELS, Affine, Flatten, Kernels
-from torchport.networks.nearest import USUAL, fits, listed
+from torchport.networks.nearest import USUAL, NoNetworkError, fits, listed, shown
 
 # Which of a layer's arrays a key names at its end.
 _PARTS = {
@@ -27,7 +28,6 @@ _PARTS = {
     "beta": "beta|offset",
     "running_mean": "(?:running|moving)_mean",
     "running_var": "(?:running|moving)_var(?:iance)?",
-    "unused": "num_batches_tracked",
 }
 _KEY = re.compile(
     r"(?:(?P<module>.*)[._/])?(?:"
@@ -43,7 +43,7 @@ class Layout:
     """How arrays lie, where their names and shapes do not tell; None for what these say.
 
     flatten, of what the first Affine behind a convolution takes: "chw", or "hwc" as in Keras; kernels: "oihw" or
-    "hwio"; affine: "in-out" (x @ W) or "out-in" (torch's Linear); order: the layers' names, first to last.
+    "hwio"; affine: "in-out" (x @ W) or "out-in" (torch's Linear); order: the network's layers, first to last.
     """
 
     flatten: Flatten | None = None
@@ -82,17 +82,28 @@ class _Layer:
 def to_params(arrays: Mapping[str, Array], layout: Layout = AS_NAMED) -> tuple[dict[str, Array], list[str]]:
     """The book's params, of arrays under whatever names; and what was done to them, a line each. ValueError."""
     named = {key: match for key in arrays if (match := _KEY.fullmatch(key))}
+    others = {key: arrays[key] for key in arrays if named and key not in named}
     layers, said = _by_name(arrays, named) if named else _by_position(arrays)
+    if layout.order is not None:
+        layers, left = _chosen(layers, layout.order, others)
+        others, said = {}, said + left
+    if alone := [layer.keys["bias"] for layer in layers if layer.arrays.keys() == {"bias"}]:
+        raise NoNetworkError(f"{alone[0]} is a bias without a weight: {listed(arrays)}")
     said += [line for layer in layers for line in _squeezed(layer)]
-    hwio = [line for layer in layers for line in _turned(layer, layout)]
+    hwio = list(_turned(layers, layout))
     _orient(layers, layout)
-    layers, ordered = _ordered(layers, layout.order)
-    unrolled = [line for layer in layers for line in _unrolled(layer, layers)]
+    layers = layers if layout.order is not None else _ordered(layers)
+    ordered = _told(layers, arrays)
+    unrolled = [line for layer in layers for line in _unrolled(layer, layers, layout)]
     sorted_rows = _sorted_rows(layers, layout, bool(hwio))
     if transposed := [layer.keys["weight"] for layer in layers if layer.transposed]:
         said.append(f"{', '.join(transposed)}: transposed, since they came as (outputs, inputs)")
-    others = {key: arrays[key] for key in arrays if named and key not in named}
     return {**_numbered(layers), **others}, said + ordered + hwio + unrolled + sorted_rows
+
+
+def names_part(key: str) -> bool:
+    """Whether key ends in a name of a layer's array."""
+    return _KEY.fullmatch(key) is not None
 
 
 # --- Which arrays make a layer
@@ -109,15 +120,14 @@ def _by_name(arrays: Mapping[str, Array], named: Mapping[str, re.Match[str]]) ->
             raise ValueError(f"{layer.keys[part]} and {key} are both the {part} of one layer: {listed(arrays)}")
         layer.arrays[part], layer.keys[part] = arrays[key], key
     for layer in layers.values():
-        layer.arrays.pop("unused", None)
         if "gamma" not in layer.arrays and ("running_mean" in layer.arrays or _NORMALISES.search(layer.name)):
             names = {"weight": "gamma", "bias": "beta"}
             layer.arrays = {names.get(part, part): value for part, value in layer.arrays.items()}
             layer.keys = {names.get(part, part): key for part, key in layer.keys.items()}
-    kept = [layer for layer in layers.values() if layer.arrays]
-    if all(layer.name.isdigit() for layer in kept):
-        kept.sort(key=lambda layer: int(layer.name))
-    return kept, [f"before every key {prefix[:-1]!r} is left out"] if prefix else []
+    found = list(layers.values())
+    if all(layer.name.isdecimal() for layer in found):
+        found.sort(key=lambda layer: int(layer.name))
+    return found, [f"before every key {prefix[:-1]!r} is left out"] if prefix else []
 
 
 def _prefix(modules: Sequence[str]) -> str:
@@ -129,17 +139,20 @@ def _prefix(modules: Sequence[str]) -> str:
 
 def _by_position(arrays: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
     """The k-th vector goes with the k-th weight. ValueError where they are not as many."""
-    vectors = [key for key, value in arrays.items() if max(value.shape) == value.size]
-    weights = [key for key in arrays if key not in vectors]
+    keys = sorted(arrays, key=_natural) if list(arrays) == sorted(arrays) else list(arrays)  # as text: 10 before 2
+    vectors = {key: arrays[key] for key in keys if arrays[key].ndim == 1}
+    if 2 * len(vectors) != len(keys):
+        vectors = {key: arrays[key] for key in keys if max(arrays[key].shape) == arrays[key].size}
+    weights = [key for key in keys if key not in vectors]
     if len(weights) != len(vectors):
-        raise ValueError(
+        raise NoNetworkError(
             f"the names tell no layers, and {len(weights)} weights have {len(vectors)} biases: {listed(arrays)}"
         )
     layers = [
-        _Layer(str(number), {"weight": arrays[weight], "bias": arrays[bias]}, {"weight": weight, "bias": bias})
+        _Layer(str(number), {"weight": arrays[weight], "bias": vectors[bias]}, {"weight": weight, "bias": bias})
         for number, (weight, bias) in enumerate(zip(weights, vectors, strict=True), 1)
     ]
-    return layers, [f"by their order, {', '.join(arrays)} are {', '.join(_numbered(layers))}"]
+    return layers, [f"by their order, {', '.join(keys)} are {', '.join(_numbered(layers))}"]
 
 
 # --- How each lies
@@ -161,15 +174,24 @@ def _outputs(layer: _Layer) -> int:
     return layer.arrays["bias"].size if "bias" in layer.arrays else 0
 
 
-def _turned(layer: _Layer, layout: Layout) -> Iterator[str]:
-    """A kernel of (H, W, inputs, outputs) as (outputs, inputs, H, W)."""
-    value = layer.arrays.get("weight")
-    if value is None or value.ndim != 4:
-        return
-    told = value.shape[0] != _outputs(layer) == value.shape[3] and value.shape[0] == value.shape[1]
-    if layout.kernels == "hwio" or (told and layout.kernels is None):
-        layer.arrays["weight"] = value.transpose(3, 2, 0, 1)
-        yield f"{layer.keys['weight']} {value.shape}: H, W, inputs, outputs, as Keras has it"
+def _turned(layers: Sequence[_Layer], layout: Layout) -> Iterator[str]:
+    """Kernels (H, W, inputs, outputs) as (outputs, inputs, H, W): by their biases, else as the others, or by name."""
+    kernels = [layer for layer in layers if "weight" in layer.arrays and layer.arrays["weight"].ndim == 4]
+    told = {lies for layer in kernels if (lies := _lies(layer))}
+    for layer in kernels:
+        key, value = layer.keys["weight"], layer.arrays["weight"]
+        others = next(iter(told)) if len(told) == 1 else "hwio" if "kernel" in key.lower() else "oihw"
+        if (layout.kernels or _lies(layer) or others) == "hwio":
+            layer.arrays["weight"] = value.transpose(3, 2, 0, 1)
+            yield f"{key} {value.shape}: H, W, inputs, outputs, as Keras has it"
+
+
+def _lies(layer: _Layer) -> str | None:
+    """How a kernel's axes lie, if it has square filters and as many as biases in one way only."""
+    shape, outputs = layer.arrays["weight"].shape, _outputs(layer)
+    ways = {"oihw": (shape[0], *shape[2:]), "hwio": (shape[3], *shape[:2])}
+    fitting = [way for way, (count, height, width) in ways.items() if count == outputs and height == width]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _orient(layers: Sequence[_Layer], layout: Layout) -> None:
@@ -196,8 +218,8 @@ def _orient(layers: Sequence[_Layer], layout: Layout) -> None:
         layer.arrays["weight"] = value.T if lies == "out-in" else value
 
 
-def _unrolled(layer: _Layer, layers: Sequence[_Layer]) -> Iterator[str]:
-    """A convolution's weight as im2col takes it, (C * FH * FW, FN), with its four axes again."""
+def _unrolled(layer: _Layer, layers: Sequence[_Layer], layout: Layout) -> Iterator[str]:
+    """A convolution's weight as im2col takes it, (C * FH * FW, FN), with its four axes again. ValueError."""
     place = layers.index(layer)
     before, behind = layers[:place], layers[place + 1 :]
     if any(each.ends[0] != 4 for each in before) or not behind or layer.ends[0] != 2:
@@ -208,6 +230,11 @@ def _unrolled(layer: _Layer, layers: Sequence[_Layer]) -> Iterator[str]:
     for channels in (before[-1].ends[2],) if before else USUAL:
         side = math.isqrt(inputs // channels)
         if side * side * channels == inputs:
+            if inputs == outputs and layout.affine is None:
+                raise ValueError(
+                    f"{layer.keys['weight']} {inputs, outputs} is a convolution's matrix of im2col, and square: say "
+                    f"whether a filter is a column or a row of it with affine, in-out or out-in (--affine)"
+                )
             shape = outputs, channels, side, side
             layer.arrays["weight"] = np.ascontiguousarray(layer.arrays["weight"].T).reshape(shape)
             layer.transposed = False
@@ -240,37 +267,44 @@ def _sorted_rows(layers: Sequence[_Layer], layout: Layout, keras: bool) -> list[
 # --- Which layer is first
 
 
-def _ordered(layers: list[_Layer], order: Sequence[str] | None) -> tuple[list[_Layer], list[str]]:
-    """The layers in the order that shapes and numbers tell, or that is told. ValueError where several fit."""
+def _chosen(layers: list[_Layer], order: Sequence[str], others: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
+    """The layers that order names, in that order, and a line on all that is left out. ValueError."""
+    by_name = {layer.name: layer for layer in layers}
+    if not by_name.keys() >= set(order) or len(set(order)) < len(order):
+        raise ValueError(f"order must name the layers {', '.join(by_name)}, or some of them, got {', '.join(order)}")
+    left = [*(name for name in by_name if name not in order), *others]
+    return [by_name[name] for name in order], [f"left out: {', '.join(map(shown, left))}"] if left else []
+
+
+def _ordered(layers: list[_Layer]) -> list[_Layer]:
+    """The layers in the order that shapes and numbers tell. ValueError where several fit."""
     names = [layer.name for layer in layers]
-    if order is not None:
-        if sorted(order) != sorted(names):
-            raise ValueError(f"order must name the layers {', '.join(names)}, got {', '.join(order)}")
-        return [layers[names.index(name)] for name in order], []
-    if all(name.isdigit() for name in names):
-        return layers, _told(layers, names)
+    if all(name.isdecimal() for name in names):
+        return layers
     if len(names) > MAX_LAYERS:
         raise ValueError(f"the order of {len(names)} layers is not looked for: say which with order (--order)")
+    as_text = names == sorted(names)  # which is no order of anybody's
     by_number = _chains(layers, by_number=True)
-    if _is_chain(layers) and (layers in by_number or not by_number):
-        return layers, _told(layers, names)
+    if _is_chain(layers) and (layers in by_number or not by_number) and not (as_text and len(by_number) > 1):
+        return layers
     found = by_number or _chains(layers, by_number=False)
-    if names != sorted(names):  # that is no order of anybody's, but one of text
+    if not as_text:
         found += [layers] * _is_chain(layers)
     if len(found) > 1:
         readings = " or ".join(", ".join(layer.name for layer in each) for each in found[:2])
         raise ValueError(f"the order of the layers may be {readings}: say which with order (--order)")
-    return found[0] if found else layers, _told(found[0] if found else layers, names)
+    return found[0] if found else layers
 
 
-def _told(layers: Sequence[_Layer], names: Sequence[str]) -> list[str]:
+def _told(layers: Sequence[_Layer], arrays: Iterable[str]) -> list[str]:
     """A line on names that are not the book's or the port's own, nor 1, 2 and so on."""
-    weights = [layer.name for layer in layers if "weight" in layer.arrays]
-    own = all(re.fullmatch(r"(conv|subsample|affine)\d+", name) for name in weights)
-    if own or weights == [str(number) for number in range(1, len(weights) + 1)]:
+    weights = {layer.keys["weight"]: layer.name for layer in layers if "weight" in layer.arrays}
+    names = list(weights.values())
+    own = all(re.fullmatch(r"(conv|subsample|affine)\d+", name) for name in names)
+    if own or names in ([""], [str(number) for number in range(1, len(names) + 1)]):
         return []
-    by_shapes = "" if names == [layer.name for layer in layers] else ", by their shapes"
-    return [f"{', '.join(weights)} are layers 1 to {len(weights)}{by_shapes}"]
+    by_shapes = "" if list(weights) == [key for key in arrays if key in weights] else ", by their shapes"
+    return [f"{', '.join(names)} are layers 1 to {len(names)}{by_shapes}"]
 
 
 def _is_chain(layers: Sequence[_Layer]) -> bool:
@@ -316,13 +350,14 @@ def _continued(
 
 
 def _precedes(one: str, other: str) -> bool:
-    """Whether two names differ in one number only, which is less in one."""
-    parts = re.split(r"(\d+)", one), re.split(r"(\d+)", other)
-    differing = [(a, b) for a, b in zip(*parts, strict=False) if a != b]
-    if len(parts[0]) != len(parts[1]) or len(differing) != 1:
-        return False
-    a, b = differing[0]
-    return a.isdigit() and b.isdigit() and int(a) < int(b)
+    """Whether two names differ in numbers only, which are less in one; dense is Keras' dense_0."""
+    known = _natural(other)
+    return any(each[::2] == known[::2] and each < known for each in (_natural(one), _natural(f"{one}_0")))
+
+
+def _natural(name: str) -> list[Any]:
+    """Its texts and numbers in turns."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _numbered(layers: Sequence[_Layer]) -> dict[str, Array]:

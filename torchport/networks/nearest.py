@@ -22,6 +22,11 @@ CONVOLUTIONAL = {
 # Pixels a side of MNIST and of CIFAR-10, by channels: for which images a network of one's own is taken to be.
 USUAL = {1: 28, 3: 32}
 
+
+class NoNetworkError(ValueError):
+    """Arrays that are no network's, whatever else is told of them."""
+
+
 LISTED, NAMED = 24, 6  # arrays and differences in one message, at most
 
 
@@ -34,16 +39,16 @@ def nearest(params: Mapping[str, Array]) -> str:
     """The network whose parameters these are. ValueError where there is none, which says what the nearest has."""
     held = [value for name, value in params.items() if str(name).startswith("W")]
     if not held:
-        raise ValueError(f"the book's networks have parameters W1, b1, W2, b2 and so on, got {listed(params)}")
+        raise NoNetworkError(f"the book's networks have parameters W1, b1, W2, b2 and so on, got {listed(params)}")
     convs = sum(value.ndim == 4 for value in held)
-    own = (4,) * convs + (2,) * (len(held) - convs)
-    candidates = {DENSE: (2,) * len(held), **CONVOLUTIONAL}
+    own = (4,) * convs + (2,) * max(len(held) - convs, 1)
+    candidates = {**CONVOLUTIONAL} if convs else {DENSE: (2,) * len(held), **CONVOLUTIONAL}
     if convs and own not in candidates.values():
-        candidates[f"ConvNet with {convs} convolutions"] = own
+        candidates[f"ConvNet with {convs} convolution{'s' * (convs > 1)}"] = own
     differences = {name: _differences(params, axes) for name, axes in candidates.items()}
     nearest = min(candidates, key=lambda name: (len(differences[name]), _other_kinds(params, candidates[name])))
     if differences[nearest]:
-        raise ValueError(
+        raise NoNetworkError(
             f"no network that is known here has {listed(params)}; the nearest is "
             f"{'TwoLayerNet' if nearest == DENSE and len(held) == 2 else nearest}, but "
             f"{'; '.join(first(NAMED, differences[nearest]))}"

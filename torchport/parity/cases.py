@@ -56,16 +56,19 @@ def check_ports(
     x: Array,
     t: Array,
     settings: Iterable[Setting] = (Setting(torch.float64), Setting(torch.float32)),
+    *,
+    seed: int = 0,
     **options: Any,
 ) -> list[Report]:
     """check_parity of both ports in every setting, with the same weights.
 
-    options are check_parity's seed, runs and progress. ValueError, TypeError.
+    options are check_parity's runs and progress. ValueError, TypeError.
     """
     reports = []
     exact = weights.astype(torch.float64)  # a variance in float16 would be rounded where the reference adds to it
     for setting in settings:
         for conv in CONVOLUTIONS:
             port = weights.astype(setting.dtype).port(conv, setting.device)
-            reports.append(check_parity(exact.reference(), port, x, t, mode=setting.mode, name=conv, **options))
+            own: dict[str, Any] = {"mode": setting.mode, "seed": seed, "name": conv}
+            reports.append(check_parity(exact.reference(), port, x, t, **own, **options))
     return reports

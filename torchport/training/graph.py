@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import torch
 
+from torchport.training.ranks import Ranks
+
+GRAPH_STEPS = (20, 1)  # that a graph takes; the second is for what the first leaves of an epoch
 WARM_UP = 2  # runs before recording, in which libraries choose algorithms and allocate what they keep
+
+
+def uses_graphs(device: torch.device, ranks: Ranks) -> bool:
+    """Whether a step is one CUDA graph: not across ranks, whose messages are awaited on the host."""
+    return device.type == "cuda" and ranks.size == 1
 
 
 def captured(function: Callable[[], None], restore: Callable[[], None], device: torch.device) -> Callable[[], None]:

@@ -14,9 +14,8 @@ from torchport.checks import check_computing_device
 from torchport.data import default_data_dir
 from torchport.training.config import Config
 from torchport.training.folder import RunFolder
-from torchport.training.interrupts import stop_requests
 from torchport.training.ranks import expected_ranks, join, local_device
-from torchport.training.result import SETUP, Clock, Result, Watch, shown
+from torchport.training.result import SETUP, Clock, Result, Watch, shown, stop_requests
 from torchport.training.run import Run
 from torchport.training.samples import Samples, cut_and_checked, load_samples
 

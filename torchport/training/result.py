@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
 from numpy_ref.checks import Array
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 # What time is spent on.
 SETUP, TRAINING, EVALUATION, SAVING = "setup", "training", "evaluation", "saving"
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # after which a run stops at the end of a step
 
 
 class Diverged(ArithmeticError):
@@ -72,16 +77,16 @@ Watch = Callable[[Progress], None]
 
 @contextmanager
 def shown(progress: bool) -> Iterator[Watch]:
-    """A watch that moves a bar of steps, on a terminal or in a notebook, if so asked."""
+    """A watch that moves a bar of steps, if so asked and where it can be seen."""
     with bar(progress, unit="step", dynamic_ncols=True) as steps:
 
         def show(told: Progress) -> None:
             steps.total = told.steps
             steps.update(told.step - steps.n)
-            if told.record is None:
-                steps.set_postfix(loss=f"{told.loss:.4f}", refresh=False)
-            else:
-                steps.set_postfix(loss=f"{told.loss:.4f}", test=f"{told.record.test_accuracy:.4f}", refresh=False)
+            found = {"loss": f"{told.loss:.4f}"}
+            if told.record is not None:
+                found["test"] = f"{told.record.test_accuracy:.4f}"
+            steps.set_postfix(found, refresh=False)
 
         yield show
 
@@ -99,3 +104,30 @@ class Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+class StopRequest:
+    """Whether somebody wants to stop."""
+
+    def __init__(self) -> None:
+        self.made = False
+
+    def _make(self, number: int, frame: FrameType | None) -> None:
+        if self.made:  # a second Ctrl-C does not wait for the step
+            raise KeyboardInterrupt
+        self.made = True
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Ctrl-C and SIGTERM become a StopRequest inside a with statement; in threads but the main one, nothing changes."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request._make) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -13,11 +13,9 @@ import torch
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport.files import read_weights
 from torchport.networks import DTYPES, NETWORKS, Weights, to_params
 from torchport.training.config import LAST, MEAN, Config
 from torchport.training.folder import Checkpoint, Record, RunFolder, curve_of
-from torchport.training.interrupts import StopRequest
 from torchport.training.numpy_learner import NumpyLearner
 from torchport.training.ranks import Ranks
 from torchport.training.result import (
@@ -30,9 +28,10 @@ from torchport.training.result import (
     Progress,
     Result,
     Stopped,
+    StopRequest,
     Watch,
 )
-from torchport.training.samples import Samples, orders
+from torchport.training.samples import Samples, orders, read_start
 from torchport.training.state import TEST, TRAIN, Learner, all_finite
 from torchport.training.torch_learner import TorchLearner
 
@@ -81,7 +80,8 @@ class Run:
         """From the first step."""
         with self._clock.on(SETUP):
             dtype, init = DTYPES[np.dtype(self._config.dtype)], self._config.init
-            weights = Weights.of(self._network.params) if init is None else self._init_weights(init, dtype)
+            given = None if init is None else read_start(init, self._config, self._samples)
+            weights = Weights.of(self._network.params) if given is None else given
             self._learner = self._make_learner(weights.astype(dtype))
         if self._folder is not None:
             with self._clock.on(SAVING):
@@ -232,19 +232,6 @@ class Run:
                 f"{self._config.network} draws the masks of {', '.join(drawing)} for whole batches: train it in one "
                 f"process, got {self._ranks.size}"
             )
-
-    def _init_weights(self, path: str, dtype: torch.dtype) -> Weights:
-        weights = read_weights(path, dtype=dtype)
-        found = weights.architecture
-        if found.name != self._config.network:
-            raise ValueError(f"{path} is a {found.name}, which --network {self._config.network} cannot start from")
-        expected = self._samples.x_train.shape[1:], self._samples.classes
-        if (found.input_shape, found.classes) != expected:
-            raise ValueError(
-                f"{path} is for images {found.input_shape} in {found.classes} classes, the data has "
-                f"images {expected[0]} in {expected[1]}"
-            )
-        return weights
 
     def _checkpoint(self) -> Checkpoint:
         losses, records = torch.tensor(self._losses), list(self._records)

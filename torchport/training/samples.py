@@ -1,4 +1,4 @@
-"""What is trained on and in which order."""
+"""What a run starts from: training data, the order of batches, and perhaps weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy_ref.checks import Array, check_batch
 from numpy_ref.functions import class_labels
 from torchport.data import load
+from torchport.files import read_weights
+from torchport.networks import DTYPES, Weights
 from torchport.training.config import BOOK, Config
 
 
@@ -66,3 +68,17 @@ def orders(config: Config, n: int, rng: np.random.RandomState) -> Iterator[Array
             yield rng.choice(n, steps * config.batch_size)  # what choice(n, batch_size) draws in as many calls
         else:
             yield rng.permutation(n)
+
+
+def read_start(path: str, config: Config, samples: Samples) -> Weights:
+    """The weights in path, in the run's dtype. ValueError where they are of another network, or for other data."""
+    weights = read_weights(path, dtype=DTYPES[np.dtype(config.dtype)])
+    found, shape = weights.architecture, samples.x_train.shape[1:]
+    if found.name != config.network:
+        raise ValueError(f"{path} is a {found.name}, from which a {config.network} cannot start: choose that network")
+    if (found.input_shape, found.classes) != (shape, samples.classes):
+        raise ValueError(
+            f"{path} is for images {found.input_shape} in {found.classes} classes, the data has "
+            f"images {shape} in {samples.classes}"
+        )
+    return weights

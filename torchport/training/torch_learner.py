@@ -20,16 +20,13 @@ from torchport.networks import DTYPES, Weights, to_params
 from torchport.optimizers import in_pieces, make_optimizer, torch_options
 from torchport.training.config import AFTER, BOOK, PRECISIONS, Config
 from torchport.training.fused import arranged, log_likelihood, loss_gradient, one_hot_rows
-from torchport.training.graph import captured
+from torchport.training.graph import GRAPH_STEPS, captured, uses_graphs
 from torchport.training.ranks import Ranks
 from torchport.training.samples import Samples
 from torchport.training.state import TEST, TRAIN, Masks, copied, put_back
 
 # Images evaluated at a time: enough to fill a GPU, few enough for a CPU's cache.
 EVALUATED = {"cuda": 1000, "cpu": 200}
-
-# Steps that a CUDA graph takes; the second is for what the first leaves of an epoch.
-GRAPH_STEPS = (20, 1)
 
 
 class Slots(NamedTuple):
@@ -237,11 +234,6 @@ class TorchLearner:
     def _restore(self) -> None:
         """Back to the start, in place."""
         self.load(self._start)
-
-
-def uses_graphs(device: torch.device, ranks: Ranks) -> bool:
-    """Whether a step is one CUDA graph: not across ranks, whose messages are awaited on the host."""
-    return device.type == "cuda" and ranks.size == 1
 
 
 def _on(device: torch.device, part: Array) -> Tensor:

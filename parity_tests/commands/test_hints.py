@@ -7,9 +7,9 @@ import pytest
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
+from torchport.commands.hints import hint
 from torchport.data.preparation import NAMED, UNIT, Preparation
 from torchport.evaluation import classify
-from torchport.hints import hint
 from torchport.networks import Weights
 
 N, CLASSES = 300, 5

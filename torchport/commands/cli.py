@@ -33,7 +33,7 @@ LARGEST = 2**32 - 1  # NumPy's largest seed, and more than anything that is coun
 # Where no code of the user's is.
 NOT_THE_USERS = (
     "<",  # frozen
-    *(str(Path(__file__).parents[1] / name) + os.sep for name in ("torchport", "numpy_ref", "scripts")),
+    *(str(Path(__file__).parents[2] / name) + os.sep for name in ("torchport", "numpy_ref", "scripts")),
     *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
 )
 

@@ -1,0 +1,312 @@
+"""Pictures of networks and of what they do: python scripts/visualize.py filters params.pkl
+
+One subcommand for each picture; python scripts/visualize.py SUBCOMMAND --help says what it takes. Weights are a
+params.pkl, a .pt file or the folder of a training run, which is shown the data that it was trained on; without any, the
+network is as it is before learning, which the picture's title says. A PNG is written; no display is needed.
+Exit status: 0 drawn, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import numpy_ref as nr
+import torchport as tp
+from numpy_ref.checks import Array
+from numpy_ref.files import check_target
+from numpy_ref.functions import softmax
+from torchport import figures
+from torchport.choices import OF_IMAGES
+from torchport.commands import cli
+from torchport.data import DATA_SETS
+from torchport.data.images import read_image, sample
+from torchport.figures.greys import EACH, SCALES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchport.subjects import Subject
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
+    for name, (draw, *options) in COMMANDS.items():
+        text = inspect.getdoc(draw) or ""
+        command = commands.add_parser(name, help=text.partition("\n")[0], description=text)
+        for add_options in options:
+            add_options(command)
+        out = Path(f"{name}.png")
+        command.add_argument("--out", type=Path, metavar="FILE", default=out, help=f"PNG to write (default: {out})")
+        command.set_defaults(draw=draw)
+    args = parser.parse_args()
+    if args.out.suffix.lower() != ".png":
+        parser.error(f"--out is for a PNG, so its name must end in .png, got {args.out}")
+    check_target(args.out, getattr(args, "image", None))
+    if getattr(args, "image", None) and (args.train or args.data):
+        parser.error("--train and --data are for an image of a data set: leave out --image, or these")
+    if hasattr(args, "weights"):
+        check_goes_together(parser, args)
+    return args
+
+
+def check_goes_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with status 2 for an option that would be ignored."""
+    if args.weights is None and cli.hints(args) != tp.files.Hints():
+        parser.error("what a file cannot tell is of given weights: name a file, or leave it out")
+    if args.weights is not None and args.network:
+        parser.error("--network is for no weights: leave out one of the two")
+    if args.seed is not None and (getattr(args, "before", None) or (args.weights and args.draw is not filters)):
+        parser.error("--seed draws a start, and none is drawn here: leave it out")
+
+
+def weights_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "weights", type=Path, nargs="?", help="params.pkl, .pt file or a run's folder (default: none, nothing learned)"
+    )
+    parser.add_argument(
+        "--network",
+        choices=OF_IMAGES,
+        help="the network where no weights are given (default: SimpleConvNet)",
+    )
+    parser.add_argument("--seed", type=cli.count(0), help="of the start before learning (default: the run's own, or 0)")
+    cli.add_hints(parser)
+
+
+def layer_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layer", help="a convolution layer, as conv1 (default: the first)")
+
+
+def filter_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--filter", type=cli.count(0), metavar="N", help="one filter alone, by its number from 0")
+
+
+def scale_option(parser: argparse.ArgumentParser) -> None:
+    about = "grey: each filter or map from its least to its greatest value, or one scale for all (default: each)"
+    parser.add_argument("--scale", choices=SCALES, default=EACH, help=about)
+
+
+def before_options(parser: argparse.ArgumentParser) -> None:
+    about = "weights before learning, as WEIGHTS (default: the start, drawn from the seed)"
+    parser.add_argument("--before", type=Path, metavar="FILE", help=about)
+    about = "input channels of a filter that are shown at most, of a deeper layer (default: 8)"
+    parser.add_argument("--channels", type=cli.count(1), default=8, help=about)
+
+
+def maps_option(parser: argparse.ArgumentParser) -> None:
+    about = "as conv1 relu1 (default: all up to the first pooling)"
+    parser.add_argument("--layers", nargs="+", default=[], metavar="LAYER", help=about)
+
+
+def data_options(parser: argparse.ArgumentParser) -> None:
+    about = "whose images (default: what the weights' run was trained on, else mnist)"
+    parser.add_argument("--data", choices=DATA_SETS, help=about)
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the data (default: $TORCHPORT_DATA or data/)")
+    parser.add_argument("--train", action="store_true", help="training images, not test images")
+
+
+def preparation_option(parser: argparse.ArgumentParser) -> None:
+    cli.add_images(parser, "as its run was trained, or unit")
+
+
+def sample_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--sample", type=cli.count(0), default=0, help="number of the image (default: 0)")
+
+
+def image_options(largest: int) -> Callable[[argparse.ArgumentParser], None]:
+    def add(parser: argparse.ArgumentParser) -> None:
+        data_options(parser)
+        one = parser.add_mutually_exclusive_group()
+        sample_option(one)
+        one.add_argument("--image", type=Path, metavar="FILE", help="an image of your own instead, which is made grey")
+        about = f"pixels to which your image's longer side is shrunk (default: {largest})"
+        parser.add_argument("--largest", type=cli.count(1), default=largest, help=about)
+
+    return add
+
+
+def window_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--filter-size", type=cli.count(1), default=5, help="pixels a side (default: 5)")
+    parser.add_argument("--row", type=cli.count(0), help="which row to show (default: the one of most contrast)")
+    cli.add_windows(parser)
+
+
+def gallery_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--most", type=cli.count(1), default=60, help="show at most so many (default: 60)")
+
+
+def runs_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of training runs")
+
+
+def shift_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pixels", type=cli.count(1), default=4, help="move by up to so many (default: 4)")
+    about = "judge the accuracy on the first so many images (default: 1000)"
+    parser.add_argument("--most", type=cli.count(1), default=1000, help=about)
+
+
+def subject_of(args: argparse.Namespace) -> Subject:
+    if args.weights is None:
+        network = tp.networks.Architecture(args.network or tp.subjects.DEFAULT)
+        subject = tp.subjects.seeded_subject(args.seed or 0, network)
+    else:
+        subject = tp.subjects.load_subject(args.weights, cli.hints(args))
+    return subject.shown(args.images) if getattr(args, "images", None) else subject
+
+
+def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[Array, str, int | None]:
+    """The user's image or the sample, what a title says of it, and its class, None where nobody knows."""
+    if getattr(args, "image", None) is not None:
+        image, size = read_image(args.image, args.largest)
+        shrunk = "" if image.shape[1:] == size else f", shrunk from {size[0]} x {size[1]}"
+        return image, f"{tp.subjects.short_name(args.image)}{shrunk}", None
+    found = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
+    image = sample(found.images, args.sample)
+    label = int(found.labels[args.sample])
+    return image, f"{found.name} image {args.sample}, a {label}", label
+
+
+def filters(args: argparse.Namespace) -> Figure:
+    """The filters of a convolution layer, before and after learning.
+
+    Example: python scripts/visualize.py filters params.pkl --layer conv1 --scale shared
+    """
+    after = subject_of(args)
+    name, layer = tp.subjects.convolution(after.network, args.layer)
+    options = {"only": args.filter, "scale": args.scale, "channels": args.channels}
+    if args.before is not None:
+        before = tp.subjects.load_subject(args.before, cli.hints(args))
+    elif args.weights is not None:
+        before = tp.subjects.start_of(args.weights, after, args.seed)
+    else:
+        return figures.filters({after.name: layer.W}, name, **options)
+    start = tp.subjects.convolution(before.network, name)[1]
+    panels = {f"before: {before.name}": start.W, f"after: {after.about}": layer.W}
+    return figures.filters(panels, name, **options)
+
+
+def apply_filter(args: argparse.Namespace) -> Figure:
+    """An image of yours, or of a data set, after each filter of a convolution layer.
+
+    Example: python scripts/visualize.py apply-filter params.pkl --image photo.jpg
+    """
+    subject = subject_of(args)
+    name, layer = tp.subjects.convolution(subject.network, args.layer)
+    image, about, _ = image_of(args, subject)
+    title = f"{name} of {subject.about}, on {about}"
+    alone = nr.Convolution(layer.W, 0.0, layer.stride, layer.pad)
+    maps = alone.forward(subject.prepared(image[np.newaxis]))[0]
+    if args.filter is None:
+        return figures.responses(image, layer.W, maps, title, scale=args.scale)
+    tp.subjects.check_filter(args.filter, len(layer.W))
+    kernel = figures.Stage(f"filter {args.filter}", layer.W[args.filter].mean(axis=0), sign="*")
+    made = figures.Stage("without bias", maps[args.filter], sign="=")
+    return figures.path([figures.Stage("image", image.mean(axis=0)), kernel, made], title)
+
+
+def layers(args: argparse.Namespace) -> Figure:
+    """An image on its way through the layers, and the probabilities at their end; or through one filter alone.
+
+    Example: python scripts/visualize.py layers params.pkl --sample 7 --layers conv1 relu1 pool1
+    """
+    subject = subject_of(args)
+    image, about, truth = image_of(args, subject)
+    title = f"{subject.about}, on {about}"
+    if args.filter is not None:
+        return figures.path(tp.subjects.stages(subject, image, next(iter(args.layers), None), args.filter), title)
+    outputs = subject.network.outputs(subject.prepared(image[np.newaxis]))
+    maps = {name: value[0] for name, value in tp.subjects.maps_of(outputs, args.layers).items()}
+    probabilities = softmax(list(outputs.values())[-1])[0]
+    return figures.feature_maps(image, maps, probabilities, truth, title, scale=args.scale)
+
+
+def im2col(args: argparse.Namespace) -> Figure:
+    """An image's windows and slices, the matrix that both make, and the pixels that one row took.
+
+    Example: python scripts/visualize.py im2col --sample 3 --filter-size 3 --row 100
+    """
+    image, about, _ = image_of(args)
+    title = f"im2col of {about}: filter {args.filter_size} x {args.filter_size}, stride {args.stride}, pad {args.pad}"
+    return figures.columns(image, args.filter_size, args.stride, args.pad, args.row, title)
+
+
+def mistakes(args: argparse.Namespace) -> Figure:
+    """The images that a network gets wrong, the surest first, with their numbers.
+
+    Example: python scripts/visualize.py mistakes params.pkl --most 30
+    """
+    subject = subject_of(args)
+    images, labels, name = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
+    tp.evaluation.check_takes(subject.weights.architecture, images, labels)
+    network = subject.weights.port().eval()
+    found = tp.evaluation.classify(network, images, labels, preparation=subject.preparation, progress=True)
+    return found.mistakes_figure(images, f"{subject.about}, on {name} images", args.most)
+
+
+def shift(args: argparse.Namespace) -> Figure:
+    """An image moved by one pixel, before pooling and after it, and the accuracy on moved images.
+
+    Example: python scripts/visualize.py shift params.pkl --sample 5 --filter 3
+    """
+    subject = subject_of(args)
+    image, about, _ = image_of(args, subject)
+    images, labels, name = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
+    images, labels = images[: args.most], labels[: args.most]
+    tp.evaluation.check_takes(subject.weights.architecture, images, labels)
+    pixels = list(range(-args.pixels, args.pixels + 1))
+    pairs = tp.moves.pair(subject, image, args.filter)
+    changes = tp.moves.changes(subject, images[:100] / 255, pixels)
+    accuracy = tp.moves.accuracies(subject, images, labels, pixels)
+    title = f"{subject.about}, on {about}, moved by 1 pixel; curves of the first {len(images)} {name} images"
+    return figures.shifts(pairs, np.array(pixels), changes, accuracy, title)
+
+
+def curves(args: argparse.Namespace) -> Figure:
+    """Accuracy and loss of one or several training runs.
+
+    Example: python scripts/visualize.py curves runs/1 runs/2 --out compared.png
+    """
+    runs = tp.training.folder.read_curves(args.runs)
+    data = [tp.training.folder.RunFolder(path).read_config().data for path in args.runs]
+    return figures.curves(runs, ", ".join(f"{name} on {each}" for name, each in zip(runs, data, strict=True)))
+
+
+def architecture(args: argparse.Namespace) -> Figure:
+    """A network as boxes, with shapes and numbers of parameters.
+
+    Example: python scripts/visualize.py architecture --network DeepConvNet
+    """
+    subject = subject_of(args)
+    return figures.architecture(tp.subjects.boxes(subject), f"{subject.weights.architecture.name}, {subject.name}")
+
+
+# What draws it, and what adds its options.
+COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "filters": (filters, weights_options, layer_option, filter_option, scale_option, before_options),
+    "apply-filter": (
+        *(apply_filter, weights_options, layer_option, filter_option),
+        *(scale_option, image_options(256), preparation_option),
+    ),
+    "layers": (
+        *(layers, weights_options, maps_option, filter_option),
+        *(scale_option, data_options, sample_option, preparation_option),
+    ),
+    "im2col": (im2col, window_options, image_options(28)),
+    "mistakes": (mistakes, weights_options, gallery_option, data_options, preparation_option),
+    "shift": (shift, weights_options, filter_option, data_options, sample_option, preparation_option, shift_options),
+    "curves": (curves, runs_argument),
+    "architecture": (architecture, weights_options),
+}
+
+
+def main() -> int:
+    args = parse_arguments()
+    figures.save_figure(args.draw(args), args.out)
+    print(f"wrote {args.out}")
+    return 0
