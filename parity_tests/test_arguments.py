@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
-from test_golden import CASES, run as golden
+from reference.test_golden import CASES, run as golden
 from torch import Tensor, nn
 
 import numpy_ref as nr

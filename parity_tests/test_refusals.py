@@ -1,7 +1,8 @@
-"""torchport refuses bad input with one clear error, which names what was received."""
+"""Bad input is refused with one clear error, which names what was received."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 import numpy_ref as nr
 import torchport
+from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM
 from torchport import SimpleConvNet, UnfoldConv2d, softmax_with_loss
 from torchport.evaluation import evaluate_ports
 from torchport.networks import Weights
@@ -127,6 +129,123 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         r"the port's 0\.weight must be finite to be judged, got nan at \[0, 0\]",
     ),
+    # --- The reference
+    "filter too large": (
+        lambda: nr.conv_output_size(4, 7, pad=1),
+        ValueError,
+        "7 pixels does not fit .* 4 pixels",
+    ),
+    "no stride": (
+        lambda: nr.im2col(np.ones((1, 1, 4, 4)), 2, 2, 0),
+        ValueError,
+        "stride must be at least 1, got 0",
+    ),
+    "negative pad": (lambda: nr.Convolution(np.ones((1, 1, 2, 2)), 0, 1, -1), ValueError, "pad .* got -1"),
+    "half a stride": (lambda: nr.Pooling(2, 2, 1.5), TypeError, r"stride .* 1\.5"),  # type: ignore[arg-type]
+    "window of padding": (lambda: nr.Pooling(2, 2, 2, 2), ValueError, "2x2, got 2"),
+    "images without channels": (lambda: nr.im2col(np.ones((4, 4)), 2, 2), ValueError, r"\(4, 4\)"),
+    "another channel": (
+        lambda: nr.Convolution(np.ones((1, 2, 2, 2)), 0).forward(np.ones((1, 3, 4, 4))),
+        ValueError,
+        "3 channels, .* takes 2",
+    ),
+    "another width": (
+        lambda: nr.Affine(np.ones((3, 2)), 0).forward(np.ones((1, 4))),
+        ValueError,
+        "has 4 features",
+    ),
+    "bias of another size": (
+        lambda: nr.Affine(np.ones((3, 2)), np.ones(3)),
+        ValueError,
+        r"b .*\(2,\), got \(3,\)",
+    ),
+    "flat filters": (
+        lambda: nr.Convolution(np.ones((3, 4)), 0),
+        ValueError,
+        r"W must have 4 axes, got shape \(3, 4\)",
+    ),
+    "col of another shape": (lambda: nr.col2im(np.ones((4, 4)), (1, 1, 4, 4), 2, 2), ValueError, r"\(9, 4\)"),
+    "ratio above 1": (lambda: nr.Dropout(1.5), ValueError, "dropout_ratio .* 1.5"),
+    "gamma of another size": (
+        lambda: nr.BatchNormalization(np.ones(3), 0).forward(np.ones((2, 4))),
+        ValueError,
+        r"gamma .*\(4,\), got \(3,\)",
+    ),
+    "label out of range": (
+        lambda: nr.cross_entropy_error(np.ones((2, 3)), np.array([0, 3])),
+        ValueError,
+        r"0\.\.2, got 0 to 3",
+    ),
+    "negative label": (lambda: nr.SoftmaxWithLoss().forward(np.ones((1, 3)), np.array([-1])), ValueError, "-1"),
+    "labels as floats": (lambda: nr.softmax_loss(np.ones((1, 3)), np.array([1.0])), TypeError, "float64"),
+    "not one-hot": (lambda: nr.softmax_loss(np.ones((1, 3)), np.array([[0.5, 0.5, 0]])), ValueError, "one-hot"),
+    "too few labels": (
+        lambda: nr.softmax_loss(np.ones((2, 3)), np.array([1])),
+        ValueError,
+        r"\(2,\) or .* \(1,\)",
+    ),
+    "unequal shapes": (lambda: nr.sum_squared_error(np.ones(2), np.ones(3)), ValueError, r"\(2,\) and \(3,\)"),
+    "integer x": (lambda: nr.numerical_gradient(np.sum, np.arange(3)), TypeError, "int64"),
+    "unequal lengths": (lambda: nr.shuffle_dataset(np.ones(2), np.ones(3)), ValueError, "2 and 3"),
+    "short curve": (lambda: nr.smooth_curve(np.ones(5)), ValueError, "got 5"),
+    "no layers": (lambda: nr.Network({}), ValueError, "none"),
+    "negative lr": (lambda: nr.SGD(lr=-1), ValueError, "lr .* -1"),
+    "infinite lr": (lambda: nr.SGD(lr=float("inf")), ValueError, "lr .* inf"),
+    "beta of 1": (lambda: nr.Adam(beta2=1), ValueError, "beta2 .* 1"),
+    "unknown optimizer": (lambda: trained(optimizer="adamw"), ValueError, "sgd, .* got 'adamw'"),
+    "no epochs": (lambda: trained(epochs=0), ValueError, "epochs .* 0"),
+    "no batch": (lambda: trained(mini_batch_size=-5), ValueError, "mini_batch_size .* -5"),
+    "no samples to evaluate": (lambda: trained(evaluate_sample_num_per_epoch=0), ValueError, "got 0"),
+    "no test data": (lambda: trained(x_test=np.ones((0, 1, 6, 6))), ValueError, "x_test .*0, 1, 6, 6"),
+    "too few targets": (lambda: trained(t_train=np.zeros(1, int)), ValueError, "x_train .* 2 and 1"),
+    "twice the labels": (
+        lambda: small().accuracy(np.ones((100, 1, 6, 6)), np.zeros(200, int)),
+        ValueError,
+        "x and t .* 100 and 200",
+    ),
+    "a parameter as text": (
+        lambda: with_params(b1="ab"),
+        TypeError,
+        "parameter b1 must be a NumPy array, got str",
+    ),
+    "a parameter as list": (lambda: with_params(b1=[0.0, 0.0]), TypeError, "parameter b1 .* got list"),
+    "a complex parameter": (
+        lambda: with_params(b1=np.zeros(2, complex)),
+        TypeError,
+        "parameter b1 .* complex128",
+    ),
+    "an integer parameter": (
+        lambda: with_params(b1=np.zeros(2, int)),
+        TypeError,
+        "parameter b1 .* floating .* int64",
+    ),
+    "no parameters": (lambda: small().set_params(None), TypeError, "params .* NoneType"),  # type: ignore[arg-type]
+    "parameters in a list": (lambda: small().set_params([]), TypeError, "params .* list"),  # type: ignore[arg-type]
+    "one running statistic": (
+        lambda: nr.BatchNormalization(1.0, 0.0, running_var=np.ones(2)),
+        ValueError,
+        "running_mean and running_var .* only running_var",
+    ),
+    "update of whole numbers": (
+        lambda: updated({"W": np.ones(1, int)}),
+        TypeError,
+        "parameter W .* dtype int64",
+    ),
+    "update of a word": (lambda: updated({"W": "1"}), TypeError, "parameter W must be a number, got '1'"),
+    "update of a list": (lambda: updated({"W": [1.0]}), TypeError, "parameter W .* got list"),
+    "gradient as list": (lambda: updated({"W": np.ones(1)}, {"W": [1.0]}), TypeError, "gradient of W .* list"),
+    "complex errors": (lambda: nr.sum_squared_error(np.ones(2), np.ones(2) * 1j), TypeError, "t .* complex128"),
+    "no optimizer": (lambda: trained(optimizer=None), ValueError, "optimizer .* got None"),
+    "an optimizer made": (lambda: trained(optimizer=nr.SGD()), ValueError, "got .*SGD object"),
+    "optimizer_param as number": (lambda: trained(optimizer_param=0.1), TypeError, "mapping, not float"),
+    "layers in a list": (lambda: nr.Network([nr.Relu()]), TypeError, "layers .* list"),  # type: ignore[arg-type]
+    "infinite bias": (lambda: nr.Affine(np.ones((3, 2)), float("inf")), ValueError, "b must be finite, got inf"),
+    "another default": (
+        lambda: operator.setitem(DEFAULT_CONV_PARAM, "pad", 1),  # type: ignore[call-overload]
+        TypeError,
+        "mappingproxy",
+    ),
+    "conv_param as list": (lambda: nr.SimpleConvNet(conv_param=[30, 5]), TypeError, "conv_param .* list"),  # type: ignore[arg-type]
 }
 
 
@@ -145,40 +264,26 @@ def judged(
     return check_parity(reference, nn.Sequential(linear), x, t, **options)
 
 
+def small() -> nr.SimpleConvNet:
+    return nr.SimpleConvNet((1, 6, 6), {"filter_num": 2, "filter_size": 3, "pad": 0, "stride": 1}, 5, 3)
+
+
+def with_params(**values: Any) -> None:
+    network = small()
+    network.set_params({**network.params, **values})
+
+
+def updated(params: Any, grads: Any = None) -> None:
+    nr.SGD().update(params, params if grads is None else grads)
+
+
+def trained(**options: Any) -> None:
+    x, t = np.ones((2, 1, 6, 6)), np.zeros(2, int)
+    nr.Trainer(**{"network": small(), "x_train": x, "t_train": t, "x_test": x, "t_test": t, **options})
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_named(case: str) -> None:
     call, error, says = BAD[case]
     with pytest.raises(error, match=says):
         call()
-
-
-def test_labels_of_any_integer_dtype(device: str) -> None:
-    """In uint8 a limit of 256 classes would wrap to 0."""
-    logits, expected = torch.zeros(2, 300, device=device), None
-    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
-        loss = softmax_with_loss(logits, torch.tensor([5, 100], dtype=dtype, device=device))
-        expected = loss if expected is None else expected
-        assert loss == expected
-
-
-def test_the_losss_gradient_is_scaled_by_what_comes_from_above(device: str) -> None:
-    def gradient(factor: float) -> torch.Tensor:
-        logits = torch.arange(6.0, device=device).view(2, 3).requires_grad_()
-        (factor * softmax_with_loss(logits, torch.tensor([0, 2], device=device))).backward()
-        assert logits.grad is not None
-        return logits.grad
-
-    torch.testing.assert_close(gradient(3.0), 3 * gradient(1.0), rtol=1e-6, atol=0)
-
-
-def test_stepping_with_a_closure_returns_its_loss() -> None:
-    param = torch.ones(2, requires_grad=True)
-    optimizer = torchport.BookAdam([param])
-
-    def closure() -> float:
-        loss = (param**2).sum()
-        loss.backward()
-        return loss.item()
-
-    assert optimizer.step(closure) == 2.0
-    assert (param < 1).all()

@@ -16,7 +16,7 @@ from numpy_ref.layers import Layer
 from numpy_ref.optimizer import OPTIMIZERS
 from numpy_ref.util import im2col_by_window
 
-GOLDEN: dict[str, Array] = dict(np.load(Path(__file__).parent / "golden" / "book.npz"))
+GOLDEN: dict[str, Array] = dict(np.load(Path(__file__).parent.parent / "golden" / "book.npz"))
 
 
 class Case:

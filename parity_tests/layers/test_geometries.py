@@ -2,7 +2,7 @@
 
 By default the examples are the same in every run (conftest.py). New ones, a thousand for most tests:
 
-    pytest parity_tests/test_shapes.py --hypothesis-profile=explore
+    pytest parity_tests/layers/test_geometries.py --hypothesis-profile=explore
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import find, given, settings, strategies as st
+from hypothesis import example, find, given, settings, strategies as st
 from parity.cases import check_twin
 from torch import Tensor, nn
 
@@ -159,6 +159,8 @@ def test_entry_by_entry(kind: str, setting: Setting, values: Values) -> None:
     assert not failed(check_twin(layer(), module(), 10 * x, rng, setting))
 
 
+@example(geometry=Geometry((2, 3, 7, 8), 1, (1, 1), (3, 3), (2, 2)), values=Values("distinct", 0))  # all padding
+@example(geometry=Geometry((2, 3, 7, 8), 1, (4, 5), (3, 3), (1, 1)), values=Values("distinct", 0))
 @given(geometry=geometries(), values=VALUES)
 def test_im2col_moves_the_same_entries(setting: Setting, geometry: Geometry, values: Values) -> None:
     image, _ = values.image(geometry.images)

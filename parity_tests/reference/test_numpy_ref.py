@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import itertools
 import logging
-import operator
 import pkgutil
 import subprocess
 import sys
@@ -21,8 +19,6 @@ import pytest
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
-from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM
-from numpy_ref.util import im2col_by_window
 
 # What a script of the book imports from common.X, or from a chapter's folder: here from numpy_ref.X.
 NAMES = {
@@ -92,30 +88,10 @@ def test_importing_numpy_ref_needs_numpy_only() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 
-@pytest.mark.parametrize(("stride", "pad"), list(itertools.product([1, 2, 3], [0, 1, 2])))
-@pytest.mark.parametrize("size", [(1, 1), (3, 2), (4, 5)])
-def test_the_loop_over_windows_is_im2col(
-    size: tuple[int, int], stride: int, pad: int, rng: np.random.Generator
-) -> None:
-    x = rng.standard_normal((2, 3, 7, 8)).astype(np.float32)
-    found, expected = im2col_by_window(x, *size, stride, pad), nr.im2col(x, *size, stride, pad)
-    assert found.dtype == expected.dtype == np.float32
-    np.testing.assert_array_equal(found, expected)
-
-
 def test_im2col_returns_a_copy_of_its_own() -> None:
     x = np.zeros((1, 1, 3, 3))
     nr.im2col(x, 1, 1)[...] = 1
     assert not x.any()
-
-
-@pytest.mark.parametrize(("stride", "pad"), list(itertools.product([1, 2, 3], [0, 2])))
-def test_col2im_is_the_adjoint_of_im2col(stride: int, pad: int, rng: np.random.Generator) -> None:
-    """<im2col(x), c> = <x, col2im(c)>, exactly on small whole numbers."""
-    x = rng.integers(-9, 10, (2, 3, 8, 7)).astype(float)
-    col = nr.im2col(x, 3, 2, stride, pad)
-    c = rng.integers(-9, 10, col.shape).astype(float)
-    assert np.sum(col * c) == np.sum(x * nr.col2im(c, x.shape, 3, 2, stride, pad))
 
 
 def test_padding_never_wins_the_maximum_and_counts_in_the_size() -> None:
@@ -433,104 +409,3 @@ def test_the_loss_remembers_its_labels(t: Any) -> None:
     expected = (nr.softmax(x) - np.eye(3)[[1, 2]]) / 2
     np.testing.assert_allclose(layer.backward(), expected, rtol=1e-15)
     np.testing.assert_allclose(layer.backward(dout=3), 3 * expected, rtol=1e-15)
-
-
-BAD_CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "filter too large": (lambda: nr.conv_output_size(4, 7, pad=1), ValueError, "7 pixels does not fit .* 4 pixels"),
-    "no stride": (lambda: nr.im2col(np.ones((1, 1, 4, 4)), 2, 2, 0), ValueError, "stride must be at least 1, got 0"),
-    "negative pad": (lambda: nr.Convolution(np.ones((1, 1, 2, 2)), 0, 1, -1), ValueError, "pad .* got -1"),
-    "half a stride": (lambda: nr.Pooling(2, 2, 1.5), TypeError, r"stride .* 1\.5"),  # type: ignore[arg-type]
-    "window of padding": (lambda: nr.Pooling(2, 2, 2, 2), ValueError, "2x2, got 2"),
-    "images without channels": (lambda: nr.im2col(np.ones((4, 4)), 2, 2), ValueError, r"\(4, 4\)"),
-    "another channel": (
-        lambda: nr.Convolution(np.ones((1, 2, 2, 2)), 0).forward(np.ones((1, 3, 4, 4))),
-        ValueError,
-        "3 channels, .* takes 2",
-    ),
-    "another width": (lambda: nr.Affine(np.ones((3, 2)), 0).forward(np.ones((1, 4))), ValueError, "has 4 features"),
-    "bias of another size": (lambda: nr.Affine(np.ones((3, 2)), np.ones(3)), ValueError, r"b .*\(2,\), got \(3,\)"),
-    "flat filters": (lambda: nr.Convolution(np.ones((3, 4)), 0), ValueError, r"W must have 4 axes, got shape \(3, 4\)"),
-    "col of another shape": (lambda: nr.col2im(np.ones((4, 4)), (1, 1, 4, 4), 2, 2), ValueError, r"\(9, 4\)"),
-    "ratio above 1": (lambda: nr.Dropout(1.5), ValueError, "dropout_ratio .* 1.5"),
-    "gamma of another size": (
-        lambda: nr.BatchNormalization(np.ones(3), 0).forward(np.ones((2, 4))),
-        ValueError,
-        r"gamma .*\(4,\), got \(3,\)",
-    ),
-    "label out of range": (
-        lambda: nr.cross_entropy_error(np.ones((2, 3)), np.array([0, 3])),
-        ValueError,
-        r"0\.\.2, got 0 to 3",
-    ),
-    "negative label": (lambda: nr.SoftmaxWithLoss().forward(np.ones((1, 3)), np.array([-1])), ValueError, "-1"),
-    "labels as floats": (lambda: nr.softmax_loss(np.ones((1, 3)), np.array([1.0])), TypeError, "float64"),
-    "not one-hot": (lambda: nr.softmax_loss(np.ones((1, 3)), np.array([[0.5, 0.5, 0]])), ValueError, "one-hot"),
-    "too few labels": (lambda: nr.softmax_loss(np.ones((2, 3)), np.array([1])), ValueError, r"\(2,\) or .* \(1,\)"),
-    "unequal shapes": (lambda: nr.sum_squared_error(np.ones(2), np.ones(3)), ValueError, r"\(2,\) and \(3,\)"),
-    "integer x": (lambda: nr.numerical_gradient(np.sum, np.arange(3)), TypeError, "int64"),
-    "unequal lengths": (lambda: nr.shuffle_dataset(np.ones(2), np.ones(3)), ValueError, "2 and 3"),
-    "short curve": (lambda: nr.smooth_curve(np.ones(5)), ValueError, "got 5"),
-    "no layers": (lambda: nr.Network({}), ValueError, "none"),
-    "negative lr": (lambda: nr.SGD(lr=-1), ValueError, "lr .* -1"),
-    "infinite lr": (lambda: nr.SGD(lr=float("inf")), ValueError, "lr .* inf"),
-    "beta of 1": (lambda: nr.Adam(beta2=1), ValueError, "beta2 .* 1"),
-    "unknown optimizer": (lambda: train(optimizer="adamw"), ValueError, "sgd, .* got 'adamw'"),
-    "no epochs": (lambda: train(epochs=0), ValueError, "epochs .* 0"),
-    "no batch": (lambda: train(mini_batch_size=-5), ValueError, "mini_batch_size .* -5"),
-    "no samples to evaluate": (lambda: train(evaluate_sample_num_per_epoch=0), ValueError, "got 0"),
-    "no test data": (lambda: train(x_test=np.ones((0, 1, 6, 6))), ValueError, "x_test .*0, 1, 6, 6"),
-    "too few targets": (lambda: train(t_train=np.zeros(1, int)), ValueError, "x_train .* 2 and 1"),
-    "twice the labels": (
-        lambda: small_network().accuracy(np.ones((100, 1, 6, 6)), np.zeros(200, int)),
-        ValueError,
-        "x and t .* 100 and 200",
-    ),
-    "a parameter as text": (lambda: set_params(b1="ab"), TypeError, "parameter b1 must be a NumPy array, got str"),
-    "a parameter as list": (lambda: set_params(b1=[0.0, 0.0]), TypeError, "parameter b1 .* got list"),
-    "a complex parameter": (lambda: set_params(b1=np.zeros(2, complex)), TypeError, "parameter b1 .* complex128"),
-    "an integer parameter": (lambda: set_params(b1=np.zeros(2, int)), TypeError, "parameter b1 .* floating .* int64"),
-    "no parameters": (lambda: small_network().set_params(None), TypeError, "params .* NoneType"),  # type: ignore[arg-type]
-    "parameters in a list": (lambda: small_network().set_params([]), TypeError, "params .* list"),  # type: ignore[arg-type]
-    "one running statistic": (
-        lambda: nr.BatchNormalization(1.0, 0.0, running_var=np.ones(2)),
-        ValueError,
-        "running_mean and running_var .* only running_var",
-    ),
-    "update of whole numbers": (lambda: update({"W": np.ones(1, int)}), TypeError, "parameter W .* dtype int64"),
-    "update of a word": (lambda: update({"W": "1"}), TypeError, "parameter W must be a number, got '1'"),
-    "update of a list": (lambda: update({"W": [1.0]}), TypeError, "parameter W .* got list"),
-    "gradient as list": (lambda: update({"W": np.ones(1)}, {"W": [1.0]}), TypeError, "gradient of W .* list"),
-    "complex errors": (lambda: nr.sum_squared_error(np.ones(2), np.ones(2) * 1j), TypeError, "t .* complex128"),
-    "no optimizer": (lambda: train(optimizer=None), ValueError, "optimizer .* got None"),
-    "an optimizer made": (lambda: train(optimizer=nr.SGD()), ValueError, "got .*SGD object"),
-    "optimizer_param as number": (lambda: train(optimizer_param=0.1), TypeError, "mapping, not float"),
-    "layers in a list": (lambda: nr.Network([nr.Relu()]), TypeError, "layers .* list"),  # type: ignore[arg-type]
-    "infinite bias": (lambda: nr.Affine(np.ones((3, 2)), float("inf")), ValueError, "b must be finite, got inf"),
-    "another default": (
-        lambda: operator.setitem(DEFAULT_CONV_PARAM, "pad", 1),  # type: ignore[call-overload]
-        TypeError,
-        "mappingproxy",
-    ),
-    "conv_param as list": (lambda: nr.SimpleConvNet(conv_param=[30, 5]), TypeError, "conv_param .* list"),  # type: ignore[arg-type]
-}
-
-
-def set_params(**values: Any) -> None:
-    network = small_network()
-    network.set_params({**network.params, **values})
-
-
-def update(params: Any, grads: Any = None) -> None:
-    nr.SGD().update(params, params if grads is None else grads)
-
-
-def train(**options: Any) -> None:
-    x, t = np.ones((2, 1, 6, 6)), np.zeros(2, int)
-    nr.Trainer(**{"network": small_network(), "x_train": x, "t_train": t, "x_test": x, "t_test": t, **options})
-
-
-@pytest.mark.parametrize("case", BAD_CALLS)
-def test_bad_input_is_named(case: str) -> None:
-    call, error, says = BAD_CALLS[case]
-    with pytest.raises(error, match=says):
-        call()

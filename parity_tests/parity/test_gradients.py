@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from derivatives import adjoint_gap, taylor_slope
 from torch import nn
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport import SimpleConvNet, UnfoldConv2d, col2im, im2col
+from parity.derivatives import adjoint_gap, taylor_slope
+from torchport import SimpleConvNet, UnfoldConv2d
 from torchport.choices import Model
 from torchport.networks import CONVOLUTIONS
 from torchport.parity import GradientRow, Setting, gradient_check
@@ -260,31 +260,6 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], setting: Setting) -> 
     """Standard normal numbers that the setting's dtype can hold, in that dtype."""
     dtype = np.float64 if setting.dtype == torch.float64 else np.float32
     return rng.standard_normal(shape).astype(dtype)
-
-
-def unfolding(
-    implementation: Model, setting: Setting, size: Size, stride: int, pad: int
-) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    if implementation == "numpy":
-        return (
-            lambda x: nr.im2col(x, *size, stride, pad),
-            lambda col: nr.col2im(col, IMAGES, *size, stride, pad),
-        )
-    return (
-        lambda x: im2col(setting.tensor(x), size, stride, pad).cpu().numpy(),
-        lambda col: col2im(setting.tensor(col), IMAGES, size, stride, pad).cpu().numpy(),
-    )
-
-
-@geometries
-@pytest.mark.parametrize("implementation", ["numpy", "torch"])
-def test_col2im_is_the_adjoint_of_im2col(
-    implementation: Model, size: Size, stride: int, pad: int, setting: Setting, rng: np.random.Generator
-) -> None:
-    forward, backward = unfolding(implementation, setting, size, stride, pad)
-    x = draw(rng, IMAGES, setting)
-    y = draw(rng, forward(x).shape, setting)
-    assert adjoint_gap(forward, backward, x, y, terms=(1, math.prod(size)), dtype=setting.dtype).ratio <= 1
 
 
 Backward = Callable[[Array, Array, Array], tuple[Array, Array]]
