@@ -248,7 +248,6 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         *("numpy_ref.params.decode_values", "numpy_ref.pickles.read_values", "torchport.figures.style.*"),
     ),
     "is what a script does with its command line": ("torchport.commands.*", "torchport.subjects.start_of"),
-    "measures what it makes itself": (),
     "needs packages that may be missing, or data": (
         *("torchport.files.onnx_files.*", "torchport.subjects.load_samples", "torchport.data.glyphs.distances"),
     ),
