@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from PIL import Image
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet
 from torchport.data import drawn
-from torchport.data.images import check_images, digit
+from torchport.data.images import check_images, digit, read_image
 from torchport.data.preparation import NAMED, Preparation
 
 # What the names say, in float64; the same in float32 rounds three times at most, each below a unit in the last place.
@@ -102,6 +105,19 @@ def test_a_stroke_is_a_digit_too(height: int, width: int) -> None:
     found = digit(grey)[0]
     assert found.shape == (1, 28, 28)
     assert found.max() == 255
+
+
+@pytest.mark.parametrize(("ink", "seen"), [(255, lambda alpha: alpha), (0, lambda alpha: 255 - alpha)])
+def test_ink_on_nothing_stands_out(ink: int, seen: Callable[[Array], Array], tmp_path: Path) -> None:
+    alpha = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    Image.fromarray(np.dstack([np.full((3, 4, 3), ink, np.uint8), alpha])).save(tmp_path / "ink.png")
+    np.testing.assert_allclose(read_image(tmp_path / "ink.png", 9)[0][0], seen(alpha) / 255, atol=0.01)
+
+
+def test_what_is_no_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"text\.png is no image that can be read \(cannot identify image file\): try"):
+        read_image(tmp_path / "text.png", 9)
 
 
 def test_an_empty_image_is_refused() -> None:

@@ -101,6 +101,15 @@ def test_keras_file_is_read(parts: Parts, tmp_path: Path) -> None:
     assert_is(tmp_path, parts)
 
 
+def test_labels_of_other_whole_numbers_are_read(parts: Parts, tmp_path: Path) -> None:
+    a, b, c, d = parts
+    np.savez(tmp_path / "mnist.npz", x_train=a, y_train=b.astype("i8"), x_test=c, y_test=d.astype(">i4"))
+    assert_is(tmp_path, parts)
+    np.savez(tmp_path / "mnist.npz", x_test=c, y_test=d.astype("i8") - 1)
+    with pytest.raises(DataError, match="y_test must be uint8"):
+        mnist(False, tmp_path)
+
+
 def test_keras_file_with_floats_is_named(parts: Parts, tmp_path: Path) -> None:
     np.savez(tmp_path / "mnist.npz", x_test=parts[2] / 255, y_test=parts[3])
     with pytest.raises(DataError, match=r"mnist.npz .*x_test must be uint8 \(N, 784\), got float64 \(9, 28, 28\)"):

@@ -308,3 +308,8 @@ def test_a_damaged_npz_is_found_by_its_checksum() -> None:
         content[content.index(b"PK\x01\x02") - 2] ^= 1
         with pytest.raises(ParamsError, match=r"damaged, truncated or not a \.npz file"):
             decode_npz(bytes(content))
+
+
+@pytest.mark.parametrize("start", [b"\x08\x0a\x12\x07pytorch", b"\x08\x0a:\x07\x0a\x05", b"\x08\x07B\x02\x10\x0d"])
+def test_a_model_for_onnx_is_one_whoever_wrote_it(start: bytes) -> None:
+    assert format_of(start).suffixes == (".onnx",)

@@ -184,9 +184,10 @@ def add_hints(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--kernels", choices=KERNELS, help=about)
     about = "axes of Affine weights: in-out for x @ W, out-in for torch's Linear (default: what names and biases tell)"
     group.add_argument("--affine", choices=AFFINE, help=about)
-    about = "the layers' names, first to last (default: as shapes and numbers tell)"
+    about = "the layers' names, first to last, without what is none (default: all, as shapes and numbers tell)"
     group.add_argument("--order", type=names, metavar="NAME,NAME", help=about)
-    group.add_argument("--part", metavar="KEY", help="which part of a checkpoint (default: the one that is a network)")
+    about = "which part of a checkpoint, or how its keys begin (default: the one that is a network)"
+    group.add_argument("--part", metavar="KEY", help=about)
 
 
 def hints(args: argparse.Namespace) -> Hints:

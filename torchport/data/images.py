@@ -32,7 +32,8 @@ def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
     """The image in path as grey, float64 (1, H, W) of 0 to 1, and its own height and width in pixels.
 
     A larger one is shrunk to largest pixels on its longer side. Turned as its camera says; what is transparent is
-    white. ValueError for more than 8 bits a channel, and for what Pillow does not read, or takes for a bomb; OSError.
+    white, or black where more is seen then. ValueError for more than 8 bits a channel, and for what Pillow does not
+    read, or takes for a bomb; OSError.
     """
     check_int("largest", largest, 1)
     data = read_file(path, MAX_BYTES)  # outside the try: its errors name the file already
@@ -41,7 +42,7 @@ def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises whatever the bytes lead it to
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(" <")[0]  # an object's address
         raise ValueError(f"{path} is no image that can be read ({reason}): try an 8-bit PNG or JPEG") from error
     return np.asarray(grey, np.float64)[np.newaxis].clip(0, 1), size
 
@@ -106,9 +107,15 @@ def _grey(image: Image) -> Image:
     if image.mode.startswith(("I", "F")):  # whose conversion to 8 bits would clip
         raise ValueError(f"mode {image.mode}, more than 8 bits a channel")
     if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(ground, image.convert("RGBA"))
+        above = image.convert("RGBA")
+        grounds = (Image.new("RGBA", image.size, name) for name in ("white", "black"))
+        image = max((Image.alpha_composite(ground, above).convert("L") for ground in grounds), key=_contrast)
     return Image.fromarray(np.asarray(image.convert("L"), np.float32) / np.float32(255))
+
+
+def _contrast(grey: Image) -> float:
+    low, high = grey.getextrema()
+    return float(high) - float(low)  # type: ignore[arg-type]
 
 
 def check_images(name: str, value: object) -> Array:

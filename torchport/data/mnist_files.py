@@ -144,8 +144,10 @@ def _pickle(path: Path) -> Mapping[str, Any]:
 
 
 def _checked(arrays: Mapping[str, Any], name: str, entries: int) -> Array:
-    """The array of that name, uint8 of as many entries a sample."""
+    """The array of that name, uint8 of as many entries a sample, from whatever whole numbers."""
     array = arrays.get(name)
+    if isinstance(array, np.ndarray) and array.dtype.kind in "iu" and ((array >= 0) & (array <= 255)).all():
+        array = array.astype(np.uint8)
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or math.prod(array.shape[1:]) != entries:
         what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else f"keys {', '.join(arrays):.120}"
         raise ValueError(f"{name} must be uint8 (N, {entries}), got {what}")
