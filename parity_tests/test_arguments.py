@@ -248,9 +248,6 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         *("numpy_ref.params.decode_values", "numpy_ref.pickles.read_values", "torchport.figures.style.*"),
     ),
     "is what a script does with its command line": ("torchport.commands.*", "torchport.subjects.start_of"),
-    "measures what it makes itself": (
-        *("torchport.benchmark.contenders.*", "torchport.benchmark.device.*", "torchport.benchmark.rounds.interleave"),
-    ),
     "needs packages that may be missing, or data": (
         *("torchport.files.onnx_files.*", "torchport.subjects.load_samples", "torchport.data.glyphs.distances"),
     ),
@@ -426,6 +423,8 @@ def run_of_training(folder: Path) -> None:
             out=folder / model,
         )
         training.resume(folder / model, epochs=2, samples=samples)
+    again = training.Config(init=str(folder / "numpy"), epochs=1, batch_size=3, device="cpu")
+    training.train(again, samples=samples)
 
 
 TOURS = [layers, reference, torch_modules, files_and_ports, loading, parity, pictures, data, run_of_training]
