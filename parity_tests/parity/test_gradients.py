@@ -43,7 +43,7 @@ def small_case() -> tuple[nr.SimpleConvNet, Array, Array]:
 
 
 @functools.cache
-def differences(seed: int, batch_size: int = 1) -> Mapping[str, CentralDifferences]:
+def differences(seed: int, batch_size: int) -> Mapping[str, CentralDifferences]:
     return central_differences(*book_gradient_case(seed, batch_size))
 
 
@@ -61,12 +61,10 @@ def judge(seed: int, batch_size: int, implementation: Model = "numpy", device: s
 # --- Central differences
 
 
-@pytest.mark.parametrize(("seed", "batch_size"), [(0, 1), (0, 3)])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_gradients_are_those_of_the_books_network(
-    implementation: Model, seed: int, batch_size: int, device: str
-) -> None:
-    rows = judge(seed, batch_size, implementation, device)
+def test_gradients_are_those_of_the_books_network(implementation: Model, device: str) -> None:
+    """Of one image, as in the book, by its script: test_scripts."""
+    rows = judge(0, 3, implementation, device)
     assert gradient_verdict({implementation: list(rows.values())}).startswith("RIGHT: ")
 
 
@@ -138,14 +136,14 @@ def test_a_port_without_a_bias_gradient_fails(monkeypatch: pytest.MonkeyPatch) -
         return F.conv2d(input, self.weight, bias)
 
     monkeypatch.setattr(UnfoldConv2d, "forward", forward)
-    assert [name for name, row in judge(0, 1, "unfold").items() if not row.ok] == ["b1"]
+    assert [name for name, row in judge(0, 3, "unfold").items() if not row.ok] == ["b1"]
 
 
 def test_a_kink_spoils_the_books_mean_and_not_the_verdict() -> None:
     row = judge(1, 1)["b2"]
     assert (row.kinks, row.set_aside, row.ok) == (1, 0, True)
     assert row.mean_difference > 1e-4
-    assert judge(0, 1)["b2"].mean_difference < 1e-8
+    assert judge(0, 3)["b2"].mean_difference < 1e-8
 
 
 def test_where_all_is_set_aside_nothing_is_right() -> None:
@@ -401,8 +399,8 @@ def sure_network() -> nr.SimpleConvNet:
 
 
 def check(**changed: Any) -> Any:
-    net, x, t = book_gradient_case(0)
-    return judge_gradients(differences(0), {**net.gradient(x, t), **changed})
+    net, x, t = book_gradient_case(0, 3)
+    return judge_gradients(differences(0, 3), {**net.gradient(x, t), **changed})
 
 
 def slope(**changed: Any) -> float:

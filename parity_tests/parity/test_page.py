@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from parity.reports import KNOWN, difference, failing, passing
 
+from parity.reports import KNOWN, difference, failing, passing
 from torchport.parity import Difference, Report, Row
 from torchport.parity.page import environment, save, to_dict, to_fragment, to_html
 from torchport.parity.picture import Scale
