@@ -273,6 +273,11 @@ PEOPLE: dict[str, Case] = {
         {k: torch.tensor(v).bfloat16().float().numpy() for k, v in SIMPLE.items()},
         "widened from bfloat16",
     ),
+    "a module without bias": Case(
+        saved({k: v for k, v in STATE.items() if k != "affine1.bias"}),
+        {**SIMPLE, "b2": np.zeros(11)},
+        "affine1.weight: no bias is beside it, 0 is taken",
+    ),
     # axes of length 1
     "biases as rows": Case(pickled({k: v[None] if k[0] == "b" else v for k, v in SIMPLE.items()}), SIMPLE, "(1, 10)"),
     "biases as columns": Case(pickled({k: v[:, None] if k[0] == "b" else v for k, v in SIMPLE.items()}), SIMPLE),

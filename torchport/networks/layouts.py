@@ -35,6 +35,7 @@ _KEY = re.compile(
     + r")_?(?P<number>\d{0,4})(?::0)?",
     re.IGNORECASE,
 )
+_MODULES = re.compile(r"(weight|kernel)(:0)?$")  # at the end of a key: what frameworks call it, and not the book
 _NORMALISES = re.compile(r"bn|norm", re.IGNORECASE)
 
 
@@ -93,7 +94,7 @@ def to_params(arrays: Mapping[str, Array], layout: Layout = AS_NAMED) -> tuple[d
     hwio = list(_turned(layers, layout))
     _orient(layers, layout)
     layers = layers if layout.order is not None else _ordered(layers)
-    ordered = _told(layers, arrays)
+    ordered = [*_told(layers, arrays), *_unbiased(layers)]
     unrolled = [line for layer in layers for line in _unrolled(layer, layers, layout)]
     sorted_rows = _sorted_rows(layers, layout, bool(hwio))
     if transposed := [layer.keys["weight"] for layer in layers if layer.transposed]:
@@ -167,6 +168,16 @@ def _squeezed(layer: _Layer) -> Iterator[str]:
         elif part != "weight" and value.ndim > 1 and max(value.shape) == value.size:
             layer.arrays[part] = value.ravel()
             yield f"{layer.keys[part]} {value.shape}: axes of length 1 are left out"
+
+
+def _unbiased(layers: Sequence[_Layer]) -> Iterator[str]:
+    """A bias of 0 where a module has none among others that have: bias=False. The book's names are never without."""
+    biased = any("bias" in layer.arrays for layer in layers)
+    for layer in layers:
+        key, value = layer.keys.get("weight", ""), layer.arrays.get("weight")
+        if biased and "bias" not in layer.arrays and value is not None and value.ndim > 1 and _MODULES.search(key):
+            layer.arrays["bias"] = np.zeros(layer.ends[2], value.dtype)
+            yield f"{key}: no bias is beside it, 0 is taken"
 
 
 def _outputs(layer: _Layer) -> int:
