@@ -90,7 +90,11 @@ def test_unfit_params_are_refused(params: Params, case: str) -> None:
 
 BAD_STATE_DICTS: dict[str, tuple[Any, type[Exception], str]] = {
     "missing": (lambda s: {k: v for k, v in s.items() if k != "conv1.bias"}, ValueError, r"missing \['conv1.bias'\]"),
-    "extra": (lambda s: {**s, "fc.weight": s["affine1.weight"]}, ValueError, "but W4 is unexpected"),
+    "extra": (
+        lambda s: {**s, "fc.weight": s["affine1.weight"]},
+        ValueError,
+        r"but W4 \(4320, 100\) should take 10 inputs",
+    ),
     "bfloat16": (replaced("conv1.bias", lambda v: v.bfloat16()), TypeError, "conv1.bias .*bfloat16"),
     "an array": (replaced("conv1.bias", lambda v: v.numpy()), TypeError, "conv1.bias .*ndarray"),
     "untransposed": (replaced("affine1.weight", lambda v: v.T), ValueError, r"\(4320, 100\), expected \(100, 4320\)"),
