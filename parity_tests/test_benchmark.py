@@ -39,14 +39,12 @@ def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[tupl
     return calls
 
 
-def test_rounds_take_turns(benchmark: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each warms up before it is timed, as the one before it has left traces."""
-    monkeypatch.setitem(benchmark.interleave.__globals__, "SETTLE", 0)
+def test_rounds_take_turns(benchmark: SimpleNamespace) -> None:
+    """Each takes twice as many steps before it is timed, as the one before it has left traces."""
     taken: list[tuple[str, int]] = []
     steps = {name: lambda count, name=name: taken.append((name, count)) for name in ("slow", "fast")}
     times = benchmark.interleave(steps, 2, {"slow": 1, "fast": 5})
-    turns = [each for i, each in enumerate(taken) if not i or taken[i - 1] != each]
-    assert turns == 2 * [("slow", 1), ("fast", 5)]
+    assert taken == 2 * [*3 * [("slow", 1)], *3 * [("fast", 5)]]
     assert {name: values.shape for name, values in times.items()} == {"slow": (2,), "fast": (2,)}
     assert all((values > 0).all() for values in times.values())
 
@@ -125,7 +123,6 @@ def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, mo
 
     told: dict[int, float] = {}
     monkeypatch.setattr("torch.utils.benchmark.Timer.timeit", timed)
-    monkeypatch.setattr("torch.utils.benchmark.Timer.blocked_autorange", lambda timer, min_run_time: None)
     alone = subprocess.CompletedProcess([], 0, "512.0", "")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: alone)
     done = run("benchmark", "--quick", "--json", tmp_path / "b.json")

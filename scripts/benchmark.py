@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -60,10 +61,6 @@ SIZE, BATCHES, FEATURES, HIDDEN = 100, 60, 30 * 12 * 12, 100  # batches until th
 # No weight moves, so that a step costs what the one before it did. With the book's rate the network soon knows the
 # images by heart, and rules slow down that keep subnormal numbers (see BookAdam).
 LR = 0.0
-
-# For so long after a product NumPy's threads keep spinning, which slows whatever runs next; and an idle processor needs
-# about as long to reach its full speed.
-SETTLE = 0.1  # seconds
 
 REFERENCE, UNFOLD, CONV2D, TRAINING, PLAIN, FLOOR = (
     "numpy_ref",
@@ -189,7 +186,11 @@ CONTENDERS: dict[str, Callable[[str], Steps]] = {
 
 
 def interleave(steps: Mapping[str, Steps], rounds: int, counts: Mapping[str, int]) -> dict[str, Array]:
-    """Seconds a step of each, float64 (rounds,): every round times counts[name] steps of one after the other."""
+    """Seconds a step of each, float64 (rounds,): every round times counts[name] steps of one after the other.
+
+    Timer has taken twice as many before that. On the CPU that is 0.1 s or more, for which NumPy's threads keep spinning
+    after a product, and after which an idle processor is at its full speed.
+    """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that a machine has no CUDA is no news
     from torch.utils.benchmark import Timer
 
@@ -201,7 +202,6 @@ def interleave(steps: Mapping[str, Steps], rounds: int, counts: Mapping[str, int
     with bar(True, total=rounds * len(steps), unit="timing") as shown:
         for _, (name, timer) in itertools.product(range(rounds), timers.items()):
             shown.set_description(name)
-            timer.blocked_autorange(min_run_time=SETTLE)
             times[name].append(timer.timeit(1).mean / counts[name])
             shown.update()
     return {name: np.array(values) for name, values in times.items()}
@@ -249,10 +249,10 @@ def work_alone(work: Any, images: int) -> None:
 def machine(device: str) -> dict[str, str]:
     """What the figures depend on."""
     cpu = Path("/proc/cpuinfo")
-    named = [line for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
+    named = re.search(r"^model name\s*: (.*)$", cpu.read_text(), re.MULTILINE) if cpu.exists() else None
     return {
-        "processor": named[0].split(":", 1)[1].strip() if named else platform.processor() or platform.machine(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "processor": named[1] if named else platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
         "torch threads": str(torch.get_num_threads()),
         "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device,
         "versions": f"python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}",
