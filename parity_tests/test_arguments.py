@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from reference.test_golden import CASES, run as golden
 from torch import Tensor, nn
 
@@ -104,7 +105,7 @@ class Watch:
         sys.setprofile(None)
 
     def __call__(self, frame: FrameType, event: str, result: object) -> None:
-        name = self.functions.get(frame.f_code)
+        name = self.functions.get(frame.f_code) if event in ("call", "return") else None
         if name and event == "call":
             self.seen.add(name)
             if name not in EXCUSED:
@@ -438,8 +439,10 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     """What was seen on all tours. torch warns of a read-only array once in a process only, unless it is told to."""
     before, seen = torch.is_warn_always_enabled(), Watch(WATCHED)
     torch.set_warn_always(True)
+    for late in ("torch._dynamo", "matplotlib.backends.backend_agg"):  # which would take long to import while watched
+        importlib.import_module(late)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchport.training.folder.curves", lambda runs: figures.columns(X[0], 3))  # seconds less
+        patch.setattr("torchport.training.folder.curves", lambda runs: Figure((1, 1)))
         for tour in TOURS:
             with seen:
                 tour(tmp_path_factory.mktemp(tour.__name__))

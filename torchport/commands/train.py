@@ -37,6 +37,7 @@ def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
     )
     folder.add_argument("--resume", action="store_true", help="go on with the run in --out, as it was configured")
     folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    parser.add_argument("--quiet", action="store_true", help="print the accuracy at the end only, and no progress")
     args = parser.parse_args()
     given = {option.name: getattr(args, option.name) for option in fields(Config) if hasattr(args, option.name)}
     if args.overwrite and args.out is None:
@@ -59,7 +60,7 @@ def main() -> int:
 
 
 def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace) -> int:
-    shown: dict[str, Any] = {"watch": print_epoch, "progress": True}
+    shown: dict[str, Any] = {} if args.quiet else {"watch": print_epoch, "progress": True}
     try:
         if args.resume:
             result = tp.training.resume(args.out, **given, **shown)
@@ -75,7 +76,7 @@ def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace) 
             )
         return cli.INTERRUPTED
     if tp.training.ranks.is_first():
-        print_result(result, out)
+        print_result(result, out, args.quiet)
     return 0
 
 
@@ -89,7 +90,7 @@ def print_epoch(progress: tp.training.Progress) -> None:
         )
 
 
-def print_result(result: tp.training.Result, out: Path | None) -> None:
+def print_result(result: tp.training.Result, out: Path | None, quiet: bool) -> None:
     loss = "after each update, as in the book" if result.config.log_loss == "after" else "of the step itself"
     times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.seconds.items())
     kept = f"the {result.kept} step's weights"
@@ -99,6 +100,8 @@ def print_result(result: tp.training.Result, out: Path | None) -> None:
     elif result.config.keeps_mean:
         kept += ", which are better on the training images than the mean of the last epoch's"
     print(f"test accuracy {result.test_accuracy:.4f} on all {len(result.predictions)} test images with {kept}")
+    if quiet:
+        return
     print(f"losses are {loss}")
     print(f"{result.device}: {times}")
     print(f"saved in {out}; python scripts/evaluate.py {shlex.quote(str(out))} shows the mistakes")
