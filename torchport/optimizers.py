@@ -79,7 +79,7 @@ class BookAdam(Optimizer):
     def _update(
         self, params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], group: dict[str, Any]
     ) -> None:
-        (beta1, beta2), rate, at_once = group["betas"], group["rate"], all(map(_at_one_place, params, grads, m, v))
+        (beta1, beta2), rate, at_once = group["betas"], group.get("rate"), all(map(_at_one_place, params, grads, m, v))
         rule: dict[str, Any] = {"beta1": beta1, "beta2": beta2, "amsgrad": False, "weight_decay": 0, "maximize": False}
         if rate is not None:
             if at_once:

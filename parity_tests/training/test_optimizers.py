@@ -155,6 +155,7 @@ def test_adam_keeps_its_state_through_a_state_dict(rng: np.random.Generator) -> 
 
     run(whole, BookAdam([whole]), grads)
     saved = run(first, BookAdam([first]), grads[:3]).state_dict()
+    del saved["param_groups"][0]["rate"]  # as of before there was one
     second.data = first.data.clone()
     resumed = BookAdam([second])
     resumed.load_state_dict(saved)
