@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--table", action="store_true", help="show what caught each planted bug, and its error/limit")
     parser.addoption("--docs", action="store_true", help="run the long commands of the documentation, too")
     parser.addoption("--whole-epoch", action="store_true", help="go all 600 steps of the book's first epoch, not 100")
+    parser.addoption("--part", metavar="K/N", help="run the K-th of N parts only: each on a core of its own")
     parser.addoption("--cases", type=cli.count(1), help="judge so many unmodified ports, and show the alarms")
 
 
@@ -49,6 +50,16 @@ def shown(request: pytest.FixtureRequest) -> list[str]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for line in config.stash.get(SHOWN, []):
         terminalreporter.write_line(line)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (part := config.getoption("--part")) is None:
+        return
+    number, count = map(int, part.split("/"))
+    files = sorted({item.path for item in items})
+    mine = set(files[number - 1 :: count])
+    config.hook.pytest_deselected(items=[item for item in items if item.path not in mine])
+    items[:] = [item for item in items if item.path in mine]
 
 
 def pytest_collection_finish() -> None:
