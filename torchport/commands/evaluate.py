@@ -11,7 +11,6 @@ Exit status: 0 evaluated, 2 bad input.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from numpy_ref.functions import softmax
 from numpy_ref.network import Network
 from torchport.choices import DTYPES
 from torchport.commands import cli
-from torchport.data import DATA_SETS, load
+from torchport.data import DATA_SETS
 from torchport.data.images import digit, read_image
 from torchport.data.preparation import Preparation
 from torchport.figures import save_figure
@@ -64,16 +63,18 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     args = parse_arguments()
     dtype = tp.networks.DTYPES[np.dtype(args.dtype)] if args.dtype else None
-    weights = tp.files.read_weights(args.weights, cli.hints(args), dtype=dtype)
-    preparation = args.images or Preparation.parse(weights.source.trained.get("images", "unit"))
+    subject = tp.subjects.load_subject(args.weights, cli.hints(args), dtype)
+    weights, preparation = subject.weights, args.images or subject.preparation
     if args.image is not None:
         return show_digit(args, weights, preparation)
-    images, labels = test_set(args, weights.source.trained)
+    progress = not (args.quiet or args.json)
+    args.data = args.data or subject.data
+    images, labels, _ = tp.subjects.load_samples(subject, args.data, args.data_dir, progress=progress)
     tp.evaluation.check_takes(weights.architecture, images, labels)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
     make = partial(network_of, args)
-    options = {"preparation": preparation, "batch_size": args.batch_size, "progress": not (args.quiet or args.json)}
+    options = {"preparation": preparation, "batch_size": args.batch_size, "progress": progress}
     found = tp.evaluation.classify(make(weights), images, labels, **options)
     about = {name: str(getattr(args, name)) for name in ("weights", "data", "model", "device")}
     about |= {"images": str(preparation), "dtype": str(weights.dtype).removeprefix("torch.")}
@@ -101,14 +102,6 @@ def tell(args: argparse.Namespace, found: tp.evaluation.Classification, heading:
         print(f"wrote {args.out / name}")
     if args.out is None:
         print("--out DIR draws the confusion matrix and the mistakes")
-
-
-def test_set(args: argparse.Namespace, trained: Mapping[str, str]) -> tuple[Array, Array]:
-    """Of the data that is asked for, else that of the weights' training, from its folder if that is still there."""
-    args.data = args.data or trained.get("data", "mnist")
-    folder = args.data_dir or trained.get("data_dir")
-    found = args.data_dir is not None or (args.data == trained.get("data") and folder and Path(folder).is_dir())
-    return load(args.data, False, folder if found else None, progress=not (args.quiet or args.json))
 
 
 def network_of(args: argparse.Namespace, weights: tp.networks.Weights) -> Network | nn.Module:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from torchport.subjects import Subject
 
+AddOption = Callable[[argparse._ActionsContainer], object]
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
@@ -40,8 +43,8 @@ def parse_arguments() -> argparse.Namespace:
     for name, (draw, *options) in COMMANDS.items():
         text = inspect.getdoc(draw) or ""
         command = commands.add_parser(name, help=text.partition("\n")[0], description=text)
-        for add_options in options:
-            add_options(command)
+        for add_option in options:
+            add_option(command)
         out = Path(f"{name}.png")
         command.add_argument("--out", type=Path, metavar="FILE", default=out, help=f"PNG to write (default: {out})")
         command.set_defaults(draw=draw)
@@ -66,89 +69,70 @@ def check_goes_together(parser: argparse.ArgumentParser, args: argparse.Namespac
         parser.error("--seed draws a start, and none is drawn here: leave it out")
 
 
-def weights_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "weights", type=Path, nargs="?", help="params.pkl, .pt file or a run's folder (default: none, nothing learned)"
-    )
-    parser.add_argument(
-        "--network",
-        choices=OF_IMAGES,
-        help="the network where no weights are given (default: SimpleConvNet)",
-    )
-    parser.add_argument("--seed", type=cli.count(0), help="of the start before learning (default: the run's own, or 0)")
-    cli.add_hints(parser)
+def option(flag: str, about: str, **how: Any) -> AddOption:
+    return lambda parser: parser.add_argument(flag, help=about, **how)
 
 
-def layer_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--layer", help="a convolution layer, as conv1 (default: the first)")
+def own_image(largest: int) -> list[AddOption]:
+    """A sample or the user's own image, shrunk to so many pixels."""
+    about = f"pixels to which your image's longer side is shrunk (default: {largest})"
+    return [*DATA, add_image, option("--largest", about, type=cli.count(1), default=largest)]
 
 
-def filter_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--filter", type=cli.count(0), metavar="N", help="one filter alone, by its number from 0")
+def add_image(parser: argparse._ActionsContainer) -> None:
+    one = parser.add_mutually_exclusive_group()
+    SAMPLE(one)
+    one.add_argument("--image", type=Path, metavar="FILE", help="an image of your own instead, which is made grey")
 
 
-def scale_option(parser: argparse.ArgumentParser) -> None:
-    about = "grey: each filter or map from its least to its greatest value, or one scale for all (default: each)"
-    parser.add_argument("--scale", choices=SCALES, default=EACH, help=about)
+def most(about: str, default: int) -> AddOption:
+    return option("--most", f"{about} (default: {default})", type=cli.count(1), default=default)
 
 
-def before_options(parser: argparse.ArgumentParser) -> None:
-    about = "weights before learning, as WEIGHTS (default: the start, drawn from the seed)"
-    parser.add_argument("--before", type=Path, metavar="FILE", help=about)
-    about = "input channels of a filter that are shown at most, of a deeper layer (default: 8)"
-    parser.add_argument("--channels", type=cli.count(1), default=8, help=about)
-
-
-def maps_option(parser: argparse.ArgumentParser) -> None:
-    about = "as conv1 relu1 (default: all up to the first pooling)"
-    parser.add_argument("--layers", nargs="+", default=[], metavar="LAYER", help=about)
-
-
-def data_options(parser: argparse.ArgumentParser) -> None:
-    about = "whose images (default: what the weights' run was trained on, else mnist)"
-    parser.add_argument("--data", choices=DATA_SETS, help=about)
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of the data (default: $TORCHPORT_DATA or data/)")
-    parser.add_argument("--train", action="store_true", help="training images, not test images")
-
-
-def preparation_option(parser: argparse.ArgumentParser) -> None:
-    cli.add_images(parser, "as its run was trained, or unit")
-
-
-def sample_option(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--sample", type=cli.count(0), default=0, help="number of the image (default: 0)")
-
-
-def image_options(largest: int) -> Callable[[argparse.ArgumentParser], None]:
-    def add(parser: argparse.ArgumentParser) -> None:
-        data_options(parser)
-        one = parser.add_mutually_exclusive_group()
-        sample_option(one)
-        one.add_argument("--image", type=Path, metavar="FILE", help="an image of your own instead, which is made grey")
-        about = f"pixels to which your image's longer side is shrunk (default: {largest})"
-        parser.add_argument("--largest", type=cli.count(1), default=largest, help=about)
-
-    return add
-
-
-def window_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--filter-size", type=cli.count(1), default=5, help="pixels a side (default: 5)")
-    parser.add_argument("--row", type=cli.count(0), help="which row to show (default: the one of most contrast)")
-    cli.add_windows(parser)
-
-
-def gallery_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--most", type=cli.count(1), default=60, help="show at most so many (default: 60)")
-
-
-def runs_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of training runs")
-
-
-def shift_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pixels", type=cli.count(1), default=4, help="move by up to so many (default: 4)")
-    about = "judge the accuracy on the first so many images (default: 1000)"
-    parser.add_argument("--most", type=cli.count(1), default=1000, help=about)
+WEIGHTS = (
+    option("weights", "params.pkl, .pt file or a run's folder (default: none, nothing learned)", type=Path, nargs="?"),
+    option("--network", "the network where no weights are given (default: SimpleConvNet)", choices=OF_IMAGES),
+    option("--seed", "of the start before learning (default: the run's own, or 0)", type=cli.count(0)),
+    cli.add_hints,
+)
+LAYER = option("--layer", "a convolution layer, as conv1 (default: the first)")
+FILTER = option("--filter", "one filter alone, by its number from 0", type=cli.count(0), metavar="N")
+SCALE = option(
+    "--scale",
+    "grey: each filter or map from its least to its greatest value, or one scale for all (default: each)",
+    choices=SCALES,
+    default=EACH,
+)
+BEFORE = option(
+    "--before",
+    "weights before learning, as WEIGHTS (default: the start, drawn from the seed)",
+    type=Path,
+    metavar="FILE",
+)
+CHANNELS = option(
+    "--channels",
+    "input channels of a filter that are shown at most, of a deeper layer (default: 8)",
+    type=cli.count(1),
+    default=8,
+)
+MAPS = option(
+    "--layers", "as conv1 relu1 (default: all up to the first pooling)", nargs="+", default=[], metavar="LAYER"
+)
+DATA = (
+    option("--data", "whose images (default: what the weights' run was trained on, else mnist)", choices=DATA_SETS),
+    option("--data-dir", "folder of the data (default: $TORCHPORT_DATA or data/)", metavar="DIR"),
+    option("--train", "training images, not test images", action="store_true"),
+)
+SAMPLE = option("--sample", "number of the image (default: 0)", type=cli.count(0), default=0)
+IMAGES = partial(cli.add_images, default="as its run was trained, or unit")
+WINDOWS = (
+    option("--filter-size", "pixels a side (default: 5)", type=cli.count(1), default=5),
+    option("--row", "which row to show (default: the one of most contrast)", type=cli.count(0)),
+    cli.add_windows,
+)
+RUNS = option("runs", "folders of training runs", type=Path, nargs="+")
+PIXELS = option("--pixels", "move by up to so many (default: 4)", type=cli.count(1), default=4)
+GALLERY, JUDGED = most("show at most so many", 60), most("judge the accuracy on the first so many images", 1000)
 
 
 def subject_of(args: argparse.Namespace) -> Subject:
@@ -288,20 +272,14 @@ def architecture(args: argparse.Namespace) -> Figure:
 
 # What draws it, and what adds its options.
 COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "filters": (filters, weights_options, layer_option, filter_option, scale_option, before_options),
-    "apply-filter": (
-        *(apply_filter, weights_options, layer_option, filter_option),
-        *(scale_option, image_options(256), preparation_option),
-    ),
-    "layers": (
-        *(layers, weights_options, maps_option, filter_option),
-        *(scale_option, data_options, sample_option, preparation_option),
-    ),
-    "im2col": (im2col, window_options, image_options(28)),
-    "mistakes": (mistakes, weights_options, gallery_option, data_options, preparation_option),
-    "shift": (shift, weights_options, filter_option, data_options, sample_option, preparation_option, shift_options),
-    "curves": (curves, runs_argument),
-    "architecture": (architecture, weights_options),
+    "filters": (filters, *WEIGHTS, LAYER, FILTER, SCALE, BEFORE, CHANNELS),
+    "apply-filter": (apply_filter, *WEIGHTS, LAYER, FILTER, SCALE, *own_image(256), IMAGES),
+    "layers": (layers, *WEIGHTS, MAPS, FILTER, SCALE, *DATA, SAMPLE, IMAGES),
+    "im2col": (im2col, *WINDOWS, *own_image(28)),
+    "mistakes": (mistakes, *WEIGHTS, GALLERY, *DATA, IMAGES),
+    "shift": (shift, *WEIGHTS, FILTER, *DATA, SAMPLE, IMAGES, PIXELS, JUDGED),
+    "curves": (curves, RUNS),
+    "architecture": (architecture, *WEIGHTS),
 }
 
 
