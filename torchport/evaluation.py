@@ -111,10 +111,10 @@ class Classification:
 
     def to_text(self, confusions: int = 5) -> str:
         """The accuracy of all and of each class, and the most frequent mistakes."""
-        lines = [f"accuracy {self.accuracy:.4f}: {self.right} of {len(self.labels)} test images right", ""]
-        confusion, shares = self.confusion, self.accuracy_by_class
-        lines += ["class   right      of  accuracy"]
-        for c, share in enumerate(shares):
+        lines = [f"accuracy {self.accuracy:.4f}: {self.right} of {len(self.labels)} test images right"]
+        lines += ["", "class   right      of  accuracy"]
+        confusion = self.confusion
+        for c, share in enumerate(self.accuracy_by_class):
             figures = f"{confusion[c, c]:6d}  {confusion[c].sum():6d}"
             lines.append(f"{c:5d}  {figures}  {'none' if np.isnan(share) else f'{share:.4f}':>8}")
         wrong = np.where(np.eye(self.classes, dtype=bool), 0, confusion)
@@ -127,22 +127,16 @@ class Classification:
     def to_json(self, **about: object) -> str:
         """A line each: about, the accuracies (null for a class without samples), confusion matrix, every mistake."""
         wrong = self.mistakes
-        samples = {
-            "index": wrong,
-            "truth": self.labels[wrong],
-            "predicted": self.predictions[wrong],
-            "confidence": self.confidence[wrong],
-        }
+        names = ("index", "truth", "predicted", "confidence")
+        columns = (wrong, self.labels[wrong], self.predictions[wrong], self.confidence[wrong])
+        rows = zip(*(values.tolist() for values in columns), strict=True)
         found = {
             **about,
             "samples": len(self.labels),
             "accuracy": self.accuracy,
             "accuracy_by_class": [None if np.isnan(share) else float(share) for share in self.accuracy_by_class],
             "confusion": self.confusion.tolist(),
-            "mistakes": [
-                dict(zip(samples, mistake, strict=True))
-                for mistake in zip(*(values.tolist() for values in samples.values()), strict=True)
-            ],
+            "mistakes": [dict(zip(names, row, strict=True)) for row in rows],
         }
         lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in found.items())
         return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -212,9 +206,8 @@ def check_takes(architecture: Architecture, images: Array, labels: Array) -> Non
     found, expected = images.shape[1:], architecture.input_shape
     if expected not in (found, (math.prod(found),)):
         what = expected if len(expected) > 1 else f"of {expected[0]} values"
-        way_out = "their data"
-        if "conv_param" in architecture.arguments:  # whose stride and pad leave no trace
-            way_out = "the stride and pad they were trained with, or their data"
+        traceless = "conv_param" in architecture.arguments
+        way_out = "the stride and pad they were trained with, or " * traceless + "their data"
         raise ValueError(f"these weights are for images {what}, got {found}: give {way_out}")
     class_labels(labels, (len(images), architecture.classes))
 

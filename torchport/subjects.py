@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ class Subject:
 
     weights: Weights
     name: str
+    images: Preparation | None = None  # as it is given them, where that is not as its run was trained
 
     @property
     def network(self) -> Network:
@@ -42,8 +43,8 @@ class Subject:
 
     @property
     def preparation(self) -> Preparation:
-        """How it was given the images that it was trained on."""
-        return Preparation.parse(self.weights.source.trained.get("images", "unit"))
+        """How it is given its images."""
+        return self.images or Preparation.parse(self.weights.source.trained.get("images", "unit"))
 
     @property
     def data(self) -> str:
@@ -55,11 +56,6 @@ class Subject:
         """Its name, with that of a network of no file, and how it is given images where that is not the book's way."""
         name = self.name if self.weights.source.path else f"{self.weights.architecture.name}, {self.name}"
         return name if self.preparation == UNIT else f"{name} ({self.preparation} images)"
-
-    def shown(self, images: Preparation) -> Subject:
-        """The same, given images in another way."""
-        trained = {**self.weights.source.trained, "images": str(images)}
-        return replace(self, weights=replace(self.weights, source=replace(self.weights.source, trained=trained)))
 
     def prepared(self, images: Array) -> Array:
         """Images float (N, C, H, W) of 0 to 1 as it is given them."""
@@ -239,4 +235,4 @@ def boxes(subject: Subject) -> list[Box]:
 
 
 def _listed(names: Mapping[str, object] | Sequence[str]) -> str:
-    return ", ".join(name if name.islower() else name.lower() for name in names)
+    return ", ".join(map(str.lower, names))

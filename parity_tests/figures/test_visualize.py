@@ -361,7 +361,7 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("filters PHOTO", "photo.webp: "),
         ("filters --stride 2", "what a file cannot tell is of given weights"),
         ("architecture --activation tanh", "what a file cannot tell is of given weights"),
-        ("filters PARAMS --activation tanh", "give pool"),
+        ("filters PARAMS --pool 2", "must name convolutions of 1 to 1, got [2]"),
         ("im2col --activation tanh", "unrecognized arguments: --activation tanh"),
         ("filters PARAMS --network DeepConvNet", "--network is for no weights"),
         ("architecture PARAMS --seed 1", "--seed draws a start"),

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field
 from pathlib import Path
@@ -153,6 +153,13 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"must be a number, got {text!r}") from None
+
+
+def refuse(parser: argparse.ArgumentParser, wrong: Mapping[str, object]) -> None:
+    """Exit with status 2 and the first message, of those that say what options would be ignored, that is true."""
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            parser.error(message)
 
 
 def add_images(parser: argparse._ActionsContainer, default: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from torchport.figures.greys import EACH, SCALES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchport.subjects import Subject
+    from torchport.subjects import Samples, Subject
 
 AddOption = Callable[[argparse._ActionsContainer], object]
 
@@ -61,12 +62,15 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_goes_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Exit with status 2 for an option that would be ignored."""
-    if args.weights is None and cli.hints(args) != tp.files.Hints():
-        parser.error("what a file cannot tell is of given weights: name a file, or leave it out")
-    if args.weights is not None and args.network:
-        parser.error("--network is for no weights: leave out one of the two")
-    if args.seed is not None and (getattr(args, "before", None) or (args.weights and args.draw is not filters)):
-        parser.error("--seed draws a start, and none is drawn here: leave it out")
+    about = "what a file cannot tell is of given weights: name a file, or leave it out"
+    starts = args.weights is None or args.draw is filters
+    wrong = {
+        about: args.weights is None and cli.hints(args) != tp.files.Hints(),
+        "--network is for no weights: leave out one of the two": args.weights and args.network,
+        "--seed draws a start, and none is drawn here: leave it out": args.seed is not None
+        and (getattr(args, "before", None) or not starts),
+    }
+    cli.refuse(parser, wrong)
 
 
 def option(flag: str, about: str, **how: Any) -> AddOption:
@@ -97,27 +101,10 @@ WEIGHTS = (
 )
 LAYER = option("--layer", "a convolution layer, as conv1 (default: the first)")
 FILTER = option("--filter", "one filter alone, by its number from 0", type=cli.count(0), metavar="N")
-SCALE = option(
-    "--scale",
-    "grey: each filter or map from its least to its greatest value, or one scale for all (default: each)",
-    choices=SCALES,
-    default=EACH,
-)
-BEFORE = option(
-    "--before",
-    "weights before learning, as WEIGHTS (default: the start, drawn from the seed)",
-    type=Path,
-    metavar="FILE",
-)
-CHANNELS = option(
-    "--channels",
-    "input channels of a filter that are shown at most, of a deeper layer (default: 8)",
-    type=cli.count(1),
-    default=8,
-)
-MAPS = option(
-    "--layers", "as conv1 relu1 (default: all up to the first pooling)", nargs="+", default=[], metavar="LAYER"
-)
+SCALE = option("--scale", "of grey: each filter's or map's own, or one (default: each)", choices=SCALES, default=EACH)
+BEFORE = option("--before", "weights before learning (default: a start from the seed)", type=Path, metavar="FILE")
+CHANNELS = option("--channels", "of a filter that are shown at most (default: 8)", type=cli.count(1), default=8)
+MAPS = option("--layers", "as conv1 relu1 (default: up to the first pooling)", nargs="+", default=[], metavar="LAYER")
 DATA = (
     option("--data", "whose images (default: what the weights' run was trained on, else mnist)", choices=DATA_SETS),
     option("--data-dir", "folder of the data (default: $TORCHPORT_DATA or data/)", metavar="DIR"),
@@ -137,11 +124,16 @@ GALLERY, JUDGED = most("show at most so many", 60), most("judge the accuracy on 
 
 def subject_of(args: argparse.Namespace) -> Subject:
     if args.weights is None:
-        network = tp.networks.Architecture(args.network or tp.subjects.DEFAULT)
-        subject = tp.subjects.seeded_subject(args.seed or 0, network)
+        subject = tp.subjects.seeded_subject(
+            args.seed or 0, tp.networks.Architecture(args.network or tp.subjects.DEFAULT)
+        )
     else:
         subject = tp.subjects.load_subject(args.weights, cli.hints(args))
-    return subject.shown(args.images) if getattr(args, "images", None) else subject
+    return replace(subject, images=getattr(args, "images", None))
+
+
+def samples_of(args: argparse.Namespace, subject: Subject | None) -> Samples:
+    return tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
 
 
 def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[Array, str, int | None]:
@@ -150,7 +142,7 @@ def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[
         image, size = read_image(args.image, args.largest)
         shrunk = "" if image.shape[1:] == size else f", shrunk from {size[0]} x {size[1]}"
         return image, f"{tp.subjects.short_name(args.image)}{shrunk}", None
-    found = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
+    found = samples_of(args, subject)
     image = sample(found.images, args.sample)
     label = int(found.labels[args.sample])
     return image, f"{found.name} image {args.sample}, a {label}", label
@@ -226,10 +218,10 @@ def mistakes(args: argparse.Namespace) -> Figure:
     Example: python scripts/visualize.py mistakes params.pkl --most 30
     """
     subject = subject_of(args)
-    images, labels, name = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
+    images, labels, name = samples_of(args, subject)
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
-    network = subject.weights.port().eval()
-    found = tp.evaluation.classify(network, images, labels, preparation=subject.preparation, progress=True)
+    port, how = subject.weights.port(), subject.preparation
+    found = tp.evaluation.classify(port, images, labels, preparation=how, progress=True)
     return found.mistakes_figure(images, f"{subject.about}, on {name} images", args.most)
 
 
@@ -240,7 +232,7 @@ def shift(args: argparse.Namespace) -> Figure:
     """
     subject = subject_of(args)
     image, about, _ = image_of(args, subject)
-    images, labels, name = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
+    images, labels, name = samples_of(args, subject)
     images, labels = images[: args.most], labels[: args.most]
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
     pixels = list(range(-args.pixels, args.pixels + 1))
