@@ -392,7 +392,7 @@ def parity(folder: Path) -> None:
 
 def pictures(_: Path) -> None:
     subject = subjects.seeded_subject(0, Weights.of(network().params).architecture)
-    figures.architecture(subjects.boxes(subject.shown(Preparation())))
+    figures.architecture(subjects.boxes(subject))
     outputs = subject.network.outputs(X)
     figures.feature_maps(X[0], {k: v[0] for k, v in subjects.maps_of(outputs, ["conv1"]).items()}, X[0, 0, 0], 1)
     figures.filters({"W": network().params["W1"]})

@@ -67,8 +67,12 @@ class Classification:
     classes: int
 
     def __repr__(self) -> str:
-        right = int((self.predictions == self.labels).sum())
-        return f"Classification({right} of {len(self.labels)} right, accuracy {self.accuracy:.4f})"
+        return f"Classification({self.right} of {len(self.labels)} right, accuracy {self.accuracy:.4f})"
+
+    @property
+    def right(self) -> int:
+        """How many predictions are."""
+        return int((self.predictions == self.labels).sum())
 
     @property
     def accuracy(self) -> float:
@@ -107,11 +111,10 @@ class Classification:
 
     def to_text(self, confusions: int = 5) -> str:
         """The accuracy of all and of each class, and the most frequent mistakes."""
-        right = int((self.predictions == self.labels).sum())
-        lines = [f"accuracy {self.accuracy:.4f}: {right} of {len(self.labels)} test images right", ""]
-        confusion, shares = self.confusion, self.accuracy_by_class
-        lines += ["class   right      of  accuracy"]
-        for c, share in enumerate(shares):
+        lines = [f"accuracy {self.accuracy:.4f}: {self.right} of {len(self.labels)} test images right"]
+        lines += ["", "class   right      of  accuracy"]
+        confusion = self.confusion
+        for c, share in enumerate(self.accuracy_by_class):
             figures = f"{confusion[c, c]:6d}  {confusion[c].sum():6d}"
             lines.append(f"{c:5d}  {figures}  {'none' if np.isnan(share) else f'{share:.4f}':>8}")
         wrong = np.where(np.eye(self.classes, dtype=bool), 0, confusion)
@@ -123,22 +126,17 @@ class Classification:
 
     def to_json(self, **about: object) -> str:
         """A line each: about, the accuracies (null for a class without samples), confusion matrix, every mistake."""
-        samples = {
-            "index": self.mistakes,
-            "truth": self.labels[self.mistakes],
-            "predicted": self.predictions[self.mistakes],
-            "confidence": self.confidence[self.mistakes],
-        }
+        wrong = self.mistakes
+        names = ("index", "truth", "predicted", "confidence")
+        columns = (wrong, self.labels[wrong], self.predictions[wrong], self.confidence[wrong])
+        rows = zip(*(values.tolist() for values in columns), strict=True)
         found = {
             **about,
             "samples": len(self.labels),
             "accuracy": self.accuracy,
             "accuracy_by_class": [None if np.isnan(share) else float(share) for share in self.accuracy_by_class],
             "confusion": self.confusion.tolist(),
-            "mistakes": [
-                dict(zip(samples, mistake, strict=True))
-                for mistake in zip(*(values.tolist() for values in samples.values()), strict=True)
-            ],
+            "mistakes": [dict(zip(names, row, strict=True)) for row in rows],
         }
         lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in found.items())
         return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -208,47 +206,33 @@ def check_takes(architecture: Architecture, images: Array, labels: Array) -> Non
     found, expected = images.shape[1:], architecture.input_shape
     if expected not in (found, (math.prod(found),)):
         what = expected if len(expected) > 1 else f"of {expected[0]} values"
-        way_out = "their data"
-        if "conv_param" in architecture.arguments:  # whose stride and pad leave no trace
-            way_out = "the stride and pad they were trained with, or their data"
+        traceless = "conv_param" in architecture.arguments
+        way_out = "the stride and pad they were trained with, or " * traceless + "their data"
         raise ValueError(f"these weights are for images {what}, got {found}: give {way_out}")
     class_labels(labels, (len(images), architecture.classes))
 
 
 def evaluate_ports(
-    weights: Weights,
-    images: Array,
-    labels: Array,
-    *,
-    device: str = "cpu",
-    preparation: Preparation = UNIT,
-    batch_size: int = 100,
-    progress: bool = False,
+    weights: Weights, images: Array, labels: Array, *, device: str = "cpu", **options: Any
 ) -> Evaluation:
     """The reference and both ports with the same weights, in float64, on images uint8 (N, C, H, W) and labels (N,).
 
-    preparation says how they are given them. progress shows a bar on a terminal. ValueError where images, labels and
-    network do not fit each other; TypeError.
+    options are classify's. ValueError where images, labels and network do not fit each other; TypeError.
     """
     check_takes(weights.architecture, images, labels)
     weights = weights.astype(torch.float64)  # in less, each would round in its own way
     networks: dict[str, Network | nn.Module] = {"numpy": weights.reference()}
     networks |= {conv: weights.port(conv, device) for conv in CONVOLUTIONS}
-    options: dict[str, Any] = {"preparation": preparation, "batch_size": batch_size, "progress": progress}
     return compare_predictions(networks, images, labels, **options)
 
 
 def compare_predictions(
-    networks: Mapping[str, Network | nn.Module],
-    images: Array,
-    labels: Array,
-    *,
-    preparation: Preparation = UNIT,
-    batch_size: int = 100,
-    progress: bool = False,
+    networks: Mapping[str, Network | nn.Module], images: Array, labels: Array, **options: Any
 ) -> Evaluation:
-    """What networks make of images uint8 (N, C, H, W) with labels (N,), each by itself and together. ValueError."""
-    options: dict[str, Any] = {"preparation": preparation, "batch_size": batch_size, "progress": progress}
+    """What networks make of images uint8 (N, C, H, W) with labels (N,), each by itself and together.
+
+    options are classify's. ValueError.
+    """
     found = {name: classify(network, images, labels, **options) for name, network in networks.items()}
     first, *others = (one.predictions for one in found.values())
     agree = np.logical_and.reduce([other == first for other in others])

@@ -52,7 +52,7 @@ def changes(subject: Subject, images: Array, pixels: Sequence[int]) -> dict[str,
 
 def accuracies(subject: Subject, images: Array, labels: Array, pixels: Sequence[int]) -> dict[str, Array]:
     """The share of images uint8 (N, C, H, W) that are right when they move by each of pixels, by direction, (n,)."""
-    port = subject.weights.port().eval()
+    port = subject.weights.port()
 
     def accuracy(right: int, down: int) -> float:
         return classify(port, moved(images, right, down), labels, preparation=subject.preparation).accuracy

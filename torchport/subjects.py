@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 import numpy_ref as nr
 from numpy_ref.checks import Array, check_int
@@ -33,6 +34,7 @@ class Subject:
 
     weights: Weights
     name: str
+    images: Preparation | None = None  # as it is given them, where that is not as its run was trained
 
     @property
     def network(self) -> Network:
@@ -41,19 +43,19 @@ class Subject:
 
     @property
     def preparation(self) -> Preparation:
-        """How it was given the images that it was trained on."""
-        return Preparation.parse(self.weights.source.trained.get("images", "unit"))
+        """How it is given its images."""
+        return self.images or Preparation.parse(self.weights.source.trained.get("images", "unit"))
+
+    @property
+    def data(self) -> str:
+        """The data set that it was trained on, MNIST where nothing tells."""
+        return self.weights.source.trained.get("data", DATA_SETS[0])
 
     @property
     def about(self) -> str:
         """Its name, with that of a network of no file, and how it is given images where that is not the book's way."""
         name = self.name if self.weights.source.path else f"{self.weights.architecture.name}, {self.name}"
         return name if self.preparation == UNIT else f"{name} ({self.preparation} images)"
-
-    def shown(self, images: Preparation) -> Subject:
-        """The same, given images in another way."""
-        trained = {**self.weights.source.trained, "images": str(images)}
-        return replace(self, weights=replace(self.weights, source=replace(self.weights.source, trained=trained)))
 
     def prepared(self, images: Array) -> Array:
         """Images float (N, C, H, W) of 0 to 1 as it is given them."""
@@ -70,23 +72,28 @@ class Samples(NamedTuple):
 
 
 def load_samples(
-    subject: Subject | None = None, name: str | None = None, folder: str | None = None, *, train: bool = False
+    subject: Subject | None = None,
+    name: str | None = None,
+    folder: str | None = None,
+    *,
+    train: bool = False,
+    progress: bool = True,
 ) -> Samples:
     """A data set by its name, in folder; without a name what subject was trained on, else MNIST. Errors as data.load.
 
     Without folder it is that of the training, if that is still there.
     """
     trained = {} if subject is None else subject.weights.source.trained
-    name = name or trained.get("data", DATA_SETS[0])
+    name = name or (DATA_SETS[0] if subject is None else subject.data)
     before = trained.get("data_dir")
     if folder is None and name == trained.get("data") and before is not None and Path(before).is_dir():
         folder = before
-    return Samples(*data.load(name, train, folder, progress=True), f"{name} {'training' if train else 'test'}")
+    return Samples(*data.load(name, train, folder, progress=progress), f"{name} {'training' if train else 'test'}")
 
 
-def load_subject(path: str | Path, hints: Hints = NO_HINTS) -> Subject:
+def load_subject(path: str | Path, hints: Hints = NO_HINTS, dtype: torch.dtype | None = None) -> Subject:
     """The network whose weights are in path, a file or a run's folder. Errors as read_weights."""
-    return Subject(read_weights(path, hints), short_name(path))
+    return Subject(read_weights(path, hints, dtype=dtype), short_name(path))
 
 
 def seeded_subject(seed: int = 0, like: Architecture | None = None) -> Subject:
@@ -228,4 +235,4 @@ def boxes(subject: Subject) -> list[Box]:
 
 
 def _listed(names: Mapping[str, object] | Sequence[str]) -> str:
-    return ", ".join(name if name.islower() else name.lower() for name in names)
+    return ", ".join(map(str.lower, names))

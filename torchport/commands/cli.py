@@ -10,11 +10,11 @@ import sys
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from torchport.choices import ACTIVATIONS, AFFINE, FLATTEN, KERNELS
 from torchport.data import DataError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from torchport.files import Hints
+
+T = TypeVar("T")
 
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit statuses
 LARGEST = 2**32 - 1  # NumPy's largest seed, and more than anything that is counted
@@ -86,31 +88,43 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, known) or "can't allocate memory" in str(error)
 
 
+def told(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """argparse type: parse, whose ValueError is told."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parsed
+
+
+@told
 def device(name: str) -> str:
     """argparse type: a torch device that this machine has."""
     from torchport.checks import check_computing_device
 
-    try:
-        return check_computing_device(name)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return check_computing_device(name)
 
 
+@told
 def path(text: str) -> Path:
     """argparse type: a path, which a shell's variable that is not set does not give."""
     if not text:
-        raise argparse.ArgumentTypeError("must be a name, got ''")
+        raise ValueError("must be a name, got ''")
     return Path(text)
 
 
 def count(minimum: int) -> Callable[[str], int]:
     """argparse type: an int of at least minimum."""
 
+    @told
     def parse(text: str) -> int:
         if not text.lstrip("-").isdigit() or int(text) < minimum:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {minimum}, got {text!r}")
+            raise ValueError(f"must be a whole number of at least {minimum}, got {text!r}")
         if int(text) > LARGEST:
-            raise argparse.ArgumentTypeError(f"must be at most {LARGEST}, got {text!r}")
+            raise ValueError(f"must be at most {LARGEST}, got {text!r}")
         return int(text)
 
     return parse
@@ -132,26 +146,26 @@ def add_field(parser: argparse.ArgumentParser, option: Field[Any]) -> None:
     )
 
 
+@told
 def number(text: str) -> float:
     """argparse type: a float."""
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+        raise ValueError(f"must be a number, got {text!r}") from None
 
 
-def add_images(parser: argparse.ArgumentParser, default: str) -> None:
+def refuse(parser: argparse.ArgumentParser, wrong: Mapping[str, object]) -> None:
+    """Exit with status 2 and the first message, of those that say what options would be ignored, that is true."""
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            parser.error(message)
+
+
+def add_images(parser: argparse._ActionsContainer, default: str) -> None:
     """--images, None where it is not given."""
     about = f"{IMAGES_HELP} (default: {default})"
-    parser.add_argument("--images", "--preprocess", type=preparation, metavar="HOW", help=about)
-
-
-def preparation(text: str) -> Preparation:
-    """argparse type: how a network is given its images."""
-    try:
-        return Preparation.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    parser.add_argument("--images", "--preprocess", type=told(Preparation.parse), metavar="HOW", help=about)
 
 
 def add_windows(parser: argparse._ActionsContainer, whose: str = "") -> None:
@@ -167,7 +181,7 @@ def add_output(parser: argparse.ArgumentParser, json: str, quiet: str) -> None:
     one.add_argument("--quiet", action="store_true", help=f"print {quiet} only, and no progress")
 
 
-def add_hints(parser: argparse.ArgumentParser) -> None:
+def add_hints(parser: argparse._ActionsContainer) -> None:
     """What a file of weights cannot tell, by the fields of files.Hints."""
     group = parser.add_argument_group("what a file of weights cannot tell")
     add_windows(group, "of SimpleConvNet's convolution, ")

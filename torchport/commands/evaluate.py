@@ -11,7 +11,7 @@ Exit status: 0 evaluated, 2 bad input.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,14 +25,17 @@ from numpy_ref.functions import softmax
 from numpy_ref.network import Network
 from torchport.choices import DTYPES
 from torchport.commands import cli
-from torchport.data import DATA_SETS, load
+from torchport.data import DATA_SETS
 from torchport.data.images import digit, read_image
-from torchport.data.preparation import Preparation
 from torchport.figures import save_figure
 from torchport.training.config import MODELS, NUMPY
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from torchport.evaluation import Classification
+    from torchport.networks import Weights
+    from torchport.subjects import Subject
 
 WRITTEN = ("confusion.png", "mistakes.png", "evaluation.json")
 LARGEST = 560  # pixels of an image's longer side: 20 for one of MNIST's
@@ -54,48 +57,52 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image", type=cli.path, metavar="FILE", help="say what digit this image shows, instead")
     cli.add_hints(parser)
     args = parser.parse_args()
-    if args.model == NUMPY and args.device != "cpu":
-        parser.error(f"--model numpy runs on the CPU, got --device {args.device}")
-    if args.image is not None and args.out is not None:
-        parser.error("--out is for a test set: leave out one of --image and --out")
+    wrong = {
+        f"--model numpy runs on the CPU, got --device {args.device}": args.model == NUMPY and args.device != "cpu",
+        "--out is for a test set: leave out one of --image and --out": args.image and args.out,
+    }
+    cli.refuse(parser, wrong)
     return args
 
 
 def main() -> int:
     args = parse_arguments()
     dtype = tp.networks.DTYPES[np.dtype(args.dtype)] if args.dtype else None
-    weights = tp.files.read_weights(args.weights, cli.hints(args), dtype=dtype)
-    preparation = args.images or Preparation.parse(weights.source.trained.get("images", "unit"))
-    if args.image is not None:
-        return show_digit(args, weights, preparation)
-    images, labels = test_set(args, weights.source.trained)
-    tp.evaluation.check_takes(weights.architecture, images, labels)
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
-    make = partial(network_of, args)
-    options = {"preparation": preparation, "batch_size": args.batch_size, "progress": not (args.quiet or args.json)}
-    found = tp.evaluation.classify(make(weights), images, labels, **options)
-    about = {name: str(getattr(args, name)) for name in ("weights", "data", "model", "device")}
-    about |= {"images": str(preparation), "dtype": str(weights.dtype).removeprefix("torch.")}
-    if args.out is not None:
-        save(args.out, found, images, about)
-    if args.json:
-        print(found.to_json(**about), end="")
-    elif args.quiet:
-        print(found.to_text().partition("\n")[0])
-    else:
-        from torchport.commands.hints import hint  # here, so that --help need not import torch
-
-        said = hint(weights, make, images, labels, preparation, found)
-        tell(args, found, f"{weights.architecture.name}, on {args.data} test images given as {preparation}", said)
+    subject = replace(tp.subjects.load_subject(args.weights, cli.hints(args), dtype), images=args.images)
+    judge = judge_test_set if args.image is None else show_digit
+    judge(args, subject, subject.weights)
     return 0
 
 
-def tell(args: argparse.Namespace, found: tp.evaluation.Classification, heading: str, hint: str) -> None:
+def judge_test_set(args: argparse.Namespace, subject: Subject, weights: Weights) -> None:
+    """Print, and with --out write, what is right and wrong."""
+    progress = not (args.quiet or args.json)
+    args.data = args.data or subject.data
+    images, labels, _ = tp.subjects.load_samples(subject, args.data, args.data_dir, progress=progress)
+    tp.evaluation.check_takes(weights.architecture, images, labels)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
+    options = {"preparation": subject.preparation, "batch_size": args.batch_size, "progress": progress}
+    found = tp.evaluation.classify(network_of(args, weights), images, labels, **options)
+    about = {name: str(getattr(args, name)) for name in ("weights", "data", "model", "device")}
+    about |= {"images": str(subject.preparation), "dtype": str(weights.dtype).removeprefix("torch.")}
+    if args.out is not None:
+        save(args.out, found, images, about)
+    if progress:
+        tell(args, subject, images, labels, found)
+    else:
+        print(found.to_json(**about).strip() if args.json else found.to_text().partition("\n")[0])
+
+
+def tell(args: argparse.Namespace, subject: Subject, images: Array, labels: Array, found: Classification) -> None:
     """Print all that was found, and what else there is."""
-    print(f"{args.weights}, {heading}\n{found.to_text()}")
-    if hint:
-        print(hint)
+    from torchport.commands.hints import hint  # here, so that --help need not import torch
+
+    weights, preparation = subject.weights, subject.preparation
+    print(f"{args.weights}, {weights.architecture.name}, on {args.data} test images given as {preparation}")
+    print(found.to_text())
+    if said := hint(weights, partial(network_of, args), images, labels, preparation, found):
+        print(said)
     print(tp.evaluation.memory_text(tp.evaluation.peak_memory()))
     for name in WRITTEN if args.out is not None else ():
         print(f"wrote {args.out / name}")
@@ -103,19 +110,11 @@ def tell(args: argparse.Namespace, found: tp.evaluation.Classification, heading:
         print("--out DIR draws the confusion matrix and the mistakes")
 
 
-def test_set(args: argparse.Namespace, trained: Mapping[str, str]) -> tuple[Array, Array]:
-    """Of the data that is asked for, else that of the weights' training, from its folder if that is still there."""
-    args.data = args.data or trained.get("data", "mnist")
-    folder = args.data_dir or trained.get("data_dir")
-    found = args.data_dir is not None or (args.data == trained.get("data") and folder and Path(folder).is_dir())
-    return load(args.data, False, folder if found else None, progress=not (args.quiet or args.json))
-
-
-def network_of(args: argparse.Namespace, weights: tp.networks.Weights) -> Network | nn.Module:
+def network_of(args: argparse.Namespace, weights: Weights) -> Network | nn.Module:
     return weights.reference() if args.model == NUMPY else weights.port(args.model, args.device)
 
 
-def show_digit(args: argparse.Namespace, weights: tp.networks.Weights, preparation: Preparation) -> int:
+def show_digit(args: argparse.Namespace, subject: Subject, weights: Weights) -> None:
     """Print what the image is, and how sure that is."""
     grey, (height, width) = read_image(args.image, LARGEST)
     try:
@@ -123,15 +122,14 @@ def show_digit(args: argparse.Namespace, weights: tp.networks.Weights, preparati
     except ValueError as error:
         raise ValueError(f"{args.image}: {error}") from None
     tp.evaluation.check_takes(weights.architecture, image[None], np.zeros(1, int))
-    outputs = tp.evaluation.predict(network_of(args, weights), preparation(image[None]))
+    outputs = tp.evaluation.predict(network_of(args, weights), subject.preparation(image[None]))
     chances = softmax(outputs.astype(np.float64))[0]
     print(f"{args.image}: {chances.argmax()}, with probability {chances.max():.4f}")
     print("each class: " + ", ".join(f"{label} {chance:.4f}" for label, chance in enumerate(chances)))
     print(f"{width} x {height} pixels, read as grey, {done}")
-    return 0
 
 
-def save(folder: Path, found: tp.evaluation.Classification, images: Array, about: dict[str, str]) -> None:
+def save(folder: Path, found: Classification, images: Array, about: dict[str, str]) -> None:
     """confusion.png, mistakes.png and evaluation.json in folder."""
     name = f"{Path(about['weights']).name}, on {about['data']} test images"
     save_figure(found.confusion_figure(name), folder / "confusion.png")

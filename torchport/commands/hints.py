@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from torch import nn
@@ -15,25 +16,15 @@ from torchport.data.preparation import NAMED, Preparation
 from torchport.evaluation import LOW, Classification, classify
 from torchport.networks import Weights
 
+Make: TypeAlias = Callable[[Weights], Network | nn.Module]
+
 TRIED = 1000  # images
 GAIN = 0.1  # of a reading that is told, which must not be LOW itself: chance reaches neither
 CLOSE = 0.02  # to the best one: those are told, too
 
 
-class Reading(NamedTuple):
-    """The options of another way to read weights and images, and its share of right predictions, 0 to 1."""
-
-    options: str
-    accuracy: float
-
-
 def hint(
-    weights: Weights,
-    make: Callable[[Weights], Network | nn.Module],
-    images: Array,
-    labels: Array,
-    preparation: Preparation,
-    found: Classification,
+    weights: Weights, make: Make, images: Array, labels: Array, preparation: Preparation, found: Classification
 ) -> str:
     """A line on what would be right, "" where the accuracy is not low or nothing helps.
 
@@ -43,26 +34,23 @@ def hint(
         return ""
     images, labels = images[:TRIED], labels[:TRIED]
     now = float(np.mean(found.predictions[:TRIED] == found.labels[:TRIED]))
-    readings = sorted(_readings(weights, make, images, labels, preparation), key=lambda each: -each.accuracy)
-    least = max(now + GAIN, LOW, readings[0].accuracy - CLOSE)
-    if better := [f"{each.accuracy:.3f} with {each.options}" for each in readings if each.accuracy >= least]:
+    judge = partial(classify, images=images, labels=labels)
+    readings = sorted(_readings(weights, make, judge, preparation), key=lambda reading: -reading[1])
+    least = max(now + GAIN, LOW, readings[0][1] - CLOSE)
+    if better := [f"{accuracy:.3f} with {options}" for options, accuracy in readings if accuracy >= least]:
         return f"hint: of the first {len(images)} images, {now:.3f} are right, and would be {', '.join(better)}"
     return _renumbered(found)
 
 
 def _readings(
-    weights: Weights,
-    make: Callable[[Weights], Network | nn.Module],
-    images: Array,
-    labels: Array,
-    preparation: Preparation,
-) -> Iterator[Reading]:
-    """All but the one at hand: of every preparation, and each with the first Affine's rows in H, W, C order."""
+    weights: Weights, make: Make, judge: Callable[..., Classification], preparation: Preparation
+) -> Iterator[tuple[str, float]]:
+    """Options and accuracy, 0 to 1, of every other preparation, also with the first Affine's rows in H, W, C order."""
     for rows, read in {"": weights, **_channels_last(weights)}.items():
         network = make(read)
         for each in dict.fromkeys([preparation, *NAMED.values()]):
             if options := f"{rows} --images {each}".strip() if each != preparation else rows:
-                yield Reading(options, classify(network, images, labels, preparation=each).accuracy)
+                yield options, judge(network, preparation=each).accuracy
 
 
 def _channels_last(weights: Weights) -> dict[str, Weights]:

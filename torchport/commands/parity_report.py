@@ -59,32 +59,19 @@ PIXELS = 28 * 28  # of MNIST's images
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument(
-        "--port",
-        metavar="SPEC",
-        help="your own: FILE.py:NAME or package.module:NAME, a class or a function that builds it; runs that file",
-    )
-    parser.add_argument(
-        "--loss",
-        choices=LOSSES,
-        help="of your own port: nll_loss where it ends in log_softmax (default: book, with 1e-7 in its log)",
-    )
+    about = "your own: FILE.py:NAME or package.module:NAME, a class or a function that builds it; runs that file"
+    parser.add_argument("--port", metavar="SPEC", help=about)
+    about = "of your own port: nll_loss where it ends in log_softmax (default: book, with 1e-7 in its log)"
+    parser.add_argument("--loss", choices=LOSSES, help=about)
     about = "weights of any of the book's networks, from any file that port_params.py reads; default: seeded"
     parser.add_argument("weights", type=Path, nargs="?", help=about)
     parser.add_argument("--params", type=Path, metavar="FILE", help="the same as WEIGHTS")
     parser.add_argument("--network", choices=OF_IMAGES, help="with seeded weights (default: SimpleConvNet)")
     parser.add_argument("--width", type=cli.number, help="of AlexNet's layers, 1 for the paper's (default: 1)")
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="MNIST for --params (default: $TORCHPORT_DATA or data/; with --port and neither, seeded images)",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        help="of the ports: tf32 is CUDA's, bfloat16 autocast (default: both; your own port's as it is built)",
-    )
+    about = "MNIST for --params (default: $TORCHPORT_DATA or data/; with --port and neither, seeded images)"
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help=about)
+    about = "of the ports: tf32 is CUDA's, bfloat16 autocast (default: both; your own port's as it is built)"
+    parser.add_argument("--dtype", choices=DTYPES, help=about)
     parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=32, help="images compared (default: 32)")
     parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights, images, gradients (default: 0)")
@@ -98,20 +85,19 @@ def parse_arguments() -> argparse.Namespace:
 
 def checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
     """args with what they stand for where they were left out; what does not go together is refused."""
-    if args.weights is not None and args.params is not None:
-        parser.error("--params is the same as WEIGHTS: leave out one of the two")
-    args.params = args.params or args.weights
-    if args.params is not None and args.network is not None:
-        parser.error("--network is for seeded weights: leave out one of --network and --params")
-    args.network = args.network or "SimpleConvNet"
-    if args.width is not None and args.network != "AlexNet":
-        parser.error("--width is AlexNet's: leave it out, or give --network AlexNet")
-    if args.data_dir is not None and args.params is None:
-        parser.error("--data-dir goes with --params: seeded weights are not evaluated on MNIST")
-    if args.images is not None and args.params is None:
-        parser.error("--images goes with --params: seeded images are not prepared")
-    if args.loss is not None and args.port is None:
-        parser.error("--loss is your own port's: give --port, or leave it out")
+    seeded = not (args.weights or args.params)
+    wide = args.width is not None
+    wrong = {
+        "--params is the same as WEIGHTS: leave out one of the two": args.weights and args.params,
+        "--network is for seeded weights: leave out one of --network and --params": args.network and not seeded,
+        "--width is AlexNet's: leave it out, or give --network AlexNet": wide and args.network != "AlexNet",
+        "--data-dir goes with --params: seeded weights are not evaluated on MNIST": args.data_dir and seeded,
+        "--images goes with --params: seeded images are not prepared": args.images and seeded,
+        "--loss is your own port's: give --port, or leave it out": args.loss and not args.port,
+    }
+    cli.refuse(parser, wrong)
+    args.params, args.network = args.params or args.weights, args.network or "SimpleConvNet"
+    args.progress = not (args.quiet or args.json)
     return args
 
 
@@ -133,26 +119,22 @@ def main() -> int:
     ok = all(reports) and (evaluation is None or evaluation.ok)
     if args.json:
         print(json.dumps(record))
-    else:
-        tell(args, reports, evaluation, [f"wrote {path}" for path in written])
-        print("PARITY" if ok else "NO PARITY")
+        return 0 if ok else 1
+    if not args.quiet:
+        tell(args, reports, evaluation)
+        print("".join(f"wrote {path}\n" for path in written), end="")
+    print(*(report.verdict for report in reports), "PARITY" if ok else "NO PARITY", sep="\n")
     return 0 if ok else 1
 
 
-def tell(
-    args: argparse.Namespace, reports: Sequence[tp.parity.Report], evaluation: Evaluation | None, written: Sequence[str]
-) -> None:
-    """Print all that was found, or where less is asked for, the verdicts."""
-    if not args.quiet:
-        for report in reports:
-            show(report, args.rows)
-        if evaluation is not None:
-            print(f"{evaluation.to_text()}\n")
-        if evaluation is not None and evaluation.low:
-            print(f"hint: python scripts/evaluate.py {args.params} tries how else images may have been given\n")
-        print("".join(f"{line}\n" for line in written), end="")
+def tell(args: argparse.Namespace, reports: Sequence[tp.parity.Report], evaluation: Evaluation | None) -> None:
+    """Print all that was found but the verdicts."""
     for report in reports:
-        print(report.verdict)
+        show(report, args.rows)
+    if evaluation is not None:
+        print(f"{evaluation.to_text()}\n")
+    if evaluation is not None and evaluation.low:
+        print(f"hint: python scripts/evaluate.py {args.params} tries how else images may have been given\n")
 
 
 class Case(NamedTuple):
@@ -192,20 +174,19 @@ def judged(args: argparse.Namespace, case: Case) -> Sequence[tp.parity.Report]:
         tp.parity.Setting(tp.networks.DTYPES[np.dtype(name)], args.device, mode)
         for name, mode in DTYPES[args.dtype or "both"]
     ]
-    return tp.parity.cases.check_ports(*case[:3], settings, seed=args.seed, progress=not (args.quiet or args.json))
+    return tp.parity.cases.check_ports(*case[:3], settings, seed=args.seed, progress=args.progress)
 
 
 def judged_port(args: argparse.Namespace, build: Callable[[], nn.Module], case: Case) -> Sequence[tp.parity.Report]:
     """The user's own, as it is built, or in every dtype that is asked for."""
     from torch.nn import functional
 
-    losses = {None: tp.softmax_with_loss, BOOK: tp.softmax_with_loss}
-    loss = losses.get(args.loss) or getattr(functional, args.loss)
-    options = {"seed": args.seed, "loss": loss, "name": Path(args.port).name, "progress": not (args.quiet or args.json)}
+    loss = tp.softmax_with_loss if args.loss in (None, BOOK) else getattr(functional, args.loss)
+    options = {"seed": args.seed, "loss": loss, "name": Path(args.port).name, "progress": args.progress}
     reference, reports = case.weights.reference(), list[tp.parity.Report]()
     for dtype, mode in DTYPES[args.dtype] if args.dtype else AS_BUILT:
         port, filled = loaded(args, build, reference, case.x, dtype)
-        if not (reports or args.quiet or args.json):
+        if args.progress and not reports:
             print(f"loaded {', '.join(filled)}\n")
         reports.append(tp.check_parity(reference, port, case.x, case.t, mode=mode, **options))
     return reports
@@ -236,7 +217,7 @@ def evaluated(args: argparse.Namespace, build: Callable[[], nn.Module] | None, c
     if case.test is None:
         return None
     if build is None:
-        options = {"preparation": args.images, "device": args.device, "progress": not (args.quiet or args.json)}
+        options = {"preparation": args.images, "device": args.device, "progress": args.progress}
         return tp.evaluation.evaluate_ports(case.weights, *case.test, **options)
     try:
         with cli.telling("not evaluated on the test set"):
@@ -260,12 +241,10 @@ def show(report: tp.parity.Report, all_rows: bool) -> None:
 
 def about(args: argparse.Namespace, case: Case) -> dict[str, str]:
     """What was compared, for the head of the page."""
-    weights, data = f"{args.network}, seed {args.seed}", f"normal, seed {args.seed}"
-    if args.params is not None:
-        weights = str(args.params)
+    weights, data = args.params or f"{args.network}, seed {args.seed}", f"normal, seed {args.seed}"
     if args.params is not None and args.params.is_file():
-        weights += f" (sha256 {hashlib.sha256(args.params.read_bytes()).hexdigest()[:16]})"
+        weights = f"{weights} (sha256 {hashlib.sha256(args.params.read_bytes()).hexdigest()[:16]})"
     if case.test is not None:
         how = "0 to 1" if str(args.images) == "unit" else f"as {args.images}"
         data = f"the first {len(case.x)} test images of MNIST, {how}"
-    return {"weights": weights, "data": data, "batch": " x ".join(map(str, case.x.shape))}
+    return {"weights": str(weights), "data": data, "batch": " x ".join(map(str, case.x.shape))}

@@ -32,27 +32,24 @@ DTYPES = ("float64", "float32", "float16")
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
-    parser.add_argument(
-        "source", type=Path, help="a params.pkl, .npz, .pt or .safetensors file, or a training run's folder"
-    )
+    about = "a params.pkl, .npz, .pt or .safetensors file, or a training run's folder"
+    parser.add_argument("source", type=Path, help=about)
     parser.add_argument("target", type=Path, nargs="?", help="file to write: .pkl, .npz, .pt, .safetensors or .onnx")
     parser.add_argument("--dtype", choices=DTYPES, help="of TARGET (default: as in SOURCE; float32 for .onnx)")
     parser.add_argument("--force", action="store_true", help="replace TARGET where it exists")
     parser.add_argument("--inspect", action="store_true", help="list SOURCE's arrays and name its network: no TARGET")
-    parser.add_argument(
-        "--into",
-        metavar="SPEC",
-        help="your own module: FILE.py:NAME or package.module:NAME, what builds it; runs that file",
-    )
+    about = "your own module: FILE.py:NAME or package.module:NAME, what builds it; runs that file"
+    parser.add_argument("--into", metavar="SPEC", help=about)
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     cli.add_hints(parser)
     args = parser.parse_args()
-    if args.into is not None and (args.inspect or args.dtype):
-        parser.error("--into writes TARGET in your module's own dtype: leave out --inspect and --dtype")
-    if args.inspect and (args.target or args.force):
-        parser.error("--inspect writes nothing: leave out TARGET and --force")
-    if args.target is None and not args.inspect:
-        parser.error("the following arguments are required: target (or give --inspect)")
+    about = "--into writes TARGET in your module's own dtype: leave out --inspect and --dtype"
+    wrong = {
+        about: args.into is not None and (args.inspect or args.dtype),
+        "--inspect writes nothing: leave out TARGET and --force": args.inspect and (args.target or args.force),
+        "the following arguments are required: target (or give --inspect)": not (args.target or args.inspect),
+    }
+    cli.refuse(parser, wrong)
     return args
 
 

@@ -32,22 +32,21 @@ def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
     for option in fields(Config):
         cli.add_field(parser, option)
     folder = parser.add_argument_group("the run's folder")
-    folder.add_argument(
-        "--out", type=cli.path, metavar="DIR", help="(default: runs/1, runs/2, ..., the first that is free)"
-    )
+    about = "(default: runs/1, runs/2, ..., the first that is free)"
+    folder.add_argument("--out", type=cli.path, metavar="DIR", help=about)
     folder.add_argument("--resume", action="store_true", help="go on with the run in --out, as it was configured")
     folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     parser.add_argument("--quiet", action="store_true", help="print the accuracy at the end only, and no progress")
     args = parser.parse_args()
     given = {option.name: getattr(args, option.name) for option in fields(Config) if hasattr(args, option.name)}
-    if args.overwrite and args.out is None:
-        parser.error("--overwrite goes with --out DIR, the folder of the run to replace")
-    if args.resume:
-        if args.out is None or args.overwrite:
-            parser.error("--resume goes with --out DIR, the run's folder, and without --overwrite")
-        fixed = [f"--{name.replace('_', '-')}" for name in given if name not in RESUMABLE]
-        if fixed:
-            parser.error(f"--resume keeps the run's own configuration, got {', '.join(fixed)}")
+    fixed = [f"--{name.replace('_', '-')}" for name in given if name not in RESUMABLE]
+    about = "--resume goes with --out DIR, the run's folder, and without --overwrite"
+    wrong = {
+        "--overwrite goes with --out DIR, the folder of the run to replace": args.overwrite and args.out is None,
+        about: args.resume and (args.out is None or args.overwrite),
+        f"--resume keeps the run's own configuration, got {', '.join(fixed)}": args.resume and fixed,
+    }
+    cli.refuse(parser, wrong)
     return given, args
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,9 @@ from torchport.figures.greys import EACH, SCALES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchport.subjects import Subject
+    from torchport.subjects import Samples, Subject
+
+AddOption = Callable[[argparse._ActionsContainer], object]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -40,8 +44,8 @@ def parse_arguments() -> argparse.Namespace:
     for name, (draw, *options) in COMMANDS.items():
         text = inspect.getdoc(draw) or ""
         command = commands.add_parser(name, help=text.partition("\n")[0], description=text)
-        for add_options in options:
-            add_options(command)
+        for add_option in options:
+            add_option(command)
         out = Path(f"{name}.png")
         command.add_argument("--out", type=Path, metavar="FILE", default=out, help=f"PNG to write (default: {out})")
         command.set_defaults(draw=draw)
@@ -58,106 +62,78 @@ def parse_arguments() -> argparse.Namespace:
 
 def check_goes_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Exit with status 2 for an option that would be ignored."""
-    if args.weights is None and cli.hints(args) != tp.files.Hints():
-        parser.error("what a file cannot tell is of given weights: name a file, or leave it out")
-    if args.weights is not None and args.network:
-        parser.error("--network is for no weights: leave out one of the two")
-    if args.seed is not None and (getattr(args, "before", None) or (args.weights and args.draw is not filters)):
-        parser.error("--seed draws a start, and none is drawn here: leave it out")
+    about = "what a file cannot tell is of given weights: name a file, or leave it out"
+    starts = args.weights is None or args.draw is filters
+    wrong = {
+        about: args.weights is None and cli.hints(args) != tp.files.Hints(),
+        "--network is for no weights: leave out one of the two": args.weights and args.network,
+        "--seed draws a start, and none is drawn here: leave it out": args.seed is not None
+        and (getattr(args, "before", None) or not starts),
+    }
+    cli.refuse(parser, wrong)
 
 
-def weights_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "weights", type=Path, nargs="?", help="params.pkl, .pt file or a run's folder (default: none, nothing learned)"
-    )
-    parser.add_argument(
-        "--network",
-        choices=OF_IMAGES,
-        help="the network where no weights are given (default: SimpleConvNet)",
-    )
-    parser.add_argument("--seed", type=cli.count(0), help="of the start before learning (default: the run's own, or 0)")
-    cli.add_hints(parser)
+def option(flag: str, about: str, **how: Any) -> AddOption:
+    return lambda parser: parser.add_argument(flag, help=about, **how)
 
 
-def layer_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--layer", help="a convolution layer, as conv1 (default: the first)")
+def own_image(largest: int) -> list[AddOption]:
+    """A sample or the user's own image, shrunk to so many pixels."""
+    about = f"pixels to which your image's longer side is shrunk (default: {largest})"
+    return [*DATA, add_image, option("--largest", about, type=cli.count(1), default=largest)]
 
 
-def filter_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--filter", type=cli.count(0), metavar="N", help="one filter alone, by its number from 0")
+def add_image(parser: argparse._ActionsContainer) -> None:
+    one = parser.add_mutually_exclusive_group()
+    SAMPLE(one)
+    one.add_argument("--image", type=Path, metavar="FILE", help="an image of your own instead, which is made grey")
 
 
-def scale_option(parser: argparse.ArgumentParser) -> None:
-    about = "grey: each filter or map from its least to its greatest value, or one scale for all (default: each)"
-    parser.add_argument("--scale", choices=SCALES, default=EACH, help=about)
+def most(about: str, default: int) -> AddOption:
+    return option("--most", f"{about} (default: {default})", type=cli.count(1), default=default)
 
 
-def before_options(parser: argparse.ArgumentParser) -> None:
-    about = "weights before learning, as WEIGHTS (default: the start, drawn from the seed)"
-    parser.add_argument("--before", type=Path, metavar="FILE", help=about)
-    about = "input channels of a filter that are shown at most, of a deeper layer (default: 8)"
-    parser.add_argument("--channels", type=cli.count(1), default=8, help=about)
-
-
-def maps_option(parser: argparse.ArgumentParser) -> None:
-    about = "as conv1 relu1 (default: all up to the first pooling)"
-    parser.add_argument("--layers", nargs="+", default=[], metavar="LAYER", help=about)
-
-
-def data_options(parser: argparse.ArgumentParser) -> None:
-    about = "whose images (default: what the weights' run was trained on, else mnist)"
-    parser.add_argument("--data", choices=DATA_SETS, help=about)
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of the data (default: $TORCHPORT_DATA or data/)")
-    parser.add_argument("--train", action="store_true", help="training images, not test images")
-
-
-def preparation_option(parser: argparse.ArgumentParser) -> None:
-    cli.add_images(parser, "as its run was trained, or unit")
-
-
-def sample_option(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--sample", type=cli.count(0), default=0, help="number of the image (default: 0)")
-
-
-def image_options(largest: int) -> Callable[[argparse.ArgumentParser], None]:
-    def add(parser: argparse.ArgumentParser) -> None:
-        data_options(parser)
-        one = parser.add_mutually_exclusive_group()
-        sample_option(one)
-        one.add_argument("--image", type=Path, metavar="FILE", help="an image of your own instead, which is made grey")
-        about = f"pixels to which your image's longer side is shrunk (default: {largest})"
-        parser.add_argument("--largest", type=cli.count(1), default=largest, help=about)
-
-    return add
-
-
-def window_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--filter-size", type=cli.count(1), default=5, help="pixels a side (default: 5)")
-    parser.add_argument("--row", type=cli.count(0), help="which row to show (default: the one of most contrast)")
-    cli.add_windows(parser)
-
-
-def gallery_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--most", type=cli.count(1), default=60, help="show at most so many (default: 60)")
-
-
-def runs_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of training runs")
-
-
-def shift_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pixels", type=cli.count(1), default=4, help="move by up to so many (default: 4)")
-    about = "judge the accuracy on the first so many images (default: 1000)"
-    parser.add_argument("--most", type=cli.count(1), default=1000, help=about)
+WEIGHTS = (
+    option("weights", "params.pkl, .pt file or a run's folder (default: none, nothing learned)", type=Path, nargs="?"),
+    option("--network", "the network where no weights are given (default: SimpleConvNet)", choices=OF_IMAGES),
+    option("--seed", "of the start before learning (default: the run's own, or 0)", type=cli.count(0)),
+    cli.add_hints,
+)
+LAYER = option("--layer", "a convolution layer, as conv1 (default: the first)")
+FILTER = option("--filter", "one filter alone, by its number from 0", type=cli.count(0), metavar="N")
+SCALE = option("--scale", "of grey: each filter's or map's own, or one (default: each)", choices=SCALES, default=EACH)
+BEFORE = option("--before", "weights before learning (default: a start from the seed)", type=Path, metavar="FILE")
+CHANNELS = option("--channels", "of a filter that are shown at most (default: 8)", type=cli.count(1), default=8)
+MAPS = option("--layers", "as conv1 relu1 (default: up to the first pooling)", nargs="+", default=[], metavar="LAYER")
+DATA = (
+    option("--data", "whose images (default: what the weights' run was trained on, else mnist)", choices=DATA_SETS),
+    option("--data-dir", "folder of the data (default: $TORCHPORT_DATA or data/)", metavar="DIR"),
+    option("--train", "training images, not test images", action="store_true"),
+)
+SAMPLE = option("--sample", "number of the image (default: 0)", type=cli.count(0), default=0)
+IMAGES = partial(cli.add_images, default="as its run was trained, or unit")
+WINDOWS = (
+    option("--filter-size", "pixels a side (default: 5)", type=cli.count(1), default=5),
+    option("--row", "which row to show (default: the one of most contrast)", type=cli.count(0)),
+    cli.add_windows,
+)
+RUNS = option("runs", "folders of training runs", type=Path, nargs="+")
+PIXELS = option("--pixels", "move by up to so many (default: 4)", type=cli.count(1), default=4)
+GALLERY, JUDGED = most("show at most so many", 60), most("judge the accuracy on the first so many images", 1000)
 
 
 def subject_of(args: argparse.Namespace) -> Subject:
     if args.weights is None:
-        network = tp.networks.Architecture(args.network or tp.subjects.DEFAULT)
-        subject = tp.subjects.seeded_subject(args.seed or 0, network)
+        subject = tp.subjects.seeded_subject(
+            args.seed or 0, tp.networks.Architecture(args.network or tp.subjects.DEFAULT)
+        )
     else:
         subject = tp.subjects.load_subject(args.weights, cli.hints(args))
-    return subject.shown(args.images) if getattr(args, "images", None) else subject
+    return replace(subject, images=getattr(args, "images", None))
+
+
+def samples_of(args: argparse.Namespace, subject: Subject | None) -> Samples:
+    return tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
 
 
 def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[Array, str, int | None]:
@@ -166,7 +142,7 @@ def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[
         image, size = read_image(args.image, args.largest)
         shrunk = "" if image.shape[1:] == size else f", shrunk from {size[0]} x {size[1]}"
         return image, f"{tp.subjects.short_name(args.image)}{shrunk}", None
-    found = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
+    found = samples_of(args, subject)
     image = sample(found.images, args.sample)
     label = int(found.labels[args.sample])
     return image, f"{found.name} image {args.sample}, a {label}", label
@@ -242,10 +218,10 @@ def mistakes(args: argparse.Namespace) -> Figure:
     Example: python scripts/visualize.py mistakes params.pkl --most 30
     """
     subject = subject_of(args)
-    images, labels, name = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
+    images, labels, name = samples_of(args, subject)
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
-    network = subject.weights.port().eval()
-    found = tp.evaluation.classify(network, images, labels, preparation=subject.preparation, progress=True)
+    port, how = subject.weights.port(), subject.preparation
+    found = tp.evaluation.classify(port, images, labels, preparation=how, progress=True)
     return found.mistakes_figure(images, f"{subject.about}, on {name} images", args.most)
 
 
@@ -256,7 +232,7 @@ def shift(args: argparse.Namespace) -> Figure:
     """
     subject = subject_of(args)
     image, about, _ = image_of(args, subject)
-    images, labels, name = tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
+    images, labels, name = samples_of(args, subject)
     images, labels = images[: args.most], labels[: args.most]
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
     pixels = list(range(-args.pixels, args.pixels + 1))
@@ -288,20 +264,14 @@ def architecture(args: argparse.Namespace) -> Figure:
 
 # What draws it, and what adds its options.
 COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "filters": (filters, weights_options, layer_option, filter_option, scale_option, before_options),
-    "apply-filter": (
-        *(apply_filter, weights_options, layer_option, filter_option),
-        *(scale_option, image_options(256), preparation_option),
-    ),
-    "layers": (
-        *(layers, weights_options, maps_option, filter_option),
-        *(scale_option, data_options, sample_option, preparation_option),
-    ),
-    "im2col": (im2col, window_options, image_options(28)),
-    "mistakes": (mistakes, weights_options, gallery_option, data_options, preparation_option),
-    "shift": (shift, weights_options, filter_option, data_options, sample_option, preparation_option, shift_options),
-    "curves": (curves, runs_argument),
-    "architecture": (architecture, weights_options),
+    "filters": (filters, *WEIGHTS, LAYER, FILTER, SCALE, BEFORE, CHANNELS),
+    "apply-filter": (apply_filter, *WEIGHTS, LAYER, FILTER, SCALE, *own_image(256), IMAGES),
+    "layers": (layers, *WEIGHTS, MAPS, FILTER, SCALE, *DATA, SAMPLE, IMAGES),
+    "im2col": (im2col, *WINDOWS, *own_image(28)),
+    "mistakes": (mistakes, *WEIGHTS, GALLERY, *DATA, IMAGES),
+    "shift": (shift, *WEIGHTS, FILTER, *DATA, SAMPLE, IMAGES, PIXELS, JUDGED),
+    "curves": (curves, RUNS),
+    "architecture": (architecture, *WEIGHTS),
 }
 
 

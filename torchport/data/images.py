@@ -109,13 +109,11 @@ def _grey(image: Image) -> Image:
     if image.has_transparency_data:
         above = image.convert("RGBA")
         grounds = (Image.new("RGBA", image.size, name) for name in ("white", "black"))
-        image = max((Image.alpha_composite(ground, above).convert("L") for ground in grounds), key=_contrast)
+        image = max(
+            (Image.alpha_composite(ground, above).convert("L") for ground in grounds),
+            key=lambda grey: np.ptp(np.asarray(grey)),
+        )
     return Image.fromarray(np.asarray(image.convert("L"), np.float32) / np.float32(255))
-
-
-def _contrast(grey: Image) -> float:
-    low, high = grey.getextrema()
-    return float(high) - float(low)  # type: ignore[arg-type]
 
 
 def check_images(name: str, value: object) -> Array:

@@ -42,6 +42,11 @@ class DataError(RuntimeError):
     """A data set that is not there, is damaged, or could not be fetched."""
 
 
+def _damaged(says: str) -> DataError:
+    where = f"name another folder with --data-dir or {DATA_VARIABLE}, to which MNIST is downloaded if it is not there"
+    return DataError(f"{says}: fetch MNIST again, or {where}")
+
+
 def read(folder: Path, train: bool) -> tuple[Array, Array, Path] | None:
     """Images uint8 (N, 28, 28), labels uint8 (N,), and where they were; None where no file of MNIST lies in folder.
 
@@ -58,7 +63,7 @@ def read(folder: Path, train: bool) -> tuple[Array, Array, Path] | None:
         there = [path for name in (*IDX[True], *IDX[False]) if (path := _present(place, name))]
         if there:
             missing = next(name for name, path in zip(IDX[train], found, strict=True) if not path)
-            raise DataError(f"{place} has {there[0].name}, but neither {missing} nor {missing}.gz: {_way_out('it')}")
+            raise _damaged(f"{place} has {there[0].name}, but neither {missing} nor {missing}.gz")
     return None
 
 
@@ -73,9 +78,9 @@ def _fitting(where: Path, images: Array, beside: Path, labels: Array) -> tuple[A
     """images and labels, if they go together and are as large as MNIST's. DataError."""
     if images.shape[1:] != (SIDE, SIDE) or not len(images):
         size = f"{len(images)} images of {' x '.join(map(str, images.shape[1:]))} pixels"
-        raise DataError(f"{where} holds {size}, expected {SIDE} x {SIDE}: {_way_out('MNIST')}")
+        raise _damaged(f"{where} holds {size}, expected {SIDE} x {SIDE}")
     if len(images) != len(labels):
-        raise DataError(f"{beside} holds {len(labels)} labels for {len(images)} images in {where}: {_way_out('both')}")
+        raise _damaged(f"{beside} holds {len(labels)} labels for {len(images)} images in {where}")
     return images, labels
 
 
@@ -83,11 +88,11 @@ def _idx(path: Path, axes: int) -> Array:
     """The uint8 array of that many axes in an IDX file, packed by gzip or not. DataError."""
     data, header = _unpacked(path), 4 + 4 * axes
     if data[:4] != bytes((0, 0, 8, axes)):
-        raise DataError(f"{path} {_other(data, axes)}: {_way_out('it')}")
+        raise _damaged(f"{path} {_other(data, axes)}")
     shape = np.frombuffer(data[4:header].ljust(4 * axes, b"\0"), ">u4").tolist()
     if header + math.prod(shape) != len(data):
         sizes = f"{' x '.join(map(str, shape))}, {header + math.prod(shape)} bytes, and has {len(data)}"
-        raise DataError(f"{path} should be {sizes}: {_way_out('it')}")
+        raise _damaged(f"{path} should be {sizes}")
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape).copy()
 
 
@@ -98,11 +103,11 @@ def _unpacked(path: Path) -> bytes:
             return data
         unpacked = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MAX_BYTES + 1)  # which checks its CRC
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is damaged or cut off ({error}): {_way_out('it')}") from error
+        raise _damaged(f"{path} is damaged or cut off ({error})") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} could not be read ({error}): {_way_out('it')}") from error
+        raise _damaged(f"{path} could not be read ({error})") from error
     if len(unpacked) > MAX_BYTES:
-        raise DataError(f"{path} unpacks to more than {MAX_BYTES} bytes: {_way_out('it')}")
+        raise _damaged(f"{path} unpacks to more than {MAX_BYTES} bytes")
     return unpacked
 
 
@@ -124,7 +129,7 @@ def _archive(path: Path, names: tuple[str, str]) -> list[Array]:
         found = _npz(path) if path.suffix == ".npz" else _pickle(path)
         return [_checked(found, name, entries) for name, entries in zip(names, (SIDE**2, 1), strict=True)]
     except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} could not be read ({error}): {_way_out('MNIST')}") from error
+        raise _damaged(f"{path} could not be read ({error})") from error
 
 
 def _npz(path: Path) -> Mapping[str, Any]:
@@ -155,22 +160,16 @@ def _checked(arrays: Mapping[str, Any], name: str, entries: int) -> Array:
 
 
 def _dtype_of_bytes(arguments: Any) -> object:
+    def complete(state: Any) -> object:
+        return np.dtype("u1") if state == (3, "|", None, None, None, -1, -1, 0) else None
+
     match arguments:
         case ("u1", 0, 1):
-            return StandIn("a dtype", complete=_without_order)
+            return StandIn("a dtype", complete=complete)
         case (str(code), 0, 1):
             raise ParamsError(f"an array has dtype {code!r:.40}, expected uint8")
     return None
 
 
-def _without_order(state: Any) -> object:
-    return np.dtype("u1") if state == (3, "|", None, None, None, -1, -1, 0) else None
-
-
 # Arrays as in params.pkl, but of bytes.
 BYTES: Vocabulary = {**ARRAYS, ("numpy", "dtype"): _dtype_of_bytes}
-
-
-def _way_out(what: str) -> str:
-    where = f"name another folder with --data-dir or {DATA_VARIABLE}, to which MNIST is downloaded if it is not there"
-    return f"fetch {what} again, or {where}"

@@ -51,17 +51,15 @@ def mnist(train: bool, data_dir: str | Path | None = None) -> tuple[Array, Array
     taken, with a warning.
     """
     folder = default_data_dir() if data_dir is None else Path(data_dir)
-    found = read(folder, train)
-    if found is None:
+    if (found := read(folder, train)) is None:
         _download(folder)
         found = read(folder, train)
     assert found is not None  # as torchvision puts it where it is looked for
     images, labels, where = found
     count, checksum = KNOWN[train]
     if len(images) == count and zlib.crc32(labels.data, zlib.crc32(images.data)) != checksum:
-        warnings.warn(
-            f"{where} is another data set than MNIST or damaged, by its checksum: it is taken as it is", stacklevel=2
-        )
+        says = f"{where} is another data set than MNIST or damaged, by its checksum: it is taken as it is"
+        warnings.warn(says, stacklevel=2)
     return images.reshape(-1, 1, 28, 28), labels
 
 
@@ -94,15 +92,10 @@ def load_mnist(
     Images are float32 in 0..1 with normalize, else uint8 in 0..255; (N, 784) with flatten, else (N, 1, 28, 28). Labels
     are uint8 (N,), or one-hot float64 (N, 10). DataError as mnist.
     """
-    train, test = mnist(True, data_dir), mnist(False, data_dir)
-    return _in_book_format(*train, normalize, flatten, one_hot_label), _in_book_format(
-        *test, normalize, flatten, one_hot_label
-    )
 
+    def part(train: bool) -> tuple[Array, Array]:
+        images, labels = mnist(train, data_dir)
+        x = pixels(images) if normalize else images
+        return x.reshape(len(x), -1) if flatten else x, np.eye(10)[labels] if one_hot_label else labels
 
-def _in_book_format(
-    images: Array, labels: Array, normalize: bool, flatten: bool, one_hot_label: bool
-) -> tuple[Array, Array]:
-    x = pixels(images) if normalize else images
-    t = np.eye(10)[labels] if one_hot_label else labels
-    return x.reshape(len(x), -1) if flatten else x, t
+    return part(True), part(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from torchport.figures.style import COLOURS, INK, new_figure
+from torchport.figures.style import COLOURS, INK, new_figure, shape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def _draw(axes: Axes, box: Box, top: float, colour: str, total: int) -> None:
     middle = top + BOX / 2
     axes.text(0.1, middle, box.name, fontsize=10, weight="bold", va="center", color=INK)
     axes.text(1.15, middle, box.about, fontsize=9, va="center", color=INK)
-    axes.text(OUTPUT, middle, " x ".join(map(str, box.shape)), fontsize=10, va="center", color=INK)
+    axes.text(OUTPUT, middle, shape(box.shape), fontsize=10, va="center", color=INK)
     if box.parameters:
         share = f"{box.parameters:,}  ({box.parameters / total:.1%})"
         axes.text(COUNT, middle, share, fontsize=10, va="center", color=INK)

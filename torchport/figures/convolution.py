@@ -90,17 +90,20 @@ def responses(image: Array, weights: Array, maps: Array, title: str = "", *, sca
     _show_image(before, image)
     before.set_anchor("N")
     _draw_maps(figure, after, grid, maps, scale)
-    limits = after.axis()
-    small = greys.stretched(weights.mean(axis=1))
-    side = 0.85 * grid.head
-    for number, each in enumerate(small):
+    _draw_filters(after, grid, greys.stretched(weights.mean(axis=1)))
+    label(after, f"after each of {len(maps)} filters, without bias: {shape(maps)}\n{_grey(maps, scale)}")
+    return figure
+
+
+def _draw_filters(axes: Axes, grid: Grid, filters: Array) -> None:
+    """Each (FH, FW) in the head of its map, on the right."""
+    limits, side = axes.axis(), 0.85 * grid.head
+    for number, each in enumerate(filters):
         top, left = grid.place(number)
         right, bottom = left + grid.width - 0.5, top - 0.5 - 0.1 * grid.head
         extent = (right - side, right, bottom, bottom - side)
-        after.imshow(each, extent=extent, cmap="gray", norm=greys.between(0, 1), interpolation="nearest")
-    after.axis(limits)
-    label(after, f"after each of {len(maps)} filters, without bias: {shape(maps)}\n{_grey(maps, scale)}")
-    return figure
+        axes.imshow(each, extent=extent, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.axis(limits)
 
 
 def feature_maps(
@@ -156,10 +159,10 @@ def path(stages: Sequence[Stage], title: str = "") -> Figure:
 
 def _inside(region: Region, array: Array) -> Region:
     """The part of region that is not padding."""
-    (top, left, *sides), ends = region, array.shape
-    starts = max(top, 0), max(left, 0)
-    down, across = (min(start + side, end) for start, side, end in zip((top, left), sides, ends, strict=True))
-    return *starts, down - starts[0], across - starts[1]
+    top, left, height, width = region
+    bottom, right = min(top + height, array.shape[0]), min(left + width, array.shape[1])
+    top, left = max(top, 0), max(left, 0)
+    return top, left, bottom - top, right - left
 
 
 def _draw_maps(figure: Figure | SubFigure, axes: Axes, grid: Grid, maps: Array, scale: str) -> None:

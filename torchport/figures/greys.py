@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
 
-SCALES = EACH, SHARED = "each", "shared"
+EACH = "each"
+SCALES = (EACH, "shared")
 WRITTEN = 9  # pixels a side: into larger arrays no values are written
 
 

@@ -37,9 +37,8 @@ def confusion_matrix(counts: Array, name: str = "") -> Figure:
     axes.imshow(np.ma.masked_equal(wrong, 0), cmap="YlOrBr", vmin=0, vmax=max(1, wrong.max()))
     for row, column in np.ndindex(*counts.shape):
         _write_count(axes, row, column, int(counts[row, column]), int(wrong.max()))
-    total = counts.sum(axis=1)
-    for row in range(classes):
-        share = _percent(counts[row, row] / total[row]) if total[row] else "none"
+    for row, total in enumerate(counts.sum(axis=1)):
+        share = _percent(counts[row, row] / total) if total else "none"
         axes.text(classes - 0.4, row, share, va="center", fontsize=9, color=INK)
     axes.text(classes - 0.4, -0.7, "right", fontsize=9, color=INK)
     _rule_cells(axes, classes)
@@ -63,13 +62,8 @@ def mistakes(
     channels; TypeError.
     """
     check_int("most", most, 1)
-    if check_array("images", images, ndim=4).dtype != np.uint8 or images.shape[1] not in (1, 3, 4):
-        raise ValueError(f"images must be uint8 of 1, 3 or 4 channels, got {images.dtype} of shape {images.shape}")
     numbers = np.arange(len(images)) if numbers is None else numbers
-    values = {"truth": truth, "predicted": predicted, "confidence": confidence, "numbers": numbers}
-    for of, found in values.items():
-        if check_array(of, found, ndim=1).shape != images.shape[:1]:
-            raise ValueError(f"images and {of} must have one length, got {len(images)} and {len(found)}")
+    _check_gallery(images, truth=truth, predicted=predicted, confidence=confidence, numbers=numbers)
     start = f"{name}: " if name else ""
     if not len(images):
         return new_figure(4, 0.6, f"{start}no mistakes" if name else "No mistakes")
@@ -86,6 +80,14 @@ def mistakes(
         says = f"image {numbers[i]}\n{truth[i]}, seen as {predicted[i]}\n{_percent(confidence[i])} sure"
         _draw_mistake(axes, images[i], says)
     return figure
+
+
+def _check_gallery(images: Array, **values: Array) -> None:
+    if check_array("images", images, ndim=4).dtype != np.uint8 or images.shape[1] not in (1, 3, 4):
+        raise ValueError(f"images must be uint8 of 1, 3 or 4 channels, got {images.dtype} of shape {images.shape}")
+    for name, value in values.items():
+        if check_array(name, value, ndim=1).shape != images.shape[:1]:
+            raise ValueError(f"images and {name} must have one length, got {len(images)} and {len(value)}")
 
 
 def _draw_mistake(axes: Axes, image: Array, says: str) -> None:
@@ -107,11 +109,11 @@ def _check_counts(counts: Array) -> None:
 
 def _write_count(axes: Axes, row: int, column: int, count: int, largest: int) -> None:
     """The number in a cell of the confusion matrix, where largest is the darkest mistake."""
-    if row == column:
-        axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color=INK, weight="bold")
-    elif count:
-        colour = "white" if count > 0.6 * largest else INK
-        axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color=colour)
+    if not count and row != column:
+        return
+    right = row == column
+    colour, weight = "white" if count > 0.6 * largest and not right else INK, "bold" if right else "normal"
+    axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color=colour, weight=weight)
 
 
 def _rule_cells(axes: Axes, classes: int) -> None:

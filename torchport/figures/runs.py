@@ -73,7 +73,7 @@ def _draw_losses(axes: Axes, runs: list[Curve]) -> None:
     widths, means = set(), []
     for colour, marker, run in zip(COLOURS, MARKERS, runs, strict=False):
         at = np.arange(1, len(run.losses) + 1) / run.steps_per_epoch
-        width = _smoothing(len(run.losses))
+        width = max(1, min(100, len(run.losses) // 20))  # 100 for the book's 12,000 steps
         centres = at[: len(at) - width + 1] + (width - 1) / 2 / run.steps_per_epoch  # of the steps that a mean is of
         mean = np.convolve(run.losses, np.ones(width) / width, mode="valid")
         axes.plot(at, run.losses, color=colour, zorder=2, label="each step", **STEP_STYLE)
@@ -88,10 +88,8 @@ def _draw_losses(axes: Axes, runs: list[Curve]) -> None:
 
 
 def _scale_losses(axes: Axes, means: Array) -> None:
-    """A logarithmic axis where the means fall to a tenth, else one from 0.
-
-    The book's loss of a step is negative, by up to 1e-7, where the network is sure: such steps must not set the scale.
-    """
+    """A logarithmic axis where the means fall to a tenth, else one from 0."""
+    # Not the steps: where the network is sure, the book's loss of one is negative, by up to 1e-7.
     low, high = means.min(), means.max()
     if not 0 < 10 * low <= high:
         axes.set_ylim(bottom=min(0, low))
@@ -120,8 +118,3 @@ def _name_runs(figure: Figure, runs: Mapping[str, Curve]) -> None:
     for text, (name, run) in zip(legend.get_texts(), runs.items(), strict=True):
         text.set_parse_math(False)  # a name may have dollars, or start with the underscore that hides a label
         text.set_text(f"{name} (last test accuracy {run.test_accuracy[-1]:.4f})")
-
-
-def _smoothing(steps: int) -> int:
-    """Steps to average over: 1 for a handful, 100 for the book's 12,000."""
-    return max(1, min(100, steps // 20))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -79,17 +79,11 @@ def draw_tiles(axes: Axes, grid: Grid, tiles: Array, norm: Normalize, first: int
     drawn = axes.imshow(whole, cmap=colours, norm=norm, interpolation=sharp(whole))
     axes.set_axis_off()
     every = math.ceil((len(str(len(tiles))) + 0.5) * DIGIT / grid.inches)  # so that no numbers overlap
+    look: dict[str, Any] = {"fontsize": LABEL_POINTS, "color": INK, "va": "bottom"}
     for number in range(len(tiles) if grid.head else 0):
         top, left = grid.place(number)
         if number % grid.columns % every == 0:
-            axes.text(
-                left - 0.5,
-                top - 0.5 - 0.1 * grid.head,
-                str(first + number),
-                fontsize=LABEL_POINTS,
-                color=INK,
-                va="bottom",
-            )
+            axes.text(left - 0.5, top - 0.5 - 0.1 * grid.head, str(first + number), **look)
     return drawn
 
 

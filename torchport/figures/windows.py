@@ -30,10 +30,8 @@ def columns(
     row (None: the one of most contrast) is shown where it lies in each. ValueError for a row that is not there, and as
     conv_output_size.
     """
-    out = (
-        conv_output_size(image.shape[1], filter_size, stride, pad),
-        conv_output_size(image.shape[2], filter_size, stride, pad),
-    )
+    down, across = (conv_output_size(side, filter_size, stride, pad) for side in image.shape[1:])
+    out = down, across
     batch = image[np.newaxis]
     matrix, other = (make(batch, filter_size, filter_size, stride, pad) for make in WAYS.values())
     row = int(matrix.std(axis=1).argmax()) if row is None else check_int("row", row, 0)
@@ -84,10 +82,8 @@ def _show_slices(axes: Axes, slices: Array, across: int, place: tuple[int, int])
     draw_tiles(axes, grid, slices, between(*GREY))
     dots = np.array([grid.place(number) for number in range(count)]) + place
     axes.plot(dots[:, 1], dots[:, 0], "s", color=MARK, markersize=2.5)
-    label(
-        axes,
-        f"by slice: {count} slices of {height} x {width}, one for each pixel\nof the filter; each becomes a column",
-    )
+    says = f"by slice: {count} slices of {height} x {width}, one for each pixel\nof the filter; each becomes a column"
+    label(axes, says)
 
 
 def _show_matrix(axes: Axes, matrix: Array, difference: float, row: int) -> None:
