@@ -23,10 +23,10 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
 from torchport import UnfoldConv2d, load_network
-from torchport.files import Hints, load_weights, read_weights
+from torchport.files import Hints, read_weights
 from torchport.files.formats import FORMATS, format_named
 from torchport.files.onnx_files import encode_onnx
-from torchport.networks import CONVOLUTIONS, Geometry, Weights
+from torchport.networks import CONVOLUTIONS, Weights
 from torchport.networks.names import cast_params
 from torchport.parity import Report
 from torchport.parity.cases import seeded_params
@@ -231,7 +231,7 @@ def test_an_existing_target_is_replaced_on_demand_only(suffix: str, source: Path
         port(source, target, hints=HINTS)
     assert target.read_bytes() == b"old"
     port(source, target, hints=HINTS, force=True)
-    assert_same(load_weights(target), weights().params)
+    assert_same(read_weights(target).params, weights().params)
     with pytest.raises(ValueError, match="another file than the input"):
         port(target, target, hints=HINTS, force=True)
 
@@ -239,7 +239,7 @@ def test_an_existing_target_is_replaced_on_demand_only(suffix: str, source: Path
 def test_a_runs_folder_is_its_weights(tmp_path: Path) -> None:
     model = write(tmp_path / "model.pt", weights("TwoLayerNet"))
     port(tmp_path, tmp_path / "x.npz")
-    assert_same(load_weights(tmp_path / "x.npz"), weights("TwoLayerNet").params)
+    assert_same(read_weights(tmp_path / "x.npz").params, weights("TwoLayerNet").params)
     with pytest.raises(ValueError, match="another file than the input"):
         port(tmp_path, model, force=True)
 
@@ -288,7 +288,7 @@ def test_onnx_predicts_as_the_reference_and_is_read(name: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("spoiled", "error", "says"),
     [
-        (lambda w: Weights.of(w.params, Geometry(activation="relu")), ValueError, r"otherwise than the reference: \["),
+        (lambda w: Weights.of(w.params, Hints(activation="relu")), ValueError, r"otherwise than the reference: \["),
         (lambda w: Weights.of({**w.params, "b2": w.params["b2"] + 1}, w.geometry), OSError, "does not read back"),
     ],
     ids=["another network", "other weights"],

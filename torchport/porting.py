@@ -13,8 +13,9 @@ from numpy_ref.files import check_target
 from torchport.files import Hints, file_of, naming, read_weights, stage_weights
 from torchport.files.formats import Format, format_named
 from torchport.files.onnx_files import INPUT, predictions
-from torchport.files.store import NO_HINTS, StagedWeights
+from torchport.files.store import StagedWeights
 from torchport.networks import Weights
+from torchport.networks.hints import NO_HINTS
 from torchport.parity import Report, Setting
 from torchport.parity.cases import check_ports, seeded_batch
 from torchport.parity.probes import check_predictions
