@@ -12,7 +12,7 @@ import numpy as np
 from numpy_ref.checks import Array, check_int, check_mapping
 from numpy_ref.files import ParamsError as ParamsError, read_file, replace_file
 from numpy_ref.opcodes import MAX_AXES, MAX_NAME, describe
-from numpy_ref.pickles import Order, native, read_arrays
+from numpy_ref.pickles import native, read_arrays
 
 MAX_BYTES = 2**30  # of the file: 300 times the book's
 Decode = Callable[[bytes], object]
@@ -42,14 +42,14 @@ def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite
     """
     data = read_file(path, check_int("max_bytes", max_bytes, 1))
     try:
-        return check_arrays(decode_params(data, "C"), allow_nonfinite)
+        return check_arrays(decode_params(data), allow_nonfinite)
     except ParamsError as error:
         raise ParamsError(f"{path}: {error}") from None
 
 
-def decode_params(data: bytes, order: Order = "K") -> object:
-    """What the pickle in data holds: see check_arrays. Arrays in C order, or for "K" in the file's. ParamsError."""
-    return looked_at(data, lambda data: read_arrays(data, order))
+def decode_params(data: bytes) -> object:
+    """What the pickle in data holds, arrays in C order: see check_arrays. ParamsError."""
+    return looked_at(data, read_arrays)
 
 
 def looked_at(data: bytes, decode: Decode) -> object:

@@ -98,7 +98,7 @@ def joined(parts: Parts, framed: bool, damage: str, at: int) -> bytes:
 
 
 def arrays_in(content: bytes) -> Any:
-    return check_arrays(decode_params(content, "C"), allow_nonfinite=True)
+    return check_arrays(decode_params(content), allow_nonfinite=True)
 
 
 def read(content: bytes, decode: Callable[[bytes], Any] = arrays_in) -> tuple[Any, str, int]:

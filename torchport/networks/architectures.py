@@ -306,11 +306,9 @@ def _resized(part: Any, weight: Array | None) -> Any:
     """part with as many filters or outputs as weight has."""
     if weight is None or part is Subsampling:
         return part
-    return weight.shape[1] if isinstance(part, int) else {**part, **_filters(weight)}
-
-
-def _filters(weight: Array) -> dict[str, int]:
-    return {"filter_num": weight.shape[0], "filter_size": weight.shape[2]}
+    if isinstance(part, int):
+        return weight.shape[1]
+    return {**part, "filter_num": weight.shape[0], "filter_size": weight.shape[2]}
 
 
 def _before(part: Any, weight: Array | None, side: int) -> int:
