@@ -15,7 +15,6 @@ from numpy_ref.opcodes import MAX_AXES, MAX_NAME, describe
 from numpy_ref.pickles import native, read_arrays
 
 MAX_BYTES = 2**30  # of the file: 300 times the book's
-Decode = Callable[[bytes], object]
 
 _STARTS: dict[bytes | tuple[bytes, ...], str] = {  # of other files
     b"\x1f\x8b": "a gzip file: unpack it first",
@@ -52,7 +51,7 @@ def decode_params(data: bytes) -> object:
     return looked_at(data, read_arrays)
 
 
-def looked_at(data: bytes, decode: Decode) -> object:
+def looked_at(data: bytes, decode: Callable[[bytes], object]) -> object:
     """What decode finds in data, unless it is no pickle. ParamsError says what it is instead."""
     if not data:
         raise ParamsError("this is an empty file")

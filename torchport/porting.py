@@ -131,6 +131,7 @@ def _run_by_onnxruntime(staged: StagedWeights, x: Array) -> str:
 
 def example(target: str | Path, weights: Weights) -> str:
     """Three lines of Python that load target and predict."""
+    told = "".join(f", {name}={value!r}" for name, value in weights.geometry.arguments.items())
     name, suffix, dtype = repr(str(target)), Path(target).suffix.lower(), str(weights.dtype).removeprefix("torch.")
     shape = f"(1, {', '.join(map(str, weights.architecture.input_shape))})"
     zeros = f"np.zeros({shape}, {dtype!r})"
@@ -152,6 +153,6 @@ def example(target: str | Path, weights: Weights) -> str:
         )
     return (
         "import torch, torchport\n"
-        f"net = torchport.load_network({name}{weights.told})\n"
+        f"net = torchport.load_network({name}{told})\n"
         f"print(net(torch.zeros({shape}, dtype=torch.{dtype})).argmax(dim=1))"
     )

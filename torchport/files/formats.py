@@ -11,7 +11,7 @@ from numpy_ref.params import encode_params
 from torchport.files.npz import MAGIC, decode_npy, decode_npz, encode_npz
 from torchport.files.onnx_files import decode_onnx, encode_onnx
 from torchport.files.pt import SIGNATURES, decode_pickle, decode_pt
-from torchport.files.safe import decode_safetensors, encode_safetensors, is_safetensors, metadata_of
+from torchport.files.safe import decode_safetensors, encode_safetensors, is_safetensors
 from torchport.networks import Weights
 from torchport.networks.names import state_dict_bytes
 
@@ -30,7 +30,6 @@ class Format:
     decode: Callable[[bytes, int, list[str]], object]
     encode: Callable[[Weights, About], bytes] | None = None
     torch_terms: bool = True  # conv1.weight in torch's layout; else W1 in the book's
-    told: Callable[[bytes], About] = lambda _: {}  # besides the arrays
 
 
 def _starts_as_npz(data: bytes) -> bool:
@@ -61,13 +60,7 @@ FORMATS = (
     Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(_book(weights)), False),
     Format((".npy",), lambda data: data.startswith(MAGIC), decode_npy),
     Format((".pt", ".pth"), lambda data: data.startswith(SIGNATURES), decode_pt, _pt),
-    Format(
-        (".safetensors",),
-        is_safetensors,
-        lambda data, _, notes: decode_safetensors(data, notes),
-        _safetensors,
-        told=metadata_of,
-    ),
+    Format((".safetensors",), is_safetensors, lambda data, _, notes: decode_safetensors(data, notes), _safetensors),
     Format((".onnx",), _starts_as_onnx, lambda data, *_: decode_onnx(data), lambda weights, _: encode_onnx(weights)),
 )
 

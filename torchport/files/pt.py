@@ -147,19 +147,11 @@ def _called(name: str, arguments: Any) -> object:
     match name, arguments:
         case "tensor", (StandIn(value=None) as unknown, *_):
             return unknown
-        case "tensor", (
-            StandIn(value=np.ndarray() as storage) as found,
-            start,
-            tuple(size),
-            tuple(stride),
-            _,
-            _,
-            *bits,
-        ):
+        case "tensor", (StandIn(value=np.ndarray() as storage) as held, start, tuple(size), tuple(stride), _, _, *bits):
             if bits and bits[0] != {}:
                 way_out = "save tensor.resolve_conj().resolve_neg()"
                 return StandIn(f"a tensor with the negative or the conjugate bit: {way_out}")
-            return StandIn(found.what, _view(storage, start, size, stride))
+            return StandIn(held.what, _view(storage, start, size, stride))
         case "parameter", (StandIn() as tensor, *_):
             return tensor
         case "typed", (StandIn(what=what) as make, StandIn(), tuple(given), *_) if what in _REBUILT:

@@ -21,6 +21,7 @@ from numpy_ref.params import MAX_BYTES, check_arrays, same_bits
 from torchport.choices import Activation, Convolution
 from torchport.files.containers import SHOWN, ArraySet, all_arrays, array_sets, contents_of, inside
 from torchport.files.formats import Format, format_named, format_of
+from torchport.files.safe import is_safetensors, metadata_of
 from torchport.networks import DTYPES, Hints, Source, Weights, cast_params
 from torchport.networks.architectures import recognised
 from torchport.networks.hints import NO_HINTS
@@ -31,7 +32,6 @@ from torchport.networks.nearest import NoNetworkError, listed, shown
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"
 MODEL, PARAMS, CURVES = "model.pt", "params.pkl", "curves.png"  # in the end
 TRAINED = ("data", "data_dir", "images")  # of a configuration: on what
-
 
 MAX_LINE = 2000  # characters of what is said of a file
 ORDER = "order leaves out layers that it does not name (--order)"
@@ -47,7 +47,7 @@ def _read(path: str | Path, max_bytes: int = MAX_BYTES) -> tuple[object, Source]
     kind = format_of(data)
     with naming(file):
         value = kind.decode(data, max_bytes, notes)
-        told = {**_run_beside(file), **kind.told(data)}
+        told = {**_run_beside(file), **(metadata_of(data) if is_safetensors(data) else {})}
     trained = {name: told[name] for name in TRAINED if isinstance(told.get(name), str)}
     digest = hashlib.sha256(data).hexdigest()
     return value, Source(file, kind.suffixes[0], digest, tuple(notes), trained=trained)

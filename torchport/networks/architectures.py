@@ -89,11 +89,9 @@ def recognise(
 ) -> Architecture:
     """The network that params belong to, W1 b1 W2 b2 and so on, by their names and shapes alone.
 
-    Some things leave no trace there. stride and pad of a SimpleConvNet's convolution: others mean another image size.
-    Those of a DeepConvNet are taken to be the book's. activation of a fully connected network, "relu" or "sigmoid":
-    None is chapter 3's sigmoid for its sizes, 784-50-100-10, and relu for all others; of a LeNet5, "tanh" or "sigmoid",
-    for which None is tanh. pool, the numbers of the convolutions that a 2x2 pooling follows in a network that the book
-    does not have. And whether a square weight is transposed.
+    Some things leave no trace there (Hints). stride and pad of a SimpleConvNet's convolution: others mean another
+    image size. activation: None is chapter 3's sigmoid for its sizes, 784-50-100-10, a LeNet5's tanh, and relu for all
+    others. pool, in a network that the book does not have. And whether a square weight is transposed.
 
     ValueError for anything else, which lists the arrays and says what the nearest network has otherwise, and for an
     argument that such a network does not have; TypeError.

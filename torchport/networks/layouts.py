@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise, permutations, takewhile
+from itertools import islice, pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -274,10 +274,11 @@ def _ordered(layers: list[_Layer]) -> list[_Layer]:
     if len(names) > MAX_LAYERS:
         raise ValueError(f"the order of {len(names)} layers is not looked for: say which with order (--order)")
     as_text = names == sorted(names)  # which is no order of anybody's
-    by_number = _chains(layers, by_number=True)
+    earlier = {each.name: {one for one in names if _precedes(one, each.name)} for each in layers}
+    by_number = _chains(layers, earlier)
     if _is_chain(layers) and (layers in by_number or not by_number) and not (as_text and len(by_number) > 1):
         return layers
-    found = by_number or _chains(layers, by_number=False)
+    found = by_number or _chains(layers, {})
     if not as_text:
         found += [layers] * _is_chain(layers)
     if len(found) > 1:
@@ -310,13 +311,8 @@ def _follows(layer: _Layer, before: _Layer) -> bool:
     return fits(layer.ends[1], layer.ends[0], before.ends[0], before.ends[2])
 
 
-def _chains(layers: Sequence[_Layer], by_number: bool) -> list[list[_Layer]]:
-    """Orders that are chains, two at most; those of one stem by their numbers. None where that is not told soon."""
-    pairs = permutations(layers, 2) if by_number else ()
-    earlier: dict[str, set[str]] = {layer.name: set() for layer in layers}
-    for one, other in pairs:
-        if _precedes(one.name, other.name):
-            earlier[other.name].add(one.name)
+def _chains(layers: Sequence[_Layer], earlier: Mapping[str, set[str]]) -> list[list[_Layer]]:
+    """Orders that are chains, two at most, of layers behind those earlier than each; none where that takes long."""
     tries = iter(range(MAX_TRIES))
     found = list(islice(_continued(layers, [], earlier, tries), 2))
     return found if next(tries, None) is not None else []
@@ -335,7 +331,7 @@ def _continued(
         others = [other for other in left if other is not layer]
         fits_on = _follows(layer, taken[-1]) if taken else layer.ends[0] == first
         too_early = layer.ends[0] == 2 and first == 4  # a convolution is left
-        if fits_on and not too_early and earlier[layer.name].isdisjoint(other.name for other in others):
+        if fits_on and not too_early and not any(other.name in earlier.get(layer.name, ()) for other in others):
             yield from _continued(others, [*taken, layer], earlier, tries)
 
 

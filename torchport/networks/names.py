@@ -16,12 +16,8 @@ from torch import Tensor
 
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
-from numpy_ref.network import Network, layer_statistics as layer_statistics
-from torchport.layers.terms import (
-    MODULE_ATTRIBUTES as MODULE_ATTRIBUTES,
-    in_torch_terms as in_torch_terms,
-    to_torch_layout as to_torch_layout,
-)
+from numpy_ref.network import Network, layer_statistics
+from torchport.layers.terms import MODULE_ATTRIBUTES, in_torch_terms
 
 DTYPES: dict[np.dtype[Any], torch.dtype] = {
     np.dtype("f2"): torch.float16,

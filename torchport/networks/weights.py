@@ -97,11 +97,6 @@ class Weights:
         """The port's state_dict: copies, bit for bit."""
         return state_dict_of(self.reference())
 
-    @property
-    def told(self) -> str:
-        """What the file cannot tell, as Python arguments: stride=2, pad=1; nothing where all is as in the book."""
-        return "".join(f", {name}={value!r}" for name, value in self.geometry.arguments.items())
-
 
 def _statistics(params: Mapping[str, Array]) -> dict[str, Array]:
     """What batch normalisation keeps besides gamma1, gamma2 and so on, before it has seen a batch in torch."""
