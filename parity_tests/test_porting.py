@@ -244,6 +244,15 @@ def test_a_runs_folder_is_its_weights(tmp_path: Path) -> None:
         port(tmp_path, model, force=True)
 
 
+def test_how_arrays_lay_in_the_source_is_not_told_of_the_target(tmp_path: Path) -> None:
+    names = {"W1": "in.kernel", "b1": "in.bias", "W2": "out.kernel", "b2": "out.bias"}
+    arrays = {names[name]: value for name, value in weights("TwoLayerNet").params.items()}
+    (source := tmp_path / "x.pkl").write_bytes(pickle.dumps(arrays))
+    done = port(source, tmp_path / "x.pt", hints=Hints(activation="sigmoid", order=["in", "out"], affine="in-out"))
+    assert done.weights.geometry == Hints(activation="sigmoid")
+    assert_predicts(done.example, "TwoLayerNet")
+
+
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "suffix": ("model.h5", {}, r"must end in one of \.pkl, \.npz, \.pt, \.pth, \.safetensors, \.onnx, got \.h5"),
     "no suffix": ("model", {}, "got no suffix"),
