@@ -20,6 +20,7 @@ MAX_OPCODES = 2**19  # 15,000 arrays have as many; each leaves 130 bytes in memo
 
 # What a call of each name gives, for the arguments; None where no such call is known.
 Vocabulary = Mapping[tuple[str, str], Callable[[Any], object]]
+Persistent = Callable[[Any], object] | None  # what is outside of a pickle, by its identity
 
 
 @dataclass(eq=False, slots=True, repr=False)
@@ -50,13 +51,10 @@ def describe(value: object) -> str:
     return value.what if isinstance(value, StandIn) else f"a {type(value).__name__}"
 
 
-def interpret(
-    data: bytes, vocabulary: Vocabulary, lenient: bool = False, persistent: Callable[[Any], object] | None = None
-) -> Any:
+def interpret(data: bytes, vocabulary: Vocabulary, lenient: bool = False, persistent: Persistent = None) -> Any:
     """What the pickle in data builds, of what vocabulary knows; for all else ParamsError or, if lenient, a StandIn.
 
     A name stands in for vocabulary's function of it; what that gives may be a StandIn that waits for its state.
-    persistent gives what is outside of the pickle, by its identity.
     """
     value, end = interpret_first(data, vocabulary, lenient, persistent)
     if left := len(data) - end:
@@ -65,11 +63,7 @@ def interpret(
 
 
 def interpret_first(
-    data: bytes,
-    vocabulary: Vocabulary,
-    lenient: bool = False,
-    persistent: Callable[[Any], object] | None = None,
-    start: int = 0,
+    data: bytes, vocabulary: Vocabulary, lenient: bool = False, persistent: Persistent = None, start: int = 0
 ) -> tuple[Any, int]:
     """The same of the pickle at start alone, and where it ends."""
     try:
@@ -87,14 +81,7 @@ def interpret_first(
 class _Machine:
     """The pickle machine, reduced to what arrays and their containers need: a stack, a memo and no calls."""
 
-    def __init__(
-        self,
-        data: bytes,
-        vocabulary: Vocabulary,
-        lenient: bool,
-        persistent: Callable[[Any], object] | None,
-        start: int,
-    ) -> None:
+    def __init__(self, data: bytes, vocabulary: Vocabulary, lenient: bool, persistent: Persistent, start: int) -> None:
         self.data, self.view, self.file = data, memoryview(data), io.BytesIO(data)  # one and the same, without a copy
         self.vocabulary, self.lenient, self.persistent = vocabulary, lenient, persistent
         self.steps = _LENIENT_STEPS if lenient else _STEPS
@@ -211,7 +198,7 @@ class _Machine:
             way_out = "of a network, save net.params; of other values, np.array(value, dtype=float) for each"
             raise ParamsError(_REFUSED.get(package, f"{cause}; {way_out}"))
         name = name if name.isprintable() else ascii(name)[1:-1]
-        self.push(StandIn(f"the name {name:.120}", known or _unknown))
+        self.push(StandIn(f"the name {name:.120}", known or (lambda _: None)))
 
     def reduce(self, values: list[Any]) -> None:
         """Call, as far as the vocabulary has such calls."""
@@ -306,10 +293,6 @@ def _text(content: memoryview, codec: str, lenient: bool) -> object:
             return StandIn("a long text in more than Latin letters")
         raise damaged("a long name, or wide text in place of an array's bytes")
     return StandIn("a long text", str(content, codec).encode("latin1"))
-
-
-def _unknown(_: object) -> None:
-    """What a call gives of a name that no vocabulary has."""
 
 
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from numpy_ref.checks import Array, check_int, check_mapping
-from numpy_ref.files import ParamsError as ParamsError, Staged, read_file, stage
+from numpy_ref.files import ParamsError as ParamsError, read_file, replace_file
 from numpy_ref.opcodes import MAX_AXES, MAX_NAME, describe
-from numpy_ref.pickles import Order, native, read_arrays, read_values
+from numpy_ref.pickles import native, read_arrays
 
 MAX_BYTES = 2**30  # of the file: 300 times the book's
-Decode = Callable[[bytes], object]
 
 _STARTS: dict[bytes | tuple[bytes, ...], str] = {  # of other files
     b"\x1f\x8b": "a gzip file: unpack it first",
@@ -42,22 +41,17 @@ def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite
     """
     data = read_file(path, check_int("max_bytes", max_bytes, 1))
     try:
-        return check_arrays(decode_params(data, "C"), allow_nonfinite)
+        return check_arrays(decode_params(data), allow_nonfinite)
     except ParamsError as error:
         raise ParamsError(f"{path}: {error}") from None
 
 
-def decode_params(data: bytes, order: Order = "K") -> object:
-    """What the pickle in data holds: see check_arrays. Arrays in C order, or for "K" in the file's. ParamsError."""
-    return looked_at(data, lambda data: read_arrays(data, order))
+def decode_params(data: bytes) -> object:
+    """What the pickle in data holds, arrays in C order: see check_arrays. ParamsError."""
+    return looked_at(data, read_arrays)
 
 
-def decode_values(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | None = None) -> object:
-    """What the pickle in data holds, whatever it is: see numpy_ref.pickles.plain. ParamsError."""
-    return looked_at(data, lambda data: read_values(data, max_bytes, notes))
-
-
-def looked_at(data: bytes, decode: Decode) -> object:
+def looked_at(data: bytes, decode: Callable[[bytes], object]) -> object:
     """What decode finds in data, unless it is no pickle. ParamsError says what it is instead."""
     if not data:
         raise ParamsError("this is an empty file")
@@ -77,35 +71,27 @@ def looked_at(data: bytes, decode: Decode) -> object:
 def write_params(params: Mapping[str, Array], path: str | Path) -> None:
     """Write params as a protocol 4 pickle that NumPy 1 and 2, so the book's own code too, can load.
 
-    The file is read back and compared bit for bit before it takes path's place. ParamsError for anything but a
+    It is read back and compared bit for bit before it takes path's place. ParamsError for anything but a
     non-empty dict of float arrays; TypeError for what is no mapping at all; OSError.
     """
     checked = check_arrays(dict(check_mapping("params", params)), allow_nonfinite=True)
     arrays = {name: native(value, "C") for name, value in checked.items()}
-    write_arrays(path, arrays, encode_params(arrays), decode_params)
-
-
-def write_arrays(path: str | Path, arrays: Mapping[str, Array], data: bytes, decode: Decode) -> None:
-    """Replace path by data, in which decode finds arrays; whole or not at all. OSError."""
-    with stage(path, data) as staged:
-        read_back(staged, arrays, decode)
-        staged.commit()
-
-
-def read_back(staged: Staged, arrays: Mapping[str, Array], decode: Decode) -> dict[str, Array]:
-    """What decode finds in the file: arrays, bit for bit. OSError for anything else."""
-    data = staged.path.read_bytes()
+    data = encode_params(arrays)
     try:
-        back = check_arrays(decode(data), allow_nonfinite=True)
+        back = check_arrays(decode_params(data), allow_nonfinite=True)
     except ParamsError as error:
-        raise OSError(f"{staged.name}: what was written does not read back: {error}") from None
-    if back.keys() != arrays.keys() or any(not _same_bits(back[name], arrays[name]) for name in arrays):
-        raise OSError(f"{staged.name}: what was written does not read back as it was")
-    return back
+        raise OSError(f"{path}: what was written does not read back: {error}") from None
+    if not same_bits(back, arrays):
+        raise OSError(f"{path}: what was written does not read back as it was")
+    replace_file(path, data)
 
 
-def _same_bits(a: Array, b: Array) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+def same_bits(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
+    """Whether both have the same arrays under the same names, NaN too."""
+    if one.keys() != other.keys():
+        return False
+    pairs = ((value, other[name]) for name, value in one.items())
+    return all((a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()) for a, b in pairs)
 
 
 def check_arrays(value: object, allow_nonfinite: bool = False) -> dict[str, Array]:

@@ -26,8 +26,8 @@ MAX_SHARED = 2**26  # bytes of arrays besides twice the file's: one array may st
 Order = Literal["C", "F", "K"]
 
 
-def read_arrays(data: bytes, order: Order = "K") -> object:
-    """What the pickle in data builds; in a dict, arrays in C order, or in their own ("K"). ParamsError."""
+def read_arrays(data: bytes) -> object:
+    """What the pickle in data builds; in a dict, arrays in C order. ParamsError."""
     value = interpret(data, ARRAYS)
     left = limit = 2 * len(data) + MAX_SHARED
     for name, found in value.items() if isinstance(value, dict) else ():
@@ -37,7 +37,7 @@ def read_arrays(data: bytes, order: Order = "K") -> object:
             left -= found.value.nbytes
             if left < 0:
                 raise ParamsError(f"holds arrays of more than {limit} bytes, as some stand under many names")
-            value[name] = native(found.value, order)
+            value[name] = native(found.value, "C")
     return value
 
 

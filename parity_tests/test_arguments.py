@@ -37,7 +37,7 @@ from torchport.data import drawn, glyphs, images
 from torchport.data.preparation import Preparation
 from torchport.files import Hints, load_network, stage_weights
 from torchport.layers import KINDS, Setting, kinds, loss
-from torchport.networks import Geometry, Layout, Weights, from_reference, layouts, names, nearest
+from torchport.networks import Weights, from_reference, layouts, nearest
 from torchport.networks.ports import load_layer
 from torchport.parity import check_layer, check_loss, check_parity, gradients, probes
 from torchport.parity.cases import seeded_params
@@ -210,7 +210,6 @@ WRITTEN = {
     "numpy_ref.optimizer.Optimizer.update": "params",
     "torchport.loading.filling.load_params": "port",
     "torchport.networks.ports.load_layer": "module",
-    "torchport.networks.names.update_reference": "reference",
     "torchport.training.state.put_back": "own",
     "torchport.training.fused.conv_pool_relu": "scratch",
     "torchport.training.fused.log_likelihood": "out",
@@ -246,7 +245,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "is part of train, on what it has made": ("torchport.training.torch_learner.*", "torchport.training.state.Masks*"),
     "adds to its argument, or forgets what it remembers, which is what it is for": (
         *("numpy_ref.layers.forget", "torchport.commands.cli.*", "torchport.optimizers.BookAdam.add_param_group"),
-        *("numpy_ref.params.decode_values", "numpy_ref.pickles.read_values", "torchport.figures.style.*"),
+        *("torchport.files.pt.decode_pickle", "numpy_ref.pickles.read_values", "torchport.figures.style.*"),
     ),
     "is what a script does with its command line": ("torchport.commands.*", "torchport.subjects.start_of"),
     "needs packages that may be missing, or data": (
@@ -307,7 +306,6 @@ def reference(folder: Path) -> None:
     for layer in (nr.MulLayer(), nr.AddLayer()):
         layer.backward(layer.forward(X, X))
     pickles.widened(np.ones(2, np.uint16))
-    names.update_reference(network(), from_reference(network()).state_dict())
     nr.smooth_curve(np.arange(20.0)), nr.shuffle_dataset(X, LABELS), nr.identity_function(X)
     nr.softmax_loss(X[:, 0, 0], LABELS)
     net = network()
@@ -347,7 +345,7 @@ def torch_modules(_: Path) -> None:
 
 def files_and_ports(folder: Path) -> None:
     """Written, read, ported, looked at, and counted right or wrong, with all that can be told."""
-    weights = Weights.of(network().params, Geometry(pool=[1]))
+    weights = Weights.of(network().params, Hints(pool=[1]))
     with stage_weights(weights, folder / "params.pkl") as staged:
         porting.check_staged(staged)
         staged.commit()
@@ -357,7 +355,7 @@ def files_and_ports(folder: Path) -> None:
     subjects.load_subject(folder / "model.pt", Hints(pool=[1], order=["conv1", "affine1", "affine2"]))
     torchport.to_params(torchport.to_state_dict(network().params))
     arrays = {key: value.numpy() for key, value in weights.port().state_dict().items()}
-    found, _ = layouts.to_params(arrays, Layout(flatten="hwc"))
+    found, _ = layouts.to_params(arrays, Hints(flatten="hwc"))
     with pytest.raises(ValueError, match="nearest is SimpleConvNet"):
         nearest.nearest({**found, "W9": np.ones(2)})
     evaluation.evaluate_ports(weights, IMAGES, LABELS)

@@ -23,10 +23,10 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
 from torchport import UnfoldConv2d, load_network
-from torchport.files import Hints, load_weights, read_weights
+from torchport.files import Hints, read_weights
 from torchport.files.formats import FORMATS, format_named
 from torchport.files.onnx_files import encode_onnx
-from torchport.networks import CONVOLUTIONS, Geometry, Weights
+from torchport.networks import CONVOLUTIONS, Weights
 from torchport.networks.names import cast_params
 from torchport.parity import Report
 from torchport.parity.cases import seeded_params
@@ -231,7 +231,7 @@ def test_an_existing_target_is_replaced_on_demand_only(suffix: str, source: Path
         port(source, target, hints=HINTS)
     assert target.read_bytes() == b"old"
     port(source, target, hints=HINTS, force=True)
-    assert_same(load_weights(target), weights().params)
+    assert_same(read_weights(target).params, weights().params)
     with pytest.raises(ValueError, match="another file than the input"):
         port(target, target, hints=HINTS, force=True)
 
@@ -239,9 +239,18 @@ def test_an_existing_target_is_replaced_on_demand_only(suffix: str, source: Path
 def test_a_runs_folder_is_its_weights(tmp_path: Path) -> None:
     model = write(tmp_path / "model.pt", weights("TwoLayerNet"))
     port(tmp_path, tmp_path / "x.npz")
-    assert_same(load_weights(tmp_path / "x.npz"), weights("TwoLayerNet").params)
+    assert_same(read_weights(tmp_path / "x.npz").params, weights("TwoLayerNet").params)
     with pytest.raises(ValueError, match="another file than the input"):
         port(tmp_path, model, force=True)
+
+
+def test_how_arrays_lay_in_the_source_is_not_told_of_the_target(tmp_path: Path) -> None:
+    names = {"W1": "in.kernel", "b1": "in.bias", "W2": "out.kernel", "b2": "out.bias"}
+    arrays = {names[name]: value for name, value in weights("TwoLayerNet").params.items()}
+    (source := tmp_path / "x.pkl").write_bytes(pickle.dumps(arrays))
+    done = port(source, tmp_path / "x.pt", hints=Hints(activation="sigmoid", order=["in", "out"], affine="in-out"))
+    assert done.weights.geometry == Hints(activation="sigmoid")
+    assert_predicts(done.example, "TwoLayerNet")
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -288,7 +297,7 @@ def test_onnx_predicts_as_the_reference_and_is_read(name: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("spoiled", "error", "says"),
     [
-        (lambda w: Weights.of(w.params, Geometry(activation="relu")), ValueError, r"otherwise than the reference: \["),
+        (lambda w: Weights.of(w.params, Hints(activation="relu")), ValueError, r"otherwise than the reference: \["),
         (lambda w: Weights.of({**w.params, "b2": w.params["b2"] + 1}, w.geometry), OSError, "does not read back"),
     ],
     ids=["another network", "other weights"],

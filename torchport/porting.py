@@ -13,8 +13,9 @@ from numpy_ref.files import check_target
 from torchport.files import Hints, file_of, naming, read_weights, stage_weights
 from torchport.files.formats import Format, format_named
 from torchport.files.onnx_files import INPUT, predictions
-from torchport.files.store import NO_HINTS, StagedWeights
+from torchport.files.store import StagedWeights
 from torchport.networks import Weights
+from torchport.networks.hints import NO_HINTS
 from torchport.parity import Report, Setting
 from torchport.parity.cases import check_ports, seeded_batch
 from torchport.parity.probes import check_predictions
@@ -130,6 +131,7 @@ def _run_by_onnxruntime(staged: StagedWeights, x: Array) -> str:
 
 def example(target: str | Path, weights: Weights) -> str:
     """Three lines of Python that load target and predict."""
+    told = "".join(f", {name}={value!r}" for name, value in weights.geometry.arguments.items())
     name, suffix, dtype = repr(str(target)), Path(target).suffix.lower(), str(weights.dtype).removeprefix("torch.")
     shape = f"(1, {', '.join(map(str, weights.architecture.input_shape))})"
     zeros = f"np.zeros({shape}, {dtype!r})"
@@ -151,6 +153,6 @@ def example(target: str | Path, weights: Weights) -> str:
         )
     return (
         "import torch, torchport\n"
-        f"net = torchport.load_network({name}{weights.told})\n"
+        f"net = torchport.load_network({name}{told})\n"
         f"print(net(torch.zeros({shape}, dtype=torch.{dtype})).argmax(dim=1))"
     )

@@ -20,9 +20,9 @@ from torchport.data.preparation import UNIT, Preparation
 from torchport.figures import Box, Stage
 from torchport.figures.style import Region
 from torchport.files import Hints, read_weights
-from torchport.files.store import NO_HINTS
 from torchport.layers import kind_of
 from torchport.networks import Architecture, Weights
+from torchport.networks.hints import NO_HINTS
 from torchport.training.folder import RunFolder
 
 DEFAULT = "SimpleConvNet"

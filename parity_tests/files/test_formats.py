@@ -23,7 +23,7 @@ from safetensors.torch import save as save_torch
 from numpy_ref import ParamsError
 from numpy_ref.checks import Array
 from numpy_ref.params import MAX_BYTES
-from torchport.files import load_weights
+from torchport.files import read_weights
 from torchport.files.formats import FORMATS, Format, format_of
 from torchport.files.npz import MAX_FILES, decode_npz, encode_npz
 from torchport.files.pt import decode_pt
@@ -191,7 +191,7 @@ def test_anything_else_is_refused_in_one_line(case: str, tmp_path: Path) -> None
     make, says = REFUSED[case]
     (path := tmp_path / "weights").write_bytes(make())
     with pytest.raises((ValueError, TypeError), match=says) as refusal:
-        load_weights(path)
+        read_weights(path)
     assert str(refusal.value).startswith(f"{path}: ")
     assert str(refusal.value).isprintable()
     assert len(str(refusal.value)) < len(str(path)) + 400

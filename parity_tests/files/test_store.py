@@ -13,7 +13,7 @@ import torch
 import numpy_ref as nr
 from numpy_ref import ParamsError
 from torchport import to_state_dict
-from torchport.files import load_weights, read_stored, read_weights, stage_weights
+from torchport.files import listing, read_weights, stage_weights
 from torchport.files.formats import FORMATS
 from torchport.networks import Weights
 
@@ -33,7 +33,7 @@ def test_weights_are_known_by_their_bytes_and_not_by_their_name(network: nr.Simp
     torch.save(state_dict, tmp_path / "old.pkl", _use_new_zipfile_serialization=False)
     torch.save(state_dict, tmp_path / "model.pt")
     for path in (tmp_path / "weights.pt", tmp_path / "weights.pkl", tmp_path / "old.pkl", tmp_path):
-        found = load_weights(path)
+        found = read_weights(path).params
         assert list(found) == list(network.params)
         for name, value in network.params.items():
             np.testing.assert_array_equal(found[name], value)
@@ -62,7 +62,7 @@ def test_a_folder_without_weights_is_refused_in_one_line(
     if names is not None:
         make_folder(tmp_path / "weights", *names)
     with pytest.raises((ValueError, OSError), match=says) as error:
-        load_weights(tmp_path / "weights")
+        read_weights(tmp_path / "weights")
     assert str(tmp_path / "weights") in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -82,7 +82,7 @@ def test_what_an_error_offers_can_be_had(suffix: str, tmp_path: Path) -> None:
 def test_the_limit_is_also_of_what_is_unpacked(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "weights.npz", W1=np.zeros(10_000))
     with pytest.raises(ParamsError, match="bytes unpacked, over the limit of 10000: read it from Python with a larger"):
-        load_weights(tmp_path / "weights.npz", max_bytes=10_000)
+        read_weights(tmp_path / "weights.npz", max_bytes=10_000)
     assert (tmp_path / "weights.npz").stat().st_size < 10_000
 
 
@@ -99,7 +99,7 @@ def test_what_is_done_with_a_strangers_names_is_said_in_lines(tmp_path: Path) ->
 def test_a_table_of_arrays_says_how_they_are_stored(tmp_path: Path) -> None:
     odd = {"a\nb": np.asfortranarray(np.eye(2, 3)), "W": np.arange(6.0).reshape(2, 3), "b": np.array([np.nan])}
     (path := tmp_path / "x.pkl").write_bytes(pickle.dumps(odd))
-    rows = [line.split("  ") for line in read_stored(path).to_text().splitlines()]
+    rows = [line.split("  ") for line in listing(path).splitlines()]
     cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     assert [row[:6] for row in cells] == [
         ["array", "shape", "dtype", "order", "min", "max"],

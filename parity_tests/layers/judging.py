@@ -12,7 +12,7 @@ from torch import nn
 from numpy_ref.checks import Array
 from torchport.layers import Setting, kind_of
 from torchport.layers.sums import own_limit
-from torchport.networks.names import MODULE_ATTRIBUTES
+from torchport.layers.terms import MODULE_ATTRIBUTES
 
 
 def ratios(layer: Any, module: nn.Module, x: Array, dout: Array, setting: Setting) -> dict[str, float]:

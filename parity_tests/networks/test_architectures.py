@@ -15,7 +15,7 @@ from numpy_ref.checks import Array
 from numpy_ref.classic import alexnet_stack
 from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM
 from numpy_ref.stack import weight_shapes
-from torchport.networks import CONVOLUTIONS, Geometry, Weights, recognise
+from torchport.networks import CONVOLUTIONS, Hints, Weights, recognise
 from torchport.networks.names import cast_params
 from torchport.parity.cases import seeded_params
 
@@ -147,7 +147,7 @@ def test_params_are_recognised(name: str) -> None:
     shape = found.arguments.get("input_dim") or (found.arguments["input_size"],)
     x = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
     np.testing.assert_array_equal(again.predict(x), network.predict(x))
-    weights = Weights.of(network.params, Geometry(**told))
+    weights = Weights.of(network.params, Hints(**told))
     assert weights.architecture == found
     for conv in CONVOLUTIONS:
         port = weights.port(conv).eval()

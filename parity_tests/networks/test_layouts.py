@@ -9,7 +9,7 @@ import pytest
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport.networks import Weights, layouts
+from torchport.networks import Hints, Weights, layouts
 from torchport.networks.nearest import fits
 from torchport.parity.cases import seeded_params
 
@@ -48,5 +48,5 @@ def test_an_order_of_very_many_layers_is_told_or_refused() -> None:
     names = sorted(f"fc{number}" for number in range(layouts.MAX_LAYERS + 1))
     with pytest.raises(ValueError, match=r"the order of 101 layers is not looked for: .*\(--order\)"):
         layouts.to_params(square(*names))
-    found, _ = layouts.to_params(square(*names), layouts.Layout(order=names))
+    found, _ = layouts.to_params(square(*names), Hints(order=names))
     assert len(found) == 2 * len(names)

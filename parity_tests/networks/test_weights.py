@@ -11,7 +11,7 @@ import torch
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, to_params, to_state_dict
-from torchport.networks import Geometry, Weights
+from torchport.networks import Hints, Weights
 from torchport.networks.names import cast_params, rounding_loss
 from torchport.parity.cases import seeded_params
 
@@ -129,9 +129,8 @@ def test_weights_make_networks_of_their_own(params: Params) -> None:
 
 
 def test_what_was_told_is_carried(params: Params) -> None:
-    weights = Weights.of(params, Geometry(stride=2, pad=1)).astype(torch.float32)
-    assert weights.told == ", stride=2, pad=1"
-    assert Weights.of(params).told == ""
+    weights = Weights.of(params, Hints(stride=2, pad=1)).astype(torch.float32)
+    assert weights.geometry.arguments == {"stride": 2, "pad": 1}
     assert weights.port().get_submodule("conv1").stride == (2, 2)
     assert weights.architecture.input_shape == (1, 49, 49)
 

@@ -15,8 +15,8 @@ from numpy_ref.layers import Layer
 from parity.cases import random_case
 from torchport.layers import Setting, kind_of
 from torchport.layers.modules import Dropout
+from torchport.layers.terms import in_torch_terms
 from torchport.networks import from_reference
-from torchport.networks.names import in_torch_terms
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.parity.probes import Probed, check_predictions, probe
 

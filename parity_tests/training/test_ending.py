@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport.files import load_weights, read_weights
+from torchport.files import read_weights
 from torchport.training import Config, loop, resume, train
 from torchport.training.folder import RunFolder, read_curve
 from torchport.training.ranks import join
@@ -60,7 +60,7 @@ def test_the_last_line_of_metrics_is_of_the_weights_that_are_kept(keep: Any, tmp
         predicted = network.predict(pixels(images)).argmax(axis=1)
         assert lines[-1][name] == np.mean(predicted == labels)
     assert result.test_accuracy == lines[-1]["test_accuracy"]
-    for name, value in load_weights(tmp_path / "params.pkl").items():
+    for name, value in read_weights(tmp_path / "params.pkl").params.items():
         np.testing.assert_array_equal(value, result.params[name])
     assert len(read_curve(tmp_path).epochs) == 2
 

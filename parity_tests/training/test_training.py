@@ -27,7 +27,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet, softmax_with_loss, to_params
 from torchport.choices import Convolution, Model, Rule
-from torchport.files import METRICS, load_weights
+from torchport.files import METRICS, read_weights
 from torchport.training import (
     Config,
     Diverged,
@@ -319,7 +319,7 @@ def test_lenet_trains_as_the_reference_and_goes_on_after_a_stop(model: Model, sa
     np.testing.assert_allclose(result.losses, trainer.train_loss_list, rtol=0, atol=1e-12)
     for name, value in trainer.network.params.items():
         np.testing.assert_allclose(result.params[name], value, rtol=0, atol=1e-12)
-        np.testing.assert_array_equal(load_weights(tmp_path)[name], result.params[name])
+        np.testing.assert_array_equal(read_weights(tmp_path).params[name], result.params[name])
     with pytest.raises(ValueError, match=r"is a LeNet5, from which a SimpleConvNet cannot start"):
         train(Config(init=str(tmp_path / "params.pkl"), epochs=1, device="cpu"), samples=larger)
 

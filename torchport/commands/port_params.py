@@ -64,7 +64,7 @@ def main() -> int:
     args = parse_arguments()
     hints, dtype = cli.hints(args), tp.networks.DTYPES[np.dtype(args.dtype)] if args.dtype else None
     if args.inspect:
-        print(tp.files.read_stored(args.source).to_text())
+        print(tp.files.listing(args.source))
         show(tp.files.read_weights(args.source, hints, dtype=dtype))
         return 0
     if args.into is not None:

@@ -7,12 +7,11 @@ from torchport.files.store import (
     METRICS as METRICS,
     MODEL as MODEL,
     PARAMS as PARAMS,
-    Hints as Hints,
     file_of as file_of,
+    listing as listing,
     load_network as load_network,
-    load_weights as load_weights,
     naming as naming,
-    read_stored as read_stored,
     read_weights as read_weights,
     stage_weights as stage_weights,
 )
+from torchport.networks import Hints as Hints

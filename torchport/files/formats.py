@@ -10,9 +10,10 @@ from numpy_ref.checks import Array
 from numpy_ref.params import encode_params
 from torchport.files.npz import MAGIC, decode_npy, decode_npz, encode_npz
 from torchport.files.onnx_files import decode_onnx, encode_onnx
-from torchport.files.pt import SIGNATURES, decode_pickle, decode_pt, encode_pt
-from torchport.files.safe import decode_safetensors, encode_safetensors, is_safetensors, metadata_of
+from torchport.files.pt import SIGNATURES, decode_pickle, decode_pt
+from torchport.files.safe import decode_safetensors, encode_safetensors, is_safetensors
 from torchport.networks import Weights
+from torchport.networks.names import state_dict_bytes
 
 About = Mapping[str, str]
 
@@ -29,7 +30,6 @@ class Format:
     decode: Callable[[bytes, int, list[str]], object]
     encode: Callable[[Weights, About], bytes] | None = None
     torch_terms: bool = True  # conv1.weight in torch's layout; else W1 in the book's
-    told: Callable[[bytes], About] = lambda _: {}  # besides the arrays
 
 
 def _starts_as_npz(data: bytes) -> bool:
@@ -46,8 +46,12 @@ def _book(weights: Weights) -> dict[str, Array]:
     return {**weights.params, **weights.statistics}
 
 
-def _torch(weights: Weights) -> dict[str, Array]:
-    return {key: value.numpy() for key, value in weights.state_dict().items()}
+def _pt(weights: Weights, _: About) -> bytes:
+    return state_dict_bytes(weights.state_dict())
+
+
+def _safetensors(weights: Weights, about: About) -> bytes:
+    return encode_safetensors({key: value.numpy() for key, value in weights.state_dict().items()}, about)
 
 
 PKL = Format((".pkl",), lambda _: False, decode_pickle, lambda weights, _: encode_params(_book(weights)), False)
@@ -55,14 +59,8 @@ FORMATS = (
     PKL,
     Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(_book(weights)), False),
     Format((".npy",), lambda data: data.startswith(MAGIC), decode_npy),
-    Format((".pt", ".pth"), lambda data: data.startswith(SIGNATURES), decode_pt, lambda w, _: encode_pt(_torch(w))),
-    Format(
-        (".safetensors",),
-        is_safetensors,
-        lambda data, _, notes: decode_safetensors(data, notes),
-        lambda weights, about: encode_safetensors(_torch(weights), about),
-        told=metadata_of,
-    ),
+    Format((".pt", ".pth"), lambda data: data.startswith(SIGNATURES), decode_pt, _pt),
+    Format((".safetensors",), is_safetensors, lambda data, _, notes: decode_safetensors(data, notes), _safetensors),
     Format((".onnx",), _starts_as_onnx, lambda data, *_: decode_onnx(data), lambda weights, _: encode_onnx(weights)),
 )
 

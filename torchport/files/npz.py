@@ -10,7 +10,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy_ref.params import MAX_BYTES
 from numpy_ref.pickles import StandIn, native, read_values, view_of
 
 MAX_FILES = 10_000  # in one zip
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAGIC = b"\x93NUMPY"  # how a .npy file starts
 ENTRY = b"PK\x01\x02"  # how each file's entry in the zip's directory starts
 
@@ -71,7 +72,7 @@ def decode_npy(
     return native(view_of(memoryview(data)[begin:], shape, dtype, "F" if header["fortran"] == b"True" else "C"))
 
 
-def encode_npz(arrays: Mapping[str, Array], _: Mapping[str, str] | None = None) -> bytes:
+def encode_npz(arrays: Mapping[str, Array]) -> bytes:
     """arrays as np.savez writes them, except that no entry carries a date, so equal arrays make equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -94,8 +95,10 @@ def open_zip(data: bytes, max_bytes: int, kind: str) -> Iterator[zipfile.ZipFile
             size = sum(member.file_size for member in archive.infolist())
             if size > max_bytes:
                 raise over_limit(f"{size} bytes unpacked", max_bytes)
-            if odd := _oddly_packed(archive.infolist()):
-                raise ParamsError(f"the file {odd!r:.80} in it is encrypted, or packed in a way that NumPy does not")
+            for member in archive.infolist():
+                if member.compress_type not in PACKINGS or member.flag_bits & 1:
+                    odd = f"the file {member.filename!r:.80} in it"
+                    raise ParamsError(f"{odd} is encrypted, or packed in a way that NumPy does not")
             yield archive
     except (ParamsError, MemoryError):
         raise
@@ -116,8 +119,3 @@ def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, data: bytes) -> by
         way_out = "" if member.CRC else ", as torch.serialization.set_crc32_options(False) leaves it"
         raise zipfile.BadZipFile(f"bad checksum of the file {member.filename!r}{way_out}")
     return content
-
-
-def _oddly_packed(members: Sequence[zipfile.ZipInfo]) -> str | None:
-    known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    return next((m.filename for m in members if m.compress_type not in known or m.flag_bits & 1), None)

@@ -5,13 +5,12 @@ Source: torch/serialization.py (_save and _legacy_save), torch/_utils.py (_rebui
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.files import ParamsError
@@ -20,7 +19,6 @@ from numpy_ref.params import MAX_BYTES, looked_at
 from numpy_ref.pickles import NUMPYS_AXES, VALUES, plain, widened
 from torchport.files.containers import SHOWN
 from torchport.files.npz import open_zip, unpack
-from torchport.networks.names import state_dict_bytes
 from torchport.networks.nearest import first, shown
 
 ZIP = b"PK\x03\x04"
@@ -60,11 +58,6 @@ def decode_pickle(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | No
 
     vocabulary = {**TENSORS, ("torch.storage", "_load_from_bytes"): storage}
     return looked_at(data, lambda data: plain(interpret(data, vocabulary, lenient=True), max_bytes, notes))
-
-
-def encode_pt(arrays: Mapping[str, Array], _: Mapping[str, str] | None = None) -> bytes:
-    """arrays as torch.save writes a state_dict, for torch.load(weights_only=True)."""
-    return state_dict_bytes({key: torch.from_numpy(np.array(array, order="C")) for key, array in arrays.items()})
 
 
 def _from_zip(data: bytes, max_bytes: int) -> object:
@@ -154,19 +147,11 @@ def _called(name: str, arguments: Any) -> object:
     match name, arguments:
         case "tensor", (StandIn(value=None) as unknown, *_):
             return unknown
-        case "tensor", (
-            StandIn(value=np.ndarray() as storage) as found,
-            start,
-            tuple(size),
-            tuple(stride),
-            _,
-            _,
-            *bits,
-        ):
+        case "tensor", (StandIn(value=np.ndarray() as storage) as held, start, tuple(size), tuple(stride), _, _, *bits):
             if bits and bits[0] != {}:
                 way_out = "save tensor.resolve_conj().resolve_neg()"
                 return StandIn(f"a tensor with the negative or the conjugate bit: {way_out}")
-            return StandIn(found.what, _view(storage, start, size, stride))
+            return StandIn(held.what, _view(storage, start, size, stride))
         case "parameter", (StandIn() as tensor, *_):
             return tensor
         case "typed", (StandIn(what=what) as make, StandIn(), tuple(given), *_) if what in _REBUILT:

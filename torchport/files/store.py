@@ -6,8 +6,8 @@ import hashlib
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from torch import nn
 
 from numpy_ref.checks import Array, check_int
 from numpy_ref.files import Staged, read_file, stage
-from numpy_ref.params import MAX_BYTES, check_arrays
-from torchport.choices import Activation, Affine, Convolution, Flatten, Kernels
+from numpy_ref.params import MAX_BYTES, check_arrays, same_bits
+from torchport.choices import Activation, Convolution
 from torchport.files.containers import SHOWN, ArraySet, all_arrays, array_sets, contents_of, inside
 from torchport.files.formats import Format, format_named, format_of
-from torchport.networks import DTYPES, Geometry, Layout, Source, Weights, cast_params
+from torchport.files.safe import is_safetensors, metadata_of
+from torchport.networks import DTYPES, Hints, Source, Weights, cast_params
 from torchport.networks.architectures import recognised
+from torchport.networks.hints import NO_HINTS
 from torchport.networks.layouts import names_part, to_params
 from torchport.networks.nearest import NoNetworkError, listed, shown
 
@@ -31,82 +33,37 @@ CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"
 MODEL, PARAMS, CURVES = "model.pt", "params.pkl", "curves.png"  # in the end
 TRAINED = ("data", "data_dir", "images")  # of a configuration: on what
 
-
-@dataclass(frozen=True)
-class Hints:
-    """What a file cannot tell: of the network (Geometry), of how arrays lie (Layout), and in which part they are."""
-
-    stride: int = 1
-    pad: int = 0
-    activation: Activation | None = None
-    pool: Sequence[int] | None = None
-    flatten: Flatten | None = None
-    kernels: Kernels | None = None
-    affine: Affine | None = None
-    order: Sequence[str] | None = None
-    part: str | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.geometry, self.layout  # which check what they take
-
-    @property
-    def geometry(self) -> Geometry:
-        """What leaves no trace in the shapes of parameters."""
-        return Geometry(self.stride, self.pad, self.activation, self.pool)
-
-    @property
-    def layout(self) -> Layout:
-        """How arrays lie."""
-        return Layout(self.flatten, self.kernels, self.affine, self.order)
-
-
-NO_HINTS = Hints()
 MAX_LINE = 2000  # characters of what is said of a file
 ORDER = "order leaves out layers that it does not name (--order)"
 
 
-@dataclass(frozen=True)
-class Stored:
-    """What a file holds, as it is there; the SHA-256 of all its bytes."""
+def _read(path: str | Path, max_bytes: int = MAX_BYTES) -> tuple[object, Source]:
+    """What is in path, a file of any format or a training run's folder, and where it comes from; nothing in it is run.
 
-    value: object
-    format: Format
-    sha256: str
-    notes: Sequence[str] = ()  # of what decoding changed
-    trained: Mapping[str, str] = field(default_factory=dict)  # on which data and images, where anything tells
+    Its first bytes tell what a file is, not its name. ValueError (ParamsError), TypeError or OSError.
+    """
+    file, notes = file_of(path), list[str]()
+    data = read_file(file, check_int("max_bytes", max_bytes, 1))
+    kind = format_of(data)
+    with naming(file):
+        value = kind.decode(data, max_bytes, notes)
+        told = {**_run_beside(file), **(metadata_of(data) if is_safetensors(data) else {})}
+    trained = {name: told[name] for name in TRAINED if isinstance(told.get(name), str)}
+    digest = hashlib.sha256(data).hexdigest()
+    return value, Source(file, kind.suffixes[0], digest, tuple(notes), trained=trained)
 
-    @property
-    def sets(self) -> list[ArraySet]:
-        """Where its arrays are."""
-        return list(array_sets(self.value))
 
-    def to_text(self) -> str:
-        """A line for each array: name, shape, dtype, memory order, least and greatest, and a digest of its bytes."""
-        rows = [("array", "shape", "dtype", "order", "min", "max", "SHA-256 of the bytes in C order")]
-        for name, array in self.sets[0].arrays.items() if self.sets else ():
+def listing(path: str | Path) -> str:
+    """A line for each array in path: name, shape, dtype, memory order, least and greatest, a digest of its bytes."""
+    rows = [("array", "shape", "dtype", "order", "min", "max", "SHA-256 of the bytes in C order")]
+    for each in islice(array_sets(_read(path)[0]), 1):
+        for name, array in each.arrays.items():
             ends = f"{array.min():.6g}", f"{array.max():.6g}"
             digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
             printable = name if name.isprintable() else ascii(name)
             rows.append((printable, str(array.shape), str(array.dtype), _order(array), *ends, digest))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-def read_stored(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Stored:
-    """What is in path, a file of any format or a training run's folder.
-
-    Its first bytes tell what a file is, not its name; nothing in it is run. ValueError (ParamsError), TypeError or
-    OSError say what is wrong with it, more than max_bytes, packed or unpacked, too.
-    """
-    file = file_of(path)
-    data = read_file(file, check_int("max_bytes", max_bytes, 1))
-    kind = format_of(data)
-    notes = list[str]()
-    with naming(file):
-        value = kind.decode(data, max_bytes, notes)
-        told = {**_run_beside(file), **kind.told(data)}
-    trained = {name: told[name] for name in TRAINED if isinstance(told.get(name), str)}
-    return Stored(value, kind, hashlib.sha256(data).hexdigest(), notes, trained)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def read_weights(
@@ -143,17 +100,9 @@ def read_weights(
         >>> weights.architecture.name
         'TwoLayerNet'
     """
-    stored = read_stored(path, max_bytes=max_bytes)
-    source = Source(
-        file_of(path), stored.format.suffixes[0], stored.sha256, tuple(stored.notes), trained=stored.trained
-    )
+    value, source = _read(path, max_bytes)
     with naming(path):
-        return _only(stored.value, hints, source, dtype, allow_nonfinite)
-
-
-def load_weights(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite: bool = False) -> dict[str, Array]:
-    """The book's params (W1, b1, W2 ...) in path, of whichever network: as read_weights. Errors alike."""
-    return {**read_weights(path, max_bytes=max_bytes, allow_nonfinite=allow_nonfinite).params}
+        return _only(value, hints, source, dtype, allow_nonfinite)
 
 
 def load_network(
@@ -209,12 +158,11 @@ class StagedWeights:
         """What is in the file: the weights, bit for bit. OSError for anything else."""
         try:
             found = self.format.decode(self.staged.path.read_bytes(), MAX_BYTES, [])
-            hints = Hints(**vars(self.written.geometry))
-            back = _only(found, hints, self.written.source, None, allow_nonfinite=True)
+            back = _only(found, self.written.geometry, self.written.source, None, allow_nonfinite=True)
         except (ValueError, TypeError) as error:
             raise OSError(f"{self.staged.name}: what was written does not read back: {error}") from None
         pairs = [(self.written.params, back.params), (self.written.statistics, back.statistics)]
-        if any(_bits(one) != _bits(other) for one, other in pairs):
+        if not all(same_bits(one, other) for one, other in pairs):
             raise OSError(f"{self.staged.name}: what was written does not read back as it was")
         return back
 
@@ -310,7 +258,7 @@ def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
 
 
 def _weights(each: ArraySet, hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool) -> Weights:
-    params, said = to_params(each.arrays, hints.layout)
+    params, said = to_params(each.arrays, hints)
     try:
         recognised(params, hints.geometry)  # first: what is no network needs no other dtype
     except NoNetworkError as error:
@@ -361,10 +309,6 @@ def _run_beside(file: Path) -> Mapping[str, str]:
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) and file.name in (MODEL, PARAMS) else {}
-
-
-def _bits(arrays: Mapping[str, Array]) -> dict[str, tuple[object, ...]]:
-    return {name: (value.dtype, value.shape, value.tobytes()) for name, value in arrays.items()}
 
 
 def _order(array: Array) -> str:

@@ -15,7 +15,7 @@ from numpy_ref.layers import Affine
 from numpy_ref.network import Network
 from torchport.files import read_weights
 from torchport.loading.places import Reading, read, readings, rounded, write
-from torchport.loading.proof import agreeing_on_drawn, proved
+from torchport.loading.proof import agreeing, proved
 from torchport.loading.uses import LoadError, dtype_of, initialise, paths_of, uses_of
 from torchport.networks import Architecture, Weights, recognise
 from torchport.parity import Report
@@ -38,10 +38,8 @@ class Loaded:
     @property
     def lines(self) -> list[str]:
         """One for each that was filled, or left alone."""
-        return [
-            *(f"{ours}: {theirs}" for ours, theirs in self.filled.items()),
-            *(f"not used: {n}" for n in self.unused),
-        ]
+        filled = [f"{ours}: {theirs}" for ours, theirs in self.filled.items()]
+        return filled + [f"not used: {name}" for name in self.unused]
 
     def __str__(self) -> str:
         otherwise = "" if self.report is None or self.report.ok else "the weights are in place, the port is another: "
@@ -148,12 +146,7 @@ def _given(source: Source, x: Array | None) -> tuple[Network, Array]:
     reference, shape = _reference_of(source)
     if x is not None:
         return reference, np.asarray(check_batch("x", x), dtype=np.float64)
-    return reference, drawn(shape or _shape_of(reference))
-
-
-def drawn(shape: tuple[int, ...]) -> Array:
-    """A batch of such samples."""
-    return np.random.default_rng(0).standard_normal((SAMPLES, *shape))
+    return reference, np.random.default_rng(0).standard_normal((SAMPLES, *(shape or _shape_of(reference))))
 
 
 def _shape_of(reference: Network) -> tuple[int, ...]:
@@ -180,10 +173,11 @@ def _settled(
     tried = list(itertools.islice(readings(like, x, uses), MOST + 1))
     if len(tried) > MOST:
         raise LoadError(f"there are more than {MOST} readings of what the port's parameters are, as {_told(tried[:2])}")
-    agreeing = tried if len(tried) == 1 else agreeing_on_drawn(inner, like, x, tried)
-    judged = list[tuple[Reading, Report | None, bool]]((each, None, True) for each in agreeing or tried[:1])
+    differing = {each[0].layer for each in zip(*tried, strict=True) if len({place.reading for place in each}) > 1}
+    likely = agreeing(inner, like, x, tried, differing) if differing else tried
+    judged = list[tuple[Reading, Report | None, bool]]((each, None, True) for each in likely or tried[:1])
     if prove:
-        judged = [(each, *proved(port, move(each), x, each)) for each in agreeing or tried]
+        judged = [(each, *proved(port, move(each), x, each)) for each in likely or tried]
     holding = [(each, report) for each, report, holds in judged if holds]
     if not holding:
         report = judged[0][1]

@@ -174,11 +174,7 @@ def with_arrays(network: Network, arrays: Mapping[str, Array]) -> Network:
     found.layers = Layers({name: copy.copy(layer) for name, layer in network.layers.items()})
     found.params = dict(network.params)
     found.set_params({name: arrays[name] for name in found.params})
-    normalising = [layer for layer in found.layers.values() if isinstance(layer, BatchNormalization)]
-    for number, layer in enumerate(normalising, 1):
-        for name in STATISTICS:
-            if f"{name}{number}" in arrays:
-                setattr(layer, name, np.array(arrays[f"{name}{number}"]))
+    found.set_statistics({**network.statistics, **arrays})
     return found
 
 

@@ -22,18 +22,13 @@ NEAR = 2.0**-6  # of its size: with its weights in another order a layer makes s
 TORCHS_EPS = 1e-5  # of nn.BatchNorm1d where nothing is said
 
 
-def agreeing_on_drawn(port: nn.Module, like: Network, x: Array, tried: Sequence[Reading]) -> list[Reading]:
-    """The readings with which the port makes what the layers make that they differ in: there is more than one.
+def agreeing(
+    port: nn.Module, like: Network, x: Array, tried: Sequence[Reading], layers: Collection[str]
+) -> list[Reading]:
+    """The readings with which the port makes what these layers make.
 
     Of drawn weights, since of such as are symmetric or 0 several readings make the same.
     """
-    differing = {each[0].layer for each in zip(*tried, strict=True) if len({place.reading for place in each}) > 1}
-    return _making_the_same(port, like, x, tried, differing)
-
-
-def _making_the_same(
-    port: nn.Module, like: Network, x: Array, tried: Sequence[Reading], layers: Collection[str]
-) -> list[Reading]:
     rng = np.random.default_rng(0)
     arrays = {name: value + name.startswith("gamma") for name, value in seeded_params(0, like.params).items()}
     arrays |= {name: 0.5 + rng.random(value.shape) for name, value in like.statistics.items()}
@@ -67,7 +62,7 @@ def proved(port: nn.Module, reference: Network, x: Array, places: Reading) -> tu
         for layer in normalising.values():
             layer.EPS = TORCHS_EPS
         lacking &= _out_of_place(_certificate(other, port, x), reference)
-        if _making_the_same(unwrapped(port), reference, x, [places], normalising):
+        if agreeing(unwrapped(port), reference, x, [places], normalising):
             lacking -= {(PREDICTION, name.lower()) for name in normalising}
     return report, not lacking
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from numpy_ref.files import check_target, stage
 from torchport.loading.filling import Loaded, load_params
 from torchport.networks import Weights
+from torchport.networks.names import state_dict_bytes
 
 SUFFIXES = (".pt", ".safetensors")
 
@@ -37,16 +37,11 @@ def write_into(port: nn.Module, weights: Weights, target: str | Path, *, force: 
     return loaded
 
 
-def _encoded(state: Mapping[str, Tensor], suffix: str) -> bytes:
-    if suffix == ".safetensors":
-        return bytes(save_safetensors(dict(state)))
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    return buffer.getvalue()
+def _encoded(state: dict[str, Tensor], suffix: str) -> bytes:
+    return bytes(save_safetensors(state)) if suffix == ".safetensors" else state_dict_bytes(state)
 
 
 def _decoded(data: bytes, suffix: str) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = (
-        load_safetensors(data) if suffix == ".safetensors" else torch.load(io.BytesIO(data), weights_only=True)
-    )
+    is_safe = suffix == ".safetensors"
+    found: dict[str, Tensor] = load_safetensors(data) if is_safe else torch.load(io.BytesIO(data), weights_only=True)
     return found

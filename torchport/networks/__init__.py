@@ -4,10 +4,9 @@ from torchport.layers.sums import CONVOLUTIONS as CONVOLUTIONS
 from torchport.networks.architectures import (
     NETWORKS as NETWORKS,
     Architecture as Architecture,
-    Geometry as Geometry,
     recognise as recognise,
 )
-from torchport.networks.layouts import Layout as Layout
+from torchport.networks.hints import Hints as Hints
 from torchport.networks.names import (
     DTYPES as DTYPES,
     cast_params as cast_params,

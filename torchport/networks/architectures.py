@@ -13,7 +13,7 @@ import numpy as np
 
 import numpy_ref as nr
 from numpy_ref import classic
-from numpy_ref.checks import Array, check_int, check_mapping
+from numpy_ref.checks import Array, check_mapping
 from numpy_ref.classic import LENET_FILTERS, LENET_HIDDEN, alexnet_stack, lenet5_stack
 from numpy_ref.classic_layers import Subsampling
 from numpy_ref.conv_net import conv_net_stack
@@ -22,7 +22,8 @@ from numpy_ref.layers import WindowLayer
 from numpy_ref.network import Network, check_same_layout
 from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM, simple_convnet_stack
 from numpy_ref.stack import Stack, weight_shapes
-from torchport.choices import ACTIVATIONS, Activation
+from torchport.choices import Activation
+from torchport.networks.hints import Hints
 from torchport.networks.nearest import AVERAGE, DENSE, NAMED, USUAL, first, listed, nearest, weights_of
 
 NETWORKS: dict[str, Callable[..., Network]] = {
@@ -45,36 +46,6 @@ _STATISTIC = re.compile(r"running_(mean|var)[1-9]\d{0,3}")
 MAX_POOLED = 6  # convolutions, behind each of which a pooling may stand or not
 
 NO_TRACE = "it leaves no trace in the parameters"
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What leaves no trace in the shapes of parameters; pool has the convolutions that a 2x2 pooling follows."""
-
-    stride: int = 1
-    pad: int = 0
-    activation: Activation | None = None
-    pool: Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        check_int("stride", self.stride, 1)
-        check_int("pad", self.pad, 0)
-        if self.activation is not None and self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)} or None, got {self.activation!r}")
-
-    def refuse(self, network: str, *names: str) -> None:
-        """ValueError where one of these, which network does not have, is not as it is by default."""
-        given = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(Geometry(), name)}
-        for name, value in given.items():
-            raise ValueError(f"{name} {value!r} cannot be {network}'s: leave it out")
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What is not as it is by default."""
-        return {name: value for name, value in vars(self).items() if value != getattr(Geometry(), name)}
-
-
-BOOKS = Geometry()
 
 
 @dataclass(frozen=True)
@@ -118,16 +89,14 @@ def recognise(
 ) -> Architecture:
     """The network that params belong to, W1 b1 W2 b2 and so on, by their names and shapes alone.
 
-    Some things leave no trace there. stride and pad of a SimpleConvNet's convolution: others mean another image size.
-    Those of a DeepConvNet are taken to be the book's. activation of a fully connected network, "relu" or "sigmoid":
-    None is chapter 3's sigmoid for its sizes, 784-50-100-10, and relu for all others; of a LeNet5, "tanh" or "sigmoid",
-    for which None is tanh. pool, the numbers of the convolutions that a 2x2 pooling follows in a network that the book
-    does not have. And whether a square weight is transposed.
+    Some things leave no trace there (Hints). stride and pad of a SimpleConvNet's convolution: others mean another
+    image size. activation: None is chapter 3's sigmoid for its sizes, 784-50-100-10, a LeNet5's tanh, and relu for all
+    others. pool, in a network that the book does not have. And whether a square weight is transposed.
 
     ValueError for anything else, which lists the arrays and says what the nearest network has otherwise, and for an
     argument that such a network does not have; TypeError.
     """
-    return recognised(params, Geometry(stride, pad, activation, pool))
+    return recognised(params, Hints(stride, pad, activation, pool))
 
 
 def without_statistics(params: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -136,23 +105,23 @@ def without_statistics(params: Mapping[str, Array]) -> tuple[dict[str, Array], d
     return {name: value for name, value in params.items() if name not in statistics}, statistics
 
 
-def recognised(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
-    """recognise, with the geometry in one."""
+def recognised(params: Mapping[str, Array], hints: Hints) -> Architecture:
+    """recognise, with the arguments in one."""
     params, _ = without_statistics(check_mapping("params", params))
     name = nearest(params)
     if name == DENSE:
-        geometry.refuse("TwoLayerNet" if "W3" not in params else name, "stride", "pad", "pool")
-        return _fully_connected(params, geometry.activation)
-    if geometry.pool is None and name in KNOWN:
-        found = KNOWN[name](params, geometry)
+        hints.refuse("TwoLayerNet" if "W3" not in params else name, "stride", "pad", "pool")
+        return _fully_connected(params, hints.activation)
+    if hints.pool is None and name in KNOWN:
+        found = KNOWN[name](params, hints)
         if found is not None:
             return found
         if name == "SimpleConvNet":  # with another activation
-            found = _conv_net(params, replace(geometry, pool=(1,)))
+            found = _conv_net(params, replace(hints, pool=(1,)))
             return replace(found, note=f"{_geometry_of(found)} are taken, as in the book: {NO_TRACE}")
     elif name == "LeNet5":  # whose subsampling is trained
-        geometry.refuse(name, "pool")
-    return _conv_net(params, geometry)
+        hints.refuse(name, "pool")
+    return _conv_net(params, hints)
 
 
 def _fully_connected(params: Mapping[str, Array], activation: Activation | None) -> Architecture:
@@ -177,10 +146,10 @@ def _fully_connected(params: Mapping[str, Array], activation: Activation | None)
 # --- Networks of images
 
 
-def _simple_convnet(params: Mapping[str, Array], geometry: Geometry) -> Architecture | None:
-    if geometry.activation is not None:
+def _simple_convnet(params: Mapping[str, Array], hints: Hints) -> Architecture | None:
+    if hints.activation is not None:
         return None
-    stride, pad = geometry.stride, geometry.pad
+    stride, pad = hints.stride, hints.pad
     try:
         conv, (hidden_size, output_size), input_dim = _sized(
             params, simple_convnet_stack({**DEFAULT_CONV_PARAM, "stride": stride, "pad": pad})
@@ -189,12 +158,12 @@ def _simple_convnet(params: Mapping[str, Array], geometry: Geometry) -> Architec
         found = ", ".join(f"{name} {value.shape}" for name, value in params.items())
         raise ValueError(f"no SimpleConvNet with stride {stride} and pad {pad} has {found}: {error}") from None
     sizes = {"input_dim": input_dim, "conv_param": conv[0], "hidden_size": hidden_size, "output_size": output_size}
-    note = "" if geometry.arguments else "stride 1 and pad 0 are taken: others would mean another image size"
+    note = "" if hints.arguments else "stride 1 and pad 0 are taken: others would mean another image size"
     return Architecture("SimpleConvNet", sizes, note)
 
 
-def _deep_convnet(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
-    geometry.refuse("DeepConvNet", "stride", "pad", "activation")
+def _deep_convnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
+    hints.refuse("DeepConvNet", "stride", "pad", "activation")
     try:
         convs, (hidden_size, output_size), input_dim = _sized(params, deep_convnet_stack())
     except ValueError as error:
@@ -214,7 +183,7 @@ def _deep_convnet(params: Mapping[str, Array], geometry: Geometry) -> Architectu
     )
 
 
-def _lenet5(params: Mapping[str, Array], geometry: Geometry) -> Architecture | None:
+def _lenet5(params: Mapping[str, Array], hints: Hints) -> Architecture | None:
     """None where it is a network of average subsampling's axes only."""
     subsampling = "trainable" if params["W2"].ndim == 1 else "average"
     try:
@@ -226,20 +195,20 @@ def _lenet5(params: Mapping[str, Array], geometry: Geometry) -> Architecture | N
             return None
         raise
     unusual = input_dim[1] != USUAL.get(input_dim[0], input_dim[1])
-    if subsampling == "average" and (unusual or geometry.activation == "relu"):
+    if subsampling == "average" and (unusual or hints.activation == "relu"):
         return None
-    geometry.refuse("LeNet5", "stride", "pad")
-    if geometry.activation == "relu":
+    hints.refuse("LeNet5", "stride", "pad")
+    if hints.activation == "relu":
         raise ValueError("activation 'relu' cannot be LeNet5's: leave it out")
-    note = "" if geometry.activation else f"tanh is taken, it may be sigmoid: {NO_TRACE}"
+    note = "" if hints.activation else f"tanh is taken, it may be sigmoid: {NO_TRACE}"
     if note and subsampling == "average":
         note = f"tanh and average subsampling are taken, it may be sigmoid, or relu and max pooling: {NO_TRACE}"
     sizes = {"input_dim": input_dim, "output_size": affine[-1], "subsampling": subsampling}
-    return Architecture("LeNet5", {**sizes, "activation": geometry.activation or "tanh"}, note)
+    return Architecture("LeNet5", {**sizes, "activation": hints.activation or "tanh"}, note)
 
 
-def _alexnet(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
-    geometry.refuse("AlexNet", "stride", "pad", "activation")
+def _alexnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
+    hints.refuse("AlexNet", "stride", "pad", "activation")
     _, affine, input_dim = _sized(params, alexnet_stack())
     sizes: dict[str, Any] = {"input_dim": input_dim, "output_size": affine[-1], "width": _alexnets_width(params)}
     check_same_layout(params, weight_shapes(input_dim, alexnet_stack(affine[-1], sizes["width"])))
@@ -247,7 +216,7 @@ def _alexnet(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
 
 
 # What has these axes is taken to be this network; a function returns None for a network of one's own.
-KNOWN: dict[str, Callable[[Mapping[str, Array], Geometry], Architecture | None]] = {
+KNOWN: dict[str, Callable[[Mapping[str, Array], Hints], Architecture | None]] = {
     "SimpleConvNet": _simple_convnet,
     "DeepConvNet": _deep_convnet,
     "LeNet5": _lenet5,
@@ -256,11 +225,11 @@ KNOWN: dict[str, Callable[[Mapping[str, Array], Geometry], Architecture | None]]
 }
 
 
-def _conv_net(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
+def _conv_net(params: Mapping[str, Array], hints: Hints) -> Architecture:
     """A network of one's own: where nothing else says it, pooling stands where images have the usual size then."""
-    found = list(_readings(params, geometry))
+    found = list(_readings(params, hints))
     usual = [each for each in found if each.input_shape[1] == USUAL.get(each.input_shape[0], each.input_shape[1])]
-    told = (usual or found)[:1] if geometry.pool is not None else usual
+    told = (usual or found)[:1] if hints.pool is not None else usual
     if len(told) == 1:
         return told[0]
     sizes = first(NAMED, [f"{each.input_shape[1]} with {_geometry_of(each)}" for each in told or found])
@@ -270,30 +239,30 @@ def _conv_net(params: Mapping[str, Array], geometry: Geometry) -> Architecture:
     )
 
 
-def _readings(params: Mapping[str, Array], geometry: Geometry) -> Iterator[Architecture]:
+def _readings(params: Mapping[str, Array], hints: Hints) -> Iterator[Architecture]:
     weights = weights_of(params)
     convs = [weight.shape for weight in weights if weight.ndim == 4]
     numbers = range(1, min(len(convs), MAX_POOLED) + 1)
     pools = [pool for count in range(len(numbers) + 1) for pool in combinations(numbers, count)]
-    pads = [[geometry.pad] * len(convs)]
-    if geometry.pool is not None:
-        pools = [tuple(geometry.pool)]
+    pads = [[hints.pad] * len(convs)]
+    if hints.pool is not None:
+        pools = [tuple(hints.pool)]
     as_before = [shape[2] // 2 for shape in convs]
-    if not geometry.pad and any(as_before):
+    if not hints.pad and any(as_before):
         pads.append(as_before)
-    activation = geometry.activation or "relu"
+    activation = hints.activation or "relu"
     for pool, pad in product(pools, pads):
-        conv_params = [{**DEFAULT_CONV_PARAM, "stride": geometry.stride, "pad": each} for each in pad]
+        conv_params = [{**DEFAULT_CONV_PARAM, "stride": hints.stride, "pad": each} for each in pad]
         try:
             stack = conv_net_stack(conv_params, [1] * (len(weights) - len(convs)), pool, activation)
             own, (*hidden, outputs), input_dim = _sized(params, stack)
         except ValueError:
-            if geometry.pool is not None and pad == pads[0]:
+            if hints.pool is not None and pad == pads[0]:
                 raise
             continue
         sizes = {"input_dim": input_dim, "conv_params": own, "hidden_size_list": hidden, "output_size": outputs}
         found = Architecture("ConvNet", {**sizes, "pool_after": list(pool), "activation": activation})
-        if geometry.pool is None or pad != pads[0]:
+        if hints.pool is None or pad != pads[0]:
             images = f"images of {input_dim[1]} pixels a side"
             found = replace(found, note=f"{_geometry_of(found)} and {activation} are taken, as for {images}")
         yield found
@@ -335,11 +304,9 @@ def _resized(part: Any, weight: Array | None) -> Any:
     """part with as many filters or outputs as weight has."""
     if weight is None or part is Subsampling:
         return part
-    return weight.shape[1] if isinstance(part, int) else {**part, **_filters(weight)}
-
-
-def _filters(weight: Array) -> dict[str, int]:
-    return {"filter_num": weight.shape[0], "filter_size": weight.shape[2]}
+    if isinstance(part, int):
+        return weight.shape[1]
+    return {**part, "filter_num": weight.shape[0], "filter_size": weight.shape[2]}
 
 
 def _before(part: Any, weight: Array | None, side: int) -> int:

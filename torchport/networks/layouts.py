@@ -11,13 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise, permutations, takewhile
+from itertools import islice, pairwise, takewhile
 from typing import Any
 
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.choices import AFFINE, FLATTEN, KERNELS, Affine, Flatten, Kernels
+from torchport.networks.hints import NO_HINTS, Hints
 from torchport.networks.nearest import USUAL, NoNetworkError, fits, listed, shown
 
 # Which of a layer's arrays a key names at its end.
@@ -39,27 +39,6 @@ _MODULES = re.compile(r"(weight|kernel)(:0)?$")  # at the end of a key: what fra
 _NORMALISES = re.compile(r"bn|norm", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How arrays lie, where their names and shapes do not tell; None for what these say.
-
-    flatten, of what the first Affine behind a convolution takes: "chw", or "hwc" as in Keras; kernels: "oihw" or
-    "hwio"; affine: "in-out" (x @ W) or "out-in" (torch's Linear); order: the network's layers, first to last.
-    """
-
-    flatten: Flatten | None = None
-    kernels: Kernels | None = None
-    affine: Affine | None = None
-    order: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        for name, known in {"flatten": FLATTEN, "kernels": KERNELS, "affine": AFFINE}.items():
-            if getattr(self, name) not in (None, *known):
-                raise ValueError(f"{name} must be one of {', '.join(known)} or None, got {getattr(self, name)!r}")
-
-
-AS_NAMED = Layout()
-
 # A network whose order is looked for has so many layers at most, and is one of so many steps: there may be n! of them.
 MAX_LAYERS, MAX_TRIES = 100, 20_000
 
@@ -80,23 +59,23 @@ class _Layer:
         return (4, shape[1], shape[0]) if len(shape) == 4 else (len(shape), shape[0], shape[-1])
 
 
-def to_params(arrays: Mapping[str, Array], layout: Layout = AS_NAMED) -> tuple[dict[str, Array], list[str]]:
+def to_params(arrays: Mapping[str, Array], hints: Hints = NO_HINTS) -> tuple[dict[str, Array], list[str]]:
     """The book's params, of arrays under whatever names; and what was done to them, a line each. ValueError."""
     named = {key: match for key in arrays if (match := _KEY.fullmatch(key))}
     others = {key: arrays[key] for key in arrays if named and key not in named}
     layers, said = _by_name(arrays, named) if named else _by_position(arrays)
-    if layout.order is not None:
-        layers, left = _chosen(layers, layout.order, others)
+    if hints.order is not None:
+        layers, left = _chosen(layers, hints.order, others)
         others, said = {}, said + left
     if alone := [layer.keys["bias"] for layer in layers if layer.arrays.keys() == {"bias"}]:
         raise NoNetworkError(f"{alone[0]} is a bias without a weight: {listed(arrays)}")
     said += [line for layer in layers for line in _squeezed(layer)]
-    hwio = list(_turned(layers, layout))
-    _orient(layers, layout)
-    layers = layers if layout.order is not None else _ordered(layers)
+    hwio = list(_turned(layers, hints))
+    _orient(layers, hints)
+    layers = layers if hints.order is not None else _ordered(layers)
     ordered = [*_told(layers, arrays), *_unbiased(layers)]
-    unrolled = [line for layer in layers for line in _unrolled(layer, layers, layout)]
-    sorted_rows = _sorted_rows(layers, layout, bool(hwio))
+    unrolled = [line for layer in layers for line in _unrolled(layer, layers, hints)]
+    sorted_rows = _sorted_rows(layers, hints, bool(hwio))
     if transposed := [layer.keys["weight"] for layer in layers if layer.transposed]:
         said.append(f"{', '.join(transposed)}: transposed, since they came as (outputs, inputs)")
     return {**_numbered(layers), **others}, said + ordered + hwio + unrolled + sorted_rows
@@ -185,14 +164,14 @@ def _outputs(layer: _Layer) -> int:
     return layer.arrays["bias"].size if "bias" in layer.arrays else 0
 
 
-def _turned(layers: Sequence[_Layer], layout: Layout) -> Iterator[str]:
+def _turned(layers: Sequence[_Layer], hints: Hints) -> Iterator[str]:
     """Kernels (H, W, inputs, outputs) as (outputs, inputs, H, W): by their biases, else as the others, or by name."""
     kernels = [layer for layer in layers if "weight" in layer.arrays and layer.arrays["weight"].ndim == 4]
     told = {lies for layer in kernels if (lies := _lies(layer))}
     for layer in kernels:
         key, value = layer.keys["weight"], layer.arrays["weight"]
         others = next(iter(told)) if len(told) == 1 else "hwio" if "kernel" in key.lower() else "oihw"
-        if (layout.kernels or _lies(layer) or others) == "hwio":
+        if (hints.kernels or _lies(layer) or others) == "hwio":
             layer.arrays["weight"] = value.transpose(3, 2, 0, 1)
             yield f"{key} {value.shape}: H, W, inputs, outputs, as Keras has it"
 
@@ -205,7 +184,7 @@ def _lies(layer: _Layer) -> str | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _orient(layers: Sequence[_Layer], layout: Layout) -> None:
+def _orient(layers: Sequence[_Layer], hints: Hints) -> None:
     """Each weight of two axes as (inputs, outputs): by the number of its biases, else by its name. ValueError."""
     seen_affine, told = False, dict[str, str]()  # by key, where it is not as the name says
     for layer in layers:
@@ -216,10 +195,10 @@ def _orient(layers: Sequence[_Layer], layout: Layout) -> None:
             continue
         seen_affine, key = True, layer.keys["weight"]
         named = "out-in" if key.lower().endswith(("weight", "weights")) else "in-out"
-        lies = layout.affine or named
+        lies = hints.affine or named
         if value.shape[0] != value.shape[1] and _outputs(layer) in value.shape:
             lies = "out-in" if value.shape[0] == _outputs(layer) else "in-out"
-        elif layout.affine is None and (others := [other for other, lie in told.items() if lie != named]):
+        elif hints.affine is None and (others := [other for other, lie in told.items() if lie != named]):
             raise ValueError(
                 f"{key} {value.shape} is square: nothing tells whether it is transposed, as {', '.join(others)} is. "
                 f"Say how they lie with affine, in-out (x @ W) or out-in (--affine)"
@@ -229,7 +208,7 @@ def _orient(layers: Sequence[_Layer], layout: Layout) -> None:
         layer.arrays["weight"] = value.T if lies == "out-in" else value
 
 
-def _unrolled(layer: _Layer, layers: Sequence[_Layer], layout: Layout) -> Iterator[str]:
+def _unrolled(layer: _Layer, layers: Sequence[_Layer], hints: Hints) -> Iterator[str]:
     """A convolution's weight as im2col takes it, (C * FH * FW, FN), with its four axes again. ValueError."""
     place = layers.index(layer)
     before, behind = layers[:place], layers[place + 1 :]
@@ -241,7 +220,7 @@ def _unrolled(layer: _Layer, layers: Sequence[_Layer], layout: Layout) -> Iterat
     for channels in (before[-1].ends[2],) if before else USUAL:
         side = math.isqrt(inputs // channels)
         if side * side * channels == inputs:
-            if inputs == outputs and layout.affine is None:
+            if inputs == outputs and hints.affine is None:
                 raise ValueError(
                     f"{layer.keys['weight']} {inputs, outputs} is a convolution's matrix of im2col, and square: say "
                     f"whether a filter is a column or a row of it with affine, in-out or out-in (--affine)"
@@ -253,22 +232,22 @@ def _unrolled(layer: _Layer, layers: Sequence[_Layer], layout: Layout) -> Iterat
             return
 
 
-def _sorted_rows(layers: Sequence[_Layer], layout: Layout, keras: bool) -> list[str]:
+def _sorted_rows(layers: Sequence[_Layer], hints: Hints, keras: bool) -> list[str]:
     """The first Affine's rows in the order C, H, W. ValueError where they may be in another, and nothing tells."""
     convs = [layer for layer in layers if layer.ends[0] == 4]
     affine = next((layer for layer in layers if layer.ends[0] == 2), None)
     if affine is None or not convs:
-        if layout.flatten == "hwc":
+        if hints.flatten == "hwc":
             raise ValueError("flatten 'hwc' needs an Affine layer behind a convolution: leave it out")
         return []
     key, (_, rows, outputs), channels = affine.keys["weight"], affine.ends, convs[-1].ends[2]
     side = math.isqrt(rows // channels)
-    if keras and layout.flatten is None and side > 1:
+    if keras and hints.flatten is None and side > 1:
         raise ValueError(
             f"the kernels lie as H, W, inputs, outputs: then the rows of {key} may be in the order H, W, C, or in C, "
             f"H, W. Say which with flatten, hwc or chw (--flatten)"
         )
-    if layout.flatten != "hwc" or side * side * channels != rows:
+    if hints.flatten != "hwc" or side * side * channels != rows:
         return []
     image = affine.arrays["weight"].reshape(side, side, channels, outputs)
     affine.arrays["weight"] = image.transpose(2, 0, 1, 3).reshape(rows, outputs)
@@ -295,10 +274,11 @@ def _ordered(layers: list[_Layer]) -> list[_Layer]:
     if len(names) > MAX_LAYERS:
         raise ValueError(f"the order of {len(names)} layers is not looked for: say which with order (--order)")
     as_text = names == sorted(names)  # which is no order of anybody's
-    by_number = _chains(layers, by_number=True)
+    earlier = {each.name: {one for one in names if _precedes(one, each.name)} for each in layers}
+    by_number = _chains(layers, earlier)
     if _is_chain(layers) and (layers in by_number or not by_number) and not (as_text and len(by_number) > 1):
         return layers
-    found = by_number or _chains(layers, by_number=False)
+    found = by_number or _chains(layers, {})
     if not as_text:
         found += [layers] * _is_chain(layers)
     if len(found) > 1:
@@ -331,13 +311,8 @@ def _follows(layer: _Layer, before: _Layer) -> bool:
     return fits(layer.ends[1], layer.ends[0], before.ends[0], before.ends[2])
 
 
-def _chains(layers: Sequence[_Layer], by_number: bool) -> list[list[_Layer]]:
-    """Orders that are chains, two at most; those of one stem by their numbers. None where that is not told soon."""
-    pairs = permutations(layers, 2) if by_number else ()
-    earlier: dict[str, set[str]] = {layer.name: set() for layer in layers}
-    for one, other in pairs:
-        if _precedes(one.name, other.name):
-            earlier[other.name].add(one.name)
+def _chains(layers: Sequence[_Layer], earlier: Mapping[str, set[str]]) -> list[list[_Layer]]:
+    """Orders that are chains, two at most, of layers behind those earlier than each; none where that takes long."""
     tries = iter(range(MAX_TRIES))
     found = list(islice(_continued(layers, [], earlier, tries), 2))
     return found if next(tries, None) is not None else []
@@ -356,7 +331,7 @@ def _continued(
         others = [other for other in left if other is not layer]
         fits_on = _follows(layer, taken[-1]) if taken else layer.ends[0] == first
         too_early = layer.ends[0] == 2 and first == 4  # a convolution is left
-        if fits_on and not too_early and earlier[layer.name].isdisjoint(other.name for other in others):
+        if fits_on and not too_early and not any(other.name in earlier.get(layer.name, ()) for other in others):
             yield from _continued(others, [*taken, layer], earlier, tries)
 
 

@@ -16,12 +16,8 @@ from torch import Tensor
 
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
-from numpy_ref.network import Network, check_same_layout, layer_statistics as layer_statistics
-from torchport.layers.terms import (
-    MODULE_ATTRIBUTES as MODULE_ATTRIBUTES,
-    in_torch_terms as in_torch_terms,
-    to_torch_layout as to_torch_layout,
-)
+from numpy_ref.network import Network, layer_statistics
+from torchport.layers.terms import MODULE_ATTRIBUTES, in_torch_terms
 
 DTYPES: dict[np.dtype[Any], torch.dtype] = {
     np.dtype("f2"): torch.float16,
@@ -105,21 +101,3 @@ def state_dict_of(network: Network) -> dict[str, Tensor]:
         for name, layer in network.layers.items()
         for own, value in {**layer_parameters(layer), **layer_statistics(layer)}.items()
     }
-
-
-def update_reference(network: Network, state_dict: Mapping[str, Tensor]) -> None:
-    """Give network copies of what its twin's state_dict holds, from any device: the inverse of state_dict_of.
-
-    All or nothing. ValueError for missing or extra keys and other shapes than network's; TypeError for dtypes other
-    than float16, float32 or float64, or mixed ones.
-    """
-    expected = state_dict_of(network)
-    arrays = {key: to_array(key, value) for key, value in state_dict.items()}
-    shared_dtype(arrays)
-    check_same_layout(arrays, {key: tuple(value.shape) for key, value in expected.items()})
-    network.set_params(
-        {name: np.array(to_torch_layout(arrays[key]), order="C") for name, key in state_dict_keys(network).items()}
-    )
-    for name, layer in network.layers.items():
-        for own in layer_statistics(layer):
-            setattr(layer, own, np.array(arrays[f"{name.lower()}.{own}"]))

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 import numpy_ref as nr
 from numpy_ref.layers import Layer
-from numpy_ref.network import Network
+from numpy_ref.network import Network, layer_statistics
 from torchport.checks import check_device
 from torchport.choices import Convolution
 from torchport.layers import kind_of
 from torchport.layers.sums import check_convolution
-from torchport.networks.names import layer_parameters, layer_statistics, shared_dtype
+from torchport.networks.names import layer_parameters, shared_dtype
 
 
 def from_reference(

@@ -14,7 +14,8 @@ from numpy_ref.checks import Array, check_mapping
 from numpy_ref.network import Network, check_same_layout
 from torchport.choices import Convolution
 from torchport.networks import layouts
-from torchport.networks.architectures import BOOKS, Architecture, Geometry, recognised, without_statistics
+from torchport.networks.architectures import Architecture, recognised, without_statistics
+from torchport.networks.hints import NO_HINTS, Hints
 from torchport.networks.names import DTYPES, cast_params, rounding_loss, shared_dtype, state_dict_of, to_array
 from torchport.networks.ports import from_reference
 from torchport.networks.simple_convnet import SimpleConvNet
@@ -49,11 +50,11 @@ class Weights:
     architecture: Architecture
     params: Mapping[str, Array]
     statistics: Mapping[str, Array] = field(default_factory=dict)  # running_mean1, running_var1 and so on
-    geometry: Geometry = BOOKS  # what was told of the architecture
+    geometry: Hints = NO_HINTS  # what was told of the architecture
     source: Source = IN_MEMORY
 
     @classmethod
-    def of(cls, params: Mapping[str, Array], geometry: Geometry = BOOKS, source: Source = IN_MEMORY) -> Weights:
+    def of(cls, params: Mapping[str, Array], geometry: Hints = NO_HINTS, source: Source = IN_MEMORY) -> Weights:
         """Of the book's params, running statistics among them where there are any. ValueError, TypeError (recognise).
 
         Without statistics batch normalisation starts with means of 0 and variances of 1, as torch's does.
@@ -95,11 +96,6 @@ class Weights:
     def state_dict(self) -> dict[str, Tensor]:
         """The port's state_dict: copies, bit for bit."""
         return state_dict_of(self.reference())
-
-    @property
-    def told(self) -> str:
-        """What the file cannot tell, as Python arguments: stride=2, pad=1; nothing where all is as in the book."""
-        return "".join(f", {name}={value!r}" for name, value in self.geometry.arguments.items())
 
 
 def _statistics(params: Mapping[str, Array]) -> dict[str, Array]:

@@ -11,8 +11,9 @@ import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.optimizer import OPTIMIZERS
+from torchport.layers.terms import to_torch_layout
 from torchport.networks import Weights
-from torchport.networks.names import state_dict_keys, to_torch_layout
+from torchport.networks.names import state_dict_keys
 from torchport.training.config import AFTER, Config
 from torchport.training.samples import Samples
 from torchport.training.state import TEST, TRAIN, Masks, copied, put_back
