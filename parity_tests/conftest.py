@@ -6,6 +6,7 @@ import contextlib
 import gc
 import multiprocessing.forkserver
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if (part := config.getoption("--part")) is None:
         return
     number, count = map(int, part.split("/"))
-    files = sorted({item.path for item in items})
+    tests = Counter(item.path for item in items)
+    files = sorted(tests, key=lambda path: (-tests[path], path))  # the largest first, so that parts are alike
     mine = set(files[number - 1 :: count])
     config.hook.pytest_deselected(items=[item for item in items if item.path not in mine])
     items[:] = [item for item in items if item.path in mine]
