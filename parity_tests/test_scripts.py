@@ -334,6 +334,15 @@ def test_evaluate_is_the_same_with_every_network(small_mnist: Path, run: Run) ->
     assert lines[-1] == "--out DIR draws the confusion matrix and the mistakes"
 
 
+def test_evaluate_prints_for_a_program_or_the_accuracy_alone(small_mnist: Path, run: Run) -> None:
+    done, quiet = (run("evaluate", small_mnist, option) for option in ("--json", "--quiet"))
+    found = json.loads(done.stdout)
+    assert (found["samples"], found["data"], found["images"]) == (23, "mnist", "unit")
+    right = round(23 * found["accuracy"])
+    assert quiet.stdout == f"accuracy {found['accuracy']:.4f}: {right} of 23 test images right\n"
+    assert {(each.returncode, each.stderr) for each in (done, quiet)} == {(0, "")}
+
+
 def test_evaluate_writes_pictures_and_json(small_mnist: Path, tmp_path: Path, run: Run) -> None:
     folder = tmp_path / "new" / "folder"
     done = run("evaluate", small_mnist, "--dtype", "float32", "--out", folder)
