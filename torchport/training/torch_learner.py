@@ -81,6 +81,7 @@ class TorchLearner:
 
     def _put_data(self, samples: Samples) -> None:
         """Data on the device, and tensors that stay where they are, so that a graph can read and write them."""
+        wake_autograd(self._device)
         shape, classes = samples.x_train.shape[1:], samples.classes
         self._shape, self._parts_of_row = shape, (math.prod(shape), classes)
         self._rows = _on(self._device, one_hot_rows(samples.x_train, samples.t_train, classes))
@@ -265,6 +266,12 @@ def _on(device: torch.device, part: Array) -> Tensor:
 
 def _parallel(network: Any, device: torch.device) -> nn.Module:
     return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+
+
+def wake_autograd(device: torch.device) -> None:
+    """Have autograd's thread launch a kernel, which gives it CUDA's context: cuBLAS complains where it has none."""
+    zero = torch.zeros((), device=device, requires_grad=True)
+    zero.mul(1).backward(zero.detach())
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:
