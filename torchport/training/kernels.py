@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -306,13 +307,14 @@ class KernelStep:
         self._vectors = (*vectors, totals if totals is not None else vectors[0])  # which is then not read
         on_cuda = images.device.type == "cuda"
         cores = torch.cuda.get_device_properties(images.device).multi_processor_count if on_cuda else 100
-        steps = -(-features // (sizes.depth * cores))
+        tiles = -(-batch_size // sizes.images), -(-hidden // sizes.units)
+        steps = -(-features // (sizes.depth * max(1, cores // math.prod(tiles))))
         parts = -(-features // (sizes.depth * steps))
         blocks = -(-batch_size * (features // filters) // sizes.windows)
         chunks, taps2 = -(-blocks // sizes.rounds), up(channels * size * size + 1)
         self._grids = {
             conv_pool_relu: (blocks, -(-filters // sizes.filters)),
-            affine1_parts: (parts, -(-batch_size // sizes.images), -(-hidden // sizes.units)),
+            affine1_parts: (parts, *tiles),
             affine1_backward: (-(-features // sizes.slab),),
             conv_gradient_parts: (filters, chunks),
             finish: (filters + classes + 1,),

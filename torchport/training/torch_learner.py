@@ -63,7 +63,6 @@ class TorchLearner:
             config.optimizer, self._parameters, capturable=graph, **torch_options(config.rule_options)
         )
         _make_state(self._optimizer)
-        self._kernels = self._kernel_step(samples) if config.kernels == TRITON else None
         # Groups whose rates stand in slots, as no graph computes them.
         self._rated = [group for group in self._optimizer.param_groups if graph and "rate" in group]
         # By their keys: what weights add up to in the epoch.
