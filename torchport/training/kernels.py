@@ -35,7 +35,7 @@ def larger(best, where, value, place: tl.constexpr):
 def conv_pool_relu(
     x_ptr, order_ptr, weight_ptr, bias_ptr, pooled_ptr, where_ptr, n,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, FN: tl.constexpr, FS: tl.constexpr,
-    GROUP: tl.constexpr, BLOCK: tl.constexpr,
+    FN2: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Of BLOCK windows of pooling and GROUP filters; every pixel of a window is fetched once for all filters."""
     PH: tl.constexpr = (H - FS + 1) // 2
@@ -65,33 +65,42 @@ def conv_pool_relu(
     at = image[None, :] * (FN * PH * PW) + filters[:, None] * (PH * PW) + place[None, :]
     stored = (filters < FN)[:, None] & inside[None, :]
     tl.store(pooled_ptr + at, tl.where(cut, 0.0, y00), mask=stored)
+    at = windows[None, :] * FN2 + filters[:, None]
     tl.store(where_ptr + at, tl.where(cut, CUT, where).to(tl.int8), mask=stored)
+
+
+@triton.jit
+def product(a_ptr, b_ptr, n, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BK: tl.constexpr, a_k, b_k, in_a, in_b):
+    """The sum over k of n of a[:, k] b[k], from pointers to their starts (ROWS, 1), (1, COLUMNS) and strides by k."""
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    k = tl.arange(0, BK)
+    a = tl.load(a_ptr + k[None, :] * a_k, mask=in_a & (k < n)[None, :], other=0.0)
+    b = tl.load(b_ptr + k[:, None] * b_k, mask=in_b & (k < n)[:, None], other=0.0)
+    for _ in range(BK, n, BK):
+        k += BK  # the next operands, on their way while these are multiplied
+        a_next = tl.load(a_ptr + k[None, :] * a_k, mask=in_a & (k < n)[None, :], other=0.0)
+        b_next = tl.load(b_ptr + k[:, None] * b_k, mask=in_b & (k < n)[:, None], other=0.0)
+        total = tl.dot(a, b, total, input_precision="ieee")
+        a, b = a_next, b_next
+    return tl.dot(a, b, total, input_precision="ieee")
 
 
 @triton.jit(do_not_specialize=["n"])
 def affine1_parts(
-    pooled_ptr, weight_ptr, parts_ptr, n,
+    pooled_ptr, transposed_ptr, parts_ptr, n,
     BATCH: tl.constexpr, FEATURES: tl.constexpr, HIDDEN: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """pooled @ weight.T over BK * STEPS of the features: its sums over all of them are too few for a GPU to share."""
-    rows = tl.program_id(1) * BM + tl.arange(0, BM)
-    columns = tl.program_id(2) * BN + tl.arange(0, BN)
-    total = tl.zeros((BM, BN), tl.float32)
-    for i in range(STEPS):
-        k = (tl.program_id(0) * STEPS + i) * BK + tl.arange(0, BK)
-        known = k < FEATURES
-        a = tl.load(
-            pooled_ptr + rows[:, None] * FEATURES + k[None, :], mask=(rows < n)[:, None] & known[None, :], other=0.0
-        )
-        b = tl.load(
-            weight_ptr + columns[None, :] * FEATURES + k[:, None],
-            mask=(columns < HIDDEN)[None, :] & known[:, None],
-            other=0.0,
-        )
-        total = tl.dot(a, b, total, input_precision="ieee")
+    """pooled @ transposed over BK * STEPS of the features: with all of them a GPU would have too few sums to share."""
+    rows, columns = tl.program_id(1) * BM + tl.arange(0, BM), tl.program_id(2) * BN + tl.arange(0, BN)
+    in_a, in_b = (rows < n)[:, None], (columns < HIDDEN)[None, :]
+    start = tl.program_id(0) * (STEPS * BK)
+    total = product(
+        pooled_ptr + start + rows[:, None] * FEATURES, transposed_ptr + start * HIDDEN + columns[None, :],
+        tl.minimum(STEPS * BK, FEATURES - start), BM, BN, BK, 1, HIDDEN, in_a, in_b,
+    )  # fmt: skip
     at = (tl.program_id(0) * BATCH + rows[:, None]) * HIDDEN + columns[None, :]
-    tl.store(parts_ptr + at, total, mask=(rows < n)[:, None] & (columns < HIDDEN)[None, :])
+    tl.store(parts_ptr + at, total, mask=in_a & in_b)
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -142,7 +151,8 @@ def update(
     p_ptr, m_ptr, v_ptr, total_ptr, at, gradient, mask, rate,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
-    """BookAdam of the parameters at at, and their sum over the epoch; with BETA1 of None m becomes the gradient."""
+    """BookAdam of the parameters at at, which it returns; they are summed. With BETA1 of None m becomes the gradient."""
+    p = gradient
     if BETA1 is None:
         tl.store(m_ptr + at, gradient, mask=mask)
     else:
@@ -157,78 +167,122 @@ def update(
         tl.store(p_ptr + at, p, mask=mask)
         if SUMMED:
             tl.store(total_ptr + at, tl.load(total_ptr + at, mask=mask, other=0.0) + p, mask=mask)
-
-
-@triton.jit(do_not_specialize=["n", "rate_ptr"])
-def affine1_backward(
-    passed1_ptr, pooled_ptr, p_ptr, m_ptr, v_ptr, total_ptr, upstream_ptr, rate_ptr, n,
-    WEIGHT1: tl.constexpr, FEATURES: tl.constexpr, HIDDEN: tl.constexpr,
-    BATCH2: tl.constexpr, HIDDEN2: tl.constexpr, SLAB: tl.constexpr, BK: tl.constexpr,
-    BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
-):  # fmt: skip
-    """Of SLAB features: the gradient by pooled, then that by the weight, which no other block reads any more."""
-    features = tl.program_id(0) * SLAB + tl.arange(0, SLAB)
-    images, units = tl.arange(0, BATCH2), tl.arange(0, HIDDEN2)
-    known = (features < FEATURES)[None, :]
-    upstream = tl.zeros((BATCH2, SLAB), tl.float32)
-    for start in range(0, HIDDEN, BK):
-        k = start + tl.arange(0, BK)
-        a = tl.load(
-            passed1_ptr + images[:, None] * HIDDEN + k[None, :],
-            mask=(images < n)[:, None] & (k < HIDDEN)[None, :],
-            other=0.0,
-        )
-        b = tl.load(
-            p_ptr + (WEIGHT1 + k[:, None] * FEATURES + features[None, :]), mask=(k < HIDDEN)[:, None] & known, other=0.0
-        )
-        upstream = tl.dot(a, b, upstream, input_precision="ieee")
-    tl.store(upstream_ptr + images[:, None] * FEATURES + features[None, :], upstream, mask=(images < n)[:, None] & known)
-    gradient = tl.zeros((HIDDEN2, SLAB), tl.float32)
-    for start in range(0, n, BK):
-        k = start + tl.arange(0, BK)
-        a = tl.load(
-            passed1_ptr + k[None, :] * HIDDEN + units[:, None],
-            mask=(k < n)[None, :] & (units < HIDDEN)[:, None],
-            other=0.0,
-        )
-        b = tl.load(pooled_ptr + k[:, None] * FEATURES + features[None, :], mask=(k < n)[:, None] & known, other=0.0)
-        gradient = tl.dot(a, b, gradient, input_precision="ieee")
-    at = WEIGHT1 + units[:, None] * FEATURES + features[None, :]
-    mask = (units < HIDDEN)[:, None] & known
-    update(p_ptr, m_ptr, v_ptr, total_ptr, at, gradient, mask, tl.load(rate_ptr), BETA1, BETA2, EPSILON, SUMMED)
+    return p
 
 
 @triton.jit(do_not_specialize=["n"])
-def conv_gradient_parts(
-    x_ptr, order_ptr, upstream_ptr, where_ptr, parts_ptr, n,
-    C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, FN: tl.constexpr, FS: tl.constexpr,
-    TAPS2: tl.constexpr, BLOCK: tl.constexpr, ROUNDS: tl.constexpr,
+def affine1_upstream(
+    passed1_ptr, weight_ptr, upstream_ptr, n,
+    FEATURES: tl.constexpr, HIDDEN: tl.constexpr, FN: tl.constexpr, FN2: tl.constexpr,
+    BATCH2: tl.constexpr, SLAB: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Of one filter over BLOCK * ROUNDS windows: only a window's largest has a gradient. Tap C * FS * FS is the bias."""
+    """The gradient by pooled, of SLAB features, which is stored with a window's filters side by side."""
+    features, images = tl.program_id(0) * SLAB + tl.arange(0, SLAB), tl.arange(0, BATCH2)
+    in_a, in_b = (images < n)[:, None], (features < FEATURES)[None, :]
+    total = product(
+        passed1_ptr + images[:, None] * HIDDEN, weight_ptr + features[None, :], HIDDEN,
+        BATCH2, SLAB, BK, 1, FEATURES, in_a, in_b,
+    )  # fmt: skip
+    windows = FEATURES // FN
+    at = (images[:, None] * windows + (features % windows)[None, :]) * FN2 + (features // windows)[None, :]
+    tl.store(upstream_ptr + at, total, mask=in_a & in_b)
+
+
+@triton.jit
+def affine1_step(
+    block, passed1_ptr, pooled_ptr, transposed_ptr, p_ptr, m_ptr, v_ptr, total_ptr, rate_ptr, n,
+    WEIGHT1: tl.constexpr, FEATURES: tl.constexpr, HIDDEN: tl.constexpr,
+    HIDDEN2: tl.constexpr, SLAB: tl.constexpr, BK: tl.constexpr,
+    BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
+):  # fmt: skip
+    """The gradient by affine1's weight, of SLAB features, and their step: nothing reads them any more."""
+    features, units = block * SLAB + tl.arange(0, SLAB), tl.arange(0, HIDDEN2)
+    in_a, in_b = (units < HIDDEN)[:, None], (features < FEATURES)[None, :]
+    gradient = product(
+        passed1_ptr + units[:, None], pooled_ptr + features[None, :], n, HIDDEN2, SLAB, BK, HIDDEN, FEATURES, in_a, in_b
+    )
+    at = WEIGHT1 + units[:, None] * FEATURES + features[None, :]
+    p = update(
+        p_ptr, m_ptr, v_ptr, total_ptr, at, gradient, in_a & in_b, tl.load(rate_ptr), BETA1, BETA2, EPSILON, SUMMED
+    )
+    if BETA1 is not None:
+        tl.store(transposed_ptr + features[None, :] * HIDDEN + units[:, None], p, mask=in_a & in_b)
+
+
+@triton.jit
+def largest(
+    window, order_ptr, upstream_ptr, where_ptr, n,
+    C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, FN: tl.constexpr, FN2: tl.constexpr,
+    PH: tl.constexpr, PW: tl.constexpr,
+):  # fmt: skip
+    """Of every filter and window: the first pixel that the window's largest sees, and its gradient."""
+    filters, image, place = tl.arange(0, FN2), window // (PH * PW), window % (PH * PW)
+    inside = (image < n)[None, :] & (filters < FN)[:, None]
+    at = window[None, :] * FN2 + filters[:, None]
+    where = tl.load(where_ptr + at, mask=inside, other=CUT).to(tl.int32)
+    passed = tl.load(upstream_ptr + at, mask=inside, other=0.0)
+    first = tl.load(order_ptr + image, mask=image < n, other=0).to(tl.int32) * (C * H * W)
+    corner = (first + (place // PW * W + place % PW) * 2)[None, :] + where // 2 % 2 * W + where % 2
+    return corner, tl.where(where == CUT, 0.0, passed)
+
+
+@triton.jit
+def conv_part(
+    block, x_ptr, order_ptr, upstream_ptr, where_ptr, parts_ptr, n,
+    C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, FN: tl.constexpr, FS: tl.constexpr,
+    FN2: tl.constexpr, TAPS2: tl.constexpr, WINDOWS: tl.constexpr, ROUNDS: tl.constexpr,
+):  # fmt: skip
+    """The gradient by conv1, of WINDOWS * ROUNDS windows of pooling, of which only the largest has one.
+
+    A thread a filter, so that all read the same few pixels, for every tap; the one after C * FS * FS is the bias.
+    """
     PH: tl.constexpr = (H - FS + 1) // 2
     PW: tl.constexpr = (W - FS + 1) // 2
-    tap = tl.arange(0, TAPS2)
+    tap, filters = tl.arange(0, TAPS2), tl.arange(0, FN2)
     seen_at = tap // (FS * FS) * (H * W) + tap // FS % FS * W + tap % FS
-    total = tl.zeros((TAPS2, BLOCK), tl.float32)
-    for i in range(ROUNDS):
-        windows = (tl.program_id(1) * ROUNDS + i) * BLOCK + tl.arange(0, BLOCK)
-        image, place = windows // (PH * PW), windows % (PH * PW)
-        inside = image < n
-        at = image * (FN * PH * PW) + tl.program_id(0) * (PH * PW) + place
-        where = tl.load(where_ptr + at, mask=inside, other=CUT).to(tl.int32)
-        gradient = tl.load(upstream_ptr + at, mask=inside & (where != CUT), other=0.0)
-        first = tl.load(order_ptr + image, mask=inside, other=0) * (C * H * W)
-        first += (place // PW * 2 + (where // 2) % 2) * W + place % PW * 2 + where % 2
-        seen = tl.load(x_ptr + (first[None, :] + seen_at[:, None]), mask=(tap < C * FS * FS)[:, None], other=1.0)
-        total += seen * gradient[None, :]
-    tl.store(parts_ptr + (tl.program_id(1) * FN + tl.program_id(0)) * TAPS2 + tap, tl.sum(total, 1))
+    known = (tap < C * FS * FS)[None, None, :]
+    total = tl.zeros((FN2, WINDOWS, TAPS2), tl.float32)
+    window = block * (ROUNDS * WINDOWS) + tl.arange(0, WINDOWS)
+    corner, passed = largest(window, order_ptr, upstream_ptr, where_ptr, n, C, H, W, FN, FN2, PH, PW)
+    for _ in range(ROUNDS):
+        window += WINDOWS  # the next ones, on their way while these are added up
+        corner_next, passed_next = largest(window, order_ptr, upstream_ptr, where_ptr, n, C, H, W, FN, FN2, PH, PW)
+        seen = tl.load(x_ptr + (corner[:, :, None] + seen_at[None, None, :]), mask=known, other=1.0)
+        total += seen * passed[:, :, None]
+        corner, passed = corner_next, passed_next
+    tl.store(parts_ptr + (block * FN2 + filters[:, None]) * TAPS2 + tap[None, :], tl.sum(total, 1))
+
+
+@triton.jit(do_not_specialize=["n", "rate_ptr"])
+def gradients(
+    x_ptr, order_ptr, upstream_ptr, where_ptr, parts_ptr, passed1_ptr, pooled_ptr, transposed_ptr,
+    p_ptr, m_ptr, v_ptr, total_ptr, rate_ptr, n,
+    WEIGHT1: tl.constexpr, FEATURES: tl.constexpr, HIDDEN: tl.constexpr,
+    HIDDEN2: tl.constexpr, SLAB: tl.constexpr, BK: tl.constexpr,
+    C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, FN: tl.constexpr, FS: tl.constexpr,
+    FN2: tl.constexpr, TAPS2: tl.constexpr, WINDOWS: tl.constexpr, ROUNDS: tl.constexpr,
+    BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
+):  # fmt: skip
+    """affine1_step and conv_part in one launch: the one is arithmetic, the other memory."""
+    SLABS: tl.constexpr = (FEATURES + SLAB - 1) // SLAB
+    block = tl.program_id(0)
+    if block < SLABS:
+        affine1_step(
+            block, passed1_ptr, pooled_ptr, transposed_ptr, p_ptr, m_ptr, v_ptr, total_ptr, rate_ptr, n,
+            WEIGHT1, FEATURES, HIDDEN, HIDDEN2, SLAB, BK, BETA1, BETA2, EPSILON, SUMMED,
+        )  # fmt: skip
+    else:
+        conv_part(
+            block - SLABS, x_ptr, order_ptr, upstream_ptr, where_ptr, parts_ptr, n,
+            C, H, W, FN, FS, FN2, TAPS2, WINDOWS, ROUNDS,
+        )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["n", "rate_ptr", "loss_ptr"])
 def finish(
     parts_ptr, passed2_ptr, passed1_ptr, hidden_ptr, logs_ptr, p_ptr, m_ptr, v_ptr, total_ptr, rate_ptr, loss_ptr, n,
     CONV_WEIGHT: tl.constexpr, CONV_BIAS: tl.constexpr, BIAS1: tl.constexpr, WEIGHT2: tl.constexpr, BIAS2: tl.constexpr,
-    C: tl.constexpr, FS: tl.constexpr, FN: tl.constexpr, CHUNKS: tl.constexpr, HIDDEN: tl.constexpr, CLASSES: tl.constexpr,
+    C: tl.constexpr, FS: tl.constexpr, FN: tl.constexpr, FN2: tl.constexpr, CHUNKS: tl.constexpr, HIDDEN: tl.constexpr, CLASSES: tl.constexpr,
     TAPS2: tl.constexpr, CHUNKS2: tl.constexpr, HIDDEN2: tl.constexpr, BATCH2: tl.constexpr,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
@@ -239,7 +293,7 @@ def finish(
     if block < FN:
         part, tap = tl.arange(0, CHUNKS2), tl.arange(0, TAPS2)
         parts = tl.load(
-            parts_ptr + (part[:, None] * FN + block) * TAPS2 + tap[None, :], mask=(part < CHUNKS)[:, None], other=0.0
+            parts_ptr + (part[:, None] * FN2 + block) * TAPS2 + tap[None, :], mask=(part < CHUNKS)[:, None], other=0.0
         )
         at = tl.where(tap < C * FS * FS, CONV_WEIGHT + block * (C * FS * FS) + tap, CONV_BIAS + block)
         update(
@@ -268,18 +322,19 @@ def finish(
 class Sizes(NamedTuple):
     """How work is shared among blocks of threads."""
 
-    windows: int = 128  # of pooling, a block of conv_pool_relu; conv_gradient_parts takes them in rounds
-    rounds: int = 4
-    filters: int = 8  # a block of conv_pool_relu
-    images: int = 128  # of a tile of affine1_parts
-    units: int = 128
-    slab: int = 16  # features, a block of affine1_backward
-    depth: int = 8  # terms of one product, which a thread keeps in registers
-    warps: tuple[int, ...] = (4, 8, 8, 4, 4, 8)  # of KERNELS
+    places: int = 128  # windows of pooling, a block of conv_pool_relu
+    filters: int = 4
+    images: int = 64  # of a tile of affine1_parts
+    units: int = 64
+    slab: int = 32  # features, a block of affine1_upstream and of gradients
+    windows: int = 8  # at a time, a block of gradients
+    rounds: int = 8
+    depth: int = 16  # terms of one product, which a thread keeps in registers; no fewer before Triton 3.7
+    warps: tuple[int, ...] = (4, 8, 4, 8, 8, 4)  # of KERNELS
 
 
 DEFAULT_SIZES = Sizes()
-KERNELS = (conv_pool_relu, affine1_parts, head, affine1_backward, conv_gradient_parts, finish)
+KERNELS = (conv_pool_relu, affine1_parts, head, affine1_upstream, gradients, finish)
 
 
 class KernelStep:
@@ -310,33 +365,41 @@ class KernelStep:
         tiles = -(-batch_size // sizes.images), -(-hidden // sizes.units)
         steps = -(-features // (sizes.depth * max(1, cores // math.prod(tiles))))
         parts = -(-features // (sizes.depth * steps))
-        blocks = -(-batch_size * (features // filters) // sizes.windows)
-        chunks, taps2 = -(-blocks // sizes.rounds), up(channels * size * size + 1)
+        windows = batch_size * (features // filters)
+        chunks, taps2, filters2 = -(-windows // (sizes.windows * sizes.rounds)), up(channels * size * size + 1), up(filters)
+        slabs = -(-features // sizes.slab)
         self._grids = {
-            conv_pool_relu: (blocks, -(-filters // sizes.filters)),
+            conv_pool_relu: (-(-windows // sizes.places), -(-filters // sizes.filters)),
             affine1_parts: (parts, *tiles),
-            affine1_backward: (-(-features // sizes.slab),),
-            conv_gradient_parts: (filters, chunks),
+            affine1_upstream: (slabs,),
+            gradients: (slabs + chunks,),
             finish: (filters + classes + 1,),
         }
         beta1, beta2 = betas or (None, None)
         self._constants = {
             **dict(zip(PLACES, starts_of(state[0])[0], strict=True)),
-            **{"C": channels, "H": height, "W": width, "FN": filters, "FS": size},
+            **{"C": channels, "H": height, "W": width, "FN": filters, "FS": size, "FN2": filters2, "TAPS2": taps2},
             **{"FEATURES": features, "HIDDEN": hidden, "CLASSES": classes, "BATCH": batch_size},
-            **{"GROUP": sizes.filters, "BLOCK": sizes.windows, "ROUNDS": sizes.rounds, "SLAB": sizes.slab},
+            **{"GROUP": sizes.filters, "BLOCK": sizes.places, "SLAB": sizes.slab},
+            **{"WINDOWS": sizes.windows, "ROUNDS": sizes.rounds, "CHUNKS": chunks, "CHUNKS2": up(chunks)},
             **{"BM": sizes.images, "BN": sizes.units, "BK": sizes.depth, "STEPS": steps, "PARTS": parts},
-            **{"PARTS2": up(parts), "CHUNKS": chunks, "CHUNKS2": up(chunks), "TAPS2": taps2, "BATCH2": up(batch_size)},
-            **{"HIDDEN2": up(hidden), "CLASSES2": up(classes), "LOG_OFFSET": LOG_OFFSET},
+            **{"PARTS2": up(parts), "BATCH2": up(batch_size), "HIDDEN2": up(hidden)},
+            **{"CLASSES2": up(classes), "LOG_OFFSET": LOG_OFFSET},
             **{"BETA1": beta1, "BETA2": beta2, "EPSILON": EPS, "SUMMED": totals is not None},
         }
         # What the kernels leave for one another.
         new = partial(torch.zeros, device=images.device)
         self.logits, self.passed = new(batch_size, classes), new(batch_size, classes)  # passed: the loss's gradient
-        self._pooled, self._upstream = new(batch_size, features), new(batch_size, features)
-        self._where = new(batch_size, features, dtype=torch.int8)
+        self._pooled = new(batch_size, features)
+        self._where, self._upstream = new(windows, filters2, dtype=torch.int8), new(windows, filters2)
         self._hidden, self._passed1, self._logs = new(batch_size, hidden), new(batch_size, hidden), new(batch_size)
-        self._parts, self._conv_parts = new(parts, batch_size, hidden), new(chunks, filters, taps2)
+        self._parts, self._conv_parts = new(parts, batch_size, hidden), new(chunks, filters2, taps2)
+        self._transposed = new(features, hidden)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Have what is kept twice follow the parameters, where something else has changed them."""
+        self._transposed.copy_(self._net.affine1.weight.detach().t())
 
     def take(self, order: Tensor, rate: Tensor, loss: Tensor) -> None:
         """Forward, backward, and Adam at rate () of the images order (n,), int64; into loss () their log_likelihood."""
@@ -353,7 +416,7 @@ class KernelStep:
         net, n = self._net, len(order)
         conv = net.conv1.weight, net.conv1.bias
         self._launch(conv_pool_relu, self._images, order, *conv, self._pooled, self._where, n)
-        self._launch(affine1_parts, self._pooled, net.affine1.weight, self._parts, n)
+        self._launch(affine1_parts, self._pooled, self._transposed, self._parts, n)
         self.go_back(order, given=False)
 
     def go_back(self, order: Tensor, given: bool = True) -> None:
@@ -366,8 +429,10 @@ class KernelStep:
     def backward(self, order: Tensor, rate: Tensor, loss: Tensor) -> None:
         """From there to every parameter, and Adam."""
         n = len(order)
-        self._launch(affine1_backward, self._passed1, self._pooled, *self._vectors, self._upstream, rate, n)
-        self._launch(conv_gradient_parts, self._images, order, self._upstream, self._where, self._conv_parts, n)
+        self._launch(affine1_upstream, self._passed1, self._net.affine1.weight, self._upstream, n)
+        conv = self._images, order, self._upstream, self._where, self._conv_parts
+        affine = self._passed1, self._pooled, self._transposed
+        self._launch(gradients, *conv, *affine, *self._vectors, rate, n)
         left = self._conv_parts, self.passed, self._passed1, self._hidden, self._logs
         self._launch(finish, *left, *self._vectors, rate, loss, n)
 

@@ -116,6 +116,8 @@ class TorchLearner:
         self._slots.order[: len(order)].copy_(torch.from_numpy(order))
         self._sizes = np.minimum(size, len(order) - np.arange(0, len(order), size))
         self._done = step
+        if self._kernels is not None:
+            self._kernels.refresh()
         for group in self._rated:
             rates = self._optimizer.next_rates(group, len(self._sizes) - step)  # type: ignore[attr-defined]
             self._slots.rates[step : len(self._sizes)].copy_(torch.tensor(rates, dtype=torch.float64))
