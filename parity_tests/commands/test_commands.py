@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_scripts import SCRIPTS, Run, run as run, small_params
 
 import numpy_ref as nr
 import torchport
+from commands.test_scripts import SCRIPTS, Run, run as run, small_params
 from torchport import commands
 from torchport.commands import cli
 

@@ -12,9 +12,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from commands.test_scripts import SCRIPTS, Done, assert_refused
 from matplotlib.figure import Figure
 from PIL import Image
-from test_scripts import SCRIPTS, Done, assert_refused
 
 import numpy_ref as nr
 from figures.looking import draw, framed, shown, tiles, titled

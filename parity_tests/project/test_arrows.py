@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # From the bottom up. Each room: its modules, of torchport where no other package is named, and the rooms below that it
 # may import; numpy_ref any may.
