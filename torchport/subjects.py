@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import numpy_ref as nr
-from numpy_ref.checks import Array, check_int
+from numpy_ref.checks import Array, check_index
 from numpy_ref.layers import Layer, WindowLayer
 from numpy_ref.network import Network
 from torchport import data
@@ -162,7 +162,7 @@ def stages(subject: Subject, image: Array, layer: str | None = None, number: int
     """
     network = subject.network
     name, convolves = convolution(network, layer)
-    check_filter(number, len(convolves.W))
+    check_index("filter", number, len(convolves.W), "filters")
     shown = _alone(network, name)
     outputs = network.outputs(subject.prepared(image[np.newaxis]))
     regions = _regions(network, shown[-1], outputs[shown[-1]][0, number])
@@ -198,12 +198,6 @@ def _regions(network: Network, last: str, values: Array) -> dict[str, Region]:
     for before, name in zip(names[-2::-1], names[:0:-1], strict=True):
         found[before] = _inputs(network.layers[name], found[name])
     return found
-
-
-def check_filter(number: int, filters: int) -> None:
-    """ValueError where a layer of so many filters has not that one."""
-    if check_int("filter", number, 0) >= filters:
-        raise ValueError(f"filter must be at most {filters - 1}, as there are {filters}, got {number}")
 
 
 def _inputs(layer: Layer, region: Region) -> Region:

@@ -20,7 +20,7 @@ import numpy as np
 
 import numpy_ref as nr
 import torchport as tp
-from numpy_ref.checks import Array
+from numpy_ref.checks import Array, check_index
 from numpy_ref.files import check_target
 from numpy_ref.functions import softmax
 from torchport import figures
@@ -180,7 +180,7 @@ def apply_filter(args: argparse.Namespace) -> Figure:
     maps = alone.forward(subject.prepared(image[np.newaxis]))[0]
     if args.filter is None:
         return figures.responses(image, layer.W, maps, title, scale=args.scale)
-    tp.subjects.check_filter(args.filter, len(layer.W))
+    check_index("filter", args.filter, len(layer.W), "filters")
     kernel = figures.Stage(f"filter {args.filter}", layer.W[args.filter].mean(axis=0), sign="*")
     made = figures.Stage("without bias", maps[args.filter], sign="=")
     return figures.path([figures.Stage("image", image.mean(axis=0)), kernel, made], title)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_array, check_int
+from numpy_ref.checks import Array, check_array, check_index, check_int
 from numpy_ref.files import read_file
 from numpy_ref.params import MAX_BYTES
 
@@ -81,9 +81,7 @@ def _start(weights: Array) -> int:
 
 def sample(images: Array, number: int) -> Array:
     """One of the images uint8 (N, C, H, W), by its number from 0, as float64 (C, H, W) of 0 to 1. ValueError."""
-    if check_int("sample", number, 0) >= len(images):
-        raise ValueError(f"sample must be at most {len(images) - 1}, as there are {len(images)} images, got {number}")
-    return np.asarray(images[number] / 255)
+    return np.asarray(images[check_index("sample", number, len(images), "images")] / 255)
 
 
 def _decode(data: bytes, largest: int) -> tuple[Image, tuple[int, int]]:
