@@ -40,6 +40,7 @@ AddOption = Callable[[argparse._ActionsContainer], object]
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
+    parser.set_defaults(image=None, images=None, before=None)
     commands = parser.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
     for name, (draw, *options) in COMMANDS.items():
         text = inspect.getdoc(draw) or ""
@@ -48,28 +49,29 @@ def parse_arguments() -> argparse.Namespace:
             add_option(command)
         out = Path(f"{name}.png")
         command.add_argument("--out", type=Path, metavar="FILE", default=out, help=f"PNG to write (default: {out})")
+        cli.add_output(command, "errors")
         command.set_defaults(draw=draw)
     args = parser.parse_args()
-    if args.out.suffix.lower() != ".png":
-        parser.error(f"--out is for a PNG, so its name must end in .png, got {args.out}")
-    check_target(args.out, getattr(args, "image", None))
-    if getattr(args, "image", None) and (args.train or args.data):
-        parser.error("--train and --data are for an image of a data set: leave out --image, or these")
-    if hasattr(args, "weights"):
-        check_goes_together(parser, args)
+    refuse(parser, args)
+    check_target(args.out, args.image)
     return args
 
 
-def check_goes_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Exit with status 2 for an option that would be ignored."""
-    about = "what a file cannot tell is of given weights: name a file, or leave it out"
-    starts = args.weights is None or args.draw is filters
+def refuse(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with status 2 for a name of no PNG, and for an option that would be ignored."""
     wrong = {
-        about: args.weights is None and cli.hints(args) != tp.files.Hints(),
-        "--network is for no weights: leave out one of the two": args.weights and args.network,
-        "--seed draws a start, and none is drawn here: leave it out": args.seed is not None
-        and (getattr(args, "before", None) or not starts),
+        f"--out is for a PNG, so its name must end in .png, got {args.out}": args.out.suffix.lower() != ".png",
+        "--train and --data are for an image of a data set: leave out --image, or these": args.image
+        and (args.train or args.data),
     }
+    if hasattr(args, "weights"):
+        starts = args.before is None and (args.weights is None or args.draw is filters)
+        wrong |= {
+            "what a file cannot tell is of given weights: name a file, or leave it out": args.weights is None
+            and cli.hints(args) != tp.files.Hints(),
+            "--network is for no weights: leave out one of the two": args.weights and args.network,
+            "--seed draws a start, and none is drawn here: leave it out": args.seed is not None and not starts,
+        }
     cli.refuse(parser, wrong)
 
 
@@ -129,16 +131,16 @@ def subject_of(args: argparse.Namespace) -> Subject:
         )
     else:
         subject = tp.subjects.load_subject(args.weights, cli.hints(args))
-    return replace(subject, images=getattr(args, "images", None))
+    return replace(subject, images=args.images)
 
 
 def samples_of(args: argparse.Namespace, subject: Subject | None) -> Samples:
-    return tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
+    return tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train, progress=not args.quiet)
 
 
 def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[Array, str, int | None]:
     """The user's image or the sample, what a title says of it, and its class, None where nobody knows."""
-    if getattr(args, "image", None) is not None:
+    if args.image is not None:
         image, size = read_image(args.image, args.largest)
         shrunk = "" if image.shape[1:] == size else f", shrunk from {size[0]} x {size[1]}"
         return image, f"{tp.subjects.short_name(args.image)}{shrunk}", None
@@ -221,7 +223,7 @@ def mistakes(args: argparse.Namespace) -> Figure:
     images, labels, name = samples_of(args, subject)
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
     port, how = subject.weights.port(), subject.preparation
-    found = tp.evaluation.classify(port, images, labels, preparation=how, progress=True)
+    found = tp.evaluation.classify(port, images, labels, preparation=how, progress=not args.quiet)
     return found.mistakes_figure(images, f"{subject.about}, on {name} images", args.most)
 
 
@@ -278,5 +280,6 @@ COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
 def main() -> int:
     args = parse_arguments()
     figures.save_figure(args.draw(args), args.out)
-    print(f"wrote {args.out}")
+    if not args.quiet:
+        print(f"wrote {args.out}")
     return 0
