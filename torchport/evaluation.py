@@ -6,8 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,24 +180,17 @@ def predict(network: Network | nn.Module, images: Array) -> Array:
     """
     if isinstance(network, Network):
         return network.predict(images)
-    weight = next(network.parameters())
-    with torch.inference_mode(), _evaluating(network):
-        logits = network(torch.tensor(images, device=weight.device, dtype=weight.dtype))
-    if not isinstance(logits, torch.Tensor):
-        raise TypeError(f"a network must return a tensor to be evaluated, got a {type(logits).__name__}")
-    return np.asarray(logits.cpu())
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """network in evaluation mode; afterwards each of its modules is in its own again."""
-    training = [module for module in network.modules() if module.training]
+    weight, training = next(network.parameters()), [module for module in network.modules() if module.training]
     network.eval()
     try:
-        yield
+        with torch.inference_mode():
+            logits = network(torch.tensor(images, device=weight.device, dtype=weight.dtype))
     finally:
         for module in training:
             module.training = True
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"a network must return a tensor to be evaluated, got a {type(logits).__name__}")
+    return np.asarray(logits.cpu())
 
 
 def check_takes(architecture: Architecture, images: Array, labels: Array) -> None:
@@ -234,10 +226,9 @@ def compare_predictions(
     options are classify's. ValueError.
     """
     found = {name: classify(network, images, labels, **options) for name, network in networks.items()}
-    first, *others = (one.predictions for one in found.values())
-    agree = np.logical_and.reduce([other == first for other in others])
-    accuracy = {name: one.accuracy for name, one in found.items()}
-    return Evaluation(len(images), accuracy, int(agree.sum()), peak_memory())
+    predictions = np.array([one.predictions for one in found.values()])
+    agreeing = int((predictions == predictions[0]).all(axis=0).sum())
+    return Evaluation(len(images), {name: one.accuracy for name, one in found.items()}, agreeing, peak_memory())
 
 
 def memory_text(memory: int | None) -> str:

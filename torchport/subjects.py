@@ -25,8 +25,6 @@ from torchport.networks import Architecture, Weights
 from torchport.networks.hints import NO_HINTS
 from torchport.training.folder import RunFolder
 
-DEFAULT = "SimpleConvNet"
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -96,9 +94,8 @@ def load_subject(path: str | Path, hints: Hints = NO_HINTS, dtype: torch.dtype |
     return Subject(read_weights(path, hints, dtype=dtype), short_name(path))
 
 
-def seeded_subject(seed: int = 0, like: Architecture | None = None) -> Subject:
-    """A network as it is before learning, drawn from RandomState(seed); None for the book's SimpleConvNet."""
-    like = Architecture(DEFAULT) if like is None else like
+def seeded_subject(seed: int, like: Architecture) -> Subject:
+    """A network as it is before learning, drawn from RandomState(seed)."""
     params = like.reference(rng=np.random.RandomState(seed)).params
     weights = Weights(like, params) if like.arguments else Weights.of(params)
     return Subject(weights, f"start of seed {seed}, nothing learned")

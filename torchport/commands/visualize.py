@@ -126,9 +126,7 @@ GALLERY, JUDGED = most("show at most so many", 60), most("judge the accuracy on 
 
 def subject_of(args: argparse.Namespace) -> Subject:
     if args.weights is None:
-        subject = tp.subjects.seeded_subject(
-            args.seed or 0, tp.networks.Architecture(args.network or tp.subjects.DEFAULT)
-        )
+        subject = tp.subjects.seeded_subject(args.seed or 0, tp.networks.Architecture(args.network or OF_IMAGES[0]))
     else:
         subject = tp.subjects.load_subject(args.weights, cli.hints(args))
     return replace(subject, images=args.images)
