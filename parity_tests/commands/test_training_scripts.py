@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands.test_scripts import SCRIPTS, Run, run as run
 from data.files import idx
 from matplotlib.figure import Figure
 from PIL import Image
 
+from commands.test_scripts import SCRIPTS, Run, run as run
 from numpy_ref import SimpleConvNet, read_params, softmax
 from numpy_ref.checks import Array
 from torchport import evaluation

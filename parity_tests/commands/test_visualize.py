@@ -12,12 +12,12 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from commands.test_scripts import SCRIPTS, Done, assert_refused
+from figures.looking import draw, framed, shown, tiles, titled
 from matplotlib.figure import Figure
 from PIL import Image
 
 import numpy_ref as nr
-from figures.looking import draw, framed, shown, tiles, titled
+from commands.test_scripts import SCRIPTS, Done, assert_refused
 from numpy_ref.checks import Array
 from torchport import data, figures, moves, subjects
 from torchport.commands import visualize as script
