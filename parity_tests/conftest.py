@@ -18,6 +18,7 @@ from hypothesis import settings
 from torchport.commands import cli
 from torchport.data import DATA_VARIABLE
 from torchport.parity import Setting
+from torchport.training.torch_learner import wake_autograd
 
 # The same examples on every machine and in every run, unless --hypothesis-profile=explore asks for new ones. hypothesis
 # has profiles of its own, one of them for CI: a failure there should be one that everybody can see.
@@ -67,6 +68,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """All that is imported by now stays: to look through it again and again would take a twentieth of the time."""
     gc.freeze()
+
+
+def pytest_sessionstart() -> None:
+    """Tests as well may begin with a product, as training does."""
+    if torch.cuda.is_available():
+        wake_autograd(torch.device("cuda"))
 
 
 def pytest_sessionfinish() -> None:

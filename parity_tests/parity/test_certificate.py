@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from parity.planted import small_network
 from torchport import SimpleConvNet, softmax_with_loss
+from torchport.choices import BFLOAT16, IEEE, TF32, Mode
 from torchport.layers import Setting
 from torchport.networks import from_reference
 from torchport.parity import Report, Row, check_layer, check_parity, compare
@@ -409,12 +410,18 @@ def nnpack() -> bool:
     return bool(before)
 
 
-@pytest.mark.parametrize("is_on", [tf32, nnpack])
+def cudnn() -> bool:
+    return torch.backends.cudnn.enabled
+
+
+@pytest.mark.parametrize("is_on", [tf32, nnpack, cudnn])
 def test_fast_products_are_off_while_judging_and_back_afterwards(is_on: Callable[[], bool]) -> None:
     seen = []
 
     def look(x: Tensor) -> Tensor:
         seen.append(is_on())
+        if x.requires_grad:
+            x.register_hook(lambda grad: seen.append(is_on()))
         return x.relu()
 
     assert is_on()
@@ -422,6 +429,34 @@ def test_fast_products_are_off_while_judging_and_back_afterwards(is_on: Callable
     assert seen
     assert not any(seen)
     assert is_on()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "place", "mode", "off"),
+    [
+        (torch.float64, "cuda:0", IEEE, False),
+        (torch.float32, "cuda:0", IEEE, True),
+        (torch.float32, "cuda:0", TF32, False),
+        (torch.float32, "cpu", BFLOAT16, False),
+    ],
+)
+def test_cudnn_is_off_in_full_float32_alone_and_where_it_is_judged(
+    dtype: torch.dtype, place: str, mode: Mode, off: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchport.layers.arithmetic.check_device", lambda name, device: device)  # CUDA on any machine
+    setting = Setting(dtype, place, mode)
+    with setting.computing():
+        assert cudnn()
+        with setting.judging():
+            assert cudnn() != off
+            with setting.computing():
+                assert cudnn() != off
+        assert cudnn()
+        torch.backends.cudnn.enabled = False  # as a user may have it
+        with setting.judging():
+            assert not cudnn()
+        assert not cudnn()
+        torch.backends.cudnn.enabled = True
 
 
 # --- Entry by entry

@@ -284,12 +284,12 @@ def convolution(
 
     def port(x: Array, W: Array, dout: Array) -> tuple[Array, Array]:
         layer, leaf = module(W), setting.tensor(x).requires_grad_()
-        with setting.computing():
+        with setting.judging():
             dx, dW = torch.autograd.grad(layer(leaf), [leaf, layer.weight], setting.tensor(dout))
         return dx.cpu().numpy(), dW.cpu().numpy()
 
     def port_forward(x: Array, W: Array) -> Array:
-        with setting.computing(), torch.no_grad():
+        with setting.judging(), torch.no_grad():
             return np.asarray(module(W)(setting.tensor(x)).cpu().numpy())
 
     if implementation == "numpy":

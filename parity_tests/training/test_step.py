@@ -62,9 +62,11 @@ class Seen(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.first = first  # step, in which what stays may come from the host
         self.names: Counter[str] = Counter()
+        self.cudnn = True  # which judging has off
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self.cudnn &= torch.backends.cudnn.enabled
         if func.namespace != "aten":  # the profiler's, and questions for the device
             return func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -119,6 +121,7 @@ def operations(config: Config, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             seen = Seen(first=not i)
             with seen:
                 learner.take(learner._staged, i, config.batch_size)
+    assert seen.cudnn
     return seen.names
 
 
@@ -144,6 +147,15 @@ def test_a_step_that_waits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch_learner, "log_likelihood", slow)
         with pytest.raises((RuntimeError, AssertionError), match=r"scalar_dense|between host and device"):
             operations(Config(batch_size=10), monkeypatch)
+
+
+def test_autograds_thread_begins_with_a_kernel_that_is_no_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, first = Weights.of(nr.SimpleConvNet().params).astype(torch.float32), list[str]()
+    with fake_cuda(monkeypatch):
+        monkeypatch.setattr(Tensor, "backward", lambda self, gradient: first.append(self.grad_fn.name()))
+        learner = TorchLearner(Config(batch_size=10), weights, samples(), torch.device("cuda:0"), Ranks())
+        learner.take(learner._staged, 0, 10)
+    assert first == ["MulBackward0", "AddmmBackward0"]
 
 
 # --- What the parts replace

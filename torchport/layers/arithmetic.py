@@ -163,6 +163,16 @@ class Setting:
         with _switched(*switches), torch.backends.nnpack.flags(enabled=False), autocast:
             yield
 
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """As computing, and in float32 without cuDNN, whose convolutions may be Winograd's there as NNPACK's are.
+
+        torch's own are cuBLAS's products, a sample at a time. In bfloat16 each sample would be rounded, so cuDNN stays.
+        """
+        cudnn, winograd = torch.backends.cudnn, self.dtype == torch.float32 and self.mode == IEEE
+        with self.computing(), _switched((cudnn, "enabled", cudnn.enabled and not winograd)):
+            yield
+
 
 def rounded(x: Array, dtype: torch.dtype) -> Array:
     """x in float64, each entry rounded to what dtype can hold."""

@@ -22,6 +22,7 @@ from torchport.choices import (
     Data,
     Dtype,
     Keep,
+    Launched,
     Logged,
     Mode,
     Model,
@@ -36,6 +37,7 @@ from torchport.data.preparation import HELP as IMAGES_HELP, Preparation
 NETWORKS = ("SimpleConvNet", "DeepConvNet", "LeNet5")
 
 NUMPY: Final = "numpy"
+TORCH, TRITON = "torch", "triton"
 MODELS = (*CONVOLUTIONS, NUMPY)
 PRECISIONS: dict[Precision, Mode] = {"full": IEEE, "tf32": TF32, "bf16": BFLOAT16}
 BOOK, EPOCH = "book", "epoch"
@@ -96,6 +98,9 @@ class Config:
     )
     dtype: Dtype = _option("float32", "of weights and arithmetic; float64 follows the book's run", DTYPES)
     precision: Precision = _option("full", "of products in float32, less than full on CUDA only", PRECISIONS)
+    kernels: Launched = _option(
+        TORCH, "of a step on CUDA: torch's, or six in Triton, of SimpleConvNet and adam in float32", (TORCH, TRITON)
+    )
     device: str | None = _option(None, "cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)")
     deterministic: bool = _option(False, "only algorithms that give the same bits in every run")
 
@@ -155,7 +160,7 @@ class Config:
         if not isinstance(found, dict):
             raise ValueError(f"expected a JSON object, got {type(found).__name__}")
         found.pop("compile", None)  # an option of old, which changed no number
-        found.setdefault("images", "unit")  # before it was an option
+        found = {"images": "unit", "kernels": TORCH, **found}  # of runs from before these were options
         known = {option.name for option in fields(cls)}
         if found.keys() != known:
             raise ValueError(f"missing {sorted(known - found.keys())}, unexpected {sorted(found.keys() - known)}")
@@ -177,11 +182,16 @@ class Config:
     def _check_arithmetic(self) -> None:
         if self.precision != "full" and self.dtype != "float32":
             raise ValueError(f"precision {self.precision} goes with dtype float32, got {self.dtype}")
-        if not self.on_numpy:
-            return
-        for name, usable in (("device", (None, "cpu")), ("precision", ("full",))):
-            if getattr(self, name) not in usable:
-                raise ValueError(f"model numpy runs on the CPU as it is, got {name}={getattr(self, name)}")
+        if self.on_numpy:
+            self._check_usable("model numpy", device=(None, "cpu"), precision=("full",), kernels=(TORCH,))
+        elif self.kernels == TRITON:
+            usable = {"network": ("SimpleConvNet",), "optimizer": ("adam",), "dtype": ("float32",)}
+            self._check_usable("kernels triton", **usable, precision=("full",))
+
+    def _check_usable(self, what: str, **usable: tuple[str | None, ...]) -> None:
+        for name, values in usable.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{what} goes with {name} {values[-1]} only, got {getattr(self, name)}")
 
 
 def _check_kind(name: str, value: object, kind: Any, metadata: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from torchport.checks import check_computing_device
 from torchport.data import default_data_dir
-from torchport.training.config import Config
+from torchport.training.config import TORCH, Config
 from torchport.training.folder import RunFolder
 from torchport.training.ranks import expected_ranks, join, local_device
 from torchport.training.result import SETUP, Clock, Result, Watch, shown, stop_requests
@@ -100,8 +100,9 @@ def _device_of(config: Config, name: str) -> torch.device:
             raise ValueError(f"model numpy runs in one process, got {expected_ranks()}")
         return torch.device("cpu")
     device = torch.device(check_computing_device(local_device(name)))
-    if config.precision != "full" and device.type != "cuda":
-        raise ValueError(f"precision {config.precision} needs a CUDA device, got {device}")
+    for name, anywhere in (("precision", "full"), ("kernels", TORCH)):
+        if (value := getattr(config, name)) != anywhere and device.type != "cuda":
+            raise ValueError(f"{name} {value} needs a CUDA device, got {device}")
     return device
 
 
