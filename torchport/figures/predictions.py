@@ -98,13 +98,10 @@ def _draw_mistake(axes: Axes, image: Array, says: str) -> None:
 
 
 def _check_counts(counts: Array) -> None:
-    """TypeError for other than integers; ValueError for other than a square of counts."""
-    if check_batch("counts", counts, ndim=2).dtype.kind not in "iu":
-        raise TypeError(f"counts must be integers, got dtype {counts.dtype}")
-    if counts.shape[0] != counts.shape[1]:
-        raise ValueError(f"counts must be square, got shape {counts.shape}")
-    if counts.min() < 0:
-        raise ValueError(f"counts must be 0 or more, got {counts.min()}")
+    rows, columns = check_batch("counts", counts, ndim=2).shape
+    if rows != columns or counts.dtype.kind not in "iu" or counts.min() < 0:
+        got = f"{counts.dtype} of shape {counts.shape}, from {counts.min()}"
+        raise ValueError(f"counts must be integers of 0 or more, as many columns as rows, got {got}")
 
 
 def _write_count(axes: Axes, row: int, column: int, count: int, largest: int) -> None:
