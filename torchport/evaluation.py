@@ -152,8 +152,7 @@ def classify(
 ) -> Classification:
     """What network makes of images uint8 (N, C, H, W) and labels (N,), batch_size at a time.
 
-    preparation says how the network is given them. progress shows a bar on a terminal or in a notebook. ValueError
-    where images, labels and network do not fit each other, and for outputs that are not finite; TypeError.
+    preparation says how the network is given them; progress shows a bar on a terminal or in a notebook.
     """
     check_images("images", images)
     check_int("batch_size", batch_size, 1)
@@ -207,10 +206,7 @@ def check_takes(architecture: Architecture, images: Array, labels: Array) -> Non
 def evaluate_ports(
     weights: Weights, images: Array, labels: Array, *, device: str = "cpu", **options: Any
 ) -> Evaluation:
-    """The reference and both ports with the same weights, in float64, on images uint8 (N, C, H, W) and labels (N,).
-
-    options are classify's. ValueError where images, labels and network do not fit each other; TypeError.
-    """
+    """The reference and both ports with the same weights, in float64, on images uint8 (N, C, H, W) and labels (N,)."""
     check_takes(weights.architecture, images, labels)
     weights = weights.astype(torch.float64)  # in less, each would round in its own way
     networks: dict[str, Network | nn.Module] = {"numpy": weights.reference()}
@@ -221,10 +217,7 @@ def evaluate_ports(
 def compare_predictions(
     networks: Mapping[str, Network | nn.Module], images: Array, labels: Array, **options: Any
 ) -> Evaluation:
-    """What networks make of images uint8 (N, C, H, W) with labels (N,), each by itself and together.
-
-    options are classify's. ValueError.
-    """
+    """What networks make of images uint8 (N, C, H, W) with labels (N,), each and together; options are classify's."""
     found = {name: classify(network, images, labels, **options) for name, network in networks.items()}
     predictions = np.array([one.predictions for one in found.values()])
     agreeing = int((predictions == predictions[0]).all(axis=0).sum())

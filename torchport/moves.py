@@ -26,7 +26,7 @@ def moved(images: Array, right: int, down: int = 0) -> Array:
 def pair(subject: Subject, image: Array, number: int | None = None) -> dict[str, tuple[Array, Array]]:
     """An image (C, H, W) of 0 to 1, and one filter's maps before and after pooling; each also of it moved by 1 pixel.
 
-    number is the filter's, None for the one whose map is the strongest. ValueError for one that is not there.
+    number is the filter's, None for the one whose map is the strongest.
     """
     both = np.stack([image, moved(image[np.newaxis], 1)[0]])
     outputs = subject.network.outputs(subject.prepared(both))

@@ -77,7 +77,7 @@ def load_samples(
     train: bool = False,
     progress: bool = True,
 ) -> Samples:
-    """A data set by its name, in folder; without a name what subject was trained on, else MNIST. Errors as data.load.
+    """A data set by its name, in folder; without a name what subject was trained on, else MNIST.
 
     Without folder it is that of the training, if that is still there.
     """
@@ -90,7 +90,7 @@ def load_samples(
 
 
 def load_subject(path: str | Path, hints: Hints = NO_HINTS, dtype: torch.dtype | None = None) -> Subject:
-    """The network whose weights are in path, a file or a run's folder. Errors as read_weights."""
+    """The network whose weights are in path, a file or a run's folder."""
     return Subject(read_weights(path, hints, dtype=dtype), short_name(path))
 
 
@@ -102,10 +102,7 @@ def seeded_subject(seed: int, like: Architecture) -> Subject:
 
 
 def start_of(path: str | Path, learned: Subject, seed: int | None = None) -> Subject:
-    """learned, which path holds, as it was before learning: a run's own start, else one drawn from seed (None for 0).
-
-    ValueError where the run began from other weights, and these are no longer there.
-    """
+    """learned, which path holds, before it learned: a run's own start, else one drawn from seed (None for 0)."""
     folder, architecture = RunFolder(path), learned.weights.architecture
     if seed is not None or not folder.is_run:
         return seeded_subject(seed or 0, architecture)
@@ -136,10 +133,7 @@ def convolution(network: Network, name: str | None = None) -> tuple[str, nr.Conv
 
 
 def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
-    """The outputs (N, FN, OH, OW) of those layers, without names of all up to the first pooling.
-
-    ValueError for other layers, which lists those that are.
-    """
+    """The outputs (N, FN, OH, OW) of those layers, without names of all up to the first pooling."""
     maps = {name.lower(): value for name, value in found.items() if value.ndim == 4}
     if not maps:
         raise ValueError(f"the network has no layers with images as outputs, only {_listed(found)}")
@@ -155,7 +149,7 @@ def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, 
 def stages(subject: Subject, image: Array, layer: str | None = None, number: int = 0) -> list[Stage]:
     """An image (C, H, W) of 0 to 1, one filter of a convolution layer, and what it makes up to the next pooling.
 
-    Each with the pixels that the greatest value of the last is made of. ValueError for another layer or filter.
+    Each with the pixels that the greatest value of the last is made of.
     """
     network = subject.network
     name, convolves = convolution(network, layer)

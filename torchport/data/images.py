@@ -32,8 +32,7 @@ def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
     """The image in path as grey, float64 (1, H, W) of 0 to 1, and its own height and width in pixels.
 
     A larger one is shrunk to largest pixels on its longer side. Turned as its camera says; what is transparent is
-    white, or black where more is seen then. ValueError for more than 8 bits a channel, and for what Pillow does not
-    read, or takes for a bomb; OSError.
+    white, or black where more is seen then.
     """
     check_int("largest", largest, 1)
     data = read_file(path, MAX_BYTES)  # outside the try: its errors name the file already
@@ -50,7 +49,7 @@ def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
 def digit(grey: Array) -> tuple[Array, str]:
     """grey (H, W) of 0 to 1 as MNIST's digits are, uint8 (1, 28, 28), and what was done to it.
 
-    Light on dark; the ink 20 pixels on its longer side, its centre of mass in the middle. ValueError for an empty one.
+    Light on dark; the ink 20 pixels on its longer side, its centre of mass in the middle.
     """
     from PIL import Image
 

@@ -20,8 +20,7 @@ GALLERY_COLUMNS = 10
 def confusion_matrix(counts: Array, name: str = "") -> Figure:
     """Samples by class (rows) and prediction (columns), counts int (C, C), with the share of each class that is right.
 
-    Only the mistakes are coloured: the right ones, far more, would drown them. name, of network and data, goes into the
-    title. ValueError, TypeError for other arrays.
+    Only the mistakes are coloured: the right ones, far more, would drown them. name goes into the title.
     """
     _check_counts(counts)
     classes = len(counts)
@@ -58,8 +57,7 @@ def mistakes(
     """A gallery of n mistakes, images uint8 (n, C, H, W): class, prediction and confidence (n,), 0 to 1, of each.
 
     The surest first, at most `most` of them; of n = 0 a picture that says so. numbers (n,) are the images' own in their
-    data set, name, of network and data, goes into the title. ValueError for unequal lengths or other than 1, 3 or 4
-    channels; TypeError.
+    data set; name goes into the title.
     """
     check_int("most", most, 1)
     numbers = np.arange(len(images)) if numbers is None else numbers

@@ -27,8 +27,7 @@ def columns(
 ) -> Figure:
     """im2col of an image (C, H, W) of 0 to 1: its windows, its slices, the matrix that both make, and one row of it.
 
-    row (None: the one of most contrast) is shown where it lies in each. ValueError for a row that is not there, and as
-    conv_output_size.
+    row (None: the one of most contrast) is shown where it lies in each.
     """
     down, across = (conv_output_size(side, filter_size, stride, pad) for side in image.shape[1:])
     out = down, across
