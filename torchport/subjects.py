@@ -110,7 +110,7 @@ def start_of(path: str | Path, learned: Subject, seed: int | None = None) -> Sub
     if config.init is None:
         return seeded_subject(config.seed, architecture)
     if not Path(config.init).exists():
-        raise ValueError(f"{path} began from {config.init}, which is not there: name another start, or a seed")
+        raise ValueError(f"{path} began from {config.init}, which is not there: give a seed of another start")
     return load_subject(config.init)
 
 

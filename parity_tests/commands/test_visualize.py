@@ -356,7 +356,6 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
     [
         ("filters PARAMS --layer conv2", "one of conv1, got 'conv2'"),
         ("filters NONE", "none"),
-        ("filters PARAMS --before NONE", "none"),
         ("filters DENSE", "no convolution layer, only affine1, relu1, affine2"),
         ("filters PHOTO", "photo.webp: "),
         ("filters --stride 2", "what a file cannot tell is of given weights"),

@@ -40,7 +40,7 @@ AddOption = Callable[[argparse._ActionsContainer], object]
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
-    parser.set_defaults(image=None, images=None, before=None)
+    parser.set_defaults(image=None, images=None)
     commands = parser.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
     for name, (draw, *options) in COMMANDS.items():
         text = inspect.getdoc(draw) or ""
@@ -65,12 +65,13 @@ def refuse(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         and (args.train or args.data),
     }
     if hasattr(args, "weights"):
-        starts = args.before is None and (args.weights is None or args.draw is filters)
         wrong |= {
             "what a file cannot tell is of given weights: name a file, or leave it out": args.weights is None
             and cli.hints(args) != tp.files.Hints(),
             "--network is for no weights: leave out one of the two": args.weights and args.network,
-            "--seed draws a start, and none is drawn here: leave it out": args.seed is not None and not starts,
+            "--seed draws a start, and none is drawn here: leave it out": args.seed is not None
+            and args.weights
+            and args.draw is not filters,
         }
     cli.refuse(parser, wrong)
 
@@ -104,7 +105,6 @@ WEIGHTS = (
 LAYER = option("--layer", "a convolution layer, as conv1 (default: the first)")
 FILTER = option("--filter", "one filter alone, by its number from 0", type=cli.count(0), metavar="N")
 SCALE = option("--scale", "of grey: each filter's or map's own, or one (default: each)", choices=SCALES, default=EACH)
-BEFORE = option("--before", "weights before learning (default: a start from the seed)", type=Path, metavar="FILE")
 CHANNELS = option("--channels", "of a filter that are shown at most (default: 8)", type=cli.count(1), default=8)
 MAPS = option("--layers", "as conv1 relu1 (default: up to the first pooling)", nargs="+", default=[], metavar="LAYER")
 DATA = (
@@ -156,12 +156,9 @@ def filters(args: argparse.Namespace) -> Figure:
     after = subject_of(args)
     name, layer = tp.subjects.convolution(after.network, args.layer)
     options = {"only": args.filter, "scale": args.scale, "channels": args.channels}
-    if args.before is not None:
-        before = tp.subjects.load_subject(args.before, cli.hints(args))
-    elif args.weights is not None:
-        before = tp.subjects.start_of(args.weights, after, args.seed)
-    else:
+    if args.weights is None:
         return figures.filters({after.name: layer.W}, name, **options)
+    before = tp.subjects.start_of(args.weights, after, args.seed)
     start = tp.subjects.convolution(before.network, name)[1]
     panels = {f"before: {before.name}": start.W, f"after: {after.about}": layer.W}
     return figures.filters(panels, name, **options)
@@ -264,7 +261,7 @@ def architecture(args: argparse.Namespace) -> Figure:
 
 # What draws it, and what adds its options.
 COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "filters": (filters, *WEIGHTS, LAYER, FILTER, SCALE, BEFORE, CHANNELS),
+    "filters": (filters, *WEIGHTS, LAYER, FILTER, SCALE, CHANNELS),
     "apply-filter": (apply_filter, *WEIGHTS, LAYER, FILTER, SCALE, *own_image(256), IMAGES),
     "layers": (layers, *WEIGHTS, MAPS, FILTER, SCALE, *DATA, SAMPLE, IMAGES),
     "im2col": (im2col, *WINDOWS, *own_image(28)),
