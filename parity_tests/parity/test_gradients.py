@@ -63,7 +63,7 @@ def judge(seed: int, batch_size: int, implementation: Model = "numpy", device: s
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_gradients_are_those_of_the_books_network(implementation: Model, device: str) -> None:
-    """Of one image, as in the book, by its script: test_scripts."""
+    """Of one image, as in the book, by its script: commands/test_scripts."""
     rows = judge(0, 3, implementation, device)
     assert gradient_verdict({implementation: list(rows.values())}).startswith("RIGHT: ")
 

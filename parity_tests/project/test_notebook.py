@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "tutorial.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "tutorial.ipynb"
 SMALL = "TRAIN, EPOCHS = 200, 1"  # in place of the cell of parameters
 NUMBER = re.compile(r"-?\d[\d,.]*(e[-+]\d+)?|of its limit \(.*?\)")
 

@@ -30,7 +30,7 @@ from torchport.evaluation import Evaluation
 from torchport.parity import ALL, Report
 from torchport.parity.cases import check_ports, seeded_batch, seeded_params
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @dataclass(frozen=True)
