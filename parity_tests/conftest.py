@@ -26,6 +26,9 @@ settings.register_profile("fixed", derandomize=True, database=None, deadline=Non
 settings.register_profile("explore", database=None, deadline=None, max_examples=int(os.environ.get("EXAMPLES", 1000)))
 settings.load_profile("fixed")
 
+if not torch.cuda.is_available():  # Triton asks when it is imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Arrays are small: torch's threads and NumPy's would wait for each other, several times as long as one of them takes.
 torch.set_num_threads(1)
 

@@ -37,7 +37,9 @@ from torchport.data.preparation import HELP as IMAGES_HELP, Preparation
 NETWORKS = ("SimpleConvNet", "DeepConvNet", "LeNet5")
 
 NUMPY: Final = "numpy"
-TORCH, TRITON = "torch", "triton"
+TORCH: Final = "torch"
+TRITON: Final = "triton"
+TRITON_TAKES = {"network": "SimpleConvNet", "optimizer": "adam", "dtype": "float32", "precision": "full"}
 MODELS = (*CONVOLUTIONS, NUMPY)
 PRECISIONS: dict[Precision, Mode] = {"full": IEEE, "tf32": TF32, "bf16": BFLOAT16}
 BOOK, EPOCH = "book", "epoch"
@@ -98,8 +100,10 @@ class Config:
     )
     dtype: Dtype = _option("float32", "of weights and arithmetic; float64 follows the book's run", DTYPES)
     precision: Precision = _option("full", "of products in float32, less than full on CUDA only", PRECISIONS)
-    kernels: Launched = _option(
-        TORCH, "of a step on CUDA: torch's, or six in Triton, of SimpleConvNet and adam in float32", (TORCH, TRITON)
+    kernels: Launched | None = _option(
+        None,
+        "of a step: torch's, or on CUDA six in Triton, for SimpleConvNet and adam in float32 (default: these there)",
+        (TORCH, TRITON),
     )
     device: str | None = _option(None, "cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)")
     deterministic: bool = _option(False, "only algorithms that give the same bits in every run")
@@ -142,6 +146,11 @@ class Config:
         """Whether the run may end with the mean of the last epoch's weights."""
         return (self.keep or (MEAN if self.dtype == "float32" else LAST)) == MEAN
 
+    @property
+    def unfit_for_triton(self) -> list[str]:
+        """Options whose values the kernels in Triton do not take."""
+        return [name for name, value in TRITON_TAKES.items() if getattr(self, name) != value]
+
     def used(self, device: str, data_dir: str | None) -> Config:
         """The same run with what None stands for: the rule's options, and a place on this machine and its data."""
         options = inspect.signature(OPTIMIZERS[self.optimizer]).parameters
@@ -182,16 +191,14 @@ class Config:
     def _check_arithmetic(self) -> None:
         if self.precision != "full" and self.dtype != "float32":
             raise ValueError(f"precision {self.precision} goes with dtype float32, got {self.dtype}")
-        if self.on_numpy:
-            self._check_usable("model numpy", device=(None, "cpu"), precision=("full",), kernels=(TORCH,))
-        elif self.kernels == TRITON:
-            usable = {"network": ("SimpleConvNet",), "optimizer": ("adam",), "dtype": ("float32",)}
-            self._check_usable("kernels triton", **usable, precision=("full",))
-
-    def _check_usable(self, what: str, **usable: tuple[str | None, ...]) -> None:
-        for name, values in usable.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"{what} goes with {name} {values[-1]} only, got {getattr(self, name)}")
+        if self.kernels == TRITON and (unfit := self.unfit_for_triton):
+            name = unfit[0]
+            raise ValueError(f"kernels triton go with {name} {TRITON_TAKES[name]} only, got {getattr(self, name)}")
+        if not self.on_numpy:
+            return
+        for name, usable in (("device", (None, "cpu")), ("precision", ("full",)), ("kernels", (None, TORCH))):
+            if getattr(self, name) not in usable:
+                raise ValueError(f"model numpy runs on the CPU as it is, got {name}={getattr(self, name)}")
 
 
 def _check_kind(name: str, value: object, kind: Any, metadata: Any) -> None:

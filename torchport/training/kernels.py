@@ -1,25 +1,11 @@
-"""The book's step in float32 on CUDA as six Triton kernels, all that lies between them in tensors that stay."""
+"""SimpleConvNet's step on CUDA as six kernels in Triton: conv_pool_relu, affine1_parts, head, and back again.
 
-from __future__ import annotations
+Names in capitals are constants of a launch: C, H, W of an image, FN filters of FS x FS, and so on; a 2 behind one is
+the next power of two, which ranges have to be. n is the number of images, at most BATCH.
+"""
 
-import itertools
-import math
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
-from numpy_ref.functions import LOG_OFFSET
-from numpy_ref.optimizer import EPS
-from torchport.networks import SimpleConvNet
-
-LARGEST = {"batch_size": 128, "hidden_size": 128, "output_size": 16}  # what one block of threads takes at once
-
-PLACES = ("CONV_WEIGHT", "CONV_BIAS", "WEIGHT1", "BIAS1", "WEIGHT2", "BIAS2")  # of the parameters, in their order
 
 CUT = tl.constexpr(4)  # in place of the place of a window's largest: relu has cut it off
 
@@ -110,7 +96,7 @@ def head(
     PARTS: tl.constexpr, BATCH: tl.constexpr, HIDDEN: tl.constexpr, CLASSES: tl.constexpr, LOG_OFFSET: tl.constexpr,
     PARTS2: tl.constexpr, HIDDEN2: tl.constexpr, CLASSES2: tl.constexpr, GIVEN: tl.constexpr,
 ):  # fmt: skip
-    """Of one image, from the parts of affine1: relu, affine2, softmax, loss, and the gradients back to affine1's output.
+    """Of one image, from the parts of affine1: relu, affine2, softmax, loss, and gradients as far as affine1's output.
 
     passed2 is the gradient by the logits: computed, or GIVEN. The softmax is computed in float64, as there are few.
     """
@@ -151,7 +137,7 @@ def update(
     p_ptr, m_ptr, v_ptr, total_ptr, at, gradient, mask, rate,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
-    """BookAdam of the parameters at at, which it returns; they are summed. With BETA1 of None m becomes the gradient."""
+    """BookAdam of the parameters at at, which it returns, and sums. With BETA1 of None m becomes the gradient."""
     p = gradient
     if BETA1 is None:
         tl.store(m_ptr + at, gradient, mask=mask)
@@ -282,11 +268,12 @@ def gradients(
 def finish(
     parts_ptr, passed2_ptr, passed1_ptr, hidden_ptr, logs_ptr, p_ptr, m_ptr, v_ptr, total_ptr, rate_ptr, loss_ptr, n,
     CONV_WEIGHT: tl.constexpr, CONV_BIAS: tl.constexpr, BIAS1: tl.constexpr, WEIGHT2: tl.constexpr, BIAS2: tl.constexpr,
-    C: tl.constexpr, FS: tl.constexpr, FN: tl.constexpr, FN2: tl.constexpr, CHUNKS: tl.constexpr, HIDDEN: tl.constexpr, CLASSES: tl.constexpr,
+    C: tl.constexpr, FS: tl.constexpr, FN: tl.constexpr, FN2: tl.constexpr,
+    CHUNKS: tl.constexpr, HIDDEN: tl.constexpr, CLASSES: tl.constexpr,
     TAPS2: tl.constexpr, CHUNKS2: tl.constexpr, HIDDEN2: tl.constexpr, BATCH2: tl.constexpr,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
-    """One block a filter, one a class, and one for affine1's bias and the loss: sums, and the small parameters' step."""
+    """A block a filter, one a class, and one for affine1's bias and the loss: sums, and the small parameters' step."""
     block, rate = tl.program_id(0), tl.load(rate_ptr)
     image, unit = tl.arange(0, BATCH2), tl.arange(0, HIDDEN2)
     mask = (image < n)[:, None] & (unit < HIDDEN)[None, :]
@@ -297,7 +284,8 @@ def finish(
         )
         at = tl.where(tap < C * FS * FS, CONV_WEIGHT + block * (C * FS * FS) + tap, CONV_BIAS + block)
         update(
-            p_ptr, m_ptr, v_ptr, total_ptr, at, tl.sum(parts, 0), tap <= C * FS * FS, rate, BETA1, BETA2, EPSILON, SUMMED
+            p_ptr, m_ptr, v_ptr, total_ptr, at, tl.sum(parts, 0), tap <= C * FS * FS, rate,
+            BETA1, BETA2, EPSILON, SUMMED,
         )  # fmt: skip
     elif block < FN + CLASSES:
         passed = tl.load(passed2_ptr + image * CLASSES + (block - FN), mask=image < n, other=0.0)
@@ -319,148 +307,4 @@ def finish(
         tl.store(loss_ptr, tl.sum(tl.load(logs_ptr + image, mask=image < n, other=0.0), 0))
 
 
-class Sizes(NamedTuple):
-    """How work is shared among blocks of threads."""
-
-    places: int = 128  # windows of pooling, a block of conv_pool_relu
-    filters: int = 4
-    images: int = 64  # of a tile of affine1_parts
-    units: int = 64
-    slab: int = 32  # features, a block of affine1_upstream and of gradients
-    windows: int = 8  # at a time, a block of gradients
-    rounds: int = 8
-    depth: int = 16  # terms of one product, which a thread keeps in registers; no fewer before Triton 3.7
-    warps: tuple[int, ...] = (4, 8, 4, 8, 8, 4)  # of KERNELS
-
-
-DEFAULT_SIZES = Sizes()
 KERNELS = (conv_pool_relu, affine1_parts, head, affine1_upstream, gradients, finish)
-
-
-class KernelStep:
-    """The step of a SimpleConvNet on batches of given images (N, C, H, W), float32, with labels (N,), int64.
-
-    state is four lists of tensors: the network's parameters, Adam's moments m and v, and the parameters' sums over an
-    epoch, or none. Each list moves into one vector. Without betas no parameter moves, and m becomes the gradients.
-    """
-
-    def __init__(
-        self,
-        net: SimpleConvNet,
-        state: Sequence[Sequence[Tensor]],
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        betas: tuple[float, float] | None,
-        sizes: Sizes = DEFAULT_SIZES,
-    ) -> None:
-        (channels, height, width), (filters, _, size, _) = images.shape[1:], net.conv1.weight.shape
-        (hidden, features), classes, up = net.affine1.weight.shape, len(net.affine2.weight), triton.next_power_of_2
-        check_sizes(batch_size, hidden, classes)
-        self._net, self._images, self._labels, self._sizes = net, images, labels, sizes
-        *vectors, totals = (in_one_vector(tensors) if tensors else None for tensors in state)
-        self._vectors = (*vectors, totals if totals is not None else vectors[0])  # which is then not read
-        on_cuda = images.device.type == "cuda"
-        cores = torch.cuda.get_device_properties(images.device).multi_processor_count if on_cuda else 100
-        tiles = -(-batch_size // sizes.images), -(-hidden // sizes.units)
-        steps = -(-features // (sizes.depth * max(1, cores // math.prod(tiles))))
-        parts = -(-features // (sizes.depth * steps))
-        windows = batch_size * (features // filters)
-        chunks, taps2, filters2 = -(-windows // (sizes.windows * sizes.rounds)), up(channels * size * size + 1), up(filters)
-        slabs = -(-features // sizes.slab)
-        self._grids = {
-            conv_pool_relu: (-(-windows // sizes.places), -(-filters // sizes.filters)),
-            affine1_parts: (parts, *tiles),
-            affine1_upstream: (slabs,),
-            gradients: (slabs + chunks,),
-            finish: (filters + classes + 1,),
-        }
-        beta1, beta2 = betas or (None, None)
-        self._constants = {
-            **dict(zip(PLACES, starts_of(state[0])[0], strict=True)),
-            **{"C": channels, "H": height, "W": width, "FN": filters, "FS": size, "FN2": filters2, "TAPS2": taps2},
-            **{"FEATURES": features, "HIDDEN": hidden, "CLASSES": classes, "BATCH": batch_size},
-            **{"GROUP": sizes.filters, "BLOCK": sizes.places, "SLAB": sizes.slab},
-            **{"WINDOWS": sizes.windows, "ROUNDS": sizes.rounds, "CHUNKS": chunks, "CHUNKS2": up(chunks)},
-            **{"BM": sizes.images, "BN": sizes.units, "BK": sizes.depth, "STEPS": steps, "PARTS": parts},
-            **{"PARTS2": up(parts), "BATCH2": up(batch_size), "HIDDEN2": up(hidden)},
-            **{"CLASSES2": up(classes), "LOG_OFFSET": LOG_OFFSET},
-            **{"BETA1": beta1, "BETA2": beta2, "EPSILON": EPS, "SUMMED": totals is not None},
-        }
-        # What the kernels leave for one another.
-        new = partial(torch.zeros, device=images.device)
-        self.logits, self.passed = new(batch_size, classes), new(batch_size, classes)  # passed: the loss's gradient
-        self._pooled = new(batch_size, features)
-        self._where, self._upstream = new(windows, filters2, dtype=torch.int8), new(windows, filters2)
-        self._hidden, self._passed1, self._logs = new(batch_size, hidden), new(batch_size, hidden), new(batch_size)
-        self._parts, self._conv_parts = new(parts, batch_size, hidden), new(chunks, filters2, taps2)
-        self._transposed = new(features, hidden)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Have what is kept twice follow the parameters, where something else has changed them."""
-        self._transposed.copy_(self._net.affine1.weight.detach().t())
-
-    def take(self, order: Tensor, rate: Tensor, loss: Tensor) -> None:
-        """Forward, backward, and Adam at rate () of the images order (n,), int64; into loss () their log_likelihood."""
-        self.forward(order)
-        self.backward(order, rate, loss)
-
-    def measure(self, order: Tensor, loss: Tensor) -> None:
-        """Into loss () the log_likelihood of the images order (n,)."""
-        self.forward(order)
-        torch.sum(self._logs[: len(order)], dim=0, out=loss)
-
-    def forward(self, order: Tensor) -> None:
-        """Into logits those of the images order (n,), and into passed the gradient of their mean loss."""
-        net, n = self._net, len(order)
-        conv = net.conv1.weight, net.conv1.bias
-        self._launch(conv_pool_relu, self._images, order, *conv, self._pooled, self._where, n)
-        self._launch(affine1_parts, self._pooled, self._transposed, self._parts, n)
-        self.go_back(order, given=False)
-
-    def go_back(self, order: Tensor, given: bool = True) -> None:
-        """From what is given in passed as far as affine1's output."""
-        net = self._net
-        tail = net.affine1.bias, net.affine2.weight, net.affine2.bias, self._labels, order
-        left = self._hidden, self.logits, self.passed, self._passed1, self._logs
-        self._launch(head, self._parts, *tail, *left, len(order), GIVEN=given)
-
-    def backward(self, order: Tensor, rate: Tensor, loss: Tensor) -> None:
-        """From there to every parameter, and Adam."""
-        n = len(order)
-        self._launch(affine1_upstream, self._passed1, self._net.affine1.weight, self._upstream, n)
-        conv = self._images, order, self._upstream, self._where, self._conv_parts
-        affine = self._passed1, self._pooled, self._transposed
-        self._launch(gradients, *conv, *affine, *self._vectors, rate, n)
-        left = self._conv_parts, self.passed, self._passed1, self._hidden, self._logs
-        self._launch(finish, *left, *self._vectors, rate, loss, n)
-
-    def _launch(self, kernel: Any, *arguments: Any, **more: Any) -> None:
-        known = {name: self._constants[name] for name in kernel.arg_names if name in self._constants}
-        grid = self._grids.get(kernel, arguments[-1:])  # of head an image each
-        kernel[grid](*arguments, **known, **more, num_warps=self._sizes.warps[KERNELS.index(kernel)])
-
-
-def check_sizes(*sizes: int) -> None:
-    """ValueError where a batch's or the network's sizes are more than the kernels take."""
-    for (name, largest), size in zip(LARGEST.items(), sizes, strict=True):
-        if size > largest:
-            raise ValueError(f"kernels triton take {name} of at most {largest}, got {size}: choose torch's")
-
-
-def in_one_vector(tensors: Sequence[Tensor]) -> Tensor:
-    """A vector that is the memory of all from now on."""
-    starts, size = starts_of(tensors)
-    vector = tensors[0].new_zeros(size)
-    for tensor, start in zip(tensors, starts, strict=True):
-        part = vector[start : start + tensor.numel()].view(tensor.shape)
-        part.copy_(tensor.detach())
-        tensor.data = part
-    return vector
-
-
-def starts_of(tensors: Sequence[Tensor]) -> tuple[list[int], int]:
-    """Where each begins in a vector of all, at whole runs of 64 numbers; and the vector's length."""
-    ends = list(itertools.accumulate(-(-tensor.numel() // 64) * 64 for tensor in tensors))
-    return [0, *ends[:-1]], ends[-1]

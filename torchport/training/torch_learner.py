@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from numpy_ref.checks import Array
 from torchport.layers.arithmetic import Setting
-from torchport.networks import DTYPES, Weights, to_params
+from torchport.networks import DTYPES, SimpleConvNet, Weights, to_params
 from torchport.optimizers import MOMENTS, in_pieces, make_optimizer, torch_options
 from torchport.training.config import AFTER, BOOK, PRECISIONS, TRITON, Config
 from torchport.training.fused import arranged, log_likelihood, loss_gradient, one_hot_rows
@@ -26,7 +26,7 @@ from torchport.training.samples import Samples
 from torchport.training.state import TEST, TRAIN, Masks, copied, put_back
 
 if TYPE_CHECKING:
-    from torchport.training.kernels import KernelStep
+    from torchport.training.kernel_step import KernelStep
 
 # Images evaluated at a time: enough to fill a GPU, few enough for a CPU's cache.
 EVALUATED = {"cuda": 1000, "cpu": 200}
@@ -102,8 +102,9 @@ class TorchLearner:
 
     def _kernel_step(self, labels: Array) -> KernelStep:
         """What takes a step by kernels of our own; all that a step changes moves into the memory that they want."""
-        from torchport.training.kernels import KernelStep  # Triton is on Linux alone, and slow to import
+        from torchport.training.kernel_step import KernelStep  # Triton is on Linux alone, and slow to import
 
+        assert isinstance(self._net, SimpleConvNet)
         (group,), images = self._optimizer.param_groups, self._images[TRAIN]
         prepared = torch.cat([self._pixels(part) for part in images.split(len(self._chunk))])
         moments = [[self._optimizer.state[param][name] for param in self._parameters] for name in MOMENTS]
@@ -235,6 +236,8 @@ class TorchLearner:
     def _capture(self) -> None:
         """From here on, several steps and a chunk of predictions are a graph each, if they can be recorded."""
         self._staged = self._make_slots(max(GRAPH_STEPS))
+        if self._kernels is not None:
+            self._build()
         steps, size = len(self._slots.losses), self._config.batch_size
         full = steps if self._config.sampling == BOOK else len(self._rows) // size
         record = partial(captured, restore=self._restore, device=self._device)
@@ -249,6 +252,16 @@ class TorchLearner:
                 f"steps cannot be recorded as a CUDA graph ({reason}): they are launched one by one, which is slower",
                 stacklevel=2,
             )
+
+    def _build(self) -> None:
+        """Have Triton compile its kernels, which wants a C compiler, say; without them torch's do."""
+        try:
+            self._take_staged(1)
+            torch.cuda.synchronize(self._device)
+        except Exception as error:  # of Triton's many kinds
+            self._kernels, reason = None, (str(error).splitlines() or [type(error).__name__])[0]
+            warnings.warn(f"Triton cannot make its kernels here ({reason}): torch's take the steps", stacklevel=2)
+        self._restore()
 
     def _take_staged(self, count: int) -> None:
         for i in range(count):
