@@ -82,10 +82,12 @@ class Seen(TorchDispatchMode):
 def walk(node: Any, gradient: Tensor) -> None:
     """Backward from node, where each result is used once: torch's own engine wants the device to be there."""
     if hasattr(node, "variable"):
-        node.variable.grad = gradient.sum_to_size(node.variable.shape)
+        node.variable.grad = gradient.sum_to_size(node.variable.shape).contiguous()
         return
-    found = node.apply(gradient) if isinstance(node, BackwardCFunction) else node(gradient)
-    for (following, _), grad in zip(node.next_functions, found if isinstance(found, tuple) else (found,), strict=True):
+    own = isinstance(node, BackwardCFunction)  # which has results for arguments that are no tensors, the last ones
+    found = node.apply(gradient) if own else node(gradient)
+    results = found if isinstance(found, tuple) else (found,)
+    for (following, _), grad in zip(node.next_functions, results, strict=not own):
         if following is not None and grad is not None:
             walk(following, grad)
 

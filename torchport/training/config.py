@@ -156,6 +156,7 @@ class Config:
         options = inspect.signature(OPTIMIZERS[self.optimizer]).parameters
         keep = MEAN if self.keeps_mean else LAST
         found = {"device": device, "data_dir": data_dir, "keep": keep, **{k: v.default for k, v in options.items()}}
+        found["kernels"] = None if device.startswith("cuda") else TORCH  # which kernels_for chooses
         return replace(self, **{name: value for name, value in found.items() if getattr(self, name) is None})
 
     def to_json(self) -> str:

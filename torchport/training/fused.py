@@ -24,7 +24,7 @@ def arranged(net: nn.Module, tensor_cores: bool = False) -> nn.Module:
     """net itself, or what computes the same from its parameters in less time: a PoolFirst of a SimpleConvNet."""
     if not isinstance(net, SimpleConvNet):
         return net
-    if pools_at_once(net) and not tensor_cores:
+    if pools_at_once(net):
         return PoolFirst(net, Gathered.of(net.conv1, net.input_dim))
     if tensor_cores or net.conv1.weight.is_cpu:  # oneDNN and tensor cores are faster so; no value changes
         nn.Module.to(net, memory_format=torch.channels_last)
@@ -106,8 +106,10 @@ def loss_gradient(chances: Tensor, one_hot: Tensor, n: float) -> Tensor:
 
 
 def pools_at_once(net: SimpleConvNet) -> bool:
-    """Whether net's first two layers are ones for conv_pool_relu."""
-    return type(net.conv1) is nn.Conv2d and net.conv1.stride == (1, 1)
+    """Whether net's first two layers are ones for conv_pool_relu, where it is faster: cuDNN's float64 is slow."""
+    conv = net.conv1
+    faster = conv.weight.is_cpu or conv.weight.dtype == torch.float64
+    return type(conv) is nn.Conv2d and conv.stride == (1, 1) and faster
 
 
 class Gathered(NamedTuple):
