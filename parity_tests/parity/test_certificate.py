@@ -230,6 +230,10 @@ def test_output_names_the_part_to_judge(returned: Callable[[Tensor], Any], part:
         check(followed_by(returned), output="none", runs=[TRAINING])
 
 
+def test_any_seed_that_numpy_takes_will_do() -> None:
+    assert check(seed=2**32 - 1, runs=[TRAINING, BATCH])
+
+
 def test_only_the_runs_that_are_asked_for_are_made() -> None:
     whole, part = check(), check(runs=[TRAINING, BATCH])
     assert part.runs == (TRAINING, BATCH)
