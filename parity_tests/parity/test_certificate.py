@@ -377,6 +377,31 @@ def test_a_layer_that_has_nothing_to_do_keeps_its_gradient() -> None:
     assert {(row.layer, row.quantity) for row in wrong if not row.ok} == {("relu", "grad_input")}
 
 
+def dead_network() -> nr.Network:
+    """Its first relu makes zeros, and so does its second, whatever comes in."""
+    affine = {f"Affine{k}": nr.Affine(np.full((4, 4), 0.5 - k), np.full(4, bias)) for k, bias in ((1, -90.0), (2, -1.0))}
+    first, second = affine.items()
+    layers = [first, ("Relu1", nr.Relu()), second, ("Relu2", nr.Relu())]
+    return nr.Network(dict([*layers, ("Affine3", nr.Affine(np.ones((4, 3)), np.arange(3.0)))]))
+
+
+def test_layers_behind_a_dead_one_are_told_apart(setting: Setting) -> None:
+    """Though a later layer makes the same zeros: those between are each judged by themselves."""
+    reference = dead_network()
+    port = from_reference(reference, "conv2d", setting.device).to(setting.dtype)
+    report = check_parity(reference, port, np.ones((5, 4)), np.arange(5) % 3, runs=[TRAINING])
+    assert report.ok, report
+    assert {*reference.layers} == {row.layer.capitalize() for row in report.rows} - {"Input", "Output", "Loss"}
+
+
+def test_a_wrong_layer_behind_a_dead_one_is_wrong(setting: Setting) -> None:
+    reference = dead_network()
+    for name in ("affine2.weight", "affine2.bias"):
+        port = from_reference(reference, "conv2d", setting.device).to(setting.dtype)
+        port.get_parameter(name).data.mul_(1.01)
+        assert not check_parity(reference, port, np.ones((5, 4)), np.arange(5) % 3, runs=[TRAINING])
+
+
 def test_the_reference_and_the_arguments_are_not_changed() -> None:
     """Nor is the reference's random stream, nor what its layers remember."""
     reference, (x, t) = drawing_network(), seeded_batch(0, 6, (6,), 3)
