@@ -21,6 +21,7 @@ from torchport.networks import from_reference
 from torchport.parity import Report, Row, check_layer, check_parity, compare
 from torchport.parity.cases import seeded_batch
 from torchport.parity.given import BATCH, PREDICTION, TRAINING
+from torchport.parity.losses import check_loss
 
 Spoil = Callable[[Any], Any]
 
@@ -166,6 +167,36 @@ def test_a_loss_without_the_books_offset_is_named_and_no_fault(loss: Callable[[T
     wrong = check(loss=lambda x, t: 1.00001 * loss(x, t), runs=[BATCH])
     assert not wrong
     assert not wrong.known
+
+
+class ByReciprocal(torch.autograd.Function):
+    """softmax_with_loss, which divides by the number of samples as CUDA does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, labels: Tensor) -> Tensor:
+        y, one_hot = x.softmax(1), F.one_hot(labels, x.shape[1])
+        ctx.save_for_backward((y - one_hot) * torch.tensor(1 / len(x), dtype=x.dtype))
+        return softmax_with_loss(x, labels)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output, None
+
+
+@pytest.mark.parametrize("n", [3, 63, 1000, 2000, 2040])
+def test_a_mean_may_be_a_product_with_the_rounded_reciprocal(n: int, rng: np.random.Generator) -> None:
+    """At labels of little probability, where nothing but these roundings is allowed for."""
+    gap, setting = rng.uniform(6, 12, n), Setting(torch.float32)
+    x, labels = setting.round(np.stack([gap, np.zeros(n)], axis=1)), np.ones(n, np.int64)
+    rows = check_loss(x, labels, setting, ByReciprocal.apply)
+    assert all(row.ok for row in rows), rows
+
+    def four_ulps_off(x: Tensor, t: Tensor) -> Tensor:
+        loss: Tensor = ByReciprocal.apply(x, t)
+        return loss.detach() + (1 + 2.0**-21) * (loss - loss.detach())
+
+    assert [row.quantity for row in check_loss(x, labels, setting, four_ulps_off) if not row.ok] == ["grad_input"]
 
 
 # --- What a report says besides
