@@ -410,7 +410,9 @@ def test_a_layer_that_has_nothing_to_do_keeps_its_gradient() -> None:
 
 def dead_network() -> nr.Network:
     """Its first relu makes zeros, and so does its second, whatever comes in."""
-    affine = {f"Affine{k}": nr.Affine(np.full((4, 4), 0.5 - k), np.full(4, bias)) for k, bias in ((1, -90.0), (2, -1.0))}
+    affine = {
+        f"Affine{k}": nr.Affine(np.full((4, 4), 0.5 - k), np.full(4, bias)) for k, bias in ((1, -90.0), (2, -1.0))
+    }
     first, second = affine.items()
     layers = [first, ("Relu1", nr.Relu()), second, ("Relu2", nr.Relu())]
     return nr.Network(dict([*layers, ("Affine3", nr.Affine(np.ones((4, 3)), np.arange(3.0)))]))
@@ -464,6 +466,11 @@ def tf32() -> bool:
     return bool(backend.conv.fp32_precision != "ieee" if hasattr(backend, "conv") else backend.allow_tf32)
 
 
+def tf32_products() -> bool:
+    backend = torch.backends.cuda.matmul
+    return bool(backend.fp32_precision == "tf32" if hasattr(backend, "fp32_precision") else backend.allow_tf32)
+
+
 def nnpack() -> bool:
     (before,) = torch.backends.nnpack.set_flags(False)
     torch.backends.nnpack.set_flags(before)
@@ -496,11 +503,11 @@ def test_fast_products_are_off_while_judging_and_back_afterwards(is_on: Callable
     [
         (torch.float64, "cuda:0", IEEE, False),
         (torch.float32, "cuda:0", IEEE, True),
-        (torch.float32, "cuda:0", TF32, False),
+        (torch.float32, "cuda:0", TF32, True),
         (torch.float32, "cpu", BFLOAT16, False),
     ],
 )
-def test_cudnn_is_off_in_full_float32_alone_and_where_it_is_judged(
+def test_cudnn_is_off_in_float32_alone_and_where_it_is_judged(
     dtype: torch.dtype, place: str, mode: Mode, off: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torchport.layers.arithmetic.check_device", lambda name, device: device)  # CUDA on any machine
@@ -509,6 +516,7 @@ def test_cudnn_is_off_in_full_float32_alone_and_where_it_is_judged(
         assert cudnn()
         with setting.judging():
             assert cudnn() != off
+            assert tf32_products() == (mode == TF32)
             with setting.computing():
                 assert cudnn() != off
         assert cudnn()

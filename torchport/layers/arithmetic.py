@@ -165,11 +165,12 @@ class Setting:
 
     @contextmanager
     def judging(self) -> Iterator[None]:
-        """As computing, and in float32 without cuDNN, whose convolutions may be Winograd's there as NNPACK's are.
+        """As computing, and in float32 and TF32 without cuDNN, whose convolutions may be Winograd's as NNPACK's are.
 
-        torch's own are cuBLAS's products, a sample at a time. In bfloat16 each sample would be rounded, so cuDNN stays.
+        torch's own are cuBLAS's products, a sample at a time, in TF32 where these are. In bfloat16 each sample would be
+        rounded, so cuDNN stays.
         """
-        cudnn, winograd = torch.backends.cudnn, self.dtype == torch.float32 and self.mode == IEEE
+        cudnn, winograd = torch.backends.cudnn, self.dtype == torch.float32 and self.mode != BFLOAT16
         with self.computing(), _switched((cudnn, "enabled", cudnn.enabled and not winograd)):
             yield
 
