@@ -410,12 +410,11 @@ def test_a_layer_that_has_nothing_to_do_keeps_its_gradient() -> None:
 
 def dead_network() -> nr.Network:
     """Its first relu makes zeros, and so does its second, whatever comes in."""
-    affine = {
-        f"Affine{k}": nr.Affine(np.full((4, 4), 0.5 - k), np.full(4, bias)) for k, bias in ((1, -90.0), (2, -1.0))
-    }
-    first, second = affine.items()
-    layers = [first, ("Relu1", nr.Relu()), second, ("Relu2", nr.Relu())]
-    return nr.Network(dict([*layers, ("Affine3", nr.Affine(np.ones((4, 3)), np.arange(3.0)))]))
+    first, second = (
+        nr.Affine(np.full((4, 4), weight), np.full(4, bias)) for weight, bias in ((-0.5, -90.0), (-1.5, -1.0))
+    )
+    last = nr.Affine(np.ones((4, 3)), np.arange(3.0))
+    return nr.Network({"Affine1": first, "Relu1": nr.Relu(), "Affine2": second, "Relu2": nr.Relu(), "Affine3": last})
 
 
 def test_layers_behind_a_dead_one_are_told_apart(setting: Setting) -> None:
