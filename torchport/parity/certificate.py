@@ -85,7 +85,7 @@ def check_parity(
     x = setting.round(np.asarray(x))
     with restored(inner) as frozen, setting.judging(), np.errstate(all="ignore"):
         torch.manual_seed(OWN_SEED + seed)  # of what the port draws; put back afterwards
-        np.random.seed(OWN_SEED + seed)
+        np.random.seed((OWN_SEED + seed) % 2**32)  # all that NumPy takes
         subject = Subject.of(reference, inner, x, setting, frozen, loss, output)
         if inner is not port:
             subject.note(f"judged is what {type(port).__name__} wraps, and the whole in one piece")

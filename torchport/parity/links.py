@@ -132,11 +132,29 @@ class Finder:
             link = self._next(k, place)
             found.append(link)
             place, k = link.end, k + len(link.stages)
+        if any(link.fault or len(link.stages) > 1 for link in found):
+            found = self._chain(0, self.calls[0], set()) or found
         first = next((link for link in found if link.fault), None)
         if first is not None and not first.stages and _far(first):
             # What is undone later, samples in another order say, is no fault of the whole.
             return self._whole() or found
         return self._told_apart(found)
+
+    def _chain(self, k: int, place: Call, tried: set[tuple[int, int]]) -> list[Link] | None:
+        """Every stage from k on by itself, if that holds for some choice among calls of equal values.
+
+        Behind a dead layer a later relu makes the same zeros, and layers between would be passed over.
+        """
+        if k == len(self.stages):
+            return []
+        if (k, place.number) in tried:
+            return None
+        tried.add((k, place.number))
+        for end in self._ends(k, place):
+            rest = self._chain(k + 1, end, tried)
+            if rest is not None:
+                return [Link(self.stages[k].name, (self.stages[k],), place, end), *rest]
+        return None
 
     def _told_apart(self, found: list[Link]) -> list[Link]:
         """Where nothing had to be done, as by a relu that nothing negative reached, the last calls are that layer's."""
@@ -226,21 +244,26 @@ class Finder:
         return made is not None and np.array_equal(made.y.ravel(), x.ravel())
 
     def _end(self, k: int, place: Call) -> Call | None:
-        """The call where stage k ends that begins at place."""
+        """The call where stage k ends that begins at place: of equal values the last."""
+        return next(iter(self._ends(k, place)), None)
+
+    def _ends(self, k: int, place: Call) -> list[Call]:
+        """The calls with the value that is nearest to what stage k makes of place's, the last first."""
         x = self._value(place, k)
         if x is None:
-            return None
+            return []
         applied = None if self._draws(k) else self._apply(k, x)
-        nearest: tuple[float, Array, Call] | None = None
+        ends, nearest, value = list[Call](), np.inf, x
         for call, actual in self._candidates(place, k + 1, first=0 if self._idle(k, x, applied) else 1):
-            if nearest is not None and call.number not in self.cuts:
+            if ends and call.number not in self.cuts:
                 break
             found = self._apply(k, x, actual) if self._draws(k) else applied
             ratio = np.inf if found is None else compare(actual, found.y, found.limit, found.own).ratio
-            # Of equal values the last; a later layer may change its input by less than a wide limit.
-            if ratio <= 1 and (nearest is None or (ratio < nearest[0] and not np.array_equal(actual, nearest[1]))):
-                nearest = ratio, actual, call
-        return nearest[2] if nearest else None
+            if ends and np.array_equal(actual, value):
+                ends.append(call)
+            elif ratio <= 1 and ratio < nearest:  # a later layer may change its input by less than a wide limit
+                ends, nearest, value = [call], ratio, actual
+        return ends
 
     def _next(self, k: int, place: Call) -> Link:
         name = self.stages[k].name
