@@ -51,6 +51,12 @@ OPERATIONS = Counter(
         "_foreach_add_": 1,  # to the mean of the weights
     }
 )
+# Instead of a convolution, in float64: its windows gathered, and as weights four copies of each filter.
+GATHERED = {
+    "less": {"convolution": 1, "relu": 1, "convolution_backward": 1},
+    "more": {"clone": 4, "index_select": 2, "cat": 2, "new_zeros": 2, "mm": 2, "_unsafe_view": 2}
+    | {name: 1 for name in ("new_ones", "resize_", "relu_", "index_add_")},
+}
 # Instead of the fused Adam, whose rate is a float32.
 BY_PARTS = {**{f"_foreach_{name}": 1 for name in ("mul", "sqrt", "add_", "div", "mul_", "sub_")}, "_foreach_lerp_": 2}
 
@@ -132,7 +138,11 @@ def operations(config: Config, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     [
         ({}, {}, {}),
         ({"keep": "last"}, {"_foreach_add_": 1}, {}),
-        ({"dtype": "float64", "keep": "mean"}, {"_fused_adam_": 1}, {**BY_PARTS, "_to_copy": 1}),
+        (
+            {"dtype": "float64", "keep": "mean"},
+            {"_fused_adam_": 1, **GATHERED["less"]},
+            {**BY_PARTS, "_to_copy": 1, **GATHERED["more"]},
+        ),
     ],
     ids=["default", "last", "float64"],
 )
