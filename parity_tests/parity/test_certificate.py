@@ -372,6 +372,16 @@ def test_a_layer_that_has_nothing_to_do_keeps_its_gradient() -> None:
     assert {(row.layer, row.quantity) for row in wrong if not row.ok} == {("relu", "grad_input")}
 
 
+def test_links_are_found_anew_where_values_coincided_in_the_first_run() -> None:
+    """Nothing negative reached the relu in it, and what follows it, which changes nothing, looked like it."""
+    reference = nr.TwoLayerNet(3, 2, 4)
+    reference.params["b1"][...] = 1
+    port = from_reference(reference)
+    port.relu1 = Function(lambda x: F.relu(x) * 1)
+    report = check_parity(reference, port, *seeded_batch(0, 8, (3,), 4), runs=["integers"])
+    report.raise_if_failed()
+
+
 def test_the_reference_and_the_arguments_are_not_changed() -> None:
     """Nor is the reference's random stream, nor what its layers remember."""
     reference, (x, t) = drawing_network(), seeded_batch(0, 6, (6,), 3)
@@ -448,3 +458,24 @@ def test_the_worst_entry_is_found(actual: Any, expected: Any, limit: float, rati
     worst = compare(np.array(actual), np.array(expected), limit)
     assert worst.ratio == ratio
     assert Row(TRAINING, "conv1", "output", "sum", worst).ok == (ratio <= 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "ratio"),
+    [
+        ([9, 9, 9, 9], {1, 2, 3}, 0.5),  # all that are above the limit, and then none is
+        ([0, 0, 0, 0], {2}, 4.0),  # the worst is seen to be wrong
+        ([0, 2, 9, 9], {1, 2, 3}, 1.5),
+    ],
+)
+def test_an_entry_above_its_limit_is_judged_by_its_own(own: list[float], asked: set[int], ratio: float) -> None:
+    """Until one is above that too: it tells no more to judge the others."""
+    seen = set()
+
+    def limit(index: tuple[int, ...]) -> float:
+        seen.add(index[0])
+        return own[index[0]]
+
+    actual = np.array([0.5, 3.0, 4.0, 3.5])
+    worst = compare(actual, np.zeros(4), 1.0, limit)
+    assert (seen, worst.ratio) == (asked, ratio)

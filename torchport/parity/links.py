@@ -138,6 +138,20 @@ class Finder:
             return self._whole() or found
         return self._told_apart(found)
 
+    def right(self, fewest: int) -> list[Link]:
+        """The same if none has a fault and they are so many at least, else none: the search ends when that is clear."""
+        found, place, k = list[Link](), self.calls[0], 0
+        while k < len(self.stages):
+            spare = len(found) + len(self.stages) - k - fewest  # so many layers may be judged together with others
+            if spare < 0:
+                return []
+            link = self._next(k, place) if spare else self._alone(k, place)
+            if link is None or link.fault:
+                return []
+            found.append(link)
+            place, k = link.end, k + len(link.stages)
+        return self._told_apart(found) if len(found) >= fewest else []
+
     def _told_apart(self, found: list[Link]) -> list[Link]:
         """Where nothing had to be done, as by a relu that nothing negative reached, the last calls are that layer's."""
         for i, base in enumerate(found):
@@ -243,10 +257,12 @@ class Finder:
         return nearest[2] if nearest else None
 
     def _next(self, k: int, place: Call) -> Link:
-        name = self.stages[k].name
-        if end := self._end(k, place):
-            return Link(name, tuple(self.stages[k : k + 1]), place, end)
-        return self._displaced(k, place) or self._near(k, place) or self._fault(k, place)
+        return self._alone(k, place) or self._displaced(k, place) or self._near(k, place) or self._fault(k, place)
+
+    def _alone(self, k: int, place: Call) -> Link | None:
+        """Stage k is right, and by itself."""
+        end = self._end(k, place)
+        return Link(self.stages[k].name, (self.stages[k],), place, end) if end else None
 
     def _displaced(self, k: int, place: Call) -> Link | None:
         """Stage k is right, on something else than what the layer before it made."""
