@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from torchport.layers import Setting
 from torchport.networks import from_reference
 from torchport.parity import Report, Row, check_layer, check_parity, compare
 from torchport.parity.cases import seeded_batch
+from torchport.parity.compare import MOST
 from torchport.parity.given import BATCH, PREDICTION, TRAINING
 
 Spoil = Callable[[Any], Any]
@@ -437,6 +439,15 @@ def test_fast_products_are_off_while_judging_and_back_afterwards(is_on: Callable
 # --- Entry by entry
 
 
+@pytest.fixture(params=[MOST, 1], ids=["at once", "in pieces"])
+def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Entries that are compared at a time."""
+    monkeypatch.setattr(sys.modules[compare.__module__], "MOST", request.param)
+    found: int = request.param
+    return found
+
+
+@pytest.mark.usefixtures("most")
 @pytest.mark.parametrize(
     ("actual", "expected", "limit", "ratio"),
     [
@@ -457,6 +468,9 @@ def test_fast_products_are_off_while_judging_and_back_afterwards(is_on: Callable
 def test_the_worst_entry_is_found(actual: Any, expected: Any, limit: float, ratio: float) -> None:
     worst = compare(np.array(actual), np.array(expected), limit)
     assert worst.ratio == ratio
+    if not worst.note:
+        assert worst.shape == np.shape(actual)
+        np.testing.assert_equal(worst.actual, np.array(actual)[worst.index])
     assert Row(TRAINING, "conv1", "output", "sum", worst).ok == (ratio <= 1)
 
 
@@ -468,7 +482,9 @@ def test_the_worst_entry_is_found(actual: Any, expected: Any, limit: float, rati
         ([0, 2, 9, 9], {1, 2, 3}, 1.5),
     ],
 )
-def test_an_entry_above_its_limit_is_judged_by_its_own(own: list[float], asked: set[int], ratio: float) -> None:
+def test_an_entry_above_its_limit_is_judged_by_its_own(
+    own: list[float], asked: set[int], ratio: float, most: int
+) -> None:
     """Until one is above that too: it tells no more to judge the others."""
     seen = set()
 
@@ -478,4 +494,4 @@ def test_an_entry_above_its_limit_is_judged_by_its_own(own: list[float], asked: 
 
     actual = np.array([0.5, 3.0, 4.0, 3.5])
     worst = compare(actual, np.zeros(4), 1.0, limit)
-    assert (seen, worst.ratio) == (asked, ratio)
+    assert (seen, worst.ratio) == (asked if most > 1 else {1, 2, 3}, ratio)

@@ -104,6 +104,8 @@ class Judgement:
             call.value = call.edge = call.arrived = None
             if not call.is_leaf:
                 call.tensor = call.tensor.new_empty(0)
+        for parameter in self.subject.port.parameters():
+            parameter.grad = None
 
     def found_anew(self) -> bool:
         """Whether this run's own values tell other links than the run before, and right ones.
