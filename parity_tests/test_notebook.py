@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "tutorial.ipynb"
-SMALL = "TRAIN, EPOCHS = 200, 1"  # in place of the cell of parameters
+SMALL = "TRAIN, TEST, EPOCHS = 200, 100, 1"  # in place of the cell of parameters
 NUMBER = re.compile(r"-?\d[\d,.]*(e[-+]\d+)?|of its limit \(.*?\)")
 
 
