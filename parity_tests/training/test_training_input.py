@@ -121,6 +121,7 @@ def test_data_and_places_that_do_not_fit(config: Config, samples: Samples, says:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("no_drawing")
 @pytest.mark.filterwarnings("ignore:the mean loss of epoch")
 def test_training_goes_on_from_given_weights(tmp_path: Path) -> None:
     """One step at lr 0 leaves them as they are, whichever file they are in."""

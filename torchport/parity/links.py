@@ -126,19 +126,23 @@ class Finder:
 
     def links(self) -> list[Link]:
         """One after the other, from the input to the output."""
-        found: list[Link] = []
-        place, k = self.calls[0], 0
-        while k < len(self.stages):
-            link = self._next(k, place)
-            found.append(link)
-            place, k = link.end, k + len(link.stages)
-        if any(link.fault or len(link.stages) > 1 for link in found):
-            found = self._chain(0, self.calls[0], set()) or found
+        found = self._chain(0, self.calls[0], set()) or self._one_by_one()
         first = next((link for link in found if link.fault), None)
         if first is not None and not first.stages and _far(first):
             # What is undone later, samples in another order say, is no fault of the whole.
             return self._whole() or found
         return self._told_apart(found)
+
+    def right(self, fewest: int) -> list[Link]:
+        """The same if none has a fault and they are so many at least, else none: no search for faults where it can be.
+
+        Layers that are judged together are one link.
+        """
+        found = self._chain(0, self.calls[0], set()) or []
+        if not found and fewest < len(self.stages):
+            found = self._one_by_one()
+        wrong = len(found) < fewest or any(link.fault for link in found)
+        return [] if wrong else self._told_apart(found)
 
     def _chain(self, k: int, place: Call, tried: set[tuple[int, int]]) -> list[Link] | None:
         """Every stage from k on by itself, if that holds for some choice among calls of equal values.
@@ -155,6 +159,15 @@ class Finder:
             if rest is not None:
                 return [Link(self.stages[k].name, (self.stages[k],), place, end), *rest]
         return None
+
+    def _one_by_one(self) -> list[Link]:
+        """Each from where the one before ends, a fault or layers that are right together where none is by itself."""
+        found, place, k = list[Link](), self.calls[0], 0
+        while k < len(self.stages):
+            link = self._next(k, place)
+            found.append(link)
+            place, k = link.end, k + len(link.stages)
+        return found
 
     def _told_apart(self, found: list[Link]) -> list[Link]:
         """Where nothing had to be done, as by a relu that nothing negative reached, the last calls are that layer's."""
@@ -266,9 +279,8 @@ class Finder:
         return ends
 
     def _next(self, k: int, place: Call) -> Link:
-        name = self.stages[k].name
         if end := self._end(k, place):
-            return Link(name, tuple(self.stages[k : k + 1]), place, end)
+            return Link(self.stages[k].name, (self.stages[k],), place, end)
         return self._displaced(k, place) or self._near(k, place) or self._fault(k, place)
 
     def _displaced(self, k: int, place: Call) -> Link | None:
