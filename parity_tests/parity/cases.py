@@ -13,7 +13,7 @@ from numpy_ref.layers import Layer
 from torchport.layers.arithmetic import Setting
 from torchport.networks.ports import load_layer
 from torchport.parity.certificate import check_layer
-from torchport.parity.report import Row
+from torchport.parity.rows import Row
 
 
 def check_twin(layer: Layer, module: nn.Module, x: Array, rng: np.random.Generator, setting: Setting) -> list[Row]:

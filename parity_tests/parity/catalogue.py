@@ -34,7 +34,7 @@ from torchport.layers.loss import softmax_with_loss
 from torchport.networks.ports import load_layer
 from torchport.optimizers import BookAdam, make_optimizer
 from torchport.parity.compare import compare
-from torchport.parity.report import Row
+from torchport.parity.rows import Row
 
 # --- Small changes to a port
 

@@ -13,8 +13,7 @@ import torch
 
 from numpy_ref.checks import Array, check_shape
 from torchport.layers.arithmetic import Setting
-from torchport.parity.compare import compare
-from torchport.parity.report import Difference
+from torchport.parity.compare import Difference, compare
 
 
 def taylor_slope(

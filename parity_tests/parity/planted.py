@@ -26,7 +26,7 @@ from torchport.networks.names import cast_params
 from torchport.parity import check_layer, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.parity.given import ALL, BATCH, PREDICTION, TRAINING
-from torchport.parity.report import Row
+from torchport.parity.rows import Row
 
 
 @dataclass(frozen=True)

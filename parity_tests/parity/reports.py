@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from torchport.parity.report import Difference, Report, Row
+from torchport.parity.compare import Difference
+from torchport.parity.report import Report
+from torchport.parity.rows import Row
 
 RUNS = ("training", "prediction", "1 sample", "35 samples", "integers", "batch", "batch again", "extremes", "loss")
 LAYERS = {

@@ -13,7 +13,7 @@ from numpy_ref.optimizer import Optimizer
 from torchport.layers import SUM
 from torchport.layers.arithmetic import Setting
 from torchport.parity.compare import compare
-from torchport.parity.report import Row
+from torchport.parity.rows import Row
 
 # Between an input of one step and the parameter after it, RMSprop and Adam round most often: two moments of three
 # operations each, a root, an addend, a product, a quotient and a sum.

@@ -15,7 +15,7 @@ from numpy_ref.layers import Layer
 from parity.cases import random_case
 from torchport.layers import Setting, kind_of
 from torchport.layers.modules import Dropout
-from torchport.layers.terms import in_torch_terms
+from torchport.layers.terms import MODULE_ATTRIBUTES, to_torch_layout
 from torchport.networks import from_reference
 from torchport.parity.cases import seeded_batch, seeded_params
 from torchport.parity.probes import Probed, check_predictions, probe
@@ -56,12 +56,9 @@ def computed(network: nr.Network, x: Array, dout: Array, factor: float = 1) -> l
 
 def judged(probed: Probed, found: list[Array]) -> Iterator[tuple[Array, Array, Array]]:
     """error, limit and what was expected, in the order of computed."""
-    pairs = [(probed.output, probed.limit), (probed.grad_input, probed.grad_input_limit)]
-    for grads, limits in zip(probed.grads, probed.grads_limits, strict=True):
-        pairs += zip(in_torch_terms(grads).values(), in_torch_terms(limits).values(), strict=True)
-    for actual, (expected, limit) in zip(found, pairs, strict=True):
-        assert expected is not None
-        assert limit is not None
+    for actual, (key, value) in zip(found, probed.values.items(), strict=True):
+        of_parameter = key[1] in MODULE_ATTRIBUTES
+        expected, limit = (to_torch_layout(each) if of_parameter else each for each in (value, probed.limits[key]))
         assert actual.shape == expected.shape == limit.shape
         yield np.abs(actual - expected), limit, expected
 
@@ -102,26 +99,23 @@ def test_of_one_layer_they_are_the_layers_own() -> None:
         x, dout = rng.standard_normal((4, 10)), rng.standard_normal((4, 5 if isinstance(layer, nr.Affine) else 10))
         probed, rule = probe([layer], x, dout, a), kind_of(layer).rule
         limits = rule.backward(layer, x, dout, a)
-        np.testing.assert_array_equal(probed.limit, rule.forward(layer, x, a))
-        np.testing.assert_array_equal(probed.grad_input_limit, limits.grad_input)
-        assert probed.grads_limits[0].keys() == limits.grads.keys()
-        for name, limit in limits.grads.items():
-            np.testing.assert_array_equal(probed.grads_limits[0][name], limit)
+        own = {"output": rule.forward(layer, x, a), "grad_input": limits.grad_input, **limits.grads}
+        assert [*probed.limits] == [(0, name) for name in own]
+        for name, limit in own.items():
+            np.testing.assert_array_equal(probed.limits[0, name], limit)
 
 
 def test_where_a_layer_predicts_otherwise_its_own_limit_is_that_of_the_prediction() -> None:
     dropout, x, a = nr.Dropout(0.3), np.random.default_rng(0).standard_normal((4, 10)), SETTING.arithmetic
     limit = kind_of(dropout).prediction
     assert limit is not None
-    np.testing.assert_array_equal(probe([dropout], x, None, a, prediction=True).limit, limit(dropout, x, a))
+    np.testing.assert_array_equal(probe([dropout], x, None, a, prediction=True).output[1], limit(dropout, x, a))
 
 
 def test_layers_that_only_move_data_have_none() -> None:
     x, dout = np.random.default_rng(0).standard_normal((2, 3, 4, 4)), np.ones((2, 12))
     probed = probe([nr.Relu(), nr.Pooling(2, 2), nr.Relu(), nr.Flatten()], x, dout, SETTING.arithmetic)
-    assert probed.grad_input_limit is not None
-    assert not probed.limit.any()
-    assert not probed.grad_input_limit.any()
+    assert [limit.any() for limit in probed.limits.values()] == [False, False]
 
 
 def test_they_are_what_is_derived() -> None:
@@ -130,23 +124,22 @@ def test_they_are_what_is_derived() -> None:
     first, second = nr.Affine(w, 0.0), nr.Affine(v, 0.0)
     probed = probe([first, second], x, np.ones((1, 1)), a)
     own = [kind_of(first).rule.forward(layer, value, a).item() for layer, value in ((first, x), (second, x * w))]
-    assert probed.limit.item() == pytest.approx(8 * 5 * own[0] + own[1])
-    assert probed.output.item() == -30
+    value, limit = probed.output
+    assert limit.item() == pytest.approx(8 * 5 * own[0] + own[1])
+    assert value.item() == -30
 
 
 def test_a_branch_that_rounding_may_take_is_allowed() -> None:
     """A unit that is 0 but for rounding: the gradient behind its relu may be there or not."""
     layers: list[Layer] = [nr.Affine(np.array([[1.0], [-1.0]]), 0.0), nr.Relu()]
     found = probe(layers, np.full((1, 2), 7.0), np.ones((1, 1)), SETTING.arithmetic)
-    assert found.grad_input is not None
-    assert found.grad_input_limit is not None
-    assert not found.grad_input.any()
-    assert (found.grad_input_limit >= 1).all()
+    assert not found.values[0, "grad_input"].any()
+    assert (found.limits[0, "grad_input"] >= 1).all()
 
 
 def test_nothing_underflows() -> None:
     layers: list[Layer] = [nr.Affine(np.full((2, 2), 1e-200), 0.0), nr.Relu()]
-    assert probe(layers, np.ones((1, 2)), None, Setting().arithmetic).limit.min() > 1e-216
+    assert probe(layers, np.ones((1, 2)), None, Setting().arithmetic).output[1].min() > 1e-216
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

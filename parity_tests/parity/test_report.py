@@ -18,7 +18,9 @@ import torchport
 from parity.reports import AT_TIES, CAUSE, KNOWN, NOTES, RUNS, difference, failing, passing
 from torchport import testing
 from torchport.parity import report as report_module
-from torchport.parity.report import Difference, Report, Row
+from torchport.parity.compare import Difference
+from torchport.parity.report import Report
+from torchport.parity.rows import Row
 
 LONG = "a_name_that_nobody_breaks_in_any_place_" * 4
 RIGHT = Row("training", "conv1", "output", "sum", difference(0.5), "net.py:3")

@@ -21,7 +21,7 @@ from torchport.parity.links import Link, Stage, cast, own_limits
 from torchport.parity.losses import loss_rows
 from torchport.parity.probes import probe
 from torchport.parity.recording import array_of, told
-from torchport.parity.report import Row
+from torchport.parity.rows import Row
 from torchport.parity.subject import Key, trained
 
 
@@ -173,12 +173,9 @@ def _expected(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
     # What was drawn is repeated: layers that were seen one by one forward have it.
     layers = [layer for link in stretch.links for layer in judged.layers(link)]
     whole = probe(layers, stretch.x, stretch.dout, judged.a)
-    assert whole.grad_input is not None
-    assert whole.grad_input_limit is not None
-    yield Gradient(stretch.stages[0], "grad_input", whole.grad_input, whole.grad_input_limit)
-    for stage, grads, limits in zip(stretch.stages, whole.grads, whole.grads_limits, strict=True):
-        for name, value in grads.items():
-            yield Gradient(stage, name, value, limits[name])
+    for (number, name), value in whole.values.items():
+        if name != "output":
+            yield Gradient(stretch.stages[number], name, value, whole.limits[number, name])
 
 
 def _through(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:

@@ -19,7 +19,8 @@ from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import softmax_with_loss
 from torchport.parity.given import ALL, PREDICTION, TRAINING, check_finite, check_given, restored, unwrapped
 from torchport.parity.losses import Loss
-from torchport.parity.report import Report, Row
+from torchport.parity.report import Report
+from torchport.parity.rows import Row
 from torchport.parity.runs import Trial, judge
 from torchport.parity.subject import Run, Subject
 

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.parity.report import Difference
 
 Own = Callable[[tuple[int, ...]], float]  # the limit of one entry by what it adds up itself
 
 MOST = 2**22  # entries that are compared at a time, for memory: a weight of AlexNet has 38 million
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The entry of an array that is furthest off, as a multiple of its limit; or, in note, why none can be named."""
+
+    shape: tuple[int, ...] = ()
+    index: tuple[int, ...] = ()
+    expected: float = math.nan
+    actual: float = math.nan
+    error: float = math.inf
+    limit: float = 0.0
+    ratio: float = math.inf
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.note:
+            return self.note
+        # With as many digits, at least four, as it takes to tell them apart.
+        pairs = [(f"{self.actual:.{digits}g}", f"{self.expected:.{digits}g}") for digits in range(4, 18)]
+        actual, expected = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
+        entry = f"{list(self.index)} is" if self.index else "is"
+        return f"{entry} {actual}, expected {expected} (error {self.error:.1e}, limit {self.limit:.1e})"
 
 
 def compare(actual: Array, expected: Array, limit: Array | float, own: Own | None = None) -> Difference:

@@ -12,7 +12,7 @@ from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.judgement import Judgement
 from torchport.parity.parameters import Found
 from torchport.parity.recording import Call, array_of, behind, record
-from torchport.parity.report import Row
+from torchport.parity.rows import Row
 
 STEP = 1e-2  # of a parameter's size, as float32 needs it
 WITHIN = 0.05  # relative: a coarse check, for what is detached, doubled or of the wrong sign

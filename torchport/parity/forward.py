@@ -12,12 +12,12 @@ from torchport.layers import EXACT, SUM, kind_of
 from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.causes import Fault
-from torchport.parity.compare import compare
+from torchport.parity.compare import Difference, compare
 from torchport.parity.judgement import Judgement
 from torchport.parity.links import Link, Stage, apply
 from torchport.parity.parameters import DERIVED, find
 from torchport.parity.probes import probe
-from torchport.parity.report import Difference, Row
+from torchport.parity.rows import Row
 from torchport.parity.subject import trained
 
 
@@ -36,9 +36,10 @@ def _link_rows(judged: Judgement, link: Link) -> Iterator[Row]:
     if x is None:
         yield judged.wrong(link.name, "output", "no call holds its input", where)
     elif len(link.stages) > 1 and not link.fault:
-        whole = probe([s.layer for s in link.stages], x, None, judged.a, prediction=judged.run.predicting)
-        limit = np.zeros(()) if judged.exact(link.stages[-1], x) else whole.limit
-        yield judged.row(link.name, "output", SUM, judged.compared(link.end, whole.output, limit), where)
+        layers = [each.layer for each in link.stages]
+        expected, limit = probe(layers, x, None, judged.a, prediction=judged.run.predicting).output
+        limit = np.zeros(()) if judged.exact(link.stages[-1], x) else limit
+        yield judged.row(link.name, "output", SUM, judged.compared(link.end, expected, limit), where)
     elif link.start is link.end and not link.fault and rule == EXACT:
         pass  # nothing was done, and nothing had to be: a flattening that the next layer does by itself
     else:

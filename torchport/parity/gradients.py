@@ -26,9 +26,9 @@ from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import loss_limits, softmax_with_loss
 from torchport.layers.smooth import EXP_ULPS
 from torchport.networks import SimpleConvNet, to_params
-from torchport.parity.compare import compare
+from torchport.parity.compare import Difference, compare
 from torchport.parity.probes import probe
-from torchport.parity.report import Difference, table
+from torchport.parity.rows import table
 
 # The book's step, and the smaller ones for an entry that has a kink within it.
 STEPS = (STEP, STEP / 10, STEP / 100)
@@ -147,15 +147,15 @@ def _loss_rounding(network: Network, x: Array, labels: Array) -> float:
     that of its logarithm, of a mean and of the last sum. A rounding is counted twice, once for each of the two.
     """
     arithmetic, (rows, n) = Setting().arithmetic, (np.arange(len(x)), len(x))
-    logits = probe(list(network.layers.values()), x, None, arithmetic)
-    chances = softmax(logits.output)
+    logits, limit = probe(list(network.layers.values()), x, None, arithmetic).output
+    chances = softmax(logits)
     slope = np.abs(chances - np.eye(chances.shape[1])[labels]) / n
-    loss_limit, grad_limit = loss_limits(logits.output, labels, arithmetic)
+    loss_limit, grad_limit = loss_limits(logits, labels, arithmetic)
     of_label = chances[rows, labels]
     correction = np.log1p(LOG_OFFSET / of_label)
     passed = n * grad_limit[rows, labels] / of_label * LOG_OFFSET / (of_label + LOG_OFFSET)
     size = correction.mean() + np.abs(np.log(of_label)).mean()
-    return float(np.sum(slope * logits.limit) + loss_limit + passed.mean() + arithmetic.of_sum(n + EXP_ULPS, size))
+    return float(np.sum(slope * limit) + loss_limit + passed.mean() + arithmetic.of_sum(n + EXP_ULPS, size))
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from numpy_ref.checks import Array
 from torchport.layers import EXACT
-from torchport.parity.compare import compare
+from torchport.parity.compare import Difference, compare
 from torchport.parity.given import overridden
 from torchport.parity.lines import MOVING, lines_of
 from torchport.parity.links import Applied, Finder, Link, Stage, like, sides
 from torchport.parity.parameters import Found
 from torchport.parity.recording import Call, Record, is_real, record, tensors_in, told
-from torchport.parity.report import Difference, Row
+from torchport.parity.rows import Row
 from torchport.parity.subject import Guide, Key, Run, Subject, trained
 
 UNIT = 2.0**-8  # of what average pooling makes of whole numbers

@@ -14,7 +14,7 @@ from torchport.layers.smooth import running_limits
 from torchport.parity.judgement import Judgement
 from torchport.parity.links import Link, Stage
 from torchport.parity.recording import Call, array_of, behind
-from torchport.parity.report import Row
+from torchport.parity.rows import Row
 
 # Draws that agree by chance with a probability of 2^-BITS do not.
 BITS = 24

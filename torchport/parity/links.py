@@ -25,7 +25,7 @@ from torchport.layers.loss import Identity
 from torchport.layers.sums import PRODUCTS, own_limit
 from torchport.parity.compare import Own, compare
 from torchport.parity.lines import LAYING, MOVING
-from torchport.parity.probes import Probed, probe
+from torchport.parity.probes import probe
 from torchport.parity.recording import Call, Record, behind
 
 # As near to a layer's output as only a slip in that layer can be: what lies so near is that layer, and wrong.
@@ -192,10 +192,9 @@ class Finder:
         x, actual = self._value(self.calls[0], 0), self._value(self.output, len(self.stages))
         if x is None or actual is None or any(map(self._draws, range(len(self.stages)))):
             return None
-        whole = self._probed(self.stages, x)
-        right = compare(actual, whole.output, whole.limit).ratio <= 1
-        inner = self.stages[1:-1] or self.stages
-        return [Link(joined(inner), tuple(self.stages), self.calls[0], self.output)] if right else None
+        if not self._are_right(self.stages, x, actual):
+            return None
+        return [Link(joined(self.stages[1:-1] or self.stages), tuple(self.stages), self.calls[0], self.output)]
 
     def broken(self) -> tuple[str, list[Call]]:
         """Of a run that raised, the first stage that is not there, and the calls from where it should begin."""
@@ -317,13 +316,14 @@ class Finder:
                     continue
                 if last == k:
                     return Link(stages[0].name, stages, place, call, "output")
-                whole = self._probed(stages, x)
-                if compare(actual, whole.output, whole.limit).ratio <= 1:
+                if self._are_right(stages, x, actual):
                     return Link(joined(stages), stages, place, call)
         return None
 
-    def _probed(self, stages: Sequence[Stage], x: Array) -> Probed:
-        return probe([stage.layer for stage in stages], x, None, self.a, prediction=self.predicting)
+    def _are_right(self, stages: Sequence[Stage], x: Array, actual: Array) -> bool:
+        """Whether the port has made actual of x as these stages do together."""
+        whole = probe([stage.layer for stage in stages], x, None, self.a, prediction=self.predicting)
+        return compare(actual, *whole.output).ratio <= 1
 
     def _fault(self, k: int, place: Call) -> Link:
         """Stage k is wrong or missing; the link ends where a later one goes on, or with the output."""

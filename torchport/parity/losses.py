@@ -15,9 +15,9 @@ from torchport.layers import EXP
 from torchport.layers.arithmetic import Arithmetic, Setting, arithmetic_of
 from torchport.layers.loss import OUTPUTS, LogSoftmax, loss_limits, softmax_with_loss
 from torchport.layers.smooth import EXP_ULPS
-from torchport.parity.compare import compare
+from torchport.parity.compare import Difference, compare
 from torchport.parity.recording import array_of, told
-from torchport.parity.report import Difference, Row
+from torchport.parity.rows import Row
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 KNOWN = "the book adds 1e-7 inside the log, this loss does not"

@@ -26,8 +26,7 @@ from numpy_ref.network import Network
 from torchport.layers.arithmetic import Arithmetic, arithmetic_of, rounded
 from torchport.layers.kinds import kind_of, predicted
 from torchport.layers.terms import MODULE_ATTRIBUTES as NAMES
-from torchport.parity.compare import compare
-from torchport.parity.report import Difference
+from torchport.parity.compare import Difference, compare
 
 LAMBDA = 8
 SIGNS = np.array([-1, 1], np.int8)
@@ -39,14 +38,19 @@ Run = Callable[[Moved], Found]
 
 
 class Probed(NamedTuple):
-    """What the reference makes of x and dout, in its layout, and how far a port may be off."""
+    """What the reference makes of x and dout, in its layout, and how far a port may be off: by Key.
 
-    output: Array
-    limit: Array
-    grad_input: Array | None
-    grad_input_limit: Array | None
-    grads: list[dict[str, Array]]  # of each layer
-    grads_limits: list[dict[str, Array]]
+    The output of the last layer and the gradient of the first one's input, then the parameters', layer by layer.
+    """
+
+    values: Found
+    limits: Found
+
+    @property
+    def output(self) -> tuple[Array, Array]:
+        """Of the last layer, and its limit."""
+        key = next(iter(self.values))
+        return self.values[key], self.limits[key]
 
 
 def probe(
@@ -63,17 +67,13 @@ def probe(
 
     A layer that draws must draw the same in every run (LayerKind.repeat). count is at most LAMBDA^2.
     """
-    run = partial(_run, layers, x, dout, prediction)
+    run, last = partial(_run, layers, x, dout, prediction), (len(layers) - 1, "output")
     found = run(lambda _, value: value)
-    limits, last = _local_limits(layers, x, dout, prediction, found, a), (len(layers) - 1, "output")
-    seen = {key: value for key, value in found.items() if key in (last, (0, "grad_input")) or key[1] in NAMES}
+    limits = _local_limits(layers, x, dout, prediction, found, a)
+    keys = [last, (0, "grad_input"), *((k, name) for k in range(len(layers)) for name in NAMES)]
+    seen = {key: found[key] for key in keys if key in found}
     spread = _spread(run, seen, limits, np.random.default_rng(seed), count)
-    whole = {key: limits[key] + LAMBDA * spread[key] for key in seen}
-    of_input = found.get((0, "grad_input")), whole.get((0, "grad_input"))
-    grads, grads_limits = (
-        [{name: of[k, name] for name in NAMES if (k, name) in of} for k in range(len(layers))] for of in (seen, whole)
-    )
-    return Probed(found[last], whole[last], *of_input, grads, grads_limits)
+    return Probed(seen, {key: limits[key] + LAMBDA * spread[key] for key in seen})
 
 
 def _spread(run: Run, seen: Found, limits: Found, rng: np.random.Generator, count: int) -> Found:
@@ -125,4 +125,4 @@ def check_predictions(reference: Network, x: Array, found: Array, dtype: torch.d
     """
     layers, arithmetic = list(reference.layers.values()), arithmetic_of(dtype)
     probed = probe(layers, rounded(x, dtype), None, arithmetic, prediction=True)
-    return compare(found.astype(np.float64), probed.output, probed.limit)
+    return compare(found.astype(np.float64), *probed.output)

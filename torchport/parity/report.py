@@ -4,79 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from torchport.choices import BFLOAT16, TF32
-from torchport.parity import page, text
-from torchport.parity.text import grouped, table as table
+from torchport.parity import page
+from torchport.parity.rows import WIDTH, Row, grouped, worst_of_each, wrapped
 
 ENDS = {"input", "output", "loss", "port"}  # what is judged like a layer, and is none
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The entry of an array that is furthest off, as a multiple of its limit; or, in note, why none can be named."""
-
-    shape: tuple[int, ...] = ()
-    index: tuple[int, ...] = ()
-    expected: float = math.nan
-    actual: float = math.nan
-    error: float = math.inf
-    limit: float = 0.0
-    ratio: float = math.inf
-    note: str = ""
-
-    def __str__(self) -> str:
-        if self.note:
-            return self.note
-        # With as many digits, at least four, as it takes to tell them apart.
-        pairs = [(f"{self.actual:.{digits}g}", f"{self.expected:.{digits}g}") for digits in range(4, 18)]
-        actual, expected = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
-        entry = f"{list(self.index)} is" if self.index else "is"
-        return f"{entry} {actual}, expected {expected} (error {self.error:.1e}, limit {self.limit:.1e})"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One quantity of one layer in one run of the port, in torch's layout: output, grad_input, weight, grad_bias..."""
-
-    run: str  # training, prediction, 1 sample, integers, batch...
-    layer: str
-    quantity: str
-    rule: str
-    worst: Difference
-    where: str = ""  # net.py:21, or "expected relu1 before net.py:21"
-    cause: str = ""  # what makes the difference, proved
-    known: str = ""  # a known difference of definition that explains it: no fault
-
-    @property
-    def name(self) -> str:
-        """Layer and quantity, once where they are one word, as the output's output."""
-        return " ".join(dict.fromkeys((self.layer, self.quantity)))
-
-    @property
-    def ok(self) -> bool:
-        """Whether every entry is within its limit, or what differs is known to be defined otherwise."""
-        return self.worst.ratio <= 1 or bool(self.known)
-
-    @property
-    def size(self) -> float:
-        """Its ratio, to sort by: NaN counts as infinite, a known difference as none."""
-        if self.known:
-            return 0.0
-        return math.inf if math.isnan(self.worst.ratio) else self.worst.ratio
-
-    @property
-    def status(self) -> str:
-        """In a word: FAIL, known or ok."""
-        return "known" if self.known else "ok" if self.ok else "FAIL"
-
-    def __str__(self) -> str:
-        run = "" if self.run == "training" else f" (in {self.run})"
-        why = f": {self.cause or self.known}" if self.cause or self.known else ""
-        return f"{self.name}{':' * bool(self.worst.note)} {self.worst}{_at(self.where)}{run}{why}"
 
 
 class Fault(NamedTuple):
@@ -100,6 +37,7 @@ class Report:
         runs: the runs of the port that there were, by their sizes and scales.
         notes: what a reader must know of how it was judged.
 
+    >>> from torchport.parity import Difference, Report, Row
     >>> worst = Difference((2,), (1,), expected=1.0, actual=1.5, error=0.5, limit=1e-6, ratio=5e5)
     >>> row = Row("training", "conv1", "output", "sum", worst, where="net.py:14")
     >>> report = Report((row,), "port", "float32", "cpu", seed=0, runs=("training",))
@@ -125,7 +63,26 @@ class Report:
         return self.verdict
 
     def __str__(self) -> str:
-        return text.summary(self)
+        """The verdict, the runs, what is wrong and right; a table by layer of what fails, then of the rest; notes."""
+        head, *findings = self._told(most=len(self.rows))
+        lines = [head, f"runs: {', '.join(self.runs)}", *findings]
+        failed = grouped(row for row in self.rows if not row.ok)
+        passed = grouped((row for row in self.rows if row.ok), "layer")
+        notes = [*(f"known: {known}" for known in self.known), *(f"note: {note}" for note in self.notes)]
+        layers = worst_of_each([*failed.values(), *passed.values()], "rule")
+        return "\n".join([*map(wrapped, lines), "", *layers, "", *map(wrapped, notes)]).rstrip()
+
+    def _told(self, most: int) -> list[str]:
+        """The verdict, so many faults, the names of the others and what is right; or how much was compared."""
+        if not self.faults:
+            return [self.head, self.measured]
+        lines = [self.head]
+        for number, fault in enumerate(self.faults[:most]):
+            lines += [f"{'also wrong: ' if number else ''}{fault.name}{fault.place}", f"  {fault.values}"]
+            lines += [f"  cause: {fault.cause}"] if fault.cause else []
+        if others := ", ".join(fault.name for fault in self.faults[most:]):
+            lines.append(textwrap.shorten(f"also wrong: {others}", WIDTH, placeholder=" ..."))
+        return [*lines, f"right: {self.right}"]
 
     @property
     def ok(self) -> bool:
@@ -144,7 +101,7 @@ class Report:
         for name, rows in grouped(row for row in self.rows if not row.ok).items():
             row, runs = rows[0], _runs(rows, judged[name])
             cause = "" if row.cause in told else row.cause
-            faults.append(Fault(name, f"{_at(row.where)}, {runs}", str(row.worst), cause))
+            faults.append(Fault(name, f"{row.at}, {runs}", str(row.worst), cause))
             told.add(row.cause)
         return tuple(faults)
 
@@ -173,7 +130,7 @@ class Report:
         """AssertionError in a few short lines, unless ok."""
         __tracebackhide__ = True  # pytest shows the line that called
         if not self.ok:
-            raise AssertionError(text.message(self))
+            raise AssertionError("\n".join(map(wrapped, self._told(most=1))))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN and infinities as text, which JSON has no numbers for."""
@@ -200,7 +157,13 @@ class Report:
 
     def to_text(self, rows: Iterable[Row] | None = None) -> str:
         """A line of at most 79 columns for each of rows (None: all), and below it what there is to say."""
-        return text.listing(self.rows if rows is None else rows)
+        rows = self.rows if rows is None else tuple(rows)
+        head, *lines = worst_of_each([[row] for row in rows], "run")
+        parts = [head]
+        for row, line in zip(rows, lines, strict=True):
+            said = (row.known,) if row.known else () if row.ok else (str(row.worst), row.cause)
+            parts += [line, *(wrapped(f"      {words}") for words in said if words)]
+        return "\n".join(parts)
 
     @property
     def head(self) -> str:
@@ -210,15 +173,13 @@ class Report:
     @property
     def measured(self) -> str:
         """How much was compared, and how near to its limit it came."""
-        worst = max(self.rows, key=lambda row: row.size, default=None)
-        if worst is None:
+        nearest = max(self.rows, key=lambda row: row.size, default=None)
+        if nearest is None:
             return "nothing was compared"
         counts = f"{self.right}, {_count(len(self.rows), 'comparison')} in {_count(len(self.runs), 'run')}"
-        return f"{counts}, the largest error {worst.size:.2g} of its limit{f' ({worst.name})' if worst.size else ''}"
-
-
-def _at(where: str) -> str:
-    return where and f"{', ' if where.startswith('expected') else ' at '}{where}"
+        return (
+            f"{counts}, the largest error {nearest.size:.2g} of its limit{f' ({nearest.name})' if nearest.size else ''}"
+        )
 
 
 def _runs(failed: Sequence[Row], judged: Sequence[Row]) -> str:

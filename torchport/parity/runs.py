@@ -25,7 +25,7 @@ from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import OUTPUTS
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.backward import backward_rows
-from torchport.parity.compare import compare
+from torchport.parity.compare import Difference, compare
 from torchport.parity.computed import computed_rows
 from torchport.parity.forward import forward_rows, parameter_rows
 from torchport.parity.given import BATCH, PREDICTION, TRAINING, restored
@@ -36,7 +36,7 @@ from torchport.parity.links import Stage
 from torchport.parity.losses import LOGITS, check_loss
 from torchport.parity.probes import probe
 from torchport.parity.recording import array_of, tensors_in, told
-from torchport.parity.report import Difference, Row
+from torchport.parity.rows import Row
 from torchport.parity.subject import Guide, Run, Subject
 
 FEW = 4  # samples on integers and in the first run, at least
@@ -234,20 +234,18 @@ class Trial:
         subject.port.train()
         try:
             returned = list(tensors_in(run(subject.setting.tensor(x))))
-            made = next((tensor for tensor in returned if tensor.shape == whole.output.shape), returned[0])
+            made = next((tensor for tensor in returned if tensor.shape == whole.output[0].shape), returned[0])
             made.backward(subject.setting.tensor(cotangent).to(made.dtype))
         except Exception as error:  # whatever a user's callable raises
             yield Row(name, "port", "output", SUM, Difference(note=f"it raised {told(error)}"))
             return
-        yield Row(name, "port", "output", SUM, compare(array_of(made), whole.output, whole.limit))
-        for number, stage in enumerate(subject.stages):
-            for attribute, expected in whole.grads[number].items():
-                for found in subject.parameters.get((stage.name, attribute), [])[:1]:
-                    if found.settable:
-                        value, limit = found.gradient(expected), whole.grads_limits[number][attribute]
-                        none = Difference(note="it gets no gradient")
-                        worst = none if value is None else compare(value, expected, limit)
-                        yield Row(name, stage.name, f"grad_{MODULE_ATTRIBUTES[attribute]}", SUM, worst)
+        yield Row(name, "port", "output", SUM, compare(array_of(made), *whole.output))
+        for (stage, attribute), found in subject.parameters.items():
+            if found and found[0].settable:
+                key = subject.indices[stage], attribute
+                value, none = found[0].gradient(whole.values[key]), Difference(note="it gets no gradient")
+                worst = none if value is None else compare(value, whole.values[key], whole.limits[key])
+                yield Row(name, stage, f"grad_{MODULE_ATTRIBUTES[attribute]}", SUM, worst)
 
 
 def _dead(guides: Sequence[Guide]) -> bool:
