@@ -265,16 +265,14 @@ class Finder:
         if x is None:
             return []
         applied = None if self._draws(k) else self._apply(k, x)
-        ends, nearest, value = list[Call](), np.inf, x
+        ends, nearest = list[Call](), np.inf
         for call, actual in self._candidates(place, k + 1, first=0 if self._idle(k, x, applied) else 1):
             if ends and call.number not in self.cuts:
                 break
             found = self._apply(k, x, actual) if self._draws(k) else applied
             ratio = np.inf if found is None else compare(actual, found.y, found.limit, found.own).ratio
-            if ends and np.array_equal(actual, value):
-                ends.append(call)
-            elif ratio <= 1 and ratio < nearest:  # a later layer may change its input by less than a wide limit
-                ends, nearest, value = [call], ratio, actual
+            if ratio <= 1 and ratio <= nearest:  # a later layer may change its input by less than a wide limit
+                ends, nearest = [*(ends if ratio == nearest else ()), call], ratio
         return ends
 
     def _next(self, k: int, place: Call) -> Link:
