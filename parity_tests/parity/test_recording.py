@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchport.parity.calls import UNSEEN, Call, Record
 from torchport.parity.parameters import _layouts
-from torchport.parity.recording import UNSEEN, Call, Record, record
+from torchport.parity.recording import record
 
 Function = Callable[[Any, Tensor], Any]
 X = np.arange(-6.0, 6.0).reshape(3, 4)
@@ -39,7 +40,7 @@ class Port(nn.Module):
 
 def recorded(function: Function, sizes: tuple[int, ...] = (12,), device: str = "cpu") -> Record:
     port = Port(function).to(device)
-    return record(port, port, torch.tensor(X, device=device), frozenset(sizes))
+    return record(port, torch.tensor(X, device=device), frozenset(sizes))
 
 
 def last(found: Record) -> Call:
@@ -225,7 +226,7 @@ def test_a_call_has_its_authors_line(function: Function) -> None:
 
 def test_a_call_by_torch_alone_has_its_modules_path() -> None:
     port = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Tanh()))
-    found = record(port, port, torch.tensor(X), frozenset([12]))
+    found = record(port, torch.tensor(X), frozenset([12]))
     assert [(call.where, call.module) for call in found.calls[1:]] == [("0 (ReLU)", "0"), ("1.0 (Tanh)", "1.0")]
 
 

@@ -17,7 +17,7 @@ from numpy_ref.checks import Array
 from numpy_ref.layers import BatchNormalization
 from numpy_ref.network import STATISTICS, Layers, Network
 from torchport.loading.uses import PRODUCTS, LoadError, Use, named, set_value
-from torchport.parity.recording import as_array
+from torchport.parity.calls import as_array
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,10 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from numpy_ref.checks import Array
 from torchport.parity import Report
+from torchport.parity.calls import Call, Record, told
 from torchport.parity.given import restored
-from torchport.parity.links import sides
-from torchport.parity.recording import Call, Record, record, told
+from torchport.parity.places import sides
+from torchport.parity.recording import record
 
 ADDEND_FIRST = ("addmm", "addbmm", "baddbmm", "addmv", "addcmul")
 PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "addbmm", "baddbmm")
@@ -87,7 +88,7 @@ def paths_of(port: nn.Module) -> set[str]:
 
 def _run(port: nn.Module, x: Array, sizes: frozenset[int] = frozenset()) -> Record:
     like = next(port.parameters(), torch.empty(0))
-    return record(port.eval(), port, torch.tensor(x, dtype=like.dtype, device=like.device), sizes)
+    return record(port.eval(), torch.tensor(x, dtype=like.dtype, device=like.device), sizes)
 
 
 def _number(port: nn.Module) -> None:

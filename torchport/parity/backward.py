@@ -3,56 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from numpy_ref.checks import Array
-from torchport.layers import EXACT, SUM, kind_of
+from torchport.layers import kind_of
 from torchport.layers.arithmetic import arithmetic_of
-from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES, to_torch_layout
+from torchport.parity.calls import array_of, told
 from torchport.parity.causes import Fault
-from torchport.parity.compare import Own, compare
+from torchport.parity.compare import compare
+from torchport.parity.expected import Gradient, Stretch, expected, passes
 from torchport.parity.judgement import Judgement
-from torchport.parity.links import Link, Stage, cast, own_limits
+from torchport.parity.links import Link
 from torchport.parity.losses import loss_rows
-from torchport.parity.probes import probe
-from torchport.parity.recording import array_of, told
 from torchport.parity.rows import Row
-from torchport.parity.subject import Key, trained
-
-
-class Gradient(NamedTuple):
-    """What should arrive: at a stage's input ("grad_input"), or at one of its parameters (W, b, gamma, beta)."""
-
-    stage: Stage
-    name: str
-    value: Array
-    limit: Array
-    own: Own | None = None
-
-    @property
-    def quantity(self) -> str:
-        """By its name in a report."""
-        return self.name if self.name == "grad_input" else f"grad_{MODULE_ATTRIBUTES[self.name]}"
-
-
-@dataclass(eq=False)
-class Stretch:
-    """Links between two places where gradients are seen: most often one."""
-
-    links: list[Link]
-    x: Array
-    dout: Array
-
-    def __post_init__(self) -> None:
-        self.start, self.stages = self.links[0].start, [stage for link in self.links for stage in link.stages]
-        computing = [stage.name for stage in self.stages if not isinstance(stage.layer, Identity)]
-        self.name = " and ".join(computing or [self.stages[0].name])
-        self.rule = kind_of(self.stages[0].layer).rule.name if len(self.stages) == 1 else SUM
+from torchport.parity.subject import Key
 
 
 def backward_rows(judged: Judgement) -> Iterator[Row]:
@@ -85,12 +54,7 @@ def _may_join(before: list[Link], links: list[Link]) -> bool:
     """Whether a fault may be none with the layer before: of ties that a relu there drops, or in-place on a view."""
     if any(link.fault for link in (*before, *links)):
         return False
-    return links[0].start.grad is None or all(_passes(stage) for link in before for stage in link.stages)
-
-
-def _passes(stage: Stage) -> bool:
-    """Whether a layer only moves or drops gradients, so that limits go through it as they are."""
-    return kind_of(stage.layer).rule.name == EXACT and kind_of(stage.layer).repeat is None
+    return links[0].start.grad is None or all(passes(stage) for link in before for stage in link.stages)
 
 
 def _watch(judged: Judgement) -> None:
@@ -150,7 +114,7 @@ def _rows(judged: Judgement, links: list[Link], last: Array, sums: _Shared) -> I
         return
     count = sum(len(link.stages) for link in links)
     stretch = Stretch(links, x.reshape(judged.shape(first)), dout.reshape(judged.shape(first, count)))
-    for gradient in _expected(judged, stretch):
+    for gradient in expected(judged, stretch):
         if gradient.name != "grad_input":
             yield from _parameter_rows(judged, stretch, gradient, sums)
         elif stretch.start.requires_grad and (stretch.start is not links[-1].end or links[-1] is judged.links[-1]):
@@ -160,57 +124,6 @@ def _rows(judged: Judgement, links: list[Link], last: Array, sums: _Shared) -> I
                 return
             actual = np.zeros_like(gradient.value) if arrived is None else arrived.reshape(gradient.value.shape)
             yield _row(judged, stretch, gradient, actual)
-
-
-def _expected(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
-    """What the reference has for x and dout, of several layers within the probes' limits."""
-    if len(stretch.stages) == 1:
-        yield from _of_layer(judged, stretch)
-        return
-    if all(len(link.stages) == 1 for link in stretch.links) and all(map(_passes, stretch.stages[:-1])):
-        yield from _through(judged, stretch)
-        return
-    # What was drawn is repeated: layers that were seen one by one forward have it.
-    layers = [layer for link in stretch.links for layer in judged.layers(link)]
-    whole = probe(layers, stretch.x, stretch.dout, judged.a)
-    for (number, name), value in whole.values.items():
-        if name != "output":
-            yield Gradient(stretch.stages[number], name, value, whole.limits[number, name])
-
-
-def _through(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
-    """Of a layer behind others that only pass gradients on: its limit goes with them."""
-    link = stretch.links[-1]
-    x = judged.shaped(link.start.value, link.stages[0].name)
-    assert x is not None
-    for gradient in _of_layer(judged, Stretch([link], x, stretch.dout)):
-        value, limit = gradient.value, np.broadcast_to(gradient.limit, gradient.value.shape)
-        if gradient.name == "grad_input":
-            for before in reversed(stretch.links[:-1]):
-                (layer,) = judged.layers(before)
-                value, limit = layer.backward(value), layer.backward(limit)
-            gradient = Gradient(stretch.stages[0], "grad_input", value, limit)
-        yield gradient
-
-
-def _of_layer(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
-    (link,), (stage,) = stretch.links, stretch.stages
-    (layer,), kind = judged.layers(link), kind_of(stage.layer)
-    x, dout = (cast(stage.layer, each, judged.a) for each in (stretch.x, stretch.dout))
-    if kind.repeat is not None and link.end.value is not None:
-        grad = None if link.start.grad is None else link.start.grad.reshape(x.shape)
-        layer = kind.repeat(stage.layer, x, link.end.value.reshape(x.shape), grad)
-    if kind.repeat is not None or link not in judged.applied:
-        layer.forward(x)
-    values = {"grad_input": layer.backward(dout)} | {name: getattr(layer, f"d{name}") for name in trained(stage.layer)}
-    if judged.exact(stage, x, dout):
-        for name, value in values.items():
-            yield Gradient(stage, name, value, np.zeros(()))
-        return
-    limits = kind.rule.backward(layer if kind.repeat else stage.layer, x, dout, judged.a)
-    for name, value in values.items():
-        limit = limits.grad_input if name == "grad_input" else limits.grads[name]
-        yield Gradient(stage, name, value, limit, own_limits(stage.layer, x, dout, name, judged.a))
 
 
 def _parameter_rows(judged: Judgement, stretch: Stretch, gradient: Gradient, sums: _Shared) -> Iterator[Row]:

@@ -9,9 +9,10 @@ import torch
 
 from numpy_ref.checks import Array
 from torchport.layers.terms import MODULE_ATTRIBUTES
+from torchport.parity.calls import Call, array_of, behind
 from torchport.parity.judgement import Judgement
 from torchport.parity.parameters import Found
-from torchport.parity.recording import Call, array_of, behind, record
+from torchport.parity.recording import record
 from torchport.parity.rows import Row
 
 STEP = 1e-2  # of a parameter's size, as float32 needs it
@@ -72,5 +73,5 @@ def _weights(judged: Judgement, found: Found) -> list[Array]:
         if name in judged.buffers:
             value.data.copy_(judged.buffers[name])
     with torch.no_grad():
-        again = record(port, port, judged.given.detach().clone(), frozenset())
+        again = record(port, judged.given.detach().clone(), frozenset())
     return [array_of(again.calls[piece.call.number].tensor) for piece in found.pieces]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from numpy_ref.checks import Array
 from numpy_ref.network import Network
-from torchport.parity.recording import array_of
+from torchport.parity.calls import array_of
 
 ALL = ("training", "prediction", "sizes", "batch", "integers", "again", "extremes", "double")
 TRAINING, PREDICTION, _, BATCH, _, _, EXTREMES, _ = ALL

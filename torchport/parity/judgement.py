@@ -12,13 +12,16 @@ from torch import Tensor
 
 from numpy_ref.checks import Array
 from torchport.layers import EXACT
+from torchport.parity.calls import Call, Record, is_real, tensors_in, told
 from torchport.parity.compare import Difference, compare
 from torchport.parity.given import overridden
 from torchport.parity.lines import MOVING, lines_of
-from torchport.parity.links import Applied, Finder, Link, Stage, like, sides
+from torchport.parity.links import Finder, Link, like
 from torchport.parity.parameters import Found
-from torchport.parity.recording import Call, Record, is_real, record, tensors_in, told
+from torchport.parity.places import sides
+from torchport.parity.recording import record
 from torchport.parity.rows import Row
+from torchport.parity.stages import Applied, Stage
 from torchport.parity.subject import Guide, Key, Run, Subject, trained
 
 UNIT = 2.0**-8  # of what average pooling makes of whole numbers
@@ -58,7 +61,7 @@ class Judgement:
         with torch.set_grad_enabled(trains), warnings.catch_warnings():
             if not trains:
                 warnings.simplefilter("ignore")  # of a checkpoint that misses gradients
-            self.record: Record = record(port, port, self.given, sizes)
+            self.record: Record = record(port, self.given, sizes)
         if run.predicting and torch.is_autocast_enabled():
             torch.clear_autocast_cache()  # weights that it has cast would have no gradient in training
 

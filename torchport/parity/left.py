@@ -11,10 +11,11 @@ from numpy_ref.checks import Array
 from numpy_ref.layers import BatchNormalization
 from torchport.layers import NORMALISE, kind_of
 from torchport.layers.smooth import running_limits
+from torchport.parity.calls import Call, array_of, behind
 from torchport.parity.judgement import Judgement
-from torchport.parity.links import Link, Stage
-from torchport.parity.recording import Call, array_of, behind
+from torchport.parity.links import Link
 from torchport.parity.rows import Row
+from torchport.parity.stages import Stage
 
 # Draws that agree by chance with a probability of 2^-BITS do not.
 BITS = 24

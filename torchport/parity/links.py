@@ -7,44 +7,28 @@ then whatever holds between two of them holds for the whole port.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from numpy_ref.checks import Array
 from numpy_ref.layers import Flatten
-from torchport.layers.arithmetic import Arithmetic, rounded
+from torchport.layers.arithmetic import Arithmetic
 from torchport.layers.kinds import kind_of
 from torchport.layers.loss import Identity
-from torchport.layers.sums import PRODUCTS, own_limit
-from torchport.parity.compare import Own, compare
-from torchport.parity.lines import LAYING, MOVING
+from torchport.parity.calls import Call, Record
+from torchport.parity.compare import compare
+from torchport.parity.lines import MOVING
+from torchport.parity.places import Places, sides
 from torchport.parity.probes import probe
-from torchport.parity.recording import Call, Record, behind
+from torchport.parity.stages import Applied, Stage, apply
 
 # As near to a layer's output as only a slip in that layer can be: what lies so near is that layer, and wrong.
 NEAR = 2.0**-6
 
 CHANCE = 1e-3  # from which on something is thought possible
-
-
-class Stage(NamedTuple):
-    """A layer of the reference by its name in rows, on weights as the port can hold them."""
-
-    name: str
-    layer: Any
-
-    @property
-    def kept(self) -> float:
-        """The share of entries that it keeps, of a layer that drops the others; a user's own may draw otherwise."""
-        ratio = kind_of(self.layer).ratio
-        return 0.0 if ratio is None else 1 - ratio(self.layer)
 
 
 @dataclass(eq=False)
@@ -63,50 +47,8 @@ class Link:
     fault: str = ""
 
 
-class Applied(NamedTuple):
-    """A layer that has run on what a port gave it, and what it made."""
-
-    layer: Any
-    x: Array
-    y: Array
-    limit: Array
-    own: Own | None
-
-
-def apply(
-    stage: Stage, x: Array, a: Arithmetic, *, actual: Array | None = None, predicting: bool = False, exact: bool = False
-) -> Applied:
-    """stage's layer on x (N, ...), with what the port drew to make actual of it; exact: nothing may be off at all.
-
-    ValueError where the port cannot have drawn that.
-    """
-    kind, layer, x = kind_of(stage.layer), copy.copy(stage.layer), cast(stage.layer, x, a)
-    if predicting and kind.prediction is not None:
-        limit = np.asarray(0.0) if exact else kind.prediction(stage.layer, x, a)
-        return Applied(layer, x, layer.forward(x, train_flg=False), limit, None)
-    if kind.repeat is not None and actual is not None and actual.size == x.size:
-        layer = kind.repeat(layer, x, actual.reshape(x.shape), None)
-    y = layer.forward(x)
-    if exact:
-        return Applied(layer, x, y, np.asarray(0.0), None)
-    return Applied(layer, x, y, kind.rule.forward(stage.layer, x, a), own_limits(stage.layer, x, y, "output", a))
-
-
-def cast(layer: Any, x: Array, a: Arithmetic) -> Array:
-    """x as products of matrices take it: under autocast they round it, where other layers do not."""
-    return rounded(x, torch.bfloat16) if a.u_result and kind_of(layer).rule is PRODUCTS else x
-
-
-def own_limits(layer: Any, x: Array, dout: Array, quantity: str, a: Arithmetic) -> Own | None:
-    """The limit of one entry of quantity by its own products; None where the layer's rule has none."""
-    products = kind_of(layer).rule.products
-    if products is None:
-        return None
-    return lambda index: own_limit(products(layer, x, dout, quantity, index), a)
-
-
-class Finder:
-    """Finds the links of one run. shapes are those of a sample before each stage and behind the last."""
+class Finder(Places):
+    """Finds the links of one run."""
 
     def __init__(
         self,
@@ -117,12 +59,8 @@ class Finder:
         *,
         predicting: bool = False,
     ) -> None:
-        # Of a port that raised, what it had made until then.
-        output = record.output or next(call for call in reversed(record.calls) if call.of_data)
-        self.calls, self.output, self.stages, self.a = record.calls, output, stages, a
-        self.predicting = predicting
-        n = len(record.calls[0].tensor)
-        self.shapes = [(n, *shape) for shape in shapes]
+        super().__init__(record, shapes)
+        self.stages, self.a, self.predicting = stages, a, predicting
 
     def links(self) -> list[Link]:
         """One after the other, from the input to the output."""
@@ -189,7 +127,7 @@ class Finder:
 
     def _whole(self) -> list[Link] | None:
         """All layers in one piece, if that is right."""
-        x, actual = self._value(self.calls[0], 0), self._value(self.output, len(self.stages))
+        x, actual = self.value(self.calls[0], 0), self.value(self.output, len(self.stages))
         if x is None or actual is None or any(map(self._draws, range(len(self.stages)))):
             return None
         if not self._are_right(self.stages, x, actual):
@@ -203,41 +141,6 @@ class Finder:
             place, k = end, k + 1
         rest = [call for call in self.calls[place.number + 1 :] if call.of_data]
         return self.stages[min(k, len(self.stages) - 1)].name, rest
-
-    @cached_property
-    def ancestors(self) -> set[int]:
-        """Of the output, itself included: those that depend on the input."""
-        return {call.number for call in behind(self.calls, [self.output], lambda call: call.of_data)}
-
-    @cached_property
-    def cuts(self) -> set[int]:
-        """Calls that every way from the input to the output goes through: no edge leaps over them."""
-        farthest: dict[int, int] = {}
-        for number in self.ancestors:
-            for parent in self.calls[number].parents:
-                farthest[parent] = max(farthest.get(parent, 0), number)
-        found, reach = set[int](), 0
-        for number in sorted(self.ancestors):
-            if reach <= number:
-                found.add(number)
-            reach = max(reach, farthest.get(number, 0))
-        return found
-
-    def _value(self, call: Call, k: int) -> Array | None:
-        """Its value in the shape that the reference has before stage k."""
-        value, shape = call.value, self.shapes[k]
-        return value.reshape(shape) if value is not None and value.size == np.prod(shape) else None
-
-    def _candidates(self, place: Call, k: int, first: int = 1) -> list[tuple[Call, Array]]:
-        """Calls, the first of them so many behind place, that may hold what goes into stage k: cuts, the last first."""
-        numbers = [number for number in sorted(self.ancestors, reverse=True) if number >= place.number + first]
-        if k == len(self.stages):  # the output can only end at the output
-            numbers = [self.output.number]
-        found = [(call, x) for call in map(self.calls.__getitem__, numbers) if (x := self._value(call, k)) is not None]
-        cuts, dtype = [each for each in found if each[0].number in self.cuts], self.output.tensor.dtype
-        # What is computed in another dtype is not the port's own.
-        cuts.sort(key=lambda c: (c[0].tensor.dtype == dtype, c[0].requires_grad, not _is_laid_out(c[0])), reverse=True)
-        return cuts + [each for each in found if each[0].number not in self.cuts]
 
     def _apply(self, k: int, x: Array, actual: Array | None = None) -> Applied | None:
         try:
@@ -261,12 +164,12 @@ class Finder:
 
     def _ends(self, k: int, place: Call) -> list[Call]:
         """The calls with the value that is nearest to what stage k makes of place's, the last first."""
-        x = self._value(place, k)
+        x = self.value(place, k)
         if x is None:
             return []
         applied = None if self._draws(k) else self._apply(k, x)
         ends, nearest = list[Call](), np.inf
-        for call, actual in self._candidates(place, k + 1, first=0 if self._idle(k, x, applied) else 1):
+        for call, actual in self.candidates(place, k + 1, first=0 if self._idle(k, x, applied) else 1):
             if ends and call.number not in self.cuts:
                 break
             found = self._apply(k, x, actual) if self._draws(k) else applied
@@ -282,8 +185,8 @@ class Finder:
 
     def _displaced(self, k: int, place: Call) -> Link | None:
         """Stage k is right, on something else than what the layer before it made."""
-        x = self._value(place, k)
-        for call, value in self._candidates(place, k):
+        x = self.value(place, k)
+        for call, value in self.candidates(place, k):
             if call is self.output or (x is not None and np.array_equal(value, x)):
                 continue
             end = self._end(k, call)
@@ -304,12 +207,12 @@ class Finder:
 
     def _near(self, k: int, place: Call) -> Link | None:
         """Stage k is there, and a little wrong; or right in one piece with the next: pooled before relu, scripted."""
-        x = y = self._value(place, k)
+        x = y = self.value(place, k)
         for last in range(k, len(self.stages)):
             if x is None or y is None or self._draws(last) or (applied := self._apply(last, y)) is None:
                 return None
             y, stages = applied.y, tuple(self.stages[k : last + 1])
-            for call, actual in self._candidates(place, last + 1):
+            for call, actual in self.candidates(place, last + 1):
                 if not _distance(actual, y) < NEAR:
                     continue
                 if last == k:
@@ -327,7 +230,7 @@ class Finder:
         """Stage k is wrong or missing; the link ends where a later one goes on, or with the output."""
         last = len(self.stages) - 1
         for j in range(k + 1, last):
-            for call, value in self._candidates(place, j, first=0):
+            for call, value in self.candidates(place, j, first=0):
                 end = self._end(j, call)
                 if end is not None and not (end.value is not None and np.array_equal(end.value.ravel(), value.ravel())):
                     fault = "missing" if call is place and j == k + 1 else "output"
@@ -352,11 +255,6 @@ def _far(link: Link) -> bool:
     if before is None or behind is None or before.size != behind.size:
         return True
     return not _distance(behind.ravel(), before.ravel()) < NEAR
-
-
-def _is_laid_out(call: Call) -> bool:
-    """Whether it only lays out one number many times, as of a dead layer: then that order tells nothing."""
-    return call.name in LAYING and call.value is not None and bool((call.value == call.value.flat[0]).all())
 
 
 def _same(call: Call, values: Array) -> bool:
@@ -388,9 +286,3 @@ def like(links: Sequence[Link], record: Record, stages: Sequence[Stage]) -> list
         )
         for link in links
     ]
-
-
-def sides(every: Sequence[Call], calls: Sequence[Call]) -> list[Call]:
-    """What goes into these calls and does not depend on the input, parameters above all, the nearest first."""
-    taken = [every[number] for call in reversed(calls) for number in call.parents if not every[number].of_data]
-    return behind(every, taken, lambda call: not call.of_data)

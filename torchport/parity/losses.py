@@ -15,8 +15,8 @@ from torchport.layers import EXP
 from torchport.layers.arithmetic import Arithmetic, Setting, arithmetic_of
 from torchport.layers.loss import OUTPUTS, LogSoftmax, loss_limits, softmax_with_loss
 from torchport.layers.smooth import EXP_ULPS
+from torchport.parity.calls import array_of, told
 from torchport.parity.compare import Difference, compare
-from torchport.parity.recording import array_of, told
 from torchport.parity.rows import Row
 
 Loss = Callable[[Tensor, Tensor], Tensor]

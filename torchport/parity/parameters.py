@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from numpy_ref.checks import Array
-from torchport.parity.links import sides
-from torchport.parity.recording import UNSEEN, Call, Record, array_of, is_real
+from torchport.parity.calls import UNSEEN, Call, Record, array_of, is_real
+from torchport.parity.places import sides
 
 Region = tuple[slice, ...]  # () for everything
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # an array is split into this shape, and its axes come in this order

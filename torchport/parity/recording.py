@@ -6,169 +6,31 @@ and torch.export judge another program (no no_grad, hooks or own backward functi
 
 from __future__ import annotations
 
-import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from numpy_ref.checks import Array
-
-TORCH = str(Path(torch.__file__).parent) + os.sep
-OURS = tuple(str(Path(__file__).parents[2] / name) + os.sep for name in ("torchport", "numpy_ref"))
-MODULE_CALL = str(Path(TORCH, "nn", "modules", "module.py"))
-
-
-# What a scripted function or another piece makes that no mode sees into.
-UNSEEN = "unseen"
+from torchport.parity.calls import UNSEEN, Call, Record, tensors_in
+from torchport.parity.lines import line_of, raised_at
 
 # Functions that take only a tensor's shape and dtype.
 SHAPED = ("new_", "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "size")
 
 
-@dataclass(eq=False)
-class Call:
-    """One tensor of a run: what a call made, or what it was given, as long as nothing changed it in place."""
-
-    number: int
-    name: str  # of the function; "" for what came from outside: the input, parameters, buffers, constants
-    parents: tuple[int, ...]
-    where: str
-    of_data: bool  # whether it depends on the input
-    tensor: Tensor
-    label: str = ""  # of a parameter or a buffer
-    module: str = ""  # the path of the innermost module that made it
-    value: Array | None = None  # float64, of what can end a layer
-    edge: GradientEdge | None = None  # of what a call made; a leaf has its gradient itself
-    taken: bool = False  # whether value and edge are as they were when it was first used
-    arrived: Array | None = None
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether it is trained by itself; a view that is made under no_grad looks like it."""
-        return self.tensor.is_leaf and self.tensor.requires_grad and self.tensor._base is None
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether a gradient arrives at it."""
-        return self.edge is not None or self.is_leaf
-
-    @property
-    def grad(self) -> Array | None:
-        """What arrived at it, and what hooks have made of that."""
-        if not self.is_leaf:
-            return self.arrived
-        return None if self.tensor.grad is None else as_array(self.tensor.grad, copy=False)
-
-    def take(self, sizes: frozenset[int]) -> None:
-        """Keep value and edge, before an in-place call changes them; autograd.Function sets the edge after forward."""
-        if self.taken:
-            return
-        self.taken = True
-        if self.tensor.grad_fn is not None:
-            self.edge = get_gradient_edge(self.tensor)
-        if self.of_data and self.tensor.numel() in sizes:
-            self.value = as_array(self.tensor)
-
-    @property
-    def array(self) -> Array | None:
-        """Its value; of what does not depend on the input, as it is now."""
-        return self.value if self.of_data else as_array(self.tensor)
-
-    def watch(self) -> None:
-        """Let grad be what arrives here in the next backward pass, all hooks included that come before."""
-        if self.edge is None:
-            return
-        node, part = self.edge.node, self.edge.output_nr
-
-        def keep(grads: tuple[Tensor | None, ...]) -> None:
-            found = grads[part]
-            if found is not None:
-                self.arrived = as_array(found)
-
-        node.register_prehook(keep)
-
-
-@dataclass
-class Record:
-    """The calls of one run, from the input (number 0) to the output; output is None where the port raised."""
-
-    calls: list[Call]
-    output: Call | None = None
-    error: Exception | None = None
-    raised: str = ""  # where
-    raw: Any = None  # what the port returned
-    returned: list[Call] = field(default_factory=list)  # all tensors in it
-    drew: str | None = None  # where random numbers were drawn
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The sequence of calls, which tells whether another run went the same way."""
-        return tuple(call.name for call in self.calls)
-
-
-def behind(every: Sequence[Call], calls: Iterable[Call], follow: Callable[[Call], object] = bool) -> list[Call]:
-    """These calls and all that they were made of, as far as it is to be followed, the nearest first."""
-    found, now = dict[int, Call](), [call for call in calls if follow(call)]
-    while now:
-        found |= {call.number: call for call in now}
-        numbers = dict.fromkeys(number for call in now for number in call.parents if number not in found)
-        now = [every[number] for number in numbers if follow(every[number])]
-    return list(found.values())
-
-
-def told(error: Exception) -> str:
-    """An error in a line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-def array_of(tensor: Tensor, *, copy: bool = True) -> Array:
-    """A float64 copy on the CPU; or what is that already, to be read."""
-    found: Array = tensor.detach().to("cpu", torch.float64, copy=copy).contiguous().numpy()
-    return found
-
-
-def is_real(tensor: Tensor) -> bool:
-    """Whether it is made of real numbers, one after the other."""
-    return not tensor.is_complex() and tensor.layout == torch.strided and not tensor.is_quantized
-
-
-def as_array(tensor: Tensor, *, copy: bool = True) -> Array | None:
-    """array_of what is real."""
-    return array_of(tensor, copy=copy) if is_real(tensor) else None
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor inside tuples, lists, dicts and objects with fields, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from tensors_in(each)
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from tensors_in(each)
-    elif hasattr(value, "__dataclass_fields__"):
-        yield from tensors_in([getattr(value, name) for name in value.__dataclass_fields__])
-
-
-def record(port: nn.Module, run: Callable[[Tensor], Any], x: Tensor, sizes: frozenset[int]) -> Record:
-    """run(x) with its calls; values are kept where the number of elements is in sizes. The port's errors are kept."""
+def record(port: nn.Module, x: Tensor, sizes: frozenset[int]) -> Record:
+    """port(x) with its calls; values are kept where the number of elements is in sizes. The port's errors are kept."""
     recorder = _Recorder(port, x, sizes)
     error, returned = None, None
     try:
         with recorder:
-            returned = _call(run, x)
+            returned = _call(port, x)
     except Exception as raised:  # whatever a user's port raises
         error = raised
     for call in recorder.calls:
@@ -178,7 +40,7 @@ def record(port: nn.Module, run: Callable[[Tensor], Any], x: Tensor, sizes: froz
         recorder.drew = ""
     found = Record(recorder.calls, error=error, raw=returned, drew=recorder.drew)
     if error is not None:
-        found.raised = _raised_at(error)
+        found.raised = raised_at(error)
     else:
         found.returned = [recorder.known(tensor) for tensor in tensors_in(returned)]
         if any(call.name == UNSEEN for call in recorder.calls):  # which may take any parameter
@@ -189,8 +51,8 @@ def record(port: nn.Module, run: Callable[[Tensor], Any], x: Tensor, sizes: froz
     return found
 
 
-def _call(run: Callable[[Tensor], Any], x: Tensor) -> Any:
-    return run(x)  # the frame up to which lines are the port's
+def _call(port: nn.Module, x: Tensor) -> Any:
+    return port(x)  # the frame up to which lines are the port's
 
 
 class _Recorder(TorchFunctionMode):
@@ -272,28 +134,8 @@ class _Recorder(TorchFunctionMode):
         return call
 
     def _where(self) -> str:
-        """The line of the port's author that makes this call, and the module's path where many share that line."""
-        frame: FrameType | None = sys._getframe(2)
-        line, path, modules = "", "", 0
-        self.module = ""
-        while frame is not None and frame.f_code is not _call.__code__:
-            file, name = frame.f_code.co_filename, frame.f_code.co_name
-            if frame.f_code in self.functions:
-                line = ""  # inside an autograd.Function: the line that applies it
-            elif file == MODULE_CALL and name == "_call_impl":
-                module = frame.f_locals.get("self")
-                self.module = self.module or self.paths.get(id(module), "")
-                if not line:
-                    modules += 1
-                    path = path or self._path(module)
-            elif not line and not file.startswith((TORCH, *OURS)):
-                line = f"{_short(file)}:{frame.f_lineno}"
-            frame = frame.f_back
-        return ", ".join(part for part in (line, path if modules > 1 or not line else "") if part)
-
-    def _path(self, module: Any) -> str:
-        name = self.paths.get(id(module))
-        return f"{name} ({type(module).__name__})" if name else ""
+        line, self.module = line_of(sys._getframe(2), _call.__code__, self.functions, self.paths)
+        return line
 
 
 def _functions(kind: Any = torch.autograd.Function) -> Iterator[Any]:
@@ -308,22 +150,6 @@ def _generators() -> tuple[Any, ...]:
     numpy = np.random.get_state(legacy=False)
     counts = numpy["state"]["pos"], numpy["has_gauss"]  # the key besides, which 312 numbers move and not the place
     return torch.get_rng_state().numpy().tobytes(), numpy["state"]["key"].tobytes(), counts, random.getstate()
-
-
-def _raised_at(error: Exception) -> str:
-    """The innermost line of the port's author on the way to the error."""
-    lines, trace = [""], error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((TORCH, *OURS)):
-            lines.append(f"{_short(file)}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    return lines[-1]
-
-
-def _short(file: str) -> str:
-    """The file's name; a notebook's cells have none that means anything."""
-    return "cell" if file.startswith("<ipython") or "ipykernel_" in file else Path(file).name
 
 
 def _version(tensor: Tensor) -> int:

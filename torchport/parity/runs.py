@@ -25,6 +25,7 @@ from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import OUTPUTS
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.backward import backward_rows
+from torchport.parity.calls import array_of, tensors_in, told
 from torchport.parity.compare import Difference, compare
 from torchport.parity.computed import computed_rows
 from torchport.parity.forward import forward_rows, parameter_rows
@@ -32,15 +33,13 @@ from torchport.parity.given import BATCH, PREDICTION, TRAINING, restored
 from torchport.parity.integers import IntegerCase, homogeneous, integer_case, scaled
 from torchport.parity.judgement import Judgement
 from torchport.parity.left import extra_rows, left_rows
-from torchport.parity.links import Stage
 from torchport.parity.losses import LOGITS, check_loss
 from torchport.parity.probes import probe
-from torchport.parity.recording import array_of, tensors_in, told
 from torchport.parity.rows import Row
-from torchport.parity.subject import Guide, Run, Subject
+from torchport.parity.stages import Stage
+from torchport.parity.subject import Run, Subject
 
 FEW = 4  # samples on integers and in the first run, at least
-MORE = 4  # times as many samples where few do not tell layers apart
 MANY = 128  # samples of an extreme run
 MOST = 2**24  # elements of the largest layer, in such a run
 FACTORS = (2.0**12, 2.0**-30)  # of the integers: finds clamps, thresholds and offsets
@@ -104,24 +103,15 @@ class Trial:
     def training(self) -> Iterator[Row]:
         """As people train: on dense data, whose values coincide nowhere, x without a gradient."""
         subject, n = self.subject, max(len(self.x), FEW)
-        run = self._first(n)
-        rows = judge(subject, run)
+        rows = judge(subject, self._first(n))
         if _raised(rows) and n > len(self.x):
-            run = self._first(len(self.x))
-            rows = judge(subject, run)
+            rows = judge(subject, self._first(len(self.x)))
         if _raised(rows):  # it may take only data of a certain range: then the user's
             self.drawn = False
             own = judge(subject, self._first(len(self.x)))
             if not _raised(own):
                 subject.note(f"drawn data were not judged: {rows[0].worst.note}, {rows[0].where}")
                 rows = own
-        elif not all(row.ok for row in rows) and _dead(subject.guides):
-            # A layer may be dead on so few samples, so that values coincide. Others show which calls are which layers:
-            # if all of them hold there, the first run is judged by that.
-            other = replace(subject, guides=[], notes={})
-            if all(row.ok for row in judge(other, self._first(MORE * n))):
-                subject.guides[:] = other.guides
-                rows = judge(subject, run)
         self.made.append(TRAINING)
         yield from rows
 
@@ -246,12 +236,6 @@ class Trial:
                 value, none = found[0].gradient(whole.values[key]), Difference(note="it gets no gradient")
                 worst = none if value is None else compare(value, whole.values[key], whole.limits[key])
                 yield Row(name, stage, f"grad_{MODULE_ATTRIBUTES[attribute]}", SUM, worst)
-
-
-def _dead(guides: Sequence[Guide]) -> bool:
-    """Whether a layer makes the same of all samples."""
-    values = [link.end.value for guide in guides[:1] for link in guide.links if link.end.value is not None]
-    return any(np.array_equal(value, np.broadcast_to(value[:1], value.shape)) for value in values)
 
 
 def _raised(rows: Sequence[Row]) -> bool:

@@ -1,0 +1,70 @@
+"""A layer of the reference, computed on what a port gave it, and how far the port may be off there."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from numpy_ref.checks import Array
+from torchport.layers.arithmetic import Arithmetic, rounded
+from torchport.layers.kinds import kind_of
+from torchport.layers.sums import PRODUCTS, own_limit
+from torchport.parity.compare import Own
+
+
+class Stage(NamedTuple):
+    """A layer of the reference by its name in rows, on weights as the port can hold them."""
+
+    name: str
+    layer: Any
+
+    @property
+    def kept(self) -> float:
+        """The share of entries that it keeps, of a layer that drops the others; a user's own may draw otherwise."""
+        ratio = kind_of(self.layer).ratio
+        return 0.0 if ratio is None else 1 - ratio(self.layer)
+
+
+class Applied(NamedTuple):
+    """A layer that has run on what a port gave it, and what it made."""
+
+    layer: Any
+    x: Array
+    y: Array
+    limit: Array
+    own: Own | None
+
+
+def apply(
+    stage: Stage, x: Array, a: Arithmetic, *, actual: Array | None = None, predicting: bool = False, exact: bool = False
+) -> Applied:
+    """stage's layer on x (N, ...), with what the port drew to make actual of it; exact: nothing may be off at all.
+
+    ValueError where the port cannot have drawn that.
+    """
+    kind, layer, x = kind_of(stage.layer), copy.copy(stage.layer), cast(stage.layer, x, a)
+    if predicting and kind.prediction is not None:
+        limit = np.asarray(0.0) if exact else kind.prediction(stage.layer, x, a)
+        return Applied(layer, x, layer.forward(x, train_flg=False), limit, None)
+    if kind.repeat is not None and actual is not None and actual.size == x.size:
+        layer = kind.repeat(layer, x, actual.reshape(x.shape), None)
+    y = layer.forward(x)
+    if exact:
+        return Applied(layer, x, y, np.asarray(0.0), None)
+    return Applied(layer, x, y, kind.rule.forward(stage.layer, x, a), own_limits(stage.layer, x, y, "output", a))
+
+
+def cast(layer: Any, x: Array, a: Arithmetic) -> Array:
+    """x as products of matrices take it: under autocast they round it, where other layers do not."""
+    return rounded(x, torch.bfloat16) if a.u_result and kind_of(layer).rule is PRODUCTS else x
+
+
+def own_limits(layer: Any, x: Array, dout: Array, quantity: str, a: Arithmetic) -> Own | None:
+    """The limit of one entry of quantity by its own products; None where the layer's rule has none."""
+    products = kind_of(layer).rule.products
+    if products is None:
+        return None
+    return lambda index: own_limit(products(layer, x, dout, quantity, index), a)
