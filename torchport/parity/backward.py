@@ -18,9 +18,9 @@ from torchport.parity.causes import Fault
 from torchport.parity.compare import compare
 from torchport.parity.expected import Gradient, Stretch, expected, passes
 from torchport.parity.judgement import Judgement
-from torchport.parity.links import Link
 from torchport.parity.losses import loss_rows
 from torchport.parity.rows import Row
+from torchport.parity.stages import Link
 from torchport.parity.subject import Key
 
 

@@ -14,9 +14,8 @@ from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.compare import Own
 from torchport.parity.judgement import Judgement
-from torchport.parity.links import Link
 from torchport.parity.probes import probe
-from torchport.parity.stages import Stage, cast, own_limits
+from torchport.parity.stages import Link, Stage, cast, own_limits
 from torchport.parity.subject import trained
 
 

@@ -14,11 +14,10 @@ from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.causes import Fault
 from torchport.parity.compare import Difference, compare
 from torchport.parity.judgement import Judgement
-from torchport.parity.links import Link
 from torchport.parity.parameters import DERIVED, find
 from torchport.parity.probes import probe
 from torchport.parity.rows import Row
-from torchport.parity.stages import Stage, apply
+from torchport.parity.stages import Link, Stage, apply
 from torchport.parity.subject import trained
 
 

@@ -87,12 +87,10 @@ def restored(port: nn.Module, *, whole: bool = True) -> Iterator[frozenset[int]]
             module.training = training  # train() would set what is inside as well
         for parameter in own:
             parameter.grad = None  # of another dtype, perhaps
-        for value, data, numbers in kept:
-            value.data = data  # whose dtype may have been another one's meanwhile
-            _put(value, numbers)
+        for each in kept:
+            _put(*each)
         for parameter, grad, required in grads:
-            parameter.grad = grad
-            parameter.requires_grad_(required)
+            parameter.grad, parameter.requires_grad = grad, required
 
 
 @contextmanager
@@ -114,8 +112,9 @@ def _attributes(port: nn.Module, names: Sequence[str]) -> Iterator[tuple[dict[st
         yield from ((held, dict(held)) for held in holders if isinstance(held, dict))  # a script's are none
 
 
-def _put(value: Tensor, kept: Tensor) -> None:
+def _put(value: Tensor, data: Tensor, numbers: Tensor) -> None:
+    value.data = data  # whose dtype may have been another one's meanwhile
     try:
-        value.data.copy_(kept)
+        data.copy_(numbers)
     except RuntimeError:  # an expanded tensor's numbers share memory
-        value.data = kept
+        value.data = numbers

@@ -16,12 +16,12 @@ from torchport.parity.calls import Call, Record, is_real, tensors_in, told
 from torchport.parity.compare import Difference, compare
 from torchport.parity.given import overridden
 from torchport.parity.lines import MOVING, lines_of
-from torchport.parity.links import Finder, Link, like
+from torchport.parity.links import Finder
 from torchport.parity.parameters import Found
 from torchport.parity.places import sides
 from torchport.parity.recording import record
 from torchport.parity.rows import Row
-from torchport.parity.stages import Applied, Stage
+from torchport.parity.stages import Applied, Link, Stage, like
 from torchport.parity.subject import Guide, Key, Run, Subject, trained
 
 UNIT = 2.0**-8  # of what average pooling makes of whole numbers

@@ -13,9 +13,8 @@ from torchport.layers import NORMALISE, kind_of
 from torchport.layers.smooth import running_limits
 from torchport.parity.calls import Call, array_of, behind
 from torchport.parity.judgement import Judgement
-from torchport.parity.links import Link
 from torchport.parity.rows import Row
-from torchport.parity.stages import Stage
+from torchport.parity.stages import Link, Stage
 
 # Draws that agree by chance with a probability of 2^-BITS do not.
 BITS = 24

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from numpy_ref.checks import Array
-from numpy_ref.layers import Flatten
 from torchport.layers.arithmetic import Arithmetic
 from torchport.layers.kinds import kind_of
 from torchport.layers.loss import Identity
@@ -23,28 +21,12 @@ from torchport.parity.compare import compare
 from torchport.parity.lines import MOVING
 from torchport.parity.places import Places, sides
 from torchport.parity.probes import probe
-from torchport.parity.stages import Applied, Stage, apply
+from torchport.parity.stages import Applied, Link, Stage, apply, coincides, joined
 
 # As near to a layer's output as only a slip in that layer can be: what lies so near is that layer, and wrong.
 NEAR = 2.0**-6
 
 CHANCE = 1e-3  # from which on something is thought possible
-
-
-@dataclass(eq=False)
-class Link:
-    """A stretch of a port's run, from one call to another, that stands for these layers; most often for one.
-
-    fault is what was found wrong already: "output" (no call makes what the first of the layers makes), "missing" (no
-    call at all), "input" (something is done to the layer's input before it; stages is then empty), or "changed" (the
-    same, behind the layer and inside its module).
-    """
-
-    name: str
-    stages: tuple[Stage, ...]
-    start: Call
-    end: Call
-    fault: str = ""
 
 
 class Finder(Places):
@@ -244,11 +226,6 @@ class Finder(Places):
         return [self.calls[i] for i in sorted(self.ancestors) if link.start.number < i <= link.end.number]
 
 
-def coincides(link: Link) -> bool:
-    """Whether nothing had to be done for a layer that does something."""
-    return link.start is link.end and bool(link.stages) and not isinstance(link.stages[0].layer, Flatten | Identity)
-
-
 def _far(link: Link) -> bool:
     """Whether what was changed is another thing than before, and not a slip."""
     before, behind = link.start.value, link.end.value
@@ -261,28 +238,8 @@ def _same(call: Call, values: Array) -> bool:
     return call.value is not None and np.array_equal(call.value.ravel(), values)
 
 
-def joined(stages: Sequence[Stage]) -> str:
-    """The name of several layers that are judged together."""
-    return " and ".join(stage.name for stage in stages)
-
-
 def _distance(actual: Array, expected: Array) -> float:
     """Of two arrays, relative to the size of the second; infinite where not finite."""
     size = np.linalg.norm(expected)
     found = float(np.linalg.norm(actual - expected) / size) if size > 0 else np.inf
     return found if np.isfinite(found) else np.inf
-
-
-def like(links: Sequence[Link], record: Record, stages: Sequence[Stage]) -> list[Link]:
-    """The same links in another run with the same sequence of calls, for stages of the same names."""
-    by_name = {stage.name: stage for stage in stages}
-    return [
-        Link(
-            link.name,
-            tuple(by_name[stage.name] for stage in link.stages),
-            record.calls[link.start.number],
-            record.calls[link.end.number],
-            link.fault,
-        )
-        for link in links
-    ]

@@ -37,10 +37,8 @@ class Piece:
         shape, order = self.layout
         return value.reshape(shape).transpose(order)[self.region or ...]
 
-    def whole(self, array: Array | None, like: Array) -> Array | None:
+    def whole(self, array: Array, like: Array) -> Array:
         """All of what the port has, in the reference's layout: a view where that can be."""
-        if array is None:
-            return None
         shape, order = self.layout
         return array.reshape([shape[axis] for axis in order]).transpose(np.argsort(order)).reshape(like.shape)
 
@@ -59,10 +57,8 @@ class Found:
 
     def value(self, like: Array) -> Array:
         """What the port has, in the reference's layout."""
-        found = np.zeros(like.shape)
-        for piece in self.pieces:
-            assert piece.call.array is not None
-            piece.arranged(found)[...] = piece.held(piece.call.array, like)
+        found = self._together([piece.call.array for piece in self.pieces], like)
+        assert found is not None
         return found
 
     @property
@@ -72,16 +68,17 @@ class Found:
 
     def gradient(self, like: Array) -> Array | None:
         """What arrived, in the reference's layout; None where nothing did."""
-        if len(self.pieces) == 1 and not (self.pieces[0].region or self.pieces[0].inside):
-            return self.pieces[0].whole(self.pieces[0].call.grad, like)
-        grads = [piece.call.grad for piece in self.pieces]
-        if all(grad is None for grad in grads):
-            return None
+        return self._together([piece.call.grad for piece in self.pieces], like)
+
+    def _together(self, arrays: Sequence[Array | None], like: Array) -> Array | None:
+        """An array of each piece, 0 where one has none, in the reference's layout; None where all have none."""
+        pieces = [(piece, array) for piece, array in zip(self.pieces, arrays, strict=True) if array is not None]
+        if len(self.pieces) == len(pieces) == 1 and not (self.pieces[0].region or self.pieces[0].inside):
+            return self.pieces[0].whole(pieces[0][1], like)
         found = np.zeros(like.shape)
-        for piece, grad in zip(self.pieces, grads, strict=True):
-            if grad is not None:
-                piece.arranged(found)[...] = piece.held(grad, like)
-        return found
+        for piece, array in pieces:
+            piece.arranged(found)[...] = piece.held(array, like)
+        return found if pieces else None
 
     def set(self, value: Array) -> None:
         """Let the port have value (in the reference's layout) for this parameter."""

@@ -1,17 +1,22 @@
-"""A layer of the reference, computed on what a port gave it, and how far the port may be off there."""
+"""Layers of the reference, computed on what a port gave them, and the stretches of its run that stand for them."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from numpy_ref.checks import Array
+from numpy_ref.layers import Flatten
 from torchport.layers.arithmetic import Arithmetic, rounded
 from torchport.layers.kinds import kind_of
+from torchport.layers.loss import Identity
 from torchport.layers.sums import PRODUCTS, own_limit
+from torchport.parity.calls import Call, Record
 from torchport.parity.compare import Own
 
 
@@ -68,3 +73,44 @@ def own_limits(layer: Any, x: Array, dout: Array, quantity: str, a: Arithmetic) 
     if products is None:
         return None
     return lambda index: own_limit(products(layer, x, dout, quantity, index), a)
+
+
+@dataclass(eq=False)
+class Link:
+    """A stretch of a port's run, from one call to another, that stands for these layers; most often for one.
+
+    fault is what was found wrong already: "output" (no call makes what the first of the layers makes), "missing" (no
+    call at all), "input" (something is done to the layer's input before it; stages is then empty), or "changed" (the
+    same, behind the layer and inside its module).
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    start: Call
+    end: Call
+    fault: str = ""
+
+
+def coincides(link: Link) -> bool:
+    """Whether nothing had to be done for a layer that does something."""
+    return link.start is link.end and bool(link.stages) and not isinstance(link.stages[0].layer, Flatten | Identity)
+
+
+def joined(stages: Sequence[Stage]) -> str:
+    """The name of several layers that are judged together."""
+    return " and ".join(stage.name for stage in stages)
+
+
+def like(links: Sequence[Link], record: Record, stages: Sequence[Stage]) -> list[Link]:
+    """The same links in another run with the same sequence of calls, for stages of the same names."""
+    by_name = {stage.name: stage for stage in stages}
+    return [
+        Link(
+            link.name,
+            tuple(by_name[stage.name] for stage in link.stages),
+            record.calls[link.start.number],
+            record.calls[link.end.number],
+            link.fault,
+        )
+        for link in links
+    ]

@@ -16,10 +16,9 @@ from numpy_ref.network import Network
 from torchport.layers.arithmetic import Setting, rounded
 from torchport.layers.loss import OUTPUTS, softmax_with_loss
 from torchport.layers.terms import MODULE_ATTRIBUTES
-from torchport.parity.links import Link
 from torchport.parity.losses import LOGITS, Loss, taken_by
 from torchport.parity.parameters import Found
-from torchport.parity.stages import Stage
+from torchport.parity.stages import Link, Stage
 
 Key = tuple[str, str]  # a parameter of the reference: the stage's name, and W, b, gamma or beta
 
