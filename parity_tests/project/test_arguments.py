@@ -248,8 +248,9 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         *(f"torchport.training.{part}*" for part in ("kernel_step.", "torch_learner.", "state.Masks")),
     ),
     "adds to its argument, or forgets what it remembers, which is what it is for": (
-        *("numpy_ref.layers.forget", "torchport.commands.cli.*", "torchport.optimizers.BookAdam.add_param_group"),
+        *("numpy_ref.layers.forget", "torchport.layers.kinds.gradients_of", "torchport.commands.cli.*"),
         *("torchport.files.pt.decode_pickle", "numpy_ref.pickles.read_values", "torchport.figures.style.*"),
+        "torchport.optimizers.BookAdam.add_param_group",
     ),
     "is what a script does with its command line": ("torchport.commands.*", "torchport.subjects.start_of"),
     "needs packages that may be missing, or data": (

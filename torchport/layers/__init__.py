@@ -13,7 +13,10 @@ from torchport.layers.kinds import (
     Limits as Limits,
     Rule as Rule,
     Terms as Terms,
+    gradients_of as gradients_of,
     kind_of as kind_of,
+    other as other,
+    parameters_of as parameters_of,
     predicted as predicted,
     register as register,
 )

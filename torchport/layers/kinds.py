@@ -16,6 +16,7 @@ from torch import nn
 
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
+from numpy_ref.network import PARAMETERS
 from torchport.choices import Convolution
 from torchport.layers.arithmetic import Arithmetic
 
@@ -29,6 +30,11 @@ class Limits:
 
     grad_input: Array
     grads: dict[str, Array] = field(default_factory=dict)  # by the reference's attribute: W, b, gamma, beta
+
+    @property
+    def each(self) -> dict[str, Array]:
+        """By name, as gradients_of has them."""
+        return {"grad_input": self.grad_input, **self.grads}
 
 
 class Terms(NamedTuple):
@@ -131,10 +137,26 @@ def register(*kinds: LayerKind) -> None:
     KINDS.update({kind.layer: kind for kind in kinds})
 
 
+def other(layer: Any, **attributes: Any) -> Any:
+    """A copy of layer, with other attributes; what forward keeps is its own."""
+    twin = copy.copy(layer)
+    vars(twin).update(attributes)
+    return twin
+
+
+def parameters_of(layer: Any) -> dict[str, Array]:
+    """What is trained, by the reference's attribute."""
+    return {name: getattr(layer, name) for name in PARAMETERS if hasattr(layer, name)}
+
+
+def gradients_of(layer: Any, dout: Array) -> dict[str, Array]:
+    """Of a layer after its forward: of its input, "grad_input", and of its parameters, by the reference's attribute."""
+    return {"grad_input": layer.backward(dout), **{name: getattr(layer, f"d{name}") for name in parameters_of(layer)}}
+
+
 def predicted(layer: Layer, x: Array) -> Array:
     """What layer predicts for x; the layer stays as it is. TypeError for a class that is not registered."""
-    twin: Any = copy.copy(layer)
-    return np.asarray(twin.forward(x) if kind_of(layer).prediction is None else twin.forward(x, train_flg=False))
+    return np.asarray(other(layer).forward(x, **({} if kind_of(layer).prediction is None else {"train_flg": False})))
 
 
 def kind_of(layer: Layer) -> LayerKind:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy_ref.checks import Array, check_batch, recorded
 from numpy_ref.functions import LOG_OFFSET, softmax
 from torchport.checks import check_floating, check_tensor
 from torchport.layers.arithmetic import Arithmetic
-from torchport.layers.kinds import EXP, LayerKind, Limits, Rule, register
+from torchport.layers.kinds import EXP, LayerKind, Limits, Rule, other, register
 from torchport.layers.selections import SAME
 from torchport.layers.smooth import EXP_ULPS
 
@@ -146,7 +145,7 @@ def _softmax_backward(_: Softmax, x: Array, dout: Array, a: Arithmetic) -> Limit
 
 def _log_forward(layer: LogSoftmax, x: Array, a: Arithmetic) -> Array:
     """Of log(softmax(x)), of x - max - log(sum), and of x - logsumexp(x), which rounds at the maximum's size."""
-    y = np.abs(copy.copy(layer).forward(x))
+    y = np.abs(other(layer).forward(x))
     return np.asarray(_chances(x, a)[1] + a.u * (EXP_ULPS * y + np.abs(x).max(axis=1, keepdims=True)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.layers.arithmetic import PARTS, Arithmetic
-from torchport.layers.kinds import EXACT, LayerKind, Limits, Rule, image, register
+from torchport.layers.kinds import EXACT, LayerKind, Limits, Rule, image, other, register
 from torchport.layers.modules import Dropout, window_about, window_module
 
 
@@ -29,7 +28,7 @@ def _max_backward(layer: nr.Pooling, x: Array, dout: Array, a: Arithmetic) -> Li
     """Where windows overlap, an entry may be the maximum of several: their gradients are added up."""
     if layer.stride >= max(layer.pool_h, layer.pool_w):
         return Limits(exactly())
-    twin = copy.copy(layer)
+    twin = other(layer)
     twin.forward(x)
     k, *others = (twin.backward(part(dout)) for part in PARTS)
     return Limits(np.where(k > 1, a.by_hand.of_products(k, *others), 0))
@@ -46,7 +45,7 @@ class _Repeated(np.random.RandomState):
         return np.where(self.kept, 2.0, -1.0)
 
 
-def _repeat_mask(layer: nr.Dropout, x: Array, y: Array, dx: Array | None) -> nr.Dropout:
+def _repeat_mask(layer: nr.Dropout, x: Array, y: Array, dx: Array | None) -> Any:
     """The layer with the mask by which the port made y of x; where x is 0, by which dx came, or none.
 
     ValueError for a share of kept entries that the ratio does not give: by Bernstein's inequality a share of n entries
@@ -56,9 +55,7 @@ def _repeat_mask(layer: nr.Dropout, x: Array, y: Array, dx: Array | None) -> nr.
     found, variance = np.sum(kept & (x != 0)), seen * p * (1 - p)
     if abs(found - seen * p) > (6 * (1 + math.sqrt(1 + variance)) if variance else 0):
         raise ValueError(f"kept {found / seen:.3%} of {seen} entries, where {p:.3%} were expected")
-    twin = copy.copy(layer)
-    twin.rng = _Repeated(kept)
-    return twin
+    return other(layer, rng=_Repeated(kept))
 
 
 def _dropout_prediction(layer: nr.Dropout, x: Array, a: Arithmetic) -> Array:

@@ -8,7 +8,6 @@ normalise: means within L (sums.py), and NORMALISE_ROUNDINGS elementwise operati
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.network import layer_statistics
 from torchport.layers.arithmetic import PARTS, Arithmetic
-from torchport.layers.kinds import EXP, NORMALISE, LayerKind, Limits, Rule, image, register
+from torchport.layers.kinds import EXP, NORMALISE, LayerKind, Limits, Rule, image, other, register
 from torchport.layers.modules import BatchNormalization
 
 EXP_ULPS = 4
@@ -110,7 +109,7 @@ def _norm_prediction(layer: nr.BatchNormalization, x: Array, a: Arithmetic) -> A
 def running_limits(layer: nr.BatchNormalization, x: Array, a: Arithmetic) -> dict[str, Array]:
     """Limits of running_mean and running_var (D,) after one batch x that both sides share, from equal values."""
     batch, new = _normalised(layer, x.reshape(len(x), -1), a), 1 - layer.momentum
-    before, twin = layer_statistics(layer), copy.copy(layer)
+    before, twin = layer_statistics(layer), other(layer)
     twin.forward(x)
     size = {name: 2 * np.abs(value) + np.abs(getattr(twin, name)) for name, value in before.items()}
     limits = {"running_mean": batch.mean, "running_var": batch.var}
@@ -118,21 +117,21 @@ def running_limits(layer: nr.BatchNormalization, x: Array, a: Arithmetic) -> dic
 
 
 def _sigmoid_forward(layer: nr.Sigmoid, x: Array, a: Arithmetic) -> Array:
-    return np.asarray(SIGMOID_ULPS * a.u * copy.copy(layer).forward(x) + a.tiny)
+    return np.asarray(SIGMOID_ULPS * a.u * other(layer).forward(x) + a.tiny)
 
 
 def _sigmoid_backward(layer: nr.Sigmoid, x: Array, dout: Array, a: Arithmetic) -> Limits:
-    y, limit = copy.copy(layer).forward(x), _sigmoid_forward(layer, x, a)
+    y, limit = other(layer).forward(x), _sigmoid_forward(layer, x, a)
     slope = (np.abs(1 - 2 * y) + limit) * limit + (3 + BY_HAND_ULPS) * a.u * y * (1 - y)
     return Limits(slope * np.abs(dout) + a.tiny)
 
 
 def _tanh_forward(layer: nr.Tanh, x: Array, a: Arithmetic) -> Array:
-    return np.asarray(TANH_ULPS * a.u * np.abs(copy.copy(layer).forward(x)) + a.tiny)
+    return np.asarray(TANH_ULPS * a.u * np.abs(other(layer).forward(x)) + a.tiny)
 
 
 def _tanh_backward(layer: nr.Tanh, x: Array, dout: Array, a: Arithmetic) -> Limits:
-    y, limit = np.abs(copy.copy(layer).forward(x)), _tanh_forward(layer, x, a)
+    y, limit = np.abs(other(layer).forward(x)), _tanh_forward(layer, x, a)
     # The square is rounded before the difference, which may be far smaller.
     slope = (2 * y + limit) * limit + a.u * (y**2 + (2 + BY_HAND_ULPS) * (1 - y**2))
     return Limits(slope * np.abs(dout) + a.tiny)

@@ -18,7 +18,6 @@ own products (own_limit): T in the orders that kernels take, and K over the numb
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +30,7 @@ from numpy_ref.checks import Array
 from numpy_ref.util import col2im
 from torchport.choices import Convolution
 from torchport.layers.arithmetic import PARTS, Arithmetic
-from torchport.layers.kinds import SUM, LayerKind, Limits, Rule, Terms, image, register
+from torchport.layers.kinds import SUM, LayerKind, Limits, Rule, Terms, image, other, register
 from torchport.layers.modules import Subsampling, UnfoldConv2d, window_about, window_module
 
 MOST = 2**21  # numbers of a weight whose limits are computed at a time
@@ -79,8 +78,7 @@ def _orders(products: Array, sort: bool) -> list[Array]:
 def _products(layer: Any, x: Array, dout: Array, quantity: str, index: tuple[int, ...]) -> Terms:
     """By linearity: x times what passes back from a one at the entry, or dout times what a one there passes on."""
     layer = _as_subsampling(layer, x) if isinstance(layer, nr.AveragePooling) else layer
-    twin, (n, *place) = copy.copy(layer), index
-    twin.b = np.zeros_like(layer.b)
+    twin, (n, *place) = other(layer, b=np.zeros_like(layer.b)), index
     if quantity == "output":
         one = np.zeros_like(dout[:1])
         one[(0, *place)] = 1
@@ -104,17 +102,12 @@ def _products(layer: Any, x: Array, dout: Array, quantity: str, index: tuple[int
 
 def _mapped(layer: Linear, function: Callable[[Array], Array]) -> Any:
     """The layer on function of its parameters."""
-    twin: Any = copy.copy(layer)
-    twin.W, twin.b = function(layer.W), function(np.asarray(layer.b))
-    return twin
+    return other(layer, W=function(layer.W), b=function(np.asarray(layer.b)))
 
 
 def _linear_forward(layer: Linear, x: Array, a: Arithmetic) -> Array:
     k, size, total, squares = (_mapped(layer, part).forward(part(x)) for part in PARTS)
-    twin, inner = copy.copy(layer), None
-    if a.u_result:
-        twin.b = np.zeros_like(layer.b)
-        inner = twin.forward(x)
+    inner = other(layer, b=np.zeros_like(layer.b)).forward(x) if a.u_result else None
     limit = a.of_products(k, size, total, squares, inner)
     if _transforms(layer, a):
         limit = limit + a.of_transforms(x.shape[1], _energy(x) @ _energy(layer.W).T)
@@ -158,9 +151,8 @@ def _in_blocks(layer: nr.Affine, x: Array, dout: Array, a: Arithmetic, shape: tu
     """The same by so many inputs of x (N, D) at a time, of which gradients come one by one: AlexNet has 9,216."""
     found, step = list[Limits](), max(MOST // layer.W.shape[1], 1)
     for first in range(0, len(layer.W), step):
-        twin, some = copy.copy(layer), slice(first, first + step)
-        twin.W = layer.W[some]
-        found.append(_linear_backward(twin, x[:, some], dout, a))
+        some = slice(first, first + step)
+        found.append(_linear_backward(other(layer, W=layer.W[some]), x[:, some], dout, a))
     grad_input = np.concatenate([each.grad_input for each in found], axis=1).reshape(shape)
     grad_w = np.concatenate([each.grads["W"] for each in found])
     return Limits(grad_input, {"W": grad_w, "b": found[0].grads["b"]})
@@ -172,7 +164,7 @@ def _shares(layer: nr.Convolution, x: Array, dout: Array) -> tuple[Array, Array,
     The weights' is added up from shares of images. The input's is added up in bfloat16, from shares of P places in no
     particular order: 8 / sqrt(3) sqrt(E T), E T as for L.
     """
-    twin: Any = copy.copy(layer)
+    twin = other(layer)
     grad_input, of_w, of_b = [], np.zeros_like(layer.W), np.zeros(len(layer.W))
     (filters, _, fh, fw), s = layer.W.shape, layer.stride
     places = -(-fh // s) * -(-fw // s)

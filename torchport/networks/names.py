@@ -17,6 +17,7 @@ from torch import Tensor
 from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from numpy_ref.network import Network, layer_statistics
+from torchport.layers.kinds import parameters_of
 from torchport.layers.terms import MODULE_ATTRIBUTES, in_torch_terms
 
 DTYPES: dict[np.dtype[Any], torch.dtype] = {
@@ -80,7 +81,7 @@ def shared_dtype(params: Mapping[str, Array]) -> torch.dtype | None:
 
 def layer_parameters(layer: Layer) -> dict[str, Array]:
     """The trained arrays of a reference layer, by its module's names and in its layout: weight, bias."""
-    return in_torch_terms({name: getattr(layer, name) for name in MODULE_ATTRIBUTES if hasattr(layer, name)})
+    return in_torch_terms(parameters_of(layer))
 
 
 def state_dict_keys(network: Network) -> dict[str, str]:

@@ -193,8 +193,8 @@ class _Shared:
                 names = [f"{stage}.{MODULE_ATTRIBUTES[attribute]}" for stage, attribute in keys]
                 last, attribute = keys[-1]
                 del keys[1:]
-                link = next(link for link in self.judged.links if last in [stage.name for stage in link.stages])
-                note, where = f"{' and '.join(names)} are one parameter in the port", self.judged.where(link)
+                where = self.judged.where(self.judged.link_of(last))
+                note = f"{' and '.join(names)} are one parameter in the port"
                 yield self.judged.wrong(last, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, where)
 
     def added(self, gradient: Gradient) -> Gradient | None:

@@ -5,7 +5,6 @@ mistakes.py has what people do to results and to arrays, variants.py the layers 
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +16,12 @@ import torch
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport.layers import kind_of, rounded
+from torchport.layers import gradients_of, kind_of, other, parameters_of, rounded
 from torchport.layers.arithmetic import arithmetic_of
 from torchport.layers.loss import Softmax
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity import mistakes, variants
 from torchport.parity.mistakes import Arrays, Mistake
-from torchport.parity.variants import other
 
 SAMPLES = 2  # which are tried before all
 BY_BATCH = nr.Dropout | nr.BatchNormalization  # samples cannot be taken apart
@@ -54,7 +52,7 @@ class Fault:
         self.few = min(SAMPLES, len(self.x)) if by_sample else len(self.x)
         self.same_size = self.actual.size == self.made.size
         self.error = np.abs(self.value - self.made).max() if self.same_size else np.inf
-        self.own = variants.parameters(self.layer)
+        self.own = {name: np.atleast_1d(value) for name, value in parameters_of(self.layer).items()}
         self.dtype = _dtype(self.x, self.actual, *(() if self.dout is None else (self.dout,)), *self.own.values())
         self.u = arithmetic_of(self.dtype).u
 
@@ -65,11 +63,9 @@ class Fault:
 
     def make(self, layer: Any, x: Array, dout: Array | None) -> Array:
         """The quantity, of another layer, input or upstream gradient."""
-        own = copy.copy(layer)
+        own = other(layer)
         made = own.forward(x, train_flg=False) if self.predicts else own.forward(x)
-        if dout is not None:
-            made = own.backward(dout)
-        return np.asarray(made if self.quantity in ("output", "grad_input") else getattr(own, f"d{self.quantity}"))
+        return np.asarray(made if dout is None else gradients_of(own, dout)[self.quantity])
 
     def holds_with(self, m: Mistake) -> bool:
         """Whether the link holds with the mistake, and errs by less than half: on few samples, and then on all."""

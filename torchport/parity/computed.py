@@ -31,8 +31,7 @@ def computed_rows(judged: Judgement) -> Iterator[Row]:
         if not abs(expected - actual) <= WITHIN * max(abs(expected), abs(actual)) + 1e-3 * size:
             names = " and ".join(leaf.label for leaf in leaves)
             note = f"it is computed of {names}, where {actual:.3g} arrives along a direction, expected {expected:.3g}"
-            link = next(link for link in judged.links if stage in [each.name for each in link.stages])
-            yield judged.wrong(stage, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, judged.where(link))
+            yield judged.wrong(stage, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, judged.where(judged.link_of(stage)))
 
 
 def _leaves(judged: Judgement, found: Found) -> list[Call]:

@@ -9,14 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.layers import EXACT, SUM, kind_of
+from torchport.layers import EXACT, SUM, gradients_of, kind_of
 from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.compare import Own
 from torchport.parity.judgement import Judgement
 from torchport.parity.probes import probe
 from torchport.parity.stages import Link, Stage, cast, own_limits
-from torchport.parity.subject import trained
 
 
 class Gradient(NamedTuple):
@@ -94,12 +93,11 @@ def _of_layer(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
         layer = kind.repeat(stage.layer, x, link.end.value.reshape(x.shape), grad)
     if kind.repeat is not None or link not in judged.applied:
         layer.forward(x)
-    values = {"grad_input": layer.backward(dout)} | {name: getattr(layer, f"d{name}") for name in trained(stage.layer)}
+    values = gradients_of(layer, dout)
     if judged.exact(stage, x, dout):
         for name, value in values.items():
             yield Gradient(stage, name, value, np.zeros(()))
         return
-    limits = kind.rule.backward(layer if kind.repeat else stage.layer, x, dout, judged.a)
+    limits = kind.rule.backward(layer if kind.repeat else stage.layer, x, dout, judged.a).each
     for name, value in values.items():
-        limit = limits.grad_input if name == "grad_input" else limits.grads[name]
-        yield Gradient(stage, name, value, limit, own_limits(stage.layer, x, dout, name, judged.a))
+        yield Gradient(stage, name, value, limits[name], own_limits(stage.layer, x, dout, name, judged.a))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.layers import EXACT, SUM, kind_of
+from torchport.layers import EXACT, SUM, kind_of, parameters_of
 from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.causes import Fault
@@ -18,7 +18,6 @@ from torchport.parity.parameters import DERIVED, find
 from torchport.parity.probes import probe
 from torchport.parity.rows import Row
 from torchport.parity.stages import Link, Stage, apply
-from torchport.parity.subject import trained
 
 
 def forward_rows(judged: Judgement) -> Iterator[Row]:
@@ -95,9 +94,9 @@ def _cause(judged: Judgement, link: Link, stage: Stage, x: Array, worst: Differe
     sides = ((call.label or f"a tensor of {call.where}", call.array) for call in judged.sides(link))
     params = {name: array for name, array in sides if array is not None}
     others = {
-        f"{each.name}.{MODULE_ATTRIBUTES[attribute]}": getattr(each.layer, attribute)
+        f"{each.name}.{MODULE_ATTRIBUTES[attribute]}": value
         for each in judged.subject.stages
-        for attribute in trained(each.layer)
+        for attribute, value in parameters_of(each.layer).items()
     }
     taken: dict[str, Any] = {"predicting": predicting, "params": params, "others": others}
     return Fault(stage.name, stage.layer, x, link.end.value, fits, **taken).cause

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from numpy_ref.checks import Array
-from torchport.layers import EXACT
+from torchport.layers import EXACT, parameters_of
 from torchport.parity.calls import Call, Record, is_real, tensors_in, told
 from torchport.parity.compare import Difference, compare
 from torchport.parity.given import overridden
@@ -22,7 +22,7 @@ from torchport.parity.places import sides
 from torchport.parity.recording import record
 from torchport.parity.rows import Row
 from torchport.parity.stages import Applied, Link, Stage, like
-from torchport.parity.subject import Guide, Key, Run, Subject, trained
+from torchport.parity.subject import Guide, Key, Run, Subject
 
 UNIT = 2.0**-8  # of what average pooling makes of whole numbers
 
@@ -131,7 +131,11 @@ class Judgement:
 
     def parameters_of(self, link: Link) -> Iterator[tuple[Stage, str]]:
         """The stages of a link and their attributes that are trained."""
-        return ((stage, attribute) for stage in link.stages for attribute in trained(stage.layer))
+        return ((stage, attribute) for stage in link.stages for attribute in parameters_of(stage.layer))
+
+    def link_of(self, stage: str) -> Link:
+        """The link that a stage is in."""
+        return next(link for link in self.links if stage in [each.name for each in link.stages])
 
     def layers(self, link: Link) -> list[Any]:
         """The layers of a link, as they ran on what the port gave them where they did."""

@@ -12,7 +12,6 @@ LAMBDA^2 takes moves the root mean square by an eighth of what it changes: LAMBD
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from numpy_ref.network import Network
 from torchport.layers.arithmetic import Arithmetic, arithmetic_of, rounded
-from torchport.layers.kinds import kind_of, predicted
+from torchport.layers.kinds import gradients_of, kind_of, other, predicted
 from torchport.layers.terms import MODULE_ATTRIBUTES as NAMES
 from torchport.parity.compare import Difference, compare
 
@@ -91,14 +90,13 @@ def _spread(run: Run, seen: Found, limits: Found, rng: np.random.Generator, coun
 
 def _run(layers: Sequence[Layer], x: Array, dout: Array | None, prediction: bool, moved: Moved) -> Found:
     """What every layer makes of what moved leaves of the layer's before."""
-    found, ran = Found(), [copy.copy(layer) for layer in layers]
+    found, ran = Found(), [other(layer) for layer in layers]
     for k, layer in enumerate(ran):
         found[k, "output"] = predicted(layer, x) if prediction else layer.forward(x)
         x = moved((k, "output"), found[k, "output"])
     if dout is not None:
         for k, layer in reversed(list(enumerate(ran))):
-            found[k, "grad_input"] = layer.backward(dout)
-            found |= {(k, name): getattr(layer, f"d{name}") for name in NAMES if hasattr(layer, f"d{name}")}
+            found |= {(k, name): value for name, value in gradients_of(layer, dout).items()}
             dout = moved((k, "grad_input"), found[k, "grad_input"])
     return found
 
@@ -112,8 +110,8 @@ def _local_limits(
         kind = kind_of(layer)
         limits[k, "output"] = ((prediction and kind.prediction) or kind.rule.forward)(layer, x, a)
         if dout is not None:
-            own = kind.rule.backward(layer, x, found.get((k + 1, "grad_input"), dout), a)
-            limits |= {(k, "grad_input"): own.grad_input, **{(k, name): each for name, each in own.grads.items()}}
+            own = kind.rule.backward(layer, x, found.get((k + 1, "grad_input"), dout), a).each
+            limits |= {(k, name): each for name, each in own.items()}
         x = found[k, "output"]
     return limits
 

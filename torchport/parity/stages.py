@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import torch
 from numpy_ref.checks import Array
 from numpy_ref.layers import Flatten
 from torchport.layers.arithmetic import Arithmetic, rounded
-from torchport.layers.kinds import kind_of
+from torchport.layers.kinds import kind_of, other
 from torchport.layers.loss import Identity
 from torchport.layers.sums import PRODUCTS, own_limit
 from torchport.parity.calls import Call, Record
@@ -50,7 +49,7 @@ def apply(
 
     ValueError where the port cannot have drawn that.
     """
-    kind, layer, x = kind_of(stage.layer), copy.copy(stage.layer), cast(stage.layer, x, a)
+    kind, layer, x = kind_of(stage.layer), other(stage.layer), cast(stage.layer, x, a)
     if predicting and kind.prediction is not None:
         limit = np.asarray(0.0) if exact else kind.prediction(stage.layer, x, a)
         return Applied(layer, x, layer.forward(x, train_flg=False), limit, None)

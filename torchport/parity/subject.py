@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,8 +12,8 @@ from torch import Tensor, nn
 from numpy_ref.checks import Array
 from numpy_ref.network import Network
 from torchport.layers.arithmetic import Setting, rounded
+from torchport.layers.kinds import other, parameters_of
 from torchport.layers.loss import OUTPUTS, softmax_with_loss
-from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.losses import LOGITS, Loss, taken_by
 from torchport.parity.parameters import Found
 from torchport.parity.stages import Link, Stage
@@ -87,21 +85,20 @@ class Subject:
     ) -> Subject:
         """With the reference's layers on weights as the port can hold them, between the input and the output."""
         passed, shapes, stages, values = x[:1], [x.shape[1:]], [Stage("input", OUTPUTS[LOGITS]())], dict[Key, Array]()
-        keys = {owner: key for key, owner in reference.owners.items()}
         for name, layer in reference.layers.items():
             shapes.append(passed.shape[1:])
-            passed = _copied(layer).forward(passed)
-            stages.append(Stage(name.lower(), _copied(layer)))
-            for attribute in trained(layer):
-                value = getattr(layer, attribute)
+            passed, own = _copied(layer).forward(passed), _copied(layer)
+            stages.append(Stage(name.lower(), own))
+            for attribute, value in parameters_of(layer).items():
                 held = _shared(setting.round(value), value)
-                setattr(stages[-1].layer, attribute, held)
+                setattr(own, attribute, held)
                 same = setting.held == setting.dtype
                 values[name.lower(), attribute] = held if same else rounded(value, setting.dtype)
         takes = LOGITS if loss is None else taken_by(loss, passed.shape[1], setting)
         stages.append(Stage("output", OUTPUTS[takes]()))
-        origins = {(name.lower(), attribute): id(reference.params[key]) for (name, attribute), key in keys.items()}
         shapes += 2 * [passed.shape[1:]]
+        owners = reference.owners.items()
+        origins = {(name.lower(), attribute): id(reference.params[key]) for key, (name, attribute) in owners}
         return cls(port, stages, shapes, setting, values, origins, frozen, loss or softmax_with_loss, takes, output)
 
     @property
@@ -119,11 +116,6 @@ class Subject:
         self.notes[text] = None
 
 
-def trained(layer: Any) -> Iterator[str]:
-    """The attributes of a layer that are trained."""
-    return (attribute for attribute in MODULE_ATTRIBUTES if hasattr(layer, attribute))
-
-
 def _shared(own: Array, value: Array) -> Array:
     """value where its copy is the same, for memory: AlexNet has 62 million numbers."""
     return value if value.dtype == own.dtype and np.array_equal(own, value) else own
@@ -131,7 +123,4 @@ def _shared(own: Array, value: Array) -> Array:
 
 def _copied(layer: Any) -> Any:
     """A copy that shares its parameters, but no random generator."""
-    own = copy.copy(layer)
-    if hasattr(own, "rng"):
-        own.rng = np.random.RandomState(0)
-    return own
+    return other(layer, **({"rng": np.random.RandomState(0)} if hasattr(layer, "rng") else {}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -15,23 +14,11 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.functions import sigmoid
 from numpy_ref.layers import WindowLayer
-from numpy_ref.network import PARAMETERS, layer_statistics
+from numpy_ref.network import layer_statistics
 from numpy_ref.util import conv_output_size
-from torchport.layers import kind_of
+from torchport.layers import kind_of, other
 from torchport.layers.arithmetic import arithmetic_of, rounded
 from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, as_it_is, unrounded
-
-
-def other(layer: Any, **attributes: Any) -> Any:
-    """A copy of the layer, with other attributes."""
-    twin = copy.copy(layer)
-    vars(twin).update(attributes)
-    return twin
-
-
-def parameters(layer: Any) -> dict[str, Array]:
-    """The layer's, by attribute."""
-    return {name: np.atleast_1d(getattr(layer, name)) for name in PARAMETERS if hasattr(layer, name)}
 
 
 def factors(layer: Any, n: int, y: Array) -> dict[str, float]:
