@@ -19,7 +19,7 @@ from numpy_ref.functions import sigmoid
 from numpy_ref.network import PARAMETERS
 from torchport.layers import kind_of
 from torchport.layers.arithmetic import arithmetic_of, rounded
-from torchport.parity.causes import Fault
+from torchport.parity.causes import Deviation
 
 Port = Callable[..., Tensor]  # (x, and the layer's parameters in the reference's layout) -> what the port makes
 BOTH = [torch.float64, torch.float32]
@@ -38,20 +38,13 @@ def limit(layer: Any, x: Array, dtype: torch.dtype, train_flg: bool = True) -> A
     return np.broadcast_to(found, forward(layer, x).shape)
 
 
-def fault(layer: Any, x: Array, actual: Array, dtype: torch.dtype, train_flg: bool = True, params: Any = None) -> Fault:
+def fault(
+    layer: Any, x: Array, actual: Array, dtype: torch.dtype, train_flg: bool = True, params: Any = None
+) -> Deviation:
     """A link as the certificate gives it."""
-
-    def fits(value: Array, layer: Any, x: Array, made: Array) -> bool:
-        repeat = kind_of(layer).repeat
-        try:
-            layer = repeat(layer, x, value, None) if repeat and train_flg else layer
-        except ValueError:
-            return False
-        error = np.abs(value - forward(layer, x, train_flg))
-        return bool((error <= limit(layer, x, dtype, train_flg)).all())
-
     others = {name: rounded(value, dtype) for name, value in OTHERS.items()}
-    return Fault("it", layer, x, actual, fits, predicting=not train_flg, params=params or {}, others=others)
+    a = arithmetic_of(dtype)
+    return Deviation("it", layer, x, actual, a, predicting=not train_flg, params=params or {}, others=others)
 
 
 def drawn(rng: np.random.Generator, *shape: int) -> Array:
@@ -458,22 +451,18 @@ GRADIENTS = [
 ]
 
 
-def slip_of(slip: Slip, rng: np.random.Generator, dtype: torch.dtype) -> tuple[Fault, Array]:
+def slip_of(slip: Slip, rng: np.random.Generator, dtype: torch.dtype) -> tuple[Deviation, Array]:
     """The link, and the limit of the quantity."""
     layer, x = held(*LAYERS[slip.layer](rng), dtype)
     dout = rounded(drawn(rng, *forward(copy.deepcopy(layer), x).shape), dtype)
     backward = Backward(layer, slip.quantity)
     found = kind_of(layer).rule.backward(copy.deepcopy(layer), x, dout, arithmetic_of(dtype))
-    bound = found.grad_input if slip.quantity == "grad_input" else found.grads[slip.quantity]
-
-    def fits(value: Array, layer: Any, x: Array, expected: Array) -> bool:
-        return bool((np.abs(value - expected) <= bound).all())
-
+    bound, expected = found.each[slip.quantity], backward(x, dout)
     actual = rounded(slip.make(backward, x, dout), dtype)
-    assert actual.shape != (expected := backward(x, dout)).shape or not fits(actual, layer, x, expected), "no mistake"
+    assert actual.shape != expected.shape or (np.abs(actual - expected) > bound).any(), "no mistake"
     repeat = kind_of(layer).repeat
     same = repeat(layer, x, forward(copy.deepcopy(layer), x), None) if repeat else layer
-    return Fault("it", same, x, actual, fits, slip.quantity, dout), bound
+    return Deviation("it", same, x, actual, arithmetic_of(dtype), bound, slip.quantity, dout), bound
 
 
 SLIPS = [

@@ -410,6 +410,42 @@ def test_a_layer_that_has_nothing_to_do_keeps_its_gradient() -> None:
     assert {(row.layer, row.quantity) for row in wrong if not row.ok} == {("relu", "grad_input")}
 
 
+def test_a_symmetric_weight_lies_as_its_gradient_does() -> None:
+    """By its values it may lie either way."""
+    rng = np.random.default_rng(0)
+    reference = nr.Network({"Affine1": nr.Affine(np.diag(rng.standard_normal(4)), rng.standard_normal(4))})
+    report = check_parity(reference, from_reference(reference), *seeded_batch(0, 8, (4,), 4), runs=[TRAINING])
+    report.raise_if_failed()
+
+
+class Slip(torch.autograd.Function):
+    """F.linear, with a gradient of its input that is off by some roundings."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        return grad @ weight * (1 + 2**-48), grad.T @ x, grad.sum(0)
+
+
+def test_a_slip_of_a_few_limits_is_no_matter_of_the_relu_before() -> None:
+    """A gradient that fails alone and holds together with the relu before is none: within the same limit."""
+    rng = np.random.default_rng(0)
+    first, second = (nr.Affine(rng.standard_normal((4, 4)), rng.standard_normal(4)) for _ in range(2))
+    reference = nr.Network({"Affine1": first, "Relu1": nr.Relu(), "Affine2": second})
+    port = from_reference(reference)
+    weight, bias = port.affine2.parameters()
+    port.affine2.forward = lambda x: Slip.apply(x, weight, bias)
+    report = check_parity(reference, port, *seeded_batch(0, 8, (4,), 4), runs=[TRAINING])
+    slips = [row for row in report.rows if not row.ok]
+    assert {(row.layer, row.quantity) for row in slips} == {("affine2", "grad_input")}
+    assert all(row.worst.ratio < 8 for row in slips)
+
+
 def dead_network() -> nr.Network:
     """Its first relu makes zeros, and so does its second, whatever comes in."""
     first, second = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torchport.layers import kind_of
 from torchport.layers.arithmetic import arithmetic_of
 from torchport.layers.terms import MODULE_ATTRIBUTES, to_torch_layout
 from torchport.parity.calls import array_of, told
-from torchport.parity.causes import Fault
+from torchport.parity.causes import Deviation
 from torchport.parity.compare import compare
 from torchport.parity.expected import Gradient, Stretch, expected, passes
 from torchport.parity.judgement import Judgement
@@ -148,13 +147,9 @@ def _row(judged: Judgement, stretch: Stretch, gradient: Gradient, actual: Array)
     value, name, cause = gradient.value, stretch.name, ""
     limit = np.broadcast_to(judged.widened(stretch.links, gradient.limit, value), value.shape)
     worst = compare(actual, value, limit, gradient.own)
-
-    def fits(value: Array, layer: Any, x: Array, made: Array) -> bool:
-        return compare(value, made, limit).ratio <= 1
-
     if worst.ratio > 1 and len(stretch.stages) == 1:
         (layer,) = judged.layers(stretch.links[0])
-        cause = Fault(name, layer, stretch.x, actual, fits, gradient.name, stretch.dout).cause
+        cause = Deviation(name, layer, stretch.x, actual, judged.a, limit, gradient.name, stretch.dout).cause
     if gradient.name != "grad_input":
         name = gradient.stage.name
         if to_torch_layout(value) is not value:

@@ -6,7 +6,7 @@ mistakes.py has what people do to results and to arrays, variants.py the layers 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,26 +17,28 @@ import torch
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.layers import gradients_of, kind_of, other, parameters_of, rounded
-from torchport.layers.arithmetic import arithmetic_of
+from torchport.layers.arithmetic import Arithmetic, arithmetic_of
 from torchport.layers.loss import Softmax
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity import mistakes, variants
+from torchport.parity.compare import compare
 from torchport.parity.mistakes import Arrays, Mistake
+from torchport.parity.stages import Stage, apply
 
 SAMPLES = 2  # which are tried before all
 BY_BATCH = nr.Dropout | nr.BatchNormalization  # samples cannot be taken apart
 
 
 @dataclass
-class Fault:
+class Deviation:
     """What lies outside its limits at a link: its output, or a gradient, all in the reference's layout."""
 
     name: str
     layer: Any  # for a gradient one that draws what the port drew
     x: Array  # (N, ...) as the port had it
     actual: Array
-    # (value, layer, x, made): whether value lies within the limits of what layer makes of x, which is made
-    fits: Callable[[Array, Any, Array, Array], bool]
+    a: Arithmetic
+    limit: Array | float | None = None  # where it is the same with any mistake; else the layer's own
     quantity: str = "output"  # or grad_input, W, b, gamma, beta
     dout: Array | None = None
     predicting: bool = False  # judged by what it predicts, where that is another operation
@@ -66,6 +68,16 @@ class Fault:
         own = other(layer)
         made = own.forward(x, train_flg=False) if self.predicts else own.forward(x)
         return np.asarray(made if dout is None else gradients_of(own, dout)[self.quantity])
+
+    def fits(self, value: Array, layer: Any, x: Array, made: Array) -> bool:
+        """Whether value lies within the limits of what layer makes of x, which is made."""
+        if self.limit is not None:
+            return compare(value.reshape(made.shape), made, self.limit).ratio <= 1
+        try:
+            found = apply(Stage("", layer), x, self.a, actual=value, predicting=self.predicting)
+            return compare(value.reshape(found.y.shape), found.y, found.limit, found.own).ratio <= 1
+        except (ValueError, IndexError):  # with the mistake, the layer does not take it
+            return False
 
     def holds_with(self, m: Mistake) -> bool:
         """Whether the link holds with the mistake, and errs by less than half: on few samples, and then on all."""
@@ -113,7 +125,7 @@ def _each(subject: str, pairs: Iterator[tuple[str, Any]], name: str, of: Mistake
     return (of._replace(sentence=f"{subject} {phrase}", **{name: each}) for phrase, each in pairs)
 
 
-def _of_output(it: Fault) -> Iterator[Mistake]:
+def _of_output(it: Deviation) -> Iterator[Mistake]:
     """What may have become of a layer's output: cheapest and likeliest first."""
     layer, x, none = it.layer, it.x, Mistake("", it.layer, it.x)
     factors = variants.factors(layer, len(x), it.made)
@@ -136,7 +148,7 @@ def _of_output(it: Fault) -> Iterator[Mistake]:
         yield from _each("the result", mistakes.dropped(it.value, it.made, factors, it.u), "step", none)
 
 
-def _steps(it: Fault) -> Iterator[Mistake]:
+def _steps(it: Deviation) -> Iterator[Mistake]:
     """A function behind the layer, one in its place, a bias that is added elsewhere."""
     plain = partial(Mistake, layer=it.layer, x=it.x)
     if isinstance(it.layer, nr.Relu | nr.Sigmoid | nr.Tanh | Softmax):
@@ -152,7 +164,7 @@ def _steps(it: Fault) -> Iterator[Mistake]:
             yield plain(f"the bias is added along axis {axis}, not 1", step=mistakes.in_place(it.made - right + wrong))
 
 
-def _given(it: Fault) -> Iterator[Mistake]:
+def _given(it: Deviation) -> Iterator[Mistake]:
     """What the port's calls take for parameters, where with these, which are not the reference's, the link holds."""
     image = it.x.shape[1:] if isinstance(it.layer, nr.Affine) and it.x.ndim == 4 else ()
     choices = [
@@ -180,7 +192,7 @@ def _read(tensor: Array, parameter: Array) -> Iterator[Array]:
                 yield new
 
 
-def _of_gradient(it: Fault) -> Iterator[Mistake]:
+def _of_gradient(it: Deviation) -> Iterator[Mistake]:
     """What may have become of a gradient: cheapest and likeliest first."""
     layer, x, dout, value, made, u = it.layer, it.x, it.dout, it.value, it.made, it.u
     assert dout is not None

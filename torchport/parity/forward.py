@@ -11,7 +11,7 @@ from numpy_ref.checks import Array
 from torchport.layers import EXACT, SUM, kind_of, parameters_of
 from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES
-from torchport.parity.causes import Fault
+from torchport.parity.causes import Deviation
 from torchport.parity.compare import Difference, compare
 from torchport.parity.judgement import Judgement
 from torchport.parity.parameters import DERIVED, find
@@ -66,13 +66,9 @@ def _changed_row(judged: Judgement, link: Link) -> Row:
     where, quantity = judged.where(link), "output" if is_behind else "input"
     if x is None or actual is None or actual.size != x.size:
         return judged.wrong(link.name, quantity, "it has another shape there", where)
-
-    def fits(value: Array, layer: Any, x: Array, made: Array) -> bool:
-        return np.array_equal(value.ravel(), made.ravel())
-
     worst = judged.compared(link.end, x, 0.0)
-    fault = Fault(f"the {quantity} of {link.name}", Identity(), x, actual.reshape(x.shape), fits)
-    return judged.row(link.name, quantity, EXACT, worst, where, fault.cause if worst.ratio > 1 else "")
+    found = Deviation(f"the {quantity} of {link.name}", Identity(), x, actual.reshape(x.shape), judged.a, limit=0.0)
+    return judged.row(link.name, quantity, EXACT, worst, where, found.cause if worst.ratio > 1 else "")
 
 
 def _cause(judged: Judgement, link: Link, stage: Stage, x: Array, worst: Difference) -> str:
@@ -80,17 +76,6 @@ def _cause(judged: Judgement, link: Link, stage: Stage, x: Array, worst: Differe
         return f"{stage.name} is missing"
     if link.end.value is None or len(link.stages) > 1:
         return ""
-    predicting = judged.run.predicting
-
-    def fits(value: Array, layer: Any, x: Array, made: Array) -> bool:
-        try:
-            found = apply(Stage("", layer), x, judged.a, actual=value, predicting=predicting)
-            return compare(value.reshape(found.y.shape), found.y, found.limit, found.own).ratio <= 1
-        except (ValueError, IndexError):  # with the mistake, the layer does not take it
-            return False
-
-    if worst.note and fits(link.end.value, stage.layer, x, x):
-        return ""  # it is the dtype or an axis, and no number
     sides = ((call.label or f"a tensor of {call.where}", call.array) for call in judged.sides(link))
     params = {name: array for name, array in sides if array is not None}
     others = {
@@ -98,8 +83,11 @@ def _cause(judged: Judgement, link: Link, stage: Stage, x: Array, worst: Differe
         for each in judged.subject.stages
         for attribute, value in parameters_of(each.layer).items()
     }
-    taken: dict[str, Any] = {"predicting": predicting, "params": params, "others": others}
-    return Fault(stage.name, stage.layer, x, link.end.value, fits, **taken).cause
+    taken: dict[str, Any] = {"predicting": judged.run.predicting, "params": params, "others": others}
+    found = Deviation(stage.name, stage.layer, x, link.end.value, judged.a, **taken)
+    if worst.note and found.fits(found.actual, stage.layer, x, x):
+        return ""  # it is the dtype or an axis, and no number
+    return found.cause
 
 
 def parameter_rows(judged: Judgement) -> Iterator[Row]:

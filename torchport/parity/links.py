@@ -58,11 +58,8 @@ class Finder(Places):
 
         Layers that are judged together are one link.
         """
-        found = self._chain(0, self.calls[0], set()) or []
-        if not found and fewest < len(self.stages):
-            found = self._one_by_one()
-        wrong = len(found) < fewest or any(link.fault for link in found)
-        return [] if wrong else self._told_apart(found)
+        found = self._chain(0, self.calls[0], set()) or (self._one_by_one() if fewest < len(self.stages) else [])
+        return self._told_apart(found) if len(found) >= fewest and not any(link.fault for link in found) else []
 
     def _chain(self, k: int, place: Call, tried: set[tuple[int, int]]) -> list[Link] | None:
         """Every stage from k on by itself, if that holds for some choice among calls of equal values.

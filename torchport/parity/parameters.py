@@ -212,15 +212,15 @@ def _part(call: Call, layout: Layout, value: Array) -> Piece | None:
 
 def _region(small: Array, large: Array) -> Region | None:
     """Where small is in large, which has more along one axis only."""
-    for axis, (length, most) in enumerate(zip(small.shape, large.shape, strict=True)):
-        others = [a == b for k, (a, b) in enumerate(zip(small.shape, large.shape, strict=True)) if k != axis]
-        if not all(others) or length >= most:
-            continue
-        line = large[tuple(slice(None) if k == axis else 0 for k in range(large.ndim))]
-        for start in np.flatnonzero(line[: most - length + 1] == small.flat[0]):
-            region = tuple(slice(start, start + length) if k == axis else slice(None) for k in range(large.ndim))
-            if np.array_equal(large[region], small):
-                return region
+    axes = [axis for axis, length in enumerate(small.shape) if length != large.shape[axis]]
+    if len(axes) != 1 or small.size > large.size:
+        return None
+    (axis,), everything = axes, (slice(None),)
+    line = np.moveaxis(large, axis, -1)[(0,) * (large.ndim - 1)][: large.shape[axis] - small.shape[axis] + 1]
+    for start in np.flatnonzero(line == small.flat[0]):
+        region = (*everything * axis, slice(start, start + small.shape[axis]), *everything * (large.ndim - axis - 1))
+        if np.array_equal(large[region], small):
+            return region
     return None
 
 
