@@ -57,11 +57,6 @@ class Rule(NamedTuple):
     products: Callable[[Any, Array, Array, str, tuple[int, ...]], Terms] | None = None
 
 
-def class_name(layer: Layer) -> str:
-    """What a picture says of a layer of which its class tells everything."""
-    return type(layer).__name__
-
-
 @dataclass(frozen=True)
 class LayerKind:
     """A kind of layer: how it is ported, judged, drawn and tested. To register one is all that a layer needs.
@@ -77,7 +72,7 @@ class LayerKind:
             dx, the port's gradient for an upstream one without zeros, tells where x does not. ValueError where the
             layer would not draw that.
         ratio: The share of entries that such a layer drops, where that is what it draws.
-        about: What a picture says of it.
+        about: What a picture says of it: by itself its class.
 
     Example:
         A layer that triples; in torch it is written by hand.
@@ -118,7 +113,7 @@ class LayerKind:
     prediction: Callable[[Any, Array, Arithmetic], Array] | None = None
     repeat: Callable[[Any, Array, Array, Array | None], Any] | None = None
     ratio: Callable[[Any], float] | None = None
-    about: Callable[[Any], str] = class_name
+    about: Callable[[Any], str] = field(default=lambda layer: type(layer).__name__)
 
 
 KINDS: dict[type, LayerKind] = {}

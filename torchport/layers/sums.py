@@ -133,13 +133,10 @@ def _linear_backward(layer: Linear, x: Array, dout: Array, a: Arithmetic) -> Lim
         twin.forward(part(x))
         return twin.backward(part(dout)), twin.dW, twin.db
 
-    parts = zip(*(of_part(part) for part in PARTS), strict=True)
-    grad_input, grad_w, grad_b = (a.of_products(*each) for each in parts)
+    limits = [a.of_products(*each) for each in zip(*(of_part(part) for part in PARTS), strict=True)]
     if a.u_result and isinstance(layer, nr.Convolution):
-        more, more_w, more_b = _shares(layer, x, dout)
-        grad_input, grad_w, grad_b = (
-            limit + a.u_result * each for limit, each in ((grad_input, more), (grad_w, more_w), (grad_b, more_b))
-        )
+        limits = [limit + a.u_result * each for limit, each in zip(limits, _shares(layer, x, dout), strict=True)]
+    grad_input, grad_w, grad_b = limits
     if _transforms(layer, a):
         of_x, of_dout = _energy(x), _energy(dout)
         grad_input = grad_input + a.of_transforms(dout.shape[1], of_dout @ _energy(layer.W))

@@ -1,8 +1,9 @@
 """The verdict: whether a port, any nn.Module, computes and trains as the NumPy reference does, within derived limits.
 
 To be read in this order: certificate (check_parity), runs (of one port, and how each is judged), subject (what is
-judged), recording (a port's run as its calls), links (which calls make which layer), parameters (where the weights
-are), judgement (one run), forward and backward (each layer on the port's own input), left (what a run leaves behind).
+judged), recording and calls (a port's run), places, stages and links (which calls make which layer), parameters (where
+the weights are), judgement (one run), forward, expected and backward (each layer on the port's own input), left (what a
+run leaves behind).
 probes has the limits of what is seen in one piece, integers the run on exact numbers, causes what people do wrong;
 rows, report, page and picture tell. gradients is the book's gradient check, which trusts no implementation.
 """

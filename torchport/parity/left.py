@@ -93,28 +93,25 @@ def _statistics(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterat
     """
     after, n = judged.applied[link].layer, len(x)
     held = [c for c in judged.sides(link) if not c.requires_grad and c.tensor.numel() == after.gamma.size]
-    for name, limit in running_limits(stage.layer, x, judged.a).items():
+    for name, limit in running_limits(stage.layer, x, judged.a).items() if held else ():
         value, old = getattr(after, name), getattr(stage.layer, name)
         kept = stage.layer.momentum * (0 if old is None else old)
-        known, nearest = "", _nearest(judged, held, value, limit)
-        if nearest is not None and name == "running_var" and judged.compared(nearest, value, limit).ratio > 1 < n:
-            unbiased = kept + (value - kept) * n / (n - 1)
-            other = _nearest(judged, held, unbiased, 2 * limit)
-            if other is not None and judged.compared(other, unbiased, 2 * limit).ratio <= 1:
+        (ratio, nearest), known = _nearest(judged, held, value, limit), ""
+        if name == "running_var" and ratio > 1 < n:
+            other_ratio, other = _nearest(judged, held, kept + (value - kept) * n / (n - 1), 2 * limit)
+            if other_ratio <= 1:
                 known, nearest = "torch's running variance is the unbiased one, n/(n - 1) of the book's", other
-        if nearest is None:
-            continue
-        worst = judged.compared(nearest, value, limit)
         fitting = [call for call in held if judged.compared(call, value, limit).ratio <= 1]
         if fitting == [nearest] or known:  # with few features several may fit
             setattr(after, name, np.asarray(nearest.array).reshape(value.shape))
+        worst = judged.compared(nearest, value, limit)
         yield judged.row(link.name, name, NORMALISE, worst, judged.where(link), known=known)
     stage.layer.running_mean, stage.layer.running_var = after.running_mean, after.running_var
 
 
-def _nearest(judged: Judgement, held: list[Call], value: Array, limit: Array) -> Call | None:
-    """Of the buffers that a layer takes, the one that is nearest to value."""
-    return min(held, key=lambda call: judged.compared(call, value, limit).ratio, default=None)
+def _nearest(judged: Judgement, held: list[Call], value: Array, limit: Array) -> tuple[float, Call]:
+    """Of the buffers that a layer takes, the one that is nearest to value, and how near in its limit."""
+    return min(((judged.compared(call, value, limit).ratio, call) for call in held), key=lambda pair: pair[0])
 
 
 def extra_rows(judged: Judgement) -> list[Row]:
