@@ -196,11 +196,8 @@ def _of_gradient(it: Deviation) -> Iterator[Mistake]:
     """What may have become of a gradient: cheapest and likeliest first."""
     layer, x, dout, value, made, u = it.layer, it.x, it.dout, it.value, it.made, it.u
     assert dout is not None
-    none, of_input, factors = (
-        Mistake("", layer, x, dout),
-        it.quantity == "grad_input",
-        variants.factors(layer, len(x), dout),
-    )
+    none, of_input = Mistake("", layer, x, dout), it.quantity == "grad_input"
+    factors = variants.factors(layer, len(x), dout)
     yield none._replace(sentence="the gradient is right but for roundings", step=mistakes.in_place(made, 4 * u))
     yield from _each("the gradient", mistakes.alike(value, made, factors, u), "step", none)
     yield from _each("the gradient goes through", mistakes.bends(value, made, u), "step", none)
