@@ -22,6 +22,14 @@ def check_int(name: str, value: object, minimum: int) -> int:
     return int(value)
 
 
+def check_index(name: str, value: object, count: int, what: str) -> int:
+    """value as the number, from 0, of one of so many. TypeError, ValueError."""
+    index = check_int(name, value, 0)
+    if index >= count:
+        raise ValueError(f"{name} must be at most {count - 1}, as there are {count} {what}, got {index}")
+    return index
+
+
 def check_number(name: str, value: object, low: float, high: float = float("inf")) -> float:
     """value as a finite float, low <= value <= high. TypeError, ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):

@@ -19,12 +19,16 @@ from hypothesis import settings
 from torchport.commands import cli
 from torchport.data import DATA_VARIABLE
 from torchport.parity import Setting
+from torchport.training.torch_learner import wake_autograd
 
 # The same examples on every machine and in every run, unless --hypothesis-profile=explore asks for new ones. hypothesis
 # has profiles of its own, one of them for CI: a failure there should be one that everybody can see.
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.register_profile("explore", database=None, deadline=None, max_examples=int(os.environ.get("EXAMPLES", 1000)))
 settings.load_profile("fixed")
+
+if not torch.cuda.is_available():  # Triton asks when it is imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Arrays are small: torch's threads and NumPy's would wait for each other, several times as long as one of them takes.
 torch.set_num_threads(1)
@@ -80,6 +84,12 @@ def dealt(count: int) -> list[list[Path]]:
 def pytest_collection_finish() -> None:
     """All that is imported by now stays: to look through it again and again would take a twentieth of the time."""
     gc.freeze()
+
+
+def pytest_sessionstart() -> None:
+    """Tests as well may begin with a product, as training does."""
+    if torch.cuda.is_available():
+        wake_autograd(torch.device("cuda"))
 
 
 def pytest_sessionfinish() -> None:

@@ -21,6 +21,7 @@ Rule: TypeAlias = Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "
 Logged: TypeAlias = Literal["step", "after"]
 Keep: TypeAlias = Literal["last", "mean"]
 Precision: TypeAlias = Literal["full", "tf32", "bf16"]
+Launched: TypeAlias = Literal["torch", "triton"]
 
 CONVOLUTIONS: tuple[Convolution, ...] = get_args(Convolution)
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)

@@ -6,8 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,8 +152,7 @@ def classify(
 ) -> Classification:
     """What network makes of images uint8 (N, C, H, W) and labels (N,), batch_size at a time.
 
-    preparation says how the network is given them. progress shows a bar on a terminal or in a notebook. ValueError
-    where images, labels and network do not fit each other, and for outputs that are not finite; TypeError.
+    preparation says how the network is given them; progress shows a bar on a terminal or in a notebook.
     """
     check_images("images", images)
     check_int("batch_size", batch_size, 1)
@@ -181,24 +179,17 @@ def predict(network: Network | nn.Module, images: Array) -> Array:
     """
     if isinstance(network, Network):
         return network.predict(images)
-    weight = next(network.parameters())
-    with torch.inference_mode(), _evaluating(network):
-        logits = network(torch.tensor(images, device=weight.device, dtype=weight.dtype))
-    if not isinstance(logits, torch.Tensor):
-        raise TypeError(f"a network must return a tensor to be evaluated, got a {type(logits).__name__}")
-    return np.asarray(logits.cpu())
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """network in evaluation mode; afterwards each of its modules is in its own again."""
-    training = [module for module in network.modules() if module.training]
+    weight, training = next(network.parameters()), [module for module in network.modules() if module.training]
     network.eval()
     try:
-        yield
+        with torch.inference_mode():
+            logits = network(torch.tensor(images, device=weight.device, dtype=weight.dtype))
     finally:
         for module in training:
             module.training = True
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"a network must return a tensor to be evaluated, got a {type(logits).__name__}")
+    return np.asarray(logits.cpu())
 
 
 def check_takes(architecture: Architecture, images: Array, labels: Array) -> None:
@@ -215,10 +206,7 @@ def check_takes(architecture: Architecture, images: Array, labels: Array) -> Non
 def evaluate_ports(
     weights: Weights, images: Array, labels: Array, *, device: str = "cpu", **options: Any
 ) -> Evaluation:
-    """The reference and both ports with the same weights, in float64, on images uint8 (N, C, H, W) and labels (N,).
-
-    options are classify's. ValueError where images, labels and network do not fit each other; TypeError.
-    """
+    """The reference and both ports with the same weights, in float64, on images uint8 (N, C, H, W) and labels (N,)."""
     check_takes(weights.architecture, images, labels)
     weights = weights.astype(torch.float64)  # in less, each would round in its own way
     networks: dict[str, Network | nn.Module] = {"numpy": weights.reference()}
@@ -229,15 +217,11 @@ def evaluate_ports(
 def compare_predictions(
     networks: Mapping[str, Network | nn.Module], images: Array, labels: Array, **options: Any
 ) -> Evaluation:
-    """What networks make of images uint8 (N, C, H, W) with labels (N,), each by itself and together.
-
-    options are classify's. ValueError.
-    """
+    """What networks make of images uint8 (N, C, H, W) with labels (N,), each and together; options are classify's."""
     found = {name: classify(network, images, labels, **options) for name, network in networks.items()}
-    first, *others = (one.predictions for one in found.values())
-    agree = np.logical_and.reduce([other == first for other in others])
-    accuracy = {name: one.accuracy for name, one in found.items()}
-    return Evaluation(len(images), accuracy, int(agree.sum()), peak_memory())
+    predictions = np.array([one.predictions for one in found.values()])
+    agreeing = int((predictions == predictions[0]).all(axis=0).sum())
+    return Evaluation(len(images), {name: one.accuracy for name, one in found.items()}, agreeing, peak_memory())
 
 
 def memory_text(memory: int | None) -> str:

@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from numpy_ref.checks import Array
+from numpy_ref.checks import Array, check_index
 from numpy_ref.layers import WindowLayer
 from numpy_ref.network import Network
 from torchport.evaluation import classify
 from torchport.figures.shifts import relative_change
-from torchport.subjects import Subject, check_filter
+from torchport.subjects import Subject
 
 
 def moved(images: Array, right: int, down: int = 0) -> Array:
@@ -26,14 +26,13 @@ def moved(images: Array, right: int, down: int = 0) -> Array:
 def pair(subject: Subject, image: Array, number: int | None = None) -> dict[str, tuple[Array, Array]]:
     """An image (C, H, W) of 0 to 1, and one filter's maps before and after pooling; each also of it moved by 1 pixel.
 
-    number is the filter's, None for the one whose map is the strongest. ValueError for one that is not there.
+    number is the filter's, None for the one whose map is the strongest.
     """
     both = np.stack([image, moved(image[np.newaxis], 1)[0]])
     outputs = subject.network.outputs(subject.prepared(both))
     before, after = around_pooling(subject.network)
     strength = outputs[after][0].sum(axis=(1, 2))
-    number = int(strength.argmax()) if number is None else number
-    check_filter(number, len(strength))
+    number = int(strength.argmax()) if number is None else check_index("filter", number, len(strength), "filters")
     pairs = {f"{name.lower()}, filter {number}": outputs[name][:, number] for name in (before, after)}
     return {name: (still, after) for name, (still, after) in {"image": both.mean(axis=1), **pairs}.items()}
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import numpy_ref as nr
-from numpy_ref.checks import Array, check_int
+from numpy_ref.checks import Array, check_index
 from numpy_ref.layers import Layer, WindowLayer
 from numpy_ref.network import Network
 from torchport import data
@@ -24,8 +24,6 @@ from torchport.layers import kind_of
 from torchport.networks import Architecture, Weights
 from torchport.networks.hints import NO_HINTS
 from torchport.training.folder import RunFolder
-
-DEFAULT = "SimpleConvNet"
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def load_samples(
     train: bool = False,
     progress: bool = True,
 ) -> Samples:
-    """A data set by its name, in folder; without a name what subject was trained on, else MNIST. Errors as data.load.
+    """A data set by its name, in folder; without a name what subject was trained on, else MNIST.
 
     Without folder it is that of the training, if that is still there.
     """
@@ -92,23 +90,19 @@ def load_samples(
 
 
 def load_subject(path: str | Path, hints: Hints = NO_HINTS, dtype: torch.dtype | None = None) -> Subject:
-    """The network whose weights are in path, a file or a run's folder. Errors as read_weights."""
+    """The network whose weights are in path, a file or a run's folder."""
     return Subject(read_weights(path, hints, dtype=dtype), short_name(path))
 
 
-def seeded_subject(seed: int = 0, like: Architecture | None = None) -> Subject:
-    """A network as it is before learning, drawn from RandomState(seed); None for the book's SimpleConvNet."""
-    like = Architecture(DEFAULT) if like is None else like
+def seeded_subject(seed: int, like: Architecture) -> Subject:
+    """A network as it is before learning, drawn from RandomState(seed)."""
     params = like.reference(rng=np.random.RandomState(seed)).params
     weights = Weights(like, params) if like.arguments else Weights.of(params)
     return Subject(weights, f"start of seed {seed}, nothing learned")
 
 
 def start_of(path: str | Path, learned: Subject, seed: int | None = None) -> Subject:
-    """learned, which path holds, as it was before learning: a run's own start, else one drawn from seed (None for 0).
-
-    ValueError where the run began from other weights, and these are no longer there.
-    """
+    """learned, which path holds, before it learned: a run's own start, else one drawn from seed (None for 0)."""
     folder, architecture = RunFolder(path), learned.weights.architecture
     if seed is not None or not folder.is_run:
         return seeded_subject(seed or 0, architecture)
@@ -116,7 +110,7 @@ def start_of(path: str | Path, learned: Subject, seed: int | None = None) -> Sub
     if config.init is None:
         return seeded_subject(config.seed, architecture)
     if not Path(config.init).exists():
-        raise ValueError(f"{path} began from {config.init}, which is not there: name another start, or a seed")
+        raise ValueError(f"{path} began from {config.init}, which is not there: give a seed of another start")
     return load_subject(config.init)
 
 
@@ -139,10 +133,7 @@ def convolution(network: Network, name: str | None = None) -> tuple[str, nr.Conv
 
 
 def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
-    """The outputs (N, FN, OH, OW) of those layers, without names of all up to the first pooling.
-
-    ValueError for other layers, which lists those that are.
-    """
+    """The outputs (N, FN, OH, OW) of those layers, without names of all up to the first pooling."""
     maps = {name.lower(): value for name, value in found.items() if value.ndim == 4}
     if not maps:
         raise ValueError(f"the network has no layers with images as outputs, only {_listed(found)}")
@@ -158,11 +149,11 @@ def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, 
 def stages(subject: Subject, image: Array, layer: str | None = None, number: int = 0) -> list[Stage]:
     """An image (C, H, W) of 0 to 1, one filter of a convolution layer, and what it makes up to the next pooling.
 
-    Each with the pixels that the greatest value of the last is made of. ValueError for another layer or filter.
+    Each with the pixels that the greatest value of the last is made of.
     """
     network = subject.network
     name, convolves = convolution(network, layer)
-    check_filter(number, len(convolves.W))
+    check_index("filter", number, len(convolves.W), "filters")
     shown = _alone(network, name)
     outputs = network.outputs(subject.prepared(image[np.newaxis]))
     regions = _regions(network, shown[-1], outputs[shown[-1]][0, number])
@@ -198,12 +189,6 @@ def _regions(network: Network, last: str, values: Array) -> dict[str, Region]:
     for before, name in zip(names[-2::-1], names[:0:-1], strict=True):
         found[before] = _inputs(network.layers[name], found[name])
     return found
-
-
-def check_filter(number: int, filters: int) -> None:
-    """ValueError where a layer of so many filters has not that one."""
-    if check_int("filter", number, 0) >= filters:
-        raise ValueError(f"filter must be at most {filters - 1}, as there are {filters}, got {number}")
 
 
 def _inputs(layer: Layer, region: Region) -> Region:

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_scripts import SCRIPTS, Run, run as run, small_params
 
 import numpy_ref as nr
 import torchport
+from commands.test_scripts import SCRIPTS, Run, run as run, small_params
 from torchport import commands
 from torchport.commands import cli
 
@@ -63,10 +63,13 @@ def test_a_program_can_read_what_is_found(run: Run) -> None:
 
 
 def test_quiet_commands_print_the_result_alone(params_file: Path, run: Run) -> None:
-    target = params_file.with_name("model.pt")
-    done = run("port_params", params_file, target, "--quiet")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    target, picture = params_file.with_name("model.pt"), params_file.with_name("boxes.png")
+    for words in (("port_params", params_file, target), ("visualize", "architecture", params_file, "--out", picture)):
+        done = run(*words, "--quiet")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert target.exists()
+    assert picture.exists()
+    assert run("gradient_check", "--quiet").stdout.startswith("RIGHT: ")
     done = run("parity_report", "--batch-size", "1", "--dtype", "float64", "--quiet")
     *verdicts, last = done.stdout.splitlines()
     assert last == "PARITY"

@@ -70,7 +70,7 @@ def test_a_difference_of_the_two_ways_is_told(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("draws", "says"),
     [
-        (lambda: figures.columns(np.ones((1, 4, 4)), 3, row=4), "at most 3, as there are 2 x 2 windows, got 4"),
+        (lambda: figures.columns(np.ones((1, 4, 4)), 3, row=4), "at most 3, as there are 4 windows, got 4"),
         (lambda: figures.columns(np.ones((1, 4, 4)), 5), "filter of 5 pixels does not fit"),
     ],
 )

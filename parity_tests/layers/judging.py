@@ -44,7 +44,7 @@ def computed(layer: Any, module: nn.Module, x: Array, dout: Array, setting: Sett
     """What the module makes of x, and its gradients, in the reference's layout."""
     own = dict(module.named_parameters())
     leaf = setting.tensor(x).requires_grad_()
-    with setting.computing():
+    with setting.judging():
         y = module(leaf.clone())
         grads = torch.autograd.grad(y, [leaf, *own.values()], setting.tensor(dout).to(y.dtype))
     arrays = [each.detach().to(torch.float64).numpy() for each in (y, *grads)]

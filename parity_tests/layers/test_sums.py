@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 import numpy_ref as nr
 from layers.judging import ratios
 from numpy_ref.checks import Array
+from torchport.choices import BFLOAT16, IEEE, TF32, Mode
 from torchport.layers import Setting, kind_of
 from torchport.layers.kinds import Terms
 from torchport.layers.sums import own_limit
@@ -100,6 +101,7 @@ SETTINGS = {
     "float32": Setting(torch.float32),
     "bfloat16": Setting(torch.float32, mode="bfloat16"),
 }
+PLACES: list[tuple[str, Mode]] = [("cuda:0", IEEE), ("cuda:0", TF32), ("cuda:0", BFLOAT16), ("cpu", BFLOAT16)]
 UP_TO = (8, 64, 512, 4096, 10**9)  # products
 
 
@@ -240,3 +242,112 @@ def test_limits_are_the_same_whatever_is_computed_at_a_time(
     np.testing.assert_allclose(parts.grad_input, whole.grad_input, rtol=1e-12)
     for name, limit in whole.grads.items():
         np.testing.assert_allclose(parts.grads[name], limit, rtol=1e-12)
+
+
+# Lavin & Gray's F(4, 3): arXiv:1509.09308, section 4.3.
+A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=np.float64)
+B = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ],
+    dtype=np.float64,
+)
+G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+
+
+def both(matrix: Array, x: torch.Tensor) -> torch.Tensor:
+    """A transform of the last two axes."""
+    m = torch.tensor(matrix, dtype=x.dtype)
+    return m @ x @ m.T
+
+
+def winograd(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """x (N, C, H, W) by 3 x 3 filters w, 4 x 4 outputs at a time."""
+    tiles = both(B, x.unfold(2, 6, 4).unfold(3, 6, 4))
+    y = both(A, torch.einsum("nchwij,ocij->nohwij", tiles, both(G, w)))
+    found: torch.Tensor = y.permute(0, 1, 2, 4, 3, 5).reshape(len(x), len(w), x.shape[2] - 2, x.shape[3] - 2)
+    return found
+
+
+def fourier(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    size = x.shape[2:]
+    products = torch.einsum("nchw,ochw->nohw", torch.fft.rfft2(x), torch.fft.rfft2(w, s=size).conj())
+    found: torch.Tensor = torch.fft.irfft2(products, s=size)[..., :-2, :-2]
+    return found
+
+
+def of_transforms(c: int, side: int, kind: str) -> tuple[nr.Convolution, Array, Array]:
+    """A layer, an input, dark on one side, and an upstream gradient, dark on the other: many sums have no term."""
+    rng, setting = np.random.default_rng([c, side]), Setting(torch.float32, mode="bfloat16")
+    x, dout = KINDS[kind](rng, (4, c, side + 2, side + 2)), rng.standard_normal((4, 8, side, side))
+    x[..., side // 2 :], dout[..., : side // 2 + 2] = 0, 0
+    W = setting.round(rng.standard_normal((8, c, 3, 3)) / np.sqrt(9 * c))
+    return nr.Convolution(W, np.zeros(8)), setting.round(x), setting.round(dout)
+
+
+def limits(layer: nr.Convolution, x: Array, dout: Array, *, fast: bool) -> list[Array]:
+    """Of output, grad_input and W, in bfloat16 on CUDA; fast: with what transforms are allowed."""
+    a, rule = Setting(torch.float32, mode="bfloat16").arithmetic, kind_of(layer).rule
+    a = a._replace(cuts=True, u_fast=a.u_sum if fast else 0.0)
+    backward = rule.backward(layer, x, dout, a)
+    return [rule.forward(layer, x, a), backward.grad_input, backward.grads["W"]]
+
+
+@pytest.mark.parametrize("algorithm", [winograd, fourier])
+def test_what_transforms_round_is_allowed_for_in_bfloat16(algorithm: Callable[..., torch.Tensor]) -> None:
+    """Emulated in float32, the result rounded, as cuDNN's: where nothing is added up they make no zero."""
+    largest = dict[bool, list[float]]({False: [], True: []})
+    for c, side, kind in ((c, side, kind) for c in (1, 16, 64) for side in (8, 20) for kind in KINDS):
+        layer, x, dout = of_transforms(c, side, kind)
+        ran = copy.copy(layer)
+        expected = ran.forward(x), ran.backward(dout), ran.dW
+        leaf, weight = (torch.tensor(each, dtype=torch.float32, requires_grad=True) for each in (x, layer.W))
+        y = algorithm(leaf, weight)
+        found = y, *torch.autograd.grad(y, [leaf, weight], torch.tensor(dout, dtype=torch.float32))
+        for fast, worst in largest.items():
+            for each, exact, limit in zip(found, expected, limits(layer, x, dout, fast=fast), strict=True):
+                error = np.abs(each.detach().bfloat16().double().numpy() - exact)
+                worst.append(
+                    float(np.max(np.divide(error, limit, out=np.where(error > 0, np.inf, 0), where=limit > 0)))
+                )
+    assert max(largest[False]) == np.inf
+    assert 0.1 < max(largest[True]) < 1
+
+
+def test_what_transforms_are_allowed_is_derived_from_winograds_matrices() -> None:
+    """And Winograd's are his, which a misprint would make an emulation of nothing."""
+    layer, x, _ = of_transforms(3, 8, "normal")
+    y = winograd(*(torch.tensor(each) for each in (x, layer.W)))
+    np.testing.assert_allclose(y, copy.copy(layer).forward(x), atol=1e-13)
+    amplified = np.max(A**2 @ ((G**2).sum(axis=1) * (B**2).sum(axis=1))) / (3 * 6)
+    assert amplified == pytest.approx(5.24, abs=0.01)
+    a = Setting(torch.float32, mode="bfloat16").arithmetic._replace(u_fast=1.0)
+    assert a.of_transforms(62, np.array([[1.0]])).item() == pytest.approx(5 * 6 * np.sqrt(62 + 38))
+    assert amplified < 6
+
+
+@pytest.mark.parametrize(("c", "side"), [(1, 28), (16, 28), (32, 14), (64, 8)])
+def test_no_fault_hides_behind_what_transforms_are_allowed(c: int, side: int) -> None:
+    """It is less than a fifth of what an ordinary entry's own sum, rounded to bfloat16, is allowed."""
+    rng = np.random.default_rng(c)
+    layer = nr.Convolution(rng.standard_normal((16, c, 3, 3)) / np.sqrt(9 * c), np.zeros(16), 1, 1)
+    x, dout = np.maximum(rng.standard_normal((8, c, side, side)), 0), rng.standard_normal((8, 16, side, side))
+    for plain, fast in zip(*(limits(layer, x, dout, fast=fast) for fast in (False, True)), strict=True):
+        assert 0 < np.median(fast - plain) < np.median(plain) / 5
+
+
+def test_transforms_are_allowed_for_where_they_may_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By cuDNN in bfloat16: with a stride of 1, and filters of more than one pixel."""
+    monkeypatch.setattr("torchport.layers.arithmetic.check_device", lambda name, device: device)  # CUDA on any machine
+    on = {(place, mode): Setting(torch.float32, place, mode).arithmetic.u_fast for place, mode in PLACES}
+    assert {where for where, u in on.items() if u} == {("cuda:0", "bfloat16")}
+    for size, stride, allowed in ((3, 1, True), (3, 2, False), (1, 1, False)):
+        layer, x = nr.Convolution(np.ones((1, 1, size, size)), np.zeros(1), stride), np.ones((1, 1, 7, 7))
+        dout = copy.copy(layer).forward(x)
+        with_, without = (limits(layer, x, dout, fast=fast) for fast in (True, False))
+        assert [bool((a > b).all()) for a, b in zip(with_, without, strict=True)] == 3 * [allowed]

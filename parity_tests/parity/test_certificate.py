@@ -16,12 +16,14 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from parity.planted import small_network
 from torchport import SimpleConvNet, softmax_with_loss
+from torchport.choices import BFLOAT16, IEEE, TF32, Mode
 from torchport.layers import Setting
 from torchport.networks import from_reference
 from torchport.parity import Report, Row, check_layer, check_parity, compare
 from torchport.parity.cases import seeded_batch
 from torchport.parity.compare import MOST
 from torchport.parity.given import BATCH, PREDICTION, TRAINING
+from torchport.parity.losses import check_loss
 
 Spoil = Callable[[Any], Any]
 
@@ -169,6 +171,36 @@ def test_a_loss_without_the_books_offset_is_named_and_no_fault(loss: Callable[[T
     assert not wrong.known
 
 
+class ByReciprocal(torch.autograd.Function):
+    """softmax_with_loss, which divides by the number of samples as CUDA does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, labels: Tensor) -> Tensor:
+        y, one_hot = x.softmax(1), F.one_hot(labels, x.shape[1])
+        ctx.save_for_backward((y - one_hot) * torch.tensor(1 / len(x), dtype=x.dtype))
+        return softmax_with_loss(x, labels)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output, None
+
+
+@pytest.mark.parametrize("n", [3, 63, 1000, 2000, 2040])
+def test_a_mean_may_be_a_product_with_the_rounded_reciprocal(n: int, rng: np.random.Generator) -> None:
+    """At labels of little probability, where nothing but these roundings is allowed for."""
+    gap, setting = rng.uniform(6, 12, n), Setting(torch.float32)
+    x, labels = setting.round(np.stack([gap, np.zeros(n)], axis=1)), np.ones(n, np.int64)
+    rows = check_loss(x, labels, setting, ByReciprocal.apply)
+    assert all(row.ok for row in rows), rows
+
+    def four_ulps_off(x: Tensor, t: Tensor) -> Tensor:
+        loss: Tensor = ByReciprocal.apply(x, t)
+        return loss.detach() + (1 + 2.0**-21) * (loss - loss.detach())
+
+    assert [row.quantity for row in check_loss(x, labels, setting, four_ulps_off) if not row.ok] == ["grad_input"]
+
+
 # --- What a report says besides
 
 
@@ -229,6 +261,10 @@ def test_output_names_the_part_to_judge(returned: Callable[[Tensor], Any], part:
     assert failed(check(followed_by(returned), output=0 if part == 1 else "wrong", runs=[TRAINING])) == {"output"}
     with pytest.raises(ValueError, match=r"output='none' must be a part of what the port returns, a (tuple|dict)"):
         check(followed_by(returned), output="none", runs=[TRAINING])
+
+
+def test_any_seed_that_numpy_takes_will_do() -> None:
+    assert check(seed=2**32 - 1, runs=[TRAINING, BATCH])
 
 
 def test_only_the_runs_that_are_asked_for_are_made() -> None:
@@ -384,6 +420,32 @@ def test_links_are_found_anew_where_values_coincided_in_the_first_run() -> None:
     report.raise_if_failed()
 
 
+def dead_network() -> nr.Network:
+    """Its first relu makes zeros, and so does its second, whatever comes in."""
+    first, second = (
+        nr.Affine(np.full((4, 4), weight), np.full(4, bias)) for weight, bias in ((-0.5, -90.0), (-1.5, -1.0))
+    )
+    last = nr.Affine(np.ones((4, 3)), np.arange(3.0))
+    return nr.Network({"Affine1": first, "Relu1": nr.Relu(), "Affine2": second, "Relu2": nr.Relu(), "Affine3": last})
+
+
+def test_layers_behind_a_dead_one_are_told_apart(setting: Setting) -> None:
+    """Though a later layer makes the same zeros: those between are each judged by themselves."""
+    reference = dead_network()
+    port = from_reference(reference, "conv2d", setting.device).to(setting.dtype)
+    report = check_parity(reference, port, np.ones((5, 4)), np.arange(5) % 3, runs=[TRAINING])
+    assert report.ok, report
+    assert {*reference.layers} == {row.layer.capitalize() for row in report.rows} - {"Input", "Output", "Loss"}
+
+
+def test_a_wrong_layer_behind_a_dead_one_is_wrong(setting: Setting) -> None:
+    reference = dead_network()
+    for name in ("affine2.weight", "affine2.bias"):
+        port = from_reference(reference, "conv2d", setting.device).to(setting.dtype)
+        port.get_parameter(name).data.mul_(1.01)
+        assert not check_parity(reference, port, np.ones((5, 4)), np.arange(5) % 3, runs=[TRAINING])
+
+
 def test_the_reference_and_the_arguments_are_not_changed() -> None:
     """Nor is the reference's random stream, nor what its layers remember."""
     reference, (x, t) = drawing_network(), seeded_batch(0, 6, (6,), 3)
@@ -415,18 +477,29 @@ def tf32() -> bool:
     return bool(backend.conv.fp32_precision != "ieee" if hasattr(backend, "conv") else backend.allow_tf32)
 
 
+def tf32_products() -> bool:
+    backend = torch.backends.cuda.matmul
+    return bool(backend.fp32_precision == "tf32" if hasattr(backend, "fp32_precision") else backend.allow_tf32)
+
+
 def nnpack() -> bool:
     (before,) = torch.backends.nnpack.set_flags(False)
     torch.backends.nnpack.set_flags(before)
     return bool(before)
 
 
-@pytest.mark.parametrize("is_on", [tf32, nnpack])
+def cudnn() -> bool:
+    return torch.backends.cudnn.enabled
+
+
+@pytest.mark.parametrize("is_on", [tf32, nnpack, cudnn])
 def test_fast_products_are_off_while_judging_and_back_afterwards(is_on: Callable[[], bool]) -> None:
     seen = []
 
     def look(x: Tensor) -> Tensor:
         seen.append(is_on())
+        if x.requires_grad:
+            x.register_hook(lambda grad: seen.append(is_on()))
         return x.relu()
 
     assert is_on()
@@ -434,6 +507,35 @@ def test_fast_products_are_off_while_judging_and_back_afterwards(is_on: Callable
     assert seen
     assert not any(seen)
     assert is_on()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "place", "mode", "off"),
+    [
+        (torch.float64, "cuda:0", IEEE, False),
+        (torch.float32, "cuda:0", IEEE, True),
+        (torch.float32, "cuda:0", TF32, True),
+        (torch.float32, "cpu", BFLOAT16, False),
+    ],
+)
+def test_cudnn_is_off_in_float32_alone_and_where_it_is_judged(
+    dtype: torch.dtype, place: str, mode: Mode, off: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchport.layers.arithmetic.check_device", lambda name, device: device)  # CUDA on any machine
+    setting = Setting(dtype, place, mode)
+    with setting.computing():
+        assert cudnn()
+        with setting.judging():
+            assert cudnn() != off
+            assert tf32_products() == (mode == TF32)
+            with setting.computing():
+                assert cudnn() != off
+        assert cudnn()
+        torch.backends.cudnn.enabled = False  # as a user may have it
+        with setting.judging():
+            assert not cudnn()
+        assert not cudnn()
+        torch.backends.cudnn.enabled = True
 
 
 # --- Entry by entry

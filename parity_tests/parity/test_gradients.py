@@ -63,7 +63,7 @@ def judge(seed: int, batch_size: int, implementation: Model = "numpy", device: s
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_gradients_are_those_of_the_books_network(implementation: Model, device: str) -> None:
-    """Of one image, as in the book, by its script: test_scripts."""
+    """Of one image, as in the book, by its script: commands/test_scripts."""
     rows = judge(0, 3, implementation, device)
     assert gradient_verdict({implementation: list(rows.values())}).startswith("RIGHT: ")
 
@@ -284,12 +284,12 @@ def convolution(
 
     def port(x: Array, W: Array, dout: Array) -> tuple[Array, Array]:
         layer, leaf = module(W), setting.tensor(x).requires_grad_()
-        with setting.computing():
+        with setting.judging():
             dx, dW = torch.autograd.grad(layer(leaf), [leaf, layer.weight], setting.tensor(dout))
         return dx.cpu().numpy(), dW.cpu().numpy()
 
     def port_forward(x: Array, W: Array) -> Array:
-        with setting.computing(), torch.no_grad():
+        with setting.judging(), torch.no_grad():
             return np.asarray(module(W)(setting.tensor(x)).cpu().numpy())
 
     if implementation == "numpy":

@@ -48,7 +48,7 @@ def computed(network: nr.Network, x: Array, dout: Array, factor: float = 1) -> l
         if isinstance(module, Dropout):
             module.draw = lambda shape, device: torch.tensor(OneDraw().rand(*shape), device=device)
     leaf = SETTING.tensor(x).requires_grad_()
-    with SETTING.computing():
+    with SETTING.judging():
         y = factor * port(leaf)
         grads = torch.autograd.grad(y, [leaf, *port.parameters()], SETTING.tensor(dout))
     return [each.detach().double().numpy() for each in (y, *grads)]

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands.test_scripts import Run, assert_refused, run as run
 from PIL import Image
-from test_scripts import Run, assert_refused, run as run
 
 from torchport.commands import cli
 from torchport.data.images import read_image

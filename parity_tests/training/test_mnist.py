@@ -103,7 +103,7 @@ def test_the_books_weights_agree_layer_by_layer(book_params: Path, data_dir: Pat
 
 
 def test_all_three_evaluate_the_books_weights_alike(book_params: Path, data_dir: Path, device: str) -> None:
-    """A part of the test set, since the report (test_scripts) is on all of it, but on the CPU only."""
+    """A part of the test set, since the report (commands/test_scripts) is on all of it, but on the CPU only."""
     images, labels = mnist(train=False, data_dir=data_dir)
     evaluation = evaluate_ports(read_weights(book_params), images[:1000], labels[:1000], device=device)
     assert evaluation.accuracy == {"numpy": 0.961, "conv2d": 0.961, "unfold": 0.961}

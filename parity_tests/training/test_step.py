@@ -51,6 +51,12 @@ OPERATIONS = Counter(
         "_foreach_add_": 1,  # to the mean of the weights
     }
 )
+# Instead of a convolution, in float64: its windows gathered, and as weights four copies of each filter.
+GATHERED = {
+    "less": {"convolution": 1, "relu": 1, "convolution_backward": 1},
+    "more": {"clone": 4, "index_select": 2, "cat": 2, "new_zeros": 2, "mm": 2, "_unsafe_view": 2}
+    | dict.fromkeys(("new_ones", "resize_", "relu_", "index_add_"), 1),
+}
 # Instead of the fused Adam, whose rate is a float32.
 BY_PARTS = {**{f"_foreach_{name}": 1 for name in ("mul", "sqrt", "add_", "div", "mul_", "sub_")}, "_foreach_lerp_": 2}
 
@@ -62,9 +68,11 @@ class Seen(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.first = first  # step, in which what stays may come from the host
         self.names: Counter[str] = Counter()
+        self.cudnn = True  # which judging has off
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self.cudnn &= torch.backends.cudnn.enabled
         if func.namespace != "aten":  # the profiler's, and questions for the device
             return func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -80,10 +88,12 @@ class Seen(TorchDispatchMode):
 def walk(node: Any, gradient: Tensor) -> None:
     """Backward from node, where each result is used once: torch's own engine wants the device to be there."""
     if hasattr(node, "variable"):
-        node.variable.grad = gradient.sum_to_size(node.variable.shape)
+        node.variable.grad = gradient.sum_to_size(node.variable.shape).contiguous()
         return
-    found = node.apply(gradient) if isinstance(node, BackwardCFunction) else node(gradient)
-    for (following, _), grad in zip(node.next_functions, found if isinstance(found, tuple) else (found,), strict=True):
+    own = isinstance(node, BackwardCFunction)  # which has results for arguments that are no tensors, the last ones
+    found = node.apply(gradient) if own else node(gradient)
+    results = found if isinstance(found, tuple) else (found,)
+    for (following, _), grad in zip(node.next_functions, results, strict=not own):
         if following is not None and grad is not None:
             walk(following, grad)
 
@@ -119,6 +129,7 @@ def operations(config: Config, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             seen = Seen(first=not i)
             with seen:
                 learner.take(learner._staged, i, config.batch_size)
+    assert seen.cudnn
     return seen.names
 
 
@@ -127,7 +138,11 @@ def operations(config: Config, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     [
         ({}, {}, {}),
         ({"keep": "last"}, {"_foreach_add_": 1}, {}),
-        ({"dtype": "float64", "keep": "mean"}, {"_fused_adam_": 1}, {**BY_PARTS, "_to_copy": 1}),
+        (
+            {"dtype": "float64", "keep": "mean"},
+            {"_fused_adam_": 1, **GATHERED["less"]},
+            {**BY_PARTS, "_to_copy": 1, **GATHERED["more"]},
+        ),
     ],
     ids=["default", "last", "float64"],
 )
@@ -144,6 +159,15 @@ def test_a_step_that_waits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch_learner, "log_likelihood", slow)
         with pytest.raises((RuntimeError, AssertionError), match=r"scalar_dense|between host and device"):
             operations(Config(batch_size=10), monkeypatch)
+
+
+def test_autograds_thread_begins_with_a_kernel_that_is_no_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, first = Weights.of(nr.SimpleConvNet().params).astype(torch.float32), list[str]()
+    with fake_cuda(monkeypatch):
+        monkeypatch.setattr(Tensor, "backward", lambda self, gradient: first.append(self.grad_fn.name()))
+        learner = TorchLearner(Config(batch_size=10), weights, samples(), torch.device("cuda:0"), Ranks())
+        learner.take(learner._staged, 0, 10)
+    assert first == ["MulBackward0", "AddmmBackward0"]
 
 
 # --- What the parts replace

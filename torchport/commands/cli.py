@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import signal
 import sys
-import sysconfig
-import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import Field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -21,23 +17,12 @@ from torchport.data import DataError
 from torchport.data.preparation import HELP as IMAGES_HELP, Preparation
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
-    from torch import nn
-
     from torchport.files import Hints
 
 T = TypeVar("T")
 
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # exit statuses
 LARGEST = 2**32 - 1  # NumPy's largest seed, and more than anything that is counted
-
-# Where no code of the user's is.
-NOT_THE_USERS = (
-    "<",  # frozen
-    *(str(Path(__file__).parents[2] / name) + os.sep for name in ("torchport", "numpy_ref", "scripts")),
-    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-)
 
 
 class Parser(argparse.ArgumentParser):
@@ -174,22 +159,20 @@ def add_windows(parser: argparse._ActionsContainer, whose: str = "") -> None:
     parser.add_argument("--pad", type=count(0), default=0, help=f"{whose}in pixels (default: 0)")
 
 
-def add_output(parser: argparse.ArgumentParser, json: str, quiet: str) -> None:
-    """--json and --quiet, and what each prints."""
+def add_output(parser: argparse.ArgumentParser, quiet: str, json: str = "") -> None:
+    """--quiet and, where there are numbers to read, --json, and what each prints."""
     one = parser.add_mutually_exclusive_group()
-    one.add_argument("--json", action="store_true", help=f"print {json} as JSON, and nothing else")
     one.add_argument("--quiet", action="store_true", help=f"print {quiet} only, and no progress")
+    if json:
+        one.add_argument("--json", action="store_true", help=f"print {json} as JSON, and nothing else")
 
 
 def add_hints(parser: argparse._ActionsContainer) -> None:
     """What a file of weights cannot tell, by the fields of files.Hints."""
     group = parser.add_argument_group("what a file of weights cannot tell")
     add_windows(group, "of SimpleConvNet's convolution, ")
-    group.add_argument(
-        "--activation",
-        choices=ACTIVATIONS,
-        help="between layers (default: relu, of chapter 3's 784-50-100-10 sigmoid, of LeNet5 tanh)",
-    )
+    about = "between layers (default: relu, of chapter 3's 784-50-100-10 sigmoid, of LeNet5 tanh)"
+    group.add_argument("--activation", choices=ACTIVATIONS, help=about)
     about = "convolutions that a 2x2 pooling follows, as 1,2, or none (default: so that images have 28 pixels a side)"
     group.add_argument("--pool", type=numbers, metavar="N,N", help=about)
     about = "order in which the first Affine takes an image's values: hwc as in Keras (default: chw)"
@@ -219,58 +202,3 @@ def names(text: str) -> list[str]:
 def numbers(text: str) -> list[int]:
     """argparse type: whole numbers between commas, or none."""
     return [] if text == "none" else [count(1)(each) for each in names(text)]
-
-
-def builder(spec: str, option: str = "--port") -> Callable[[], nn.Module]:
-    """What makes the torch module that FILE.py:NAME or package.module:NAME names, a class or a function.
-
-    The file is run. ValueError in one line, here or from what is returned, for whatever is wrong with it.
-    """
-    from torch import nn
-
-    where, _, name = spec.rpartition(":")
-    if not where or not name.isidentifier():
-        raise ValueError(f"{option} must be FILE.py:NAME or package.module:NAME, got {spec!r}")
-    with telling(f"{where} could not be imported"):
-        module = _imported(where)
-    if not hasattr(module, name):
-        raise ValueError(f"{where} has no {name}")
-    made = getattr(module, name)
-
-    def build() -> nn.Module:
-        with telling(f"{spec} could not be built without arguments"):
-            found = made if isinstance(made, nn.Module) else made()
-        if not isinstance(found, nn.Module):
-            raise ValueError(f"{spec} must make a torch.nn.Module, got a {type(found).__name__}")
-        return found
-
-    return build
-
-
-@contextmanager
-def telling(what: str) -> Iterator[None]:
-    """Whatever a user's code raises becomes a ValueError of one line: what, type, message, and the user's own line."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if not frame.filename.startswith(NOT_THE_USERS)]
-        line = f", at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
-        message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise ValueError(f"{what}: {message}{line}") from error
-
-
-def _imported(where: str) -> ModuleType:
-    """A module by its file or its name, as python itself would import it from there."""
-    path = Path(where)
-    if path.suffix != ".py":
-        sys.path.insert(0, str(Path.cwd()))
-        return importlib.import_module(where)
-    sys.path.insert(0, str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # where dataclasses look
-    spec.loader.exec_module(module)
-    return module

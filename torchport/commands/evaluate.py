@@ -52,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", type=cli.device, default="cpu", help="of the ports (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=100, help="images at a time (default: 100)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write confusion.png, mistakes.png, evaluation.json")
-    cli.add_output(parser, "what was found", "the accuracy")
+    cli.add_output(parser, "the accuracy", "what was found")
     cli.add_images(parser, "as its run was trained, or unit")
     parser.add_argument("--image", type=cli.path, metavar="FILE", help="say what digit this image shows, instead")
     cli.add_hints(parser)

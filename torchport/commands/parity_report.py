@@ -29,7 +29,7 @@ import numpy as np
 import torchport as tp
 from numpy_ref.checks import Array
 from torchport.choices import BFLOAT16, IEEE, OF_IMAGES, TF32, Mode
-from torchport.commands import cli
+from torchport.commands import cli, own_code
 from torchport.data import DATA_VARIABLE, mnist
 from torchport.data.preparation import Preparation
 
@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=cli.count(1), default=32, help="images compared (default: 32)")
     parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights, images, gradients (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html and report.json there")
-    cli.add_output(parser, "the report", "the verdicts")
+    cli.add_output(parser, "the verdicts", "the report")
     parser.add_argument("--rows", action="store_true", help="print all that was compared, not only what is suspicious")
     cli.add_images(parser, "with --params of a run, as it was trained, else unit")
     cli.add_hints(parser)
@@ -103,7 +103,7 @@ def checked(parser: argparse.ArgumentParser, args: argparse.Namespace) -> argpar
 
 def main() -> int:
     args = parse_arguments()
-    build = None if args.port is None else cli.builder(args.port)
+    build = None if args.port is None else own_code.builder(args.port)
     case = given(args)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ def loaded(
     if dtype:
         port.to(getattr(torch, dtype))
     if any(map(torch.nn.parameter.is_lazy, port.parameters())):
-        with cli.telling(f"{args.port} could not be run"), torch.no_grad():
+        with own_code.telling(f"{args.port} could not be run"), torch.no_grad():
             port(torch.tensor(x, dtype=next(port.parameters()).dtype, device=args.device))
     return port, tp.load_params(port, reference, x, prove=False).lines
 
@@ -220,7 +220,7 @@ def evaluated(args: argparse.Namespace, build: Callable[[], nn.Module] | None, c
         options = {"preparation": args.images, "device": args.device, "progress": args.progress}
         return tp.evaluation.evaluate_ports(case.weights, *case.test, **options)
     try:
-        with cli.telling("not evaluated on the test set"):
+        with own_code.telling("not evaluated on the test set"):
             reference = case.weights.reference()
             port, _ = loaded(args, build, reference, case.x, "float64")
             port.register_forward_pre_hook(lambda _, given: given[0].reshape(-1, *case.x.shape[1:]))  # flat, perhaps

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 import torchport as tp
-from torchport.commands import cli
+from torchport.commands import cli, own_code
 
 DTYPES = ("float64", "float32", "float16")
 
@@ -40,7 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--inspect", action="store_true", help="list SOURCE's arrays and name its network: no TARGET")
     about = "your own module: FILE.py:NAME or package.module:NAME, what builds it; runs that file"
     parser.add_argument("--into", metavar="SPEC", help=about)
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    cli.add_output(parser, "errors")
     cli.add_hints(parser)
     args = parser.parse_args()
     about = "--into writes TARGET in your module's own dtype: leave out --inspect and --dtype"
@@ -94,7 +94,7 @@ def tell(args: argparse.Namespace, done: tp.porting.Ported) -> None:
 
 def into(args: argparse.Namespace, hints: tp.files.Hints) -> int:
     """The state_dict of the user's own module."""
-    port, weights = cli.builder(args.into, "--into")(), tp.files.read_weights(args.source, hints)
+    port, weights = own_code.builder(args.into, "--into")(), tp.files.read_weights(args.source, hints)
     try:
         loaded = tp.loading.write_into(port, weights, args.target, force=args.force)
     except tp.loading.LoadError as error:

@@ -10,6 +10,7 @@ Exit status: 0 trained, 1 diverged, 2 bad input, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from dataclasses import fields
@@ -36,7 +37,7 @@ def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
     folder.add_argument("--out", type=cli.path, metavar="DIR", help=about)
     folder.add_argument("--resume", action="store_true", help="go on with the run in --out, as it was configured")
     folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-    parser.add_argument("--quiet", action="store_true", help="print the accuracy at the end only, and no progress")
+    cli.add_output(parser, "the accuracy at the end", "the result")
     args = parser.parse_args()
     given = {option.name: getattr(args, option.name) for option in fields(Config) if hasattr(args, option.name)}
     fixed = [f"--{name.replace('_', '-')}" for name in given if name not in RESUMABLE]
@@ -59,7 +60,7 @@ def main() -> int:
 
 
 def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace) -> int:
-    shown: dict[str, Any] = {} if args.quiet else {"watch": print_epoch, "progress": True}
+    shown: dict[str, Any] = {} if args.quiet or args.json else {"watch": print_epoch, "progress": True}
     try:
         if args.resume:
             result = tp.training.resume(args.out, **given, **shown)
@@ -75,7 +76,10 @@ def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace) 
             )
         return cli.INTERRUPTED
     if tp.training.ranks.is_first():
-        print_result(result, out, args.quiet)
+        if args.json:
+            print_json(result, out)
+        else:
+            print_result(result, out, args.quiet)
     return 0
 
 
@@ -87,6 +91,11 @@ def print_epoch(progress: tp.training.Progress) -> None:
             f"epoch {found.epoch}/{epochs}  loss {found.loss:.4f}  accuracy: training {found.train_accuracy:.4f}, "
             f"test {found.test_accuracy:.4f}"
         )
+
+
+def print_json(result: tp.training.Result, out: Path | None) -> None:
+    found = {name: getattr(result, name) for name in ("device", "kept", "test_accuracy", "seconds")}
+    print(json.dumps({"out": str(out), **found, "records": [record._asdict() for record in result.records]}))
 
 
 def print_result(result: tp.training.Result, out: Path | None, quiet: bool) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 import numpy_ref as nr
 import torchport as tp
-from numpy_ref.checks import Array
+from numpy_ref.checks import Array, check_index
 from numpy_ref.files import check_target
 from numpy_ref.functions import softmax
 from torchport import figures
@@ -40,6 +40,7 @@ AddOption = Callable[[argparse._ActionsContainer], object]
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
+    parser.set_defaults(image=None, images=None)
     commands = parser.add_subparsers(dest="command", required=True, metavar="SUBCOMMAND")
     for name, (draw, *options) in COMMANDS.items():
         text = inspect.getdoc(draw) or ""
@@ -48,28 +49,30 @@ def parse_arguments() -> argparse.Namespace:
             add_option(command)
         out = Path(f"{name}.png")
         command.add_argument("--out", type=Path, metavar="FILE", default=out, help=f"PNG to write (default: {out})")
+        cli.add_output(command, "errors")
         command.set_defaults(draw=draw)
     args = parser.parse_args()
-    if args.out.suffix.lower() != ".png":
-        parser.error(f"--out is for a PNG, so its name must end in .png, got {args.out}")
-    check_target(args.out, getattr(args, "image", None))
-    if getattr(args, "image", None) and (args.train or args.data):
-        parser.error("--train and --data are for an image of a data set: leave out --image, or these")
-    if hasattr(args, "weights"):
-        check_goes_together(parser, args)
+    refuse(parser, args)
+    check_target(args.out, args.image)
     return args
 
 
-def check_goes_together(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Exit with status 2 for an option that would be ignored."""
-    about = "what a file cannot tell is of given weights: name a file, or leave it out"
-    starts = args.weights is None or args.draw is filters
+def refuse(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with status 2 for a name of no PNG, and for an option that would be ignored."""
     wrong = {
-        about: args.weights is None and cli.hints(args) != tp.files.Hints(),
-        "--network is for no weights: leave out one of the two": args.weights and args.network,
-        "--seed draws a start, and none is drawn here: leave it out": args.seed is not None
-        and (getattr(args, "before", None) or not starts),
+        f"--out is for a PNG, so its name must end in .png, got {args.out}": args.out.suffix.lower() != ".png",
+        "--train and --data are for an image of a data set: leave out --image, or these": args.image
+        and (args.train or args.data),
     }
+    if hasattr(args, "weights"):
+        wrong |= {
+            "what a file cannot tell is of given weights: name a file, or leave it out": args.weights is None
+            and cli.hints(args) != tp.files.Hints(),
+            "--network is for no weights: leave out one of the two": args.weights and args.network,
+            "--seed draws a start, and none is drawn here: leave it out": args.seed is not None
+            and args.weights
+            and args.draw is not filters,
+        }
     cli.refuse(parser, wrong)
 
 
@@ -102,7 +105,6 @@ WEIGHTS = (
 LAYER = option("--layer", "a convolution layer, as conv1 (default: the first)")
 FILTER = option("--filter", "one filter alone, by its number from 0", type=cli.count(0), metavar="N")
 SCALE = option("--scale", "of grey: each filter's or map's own, or one (default: each)", choices=SCALES, default=EACH)
-BEFORE = option("--before", "weights before learning (default: a start from the seed)", type=Path, metavar="FILE")
 CHANNELS = option("--channels", "of a filter that are shown at most (default: 8)", type=cli.count(1), default=8)
 MAPS = option("--layers", "as conv1 relu1 (default: up to the first pooling)", nargs="+", default=[], metavar="LAYER")
 DATA = (
@@ -124,21 +126,19 @@ GALLERY, JUDGED = most("show at most so many", 60), most("judge the accuracy on 
 
 def subject_of(args: argparse.Namespace) -> Subject:
     if args.weights is None:
-        subject = tp.subjects.seeded_subject(
-            args.seed or 0, tp.networks.Architecture(args.network or tp.subjects.DEFAULT)
-        )
+        subject = tp.subjects.seeded_subject(args.seed or 0, tp.networks.Architecture(args.network or OF_IMAGES[0]))
     else:
         subject = tp.subjects.load_subject(args.weights, cli.hints(args))
-    return replace(subject, images=getattr(args, "images", None))
+    return replace(subject, images=args.images)
 
 
 def samples_of(args: argparse.Namespace, subject: Subject | None) -> Samples:
-    return tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train)
+    return tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train, progress=not args.quiet)
 
 
 def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[Array, str, int | None]:
     """The user's image or the sample, what a title says of it, and its class, None where nobody knows."""
-    if getattr(args, "image", None) is not None:
+    if args.image is not None:
         image, size = read_image(args.image, args.largest)
         shrunk = "" if image.shape[1:] == size else f", shrunk from {size[0]} x {size[1]}"
         return image, f"{tp.subjects.short_name(args.image)}{shrunk}", None
@@ -156,12 +156,9 @@ def filters(args: argparse.Namespace) -> Figure:
     after = subject_of(args)
     name, layer = tp.subjects.convolution(after.network, args.layer)
     options = {"only": args.filter, "scale": args.scale, "channels": args.channels}
-    if args.before is not None:
-        before = tp.subjects.load_subject(args.before, cli.hints(args))
-    elif args.weights is not None:
-        before = tp.subjects.start_of(args.weights, after, args.seed)
-    else:
+    if args.weights is None:
         return figures.filters({after.name: layer.W}, name, **options)
+    before = tp.subjects.start_of(args.weights, after, args.seed)
     start = tp.subjects.convolution(before.network, name)[1]
     panels = {f"before: {before.name}": start.W, f"after: {after.about}": layer.W}
     return figures.filters(panels, name, **options)
@@ -180,7 +177,7 @@ def apply_filter(args: argparse.Namespace) -> Figure:
     maps = alone.forward(subject.prepared(image[np.newaxis]))[0]
     if args.filter is None:
         return figures.responses(image, layer.W, maps, title, scale=args.scale)
-    tp.subjects.check_filter(args.filter, len(layer.W))
+    check_index("filter", args.filter, len(layer.W), "filters")
     kernel = figures.Stage(f"filter {args.filter}", layer.W[args.filter].mean(axis=0), sign="*")
     made = figures.Stage("without bias", maps[args.filter], sign="=")
     return figures.path([figures.Stage("image", image.mean(axis=0)), kernel, made], title)
@@ -221,7 +218,7 @@ def mistakes(args: argparse.Namespace) -> Figure:
     images, labels, name = samples_of(args, subject)
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
     port, how = subject.weights.port(), subject.preparation
-    found = tp.evaluation.classify(port, images, labels, preparation=how, progress=True)
+    found = tp.evaluation.classify(port, images, labels, preparation=how, progress=not args.quiet)
     return found.mistakes_figure(images, f"{subject.about}, on {name} images", args.most)
 
 
@@ -264,7 +261,7 @@ def architecture(args: argparse.Namespace) -> Figure:
 
 # What draws it, and what adds its options.
 COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "filters": (filters, *WEIGHTS, LAYER, FILTER, SCALE, BEFORE, CHANNELS),
+    "filters": (filters, *WEIGHTS, LAYER, FILTER, SCALE, CHANNELS),
     "apply-filter": (apply_filter, *WEIGHTS, LAYER, FILTER, SCALE, *own_image(256), IMAGES),
     "layers": (layers, *WEIGHTS, MAPS, FILTER, SCALE, *DATA, SAMPLE, IMAGES),
     "im2col": (im2col, *WINDOWS, *own_image(28)),
@@ -278,5 +275,6 @@ COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
 def main() -> int:
     args = parse_arguments()
     figures.save_figure(args.draw(args), args.out)
-    print(f"wrote {args.out}")
+    if not args.quiet:
+        print(f"wrote {args.out}")
     return 0

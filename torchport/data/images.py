@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_array, check_int
+from numpy_ref.checks import Array, check_array, check_index, check_int
 from numpy_ref.files import read_file
 from numpy_ref.params import MAX_BYTES
 
@@ -32,8 +32,7 @@ def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
     """The image in path as grey, float64 (1, H, W) of 0 to 1, and its own height and width in pixels.
 
     A larger one is shrunk to largest pixels on its longer side. Turned as its camera says; what is transparent is
-    white, or black where more is seen then. ValueError for more than 8 bits a channel, and for what Pillow does not
-    read, or takes for a bomb; OSError.
+    white, or black where more is seen then.
     """
     check_int("largest", largest, 1)
     data = read_file(path, MAX_BYTES)  # outside the try: its errors name the file already
@@ -50,7 +49,7 @@ def read_image(path: str | Path, largest: int) -> tuple[Array, tuple[int, int]]:
 def digit(grey: Array) -> tuple[Array, str]:
     """grey (H, W) of 0 to 1 as MNIST's digits are, uint8 (1, 28, 28), and what was done to it.
 
-    Light on dark; the ink 20 pixels on its longer side, its centre of mass in the middle. ValueError for an empty one.
+    Light on dark; the ink 20 pixels on its longer side, its centre of mass in the middle.
     """
     from PIL import Image
 
@@ -81,9 +80,7 @@ def _start(weights: Array) -> int:
 
 def sample(images: Array, number: int) -> Array:
     """One of the images uint8 (N, C, H, W), by its number from 0, as float64 (C, H, W) of 0 to 1. ValueError."""
-    if check_int("sample", number, 0) >= len(images):
-        raise ValueError(f"sample must be at most {len(images) - 1}, as there are {len(images)} images, got {number}")
-    return np.asarray(images[number] / 255)
+    return np.asarray(images[check_index("sample", number, len(images), "images")] / 255)
 
 
 def _decode(data: bytes, largest: int) -> tuple[Image, tuple[int, int]]:

@@ -48,10 +48,7 @@ def _damaged(says: str) -> DataError:
 
 
 def read(folder: Path, train: bool) -> tuple[Array, Array, Path] | None:
-    """Images uint8 (N, 28, 28), labels uint8 (N,), and where they were; None where no file of MNIST lies in folder.
-
-    DataError names the file that is damaged, or missing beside others.
-    """
+    """Images uint8 (N, 28, 28), labels uint8 (N,), and where they were; None where no file of MNIST lies in folder."""
     for place in map(folder.joinpath, FOLDERS):
         images, labels = found = [_present(place, name) for name in IDX[train]]
         if images and labels:

@@ -32,8 +32,7 @@ def default_data_dir() -> Path:
 def load(name: str, train: bool, data_dir: str | Path | None = None, *, progress: bool = False) -> tuple[Array, Array]:
     """Images uint8 (N, 1, 28, 28) and labels uint8 (N,) of one of DATA_SETS: 60,000 to train with, or 10,000 to test.
 
-    data_dir is MNIST's folder, default_data_dir() for None; progress shows a bar where digits are drawn. ValueError for
-    another name; DataError as mnist.
+    data_dir is MNIST's folder, default_data_dir() for None; progress shows a bar where digits are drawn.
     """
     if name == "mnist":
         return mnist(train, data_dir)
@@ -90,7 +89,7 @@ def load_mnist(
     """(x_train, t_train), (x_test, t_test) with the book's arguments and results (its dataset.mnist.load_mnist).
 
     Images are float32 in 0..1 with normalize, else uint8 in 0..255; (N, 784) with flatten, else (N, 1, 28, 28). Labels
-    are uint8 (N,), or one-hot float64 (N, 10). DataError as mnist.
+    are uint8 (N,), or one-hot float64 (N, 10).
     """
 
     def part(train: bool) -> tuple[Array, Array]:

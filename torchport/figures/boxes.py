@@ -37,7 +37,7 @@ class Box(NamedTuple):
 
 
 def architecture(boxes: Sequence[Box], title: str = "") -> Figure:
-    """Boxes from top to bottom, each with its output's shape and its parameters beside it. ValueError for none."""
+    """Boxes from top to bottom, each with its output's shape and its parameters beside it."""
     if not boxes:
         raise ValueError("architecture needs at least one box, got none")
     total = sum(box.parameters for box in boxes)

@@ -34,7 +34,7 @@ def filter_panels(
 
     scale is "each", every filter from its least weight to its greatest, as in the book, or "shared", one scale for all
     panels with 0 in its middle. A filter of several channels is a column of them, the first so many. Numbers begin with
-    first; into a single filter its weights are written. ValueError for no panel, or unequal shapes.
+    first; into a single filter its weights are written.
     """
     if not panels:
         raise ValueError("filters needs at least one panel, got none")
@@ -80,7 +80,6 @@ def responses(image: Array, weights: Array, maps: Array, title: str = "", *, sca
     """An image (C, H, W) of 0 to 1, and what each filter (FN, C, FH, FW) makes of it, maps (FN, OH, OW).
 
     Each map has its filter beside its number, the mean of its channels. scale is "each" or "shared", of the maps.
-    ValueError for shapes that do not go together.
     """
     if len(weights) != len(maps):
         raise ValueError(f"weights and maps must be of as many filters, got {len(weights)} and {len(maps)}")
@@ -118,7 +117,7 @@ def feature_maps(
     """One image (C, H, W) on its way through layers: their maps (FN, OH, OW) by name, then probabilities (classes,).
 
     truth is its class, None where nobody knows it. scale is "each", every map on its own, or "shared", all maps of a
-    layer; both from 0 where a layer makes nothing below it, as relu does. ValueError for no maps or other shapes.
+    layer; both from 0 where a layer makes nothing below it, as relu does.
     """
     if not maps:
         raise ValueError("feature_maps needs the maps of at least one layer, got none")
@@ -137,7 +136,7 @@ def feature_maps(
 
 
 def path(stages: Sequence[Stage], title: str = "") -> Figure:
-    """An image, a filter and what they make, from left to right, each on its own scale. ValueError for no stages."""
+    """An image, a filter and what they make, from left to right, each on its own scale."""
     if not stages:
         raise ValueError("path needs at least one stage, got none")
     figure = new_figure(2.7 * len(stages), 3.6, title)

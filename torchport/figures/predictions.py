@@ -20,8 +20,7 @@ GALLERY_COLUMNS = 10
 def confusion_matrix(counts: Array, name: str = "") -> Figure:
     """Samples by class (rows) and prediction (columns), counts int (C, C), with the share of each class that is right.
 
-    Only the mistakes are coloured: the right ones, far more, would drown them. name, of network and data, goes into the
-    title. ValueError, TypeError for other arrays.
+    Only the mistakes are coloured: the right ones, far more, would drown them. name goes into the title.
     """
     _check_counts(counts)
     classes = len(counts)
@@ -58,8 +57,7 @@ def mistakes(
     """A gallery of n mistakes, images uint8 (n, C, H, W): class, prediction and confidence (n,), 0 to 1, of each.
 
     The surest first, at most `most` of them; of n = 0 a picture that says so. numbers (n,) are the images' own in their
-    data set, name, of network and data, goes into the title. ValueError for unequal lengths or other than 1, 3 or 4
-    channels; TypeError.
+    data set; name goes into the title.
     """
     check_int("most", most, 1)
     numbers = np.arange(len(images)) if numbers is None else numbers
@@ -98,13 +96,10 @@ def _draw_mistake(axes: Axes, image: Array, says: str) -> None:
 
 
 def _check_counts(counts: Array) -> None:
-    """TypeError for other than integers; ValueError for other than a square of counts."""
-    if check_batch("counts", counts, ndim=2).dtype.kind not in "iu":
-        raise TypeError(f"counts must be integers, got dtype {counts.dtype}")
-    if counts.shape[0] != counts.shape[1]:
-        raise ValueError(f"counts must be square, got shape {counts.shape}")
-    if counts.min() < 0:
-        raise ValueError(f"counts must be 0 or more, got {counts.min()}")
+    rows, columns = check_batch("counts", counts, ndim=2).shape
+    if rows != columns or counts.dtype.kind not in "iu" or counts.min() < 0:
+        got = f"{counts.dtype} of shape {counts.shape}, from {counts.min()}"
+        raise ValueError(f"counts must be integers of 0 or more, as many columns as rows, got {got}")
 
 
 def _write_count(axes: Axes, row: int, column: int, count: int, largest: int) -> None:

@@ -36,7 +36,6 @@ def curves(runs: Mapping[str, Curve], title: str = "") -> Figure:
     """Accuracies and losses of up to seven runs, by name, over epochs, with the last accuracies in figures.
 
     title is that of the picture, the run's name where there is one only.
-    ValueError for no run or more than seven, runs without a step or an evaluation, unequal lengths; TypeError.
     """
     if not 1 <= len(runs) <= len(COLOURS):
         raise ValueError(f"curves can tell 1 to {len(COLOURS)} runs apart, got {len(runs)}: draw several pictures")

@@ -26,7 +26,7 @@ def shifts(
     """An image and its maps (H, W) by name, each as it is and after a move; and two quantities against moves.
 
     changes and accuracy are curves (n,) by name over pixels (n,), the moves: how much maps change, relative_change, and
-    the share of images that are right, 0 to 1. ValueError for no pair or unequal lengths.
+    the share of images that are right, 0 to 1.
     """
     if not pairs:
         raise ValueError("shifts needs at least one pair, got none")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_int
+from numpy_ref.checks import Array, check_index
 from torchport.figures.convolution import filter_panels
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def filters(
     panels = {name: weights_of(value, layer) for name, value in _named(source).items()}
     if only is None:
         return filter_panels(panels, title or "filters", **options)
-    least = min(map(len, panels.values()))
-    if check_int("only", only, 0) >= least:
-        raise ValueError(f"only must be at most {least - 1}, as there are {least} filters, got {only}")
+    check_index("only", only, min(map(len, panels.values())), "filters")
     return filter_panels({name: w[[only]] for name, w in panels.items()}, title or "filters", first=only, **options)
 
 

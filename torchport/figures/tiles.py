@@ -89,9 +89,7 @@ def draw_tiles(axes: Axes, grid: Grid, tiles: Array, norm: Normalize, first: int
 
 def stack_channels(weights: Array) -> Array:
     """Filters (FN, C, FH, FW) as tiles, the channels below each other, a masked row between; pixels made FINE."""
-    fine = math.ceil(FINE / weights.shape[3])
-    large = weights.repeat(fine, axis=2).repeat(fine, axis=3)
-    fn, channels, height, width = large.shape
-    stacked = np.ma.array(np.zeros((fn, channels, height + 1, width), weights.dtype), mask=True)
-    stacked[:, :, :height] = large
-    return np.asanyarray(stacked.reshape(fn, -1, width)[:, :-1])
+    _, channels, height, width = weights.shape
+    fine = math.ceil(FINE / width)
+    column = Grid(channels, 1, fine * height, fine * width, gap=1, fine=fine)
+    return np.asanyarray(np.ma.stack([column.mosaic(each) for each in weights]))

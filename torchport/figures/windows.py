@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numpy_ref.checks import Array, check_int
+from numpy_ref.checks import Array, check_index
 from numpy_ref.util import conv_output_size, im2col, im2col_by_window, pad_image
 from torchport.figures.greys import between, sharp, show, write
 from torchport.figures.style import COLOURS, MARK, frame, label, new_figure, shape
@@ -27,16 +27,13 @@ def columns(
 ) -> Figure:
     """im2col of an image (C, H, W) of 0 to 1: its windows, its slices, the matrix that both make, and one row of it.
 
-    row (None: the one of most contrast) is shown where it lies in each. ValueError for a row that is not there, and as
-    conv_output_size.
+    row (None: the one of most contrast) is shown where it lies in each.
     """
     down, across = (conv_output_size(side, filter_size, stride, pad) for side in image.shape[1:])
     out = down, across
     batch = image[np.newaxis]
     matrix, other = (make(batch, filter_size, filter_size, stride, pad) for make in WAYS.values())
-    row = int(matrix.std(axis=1).argmax()) if row is None else check_int("row", row, 0)
-    if row >= len(matrix):
-        raise ValueError(f"row must be at most {len(matrix) - 1}, as there are {shape(out)} windows, got {row}")
+    row = int(matrix.std(axis=1).argmax()) if row is None else check_index("row", row, len(matrix), "windows")
     figure = new_figure(13, 9, title)
     layout: list[Any] = [["image", "windows", "slices"], ["window", "windows", "slices"], 3 * ["matrix"], 3 * ["row"]]
     parts = figure.subplot_mosaic(layout, width_ratios=[1, 2, 2], height_ratios=[2.7, 2.7, 1.6, 0.7])

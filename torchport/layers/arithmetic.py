@@ -37,6 +37,7 @@ class Arithmetic(NamedTuple):
     u_result: float = 0.0  # a sum, where it is rounded once more
     u_operand: float = 0.0  # a factor, where it is cut off
     cuts: bool = False  # whether partial sums are cut off
+    u_fast: float = 0.0  # a partial sum of a convolution by transforms, where it may be computed so
 
     @property
     def by_hand(self) -> Arithmetic:
@@ -60,6 +61,19 @@ class Arithmetic(NamedTuple):
         if self.u_result:
             limit = limit + self.u_result * (np.abs(total) + (0 if inner is None else np.abs(inner)))
         return np.asarray(limit)
+
+    def of_transforms(self, k: int, squares: Array) -> Array:
+        """What sums (A, B) over k maps or places are off by more where a convolution is computed by transforms.
+
+        squares (A, B) adds up ||w||^2 ||x||^2, the maps' norms. Winograd's F(m, r) is A [(G w)(B x)] in either axis
+        (Lavin & Gray, arXiv:1509.09308), on the points 0, +-1, +-2, and +-1/2 where m is 6. Where no factor lies along
+        a row of its matrix, a product of row i is ||g_i|| ||b_i|| / sqrt(r (m + r - 1)) of ||w|| ||x|| in the mean of
+        squares, in either axis, and counts a_i times: the root of all their squares is 5.2 in F(4, 3), 4.0 in F(3, 4),
+        a filter's gradient's, 5.8 in F(6, 3), so 6 at most. A product meets at most 7 + 4 + 7 roundings in either axis:
+        64 / 75 of 36 more than the sum's own, in 5 sqrt((K + 7) Q) (sums.py), make it 5 sqrt((K + 38) Q). Fourier's
+        errs by less: by the root of its length's logarithm, over the root of the length.
+        """
+        return np.asarray(5 * 6 * self.u_fast * np.sqrt((k + 38) * squares)[..., np.newaxis, np.newaxis])
 
     def of_sum(self, k: int | Array, size: Array | float) -> Any:
         """For k roundings and an addend, of results no larger than size: k + 1 at most, 8 sqrt(k / 3) but for 2e-14."""
@@ -127,7 +141,9 @@ class Setting:
         """Of the port's operations and the float64 reference's, taken together."""
         own, cuda = arithmetic_of(self.held), torch.device(self.device).type == "cuda"
         if self.mode == BFLOAT16:
-            return own._replace(u_sum=arithmetic_of(torch.float32).u, u_result=own.u, cuts=cuda)
+            u = arithmetic_of(torch.float32).u
+            # Here cuDNN stays on while judging.
+            return own._replace(u_sum=u, u_result=own.u, cuts=cuda, u_fast=u if cuda else 0.0)
         return own._replace(u_operand=2.0**-10, cuts=True) if self.mode == TF32 else own
 
     def tensor(self, x: Array) -> Tensor:
@@ -161,6 +177,17 @@ class Setting:
             (products, "allow_bf16_reduced_precision_reduction", False),  # partial sums would be rounded
         )
         with _switched(*switches), torch.backends.nnpack.flags(enabled=False), autocast:
+            yield
+
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """As computing, and in float32 and TF32 without cuDNN, whose convolutions may be Winograd's as NNPACK's are.
+
+        torch's own are cuBLAS's products, a sample at a time, in TF32 where these are. In bfloat16 each sample would be
+        rounded, so cuDNN stays: the limits there allow for it (of_transforms).
+        """
+        cudnn, winograd = torch.backends.cudnn, self.dtype == torch.float32 and self.mode != BFLOAT16
+        with self.computing(), _switched((cudnn, "enabled", cudnn.enabled and not winograd)):
             yield
 
 

@@ -162,10 +162,14 @@ def loss_limits(x: Array, labels: Array, a: Arithmetic, offset: float = LOG_OFFS
     """Limits of SoftmaxWithLoss's value, and of its gradient (N, C), on logits x (N, C) against labels (N,).
 
     offset is what is added inside the logarithm; a loss without one, 0, is that of log_softmax.
+
+    The gradient (y - t) / N is off by y and three roundings more: the difference, and the mean's share by the rounded
+    reciprocal of N, which is how CUDA divides by a number, and how it may be written. log_softmax's, g - y sum(g) for
+    g = t / N, has two, and of y one.
     """
     (y, relative), (n, classes), picked = _chances(x, a), x.shape, (np.arange(len(x)), labels)
     y_limit = np.minimum(y * relative + a.tiny, 1)
-    grad_limit = (y_limit + 2 * a.u * np.abs(y - np.eye(classes)[labels])) / n
+    grad_limit = (y_limit + 3 * a.u * np.abs(y - np.eye(classes)[labels])) / n
     if offset == 0:
         limit, size = _log_forward(LogSoftmax(), x, a)[picked], np.abs(LogSoftmax().forward(x)[picked])
     else:

@@ -115,7 +115,20 @@ def _linear_forward(layer: Linear, x: Array, a: Arithmetic) -> Array:
     if a.u_result:
         twin.b = np.zeros_like(layer.b)
         inner = twin.forward(x)
-    return a.of_products(k, size, total, squares, inner)
+    limit = a.of_products(k, size, total, squares, inner)
+    if _transforms(layer, a):
+        limit = limit + a.of_transforms(x.shape[1], _energy(x) @ _energy(layer.W).T)
+    return limit
+
+
+def _transforms(layer: Linear, a: Arithmetic) -> bool:
+    """Whether it may be computed by Winograd's or Fourier's transforms, which take a stride of 1."""
+    return bool(a.u_fast) and isinstance(layer, nr.Convolution) and layer.stride == 1 < max(layer.W.shape[2:])
+
+
+def _energy(maps: Array) -> Array:
+    """The sums (A, B) of the squares of maps (A, B, H, W)."""
+    return np.asarray(np.sum(maps**2, axis=(2, 3)))
 
 
 def _linear_backward(layer: Linear, x: Array, dout: Array, a: Arithmetic) -> Limits:
@@ -134,6 +147,10 @@ def _linear_backward(layer: Linear, x: Array, dout: Array, a: Arithmetic) -> Lim
         grad_input, grad_w, grad_b = (
             limit + a.u_result * each for limit, each in ((grad_input, more), (grad_w, more_w), (grad_b, more_b))
         )
+    if _transforms(layer, a):
+        of_x, of_dout = _energy(x), _energy(dout)
+        grad_input = grad_input + a.of_transforms(dout.shape[1], of_dout @ _energy(layer.W))
+        grad_w = grad_w + a.of_transforms(dout.size // dout.shape[1], of_dout.T @ of_x)
     return Limits(grad_input, {"W": grad_w, "b": grad_b})
 
 

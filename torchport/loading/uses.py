@@ -15,7 +15,7 @@ from numpy_ref.checks import Array
 from torchport.parity import Report
 from torchport.parity.given import restored
 from torchport.parity.links import sides
-from torchport.parity.recording import Call, Record, record
+from torchport.parity.recording import Call, Record, record, told
 
 ADDEND_FIRST = ("addmm", "addbmm", "baddbmm", "addmv", "addcmul")
 PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "addbmm", "baddbmm")
@@ -55,7 +55,7 @@ def uses_of(port: nn.Module, x: Array, size: int) -> list[Use]:
             if run.error is None:
                 return list(_uses(port, run, size))
     assert run.error is not None
-    raise LoadError(f"the port raised {_first_line(run.error)}, at {run.raised}") from run.error
+    raise LoadError(f"the port raised {told(run.error)}, at {run.raised}") from run.error
 
 
 def initialise(port: nn.Module, x: Array) -> None:
@@ -66,7 +66,7 @@ def initialise(port: nn.Module, x: Array) -> None:
             with torch.no_grad():
                 port(torch.tensor(x, dtype=like.dtype, device=like.device))
         except Exception as error:  # whatever a user's port raises
-            raise LoadError(f"the port raised {_first_line(error)} on its first batch") from error
+            raise LoadError(f"the port raised {told(error)} on its first batch") from error
 
 
 def values_in(port: nn.Module, x: Array, sizes: frozenset[int]) -> list[Array]:
@@ -83,10 +83,6 @@ def dtype_of(port: nn.Module) -> torch.dtype:
 def paths_of(port: nn.Module) -> set[str]:
     """Of its parameters; of what a parametrization makes of its originals, not of these."""
     return {_path(name) for name, _ in port.named_parameters()}
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _run(port: nn.Module, x: Array, sizes: frozenset[int] = frozenset()) -> Record:

@@ -83,9 +83,9 @@ def check_parity(
     setting = Setting.of(inner, mode)
     check_finite(check_batch("x", x), reference.params, inner)
     x = setting.round(np.asarray(x))
-    with restored(inner) as frozen, setting.computing(), np.errstate(all="ignore"):
+    with restored(inner) as frozen, setting.judging(), np.errstate(all="ignore"):
         torch.manual_seed(OWN_SEED + seed)  # of what the port draws; put back afterwards
-        np.random.seed(OWN_SEED + seed)
+        np.random.seed((OWN_SEED + seed) % 2**32)  # all that NumPy takes
         subject = Subject.of(reference, inner, x, setting, frozen, loss, output)
         if inner is not port:
             subject.note(f"judged is what {type(port).__name__} wraps, and the whole in one piece")
@@ -102,7 +102,7 @@ def check_parity(
 def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Array, setting: Setting) -> list[Row]:
     """Rows for one module against one layer of the reference, on x and the upstream gradient dout. ValueError."""
     x, dout = setting.round(x), setting.round(dout)
-    with restored(module) as frozen, setting.computing():
+    with restored(module) as frozen, setting.judging():
         subject = Subject.of(Network({name: layer}), module, x, setting, frozen)
         rows = judge(subject, Run(TRAINING, x, cotangent=dout, wants_grad=True))
         if kind_of(layer).prediction is not None:

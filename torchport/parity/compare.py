@@ -46,15 +46,8 @@ def _worst(actual: Array, expected: Array, limit: Array, own: Own | None) -> Dif
     ratio[~(np.isfinite(actual) & np.isfinite(expected))] = np.inf
     ratio[agree] = 0
     index = tuple(int(i) for i in np.unravel_index(np.argmax(ratio), ratio.shape))
-    return Difference(
-        shape=actual.shape,
-        index=index,
-        expected=float(expected[index]),
-        actual=float(actual[index]),
-        error=float(error[index]),
-        limit=float(limit[index]),
-        ratio=float(ratio[index]),
-    )
+    here = float(expected[index]), float(actual[index]), float(error[index]), float(limit[index]), float(ratio[index])
+    return Difference(actual.shape, index, *here)
 
 
 def _widened(error: Array, limit: Array, own: Own) -> Array:

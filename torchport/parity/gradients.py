@@ -214,7 +214,7 @@ def port_gradients(port: SimpleConvNet, x: Array, t: Array) -> dict[str, Array]:
     """The port's own gradients of the book's loss, as W1 b1 W2 b2 W3 b3; NaN where it has none, which fails."""
     setting = Setting.of(port)
     names, own = zip(*port.named_parameters(), strict=True)
-    with setting.computing():
+    with setting.judging():
         value = softmax_with_loss(port(setting.tensor(x)), torch.tensor(t, device=setting.device))
         grads = torch.autograd.grad(value, own, allow_unused=True)
     found = [torch.full_like(p, math.nan) if grad is None else grad for p, grad in zip(own, grads, strict=True)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -126,12 +126,9 @@ class Finder:
 
     def links(self) -> list[Link]:
         """One after the other, from the input to the output."""
-        found: list[Link] = []
-        place, k = self.calls[0], 0
-        while k < len(self.stages):
-            link = self._next(k, place)
-            found.append(link)
-            place, k = link.end, k + len(link.stages)
+        found = list(self._one_by_one())
+        if any(link.fault or len(link.stages) > 1 for link in found):
+            found = self._chain(0, self.calls[0], set()) or found
         first = next((link for link in found if link.fault), None)
         if first is not None and not first.stages and _far(first):
             # What is undone later, samples in another order say, is no fault of the whole.
@@ -140,17 +137,36 @@ class Finder:
 
     def right(self, fewest: int) -> list[Link]:
         """The same if none has a fault and they are so many at least, else none: the search ends when that is clear."""
-        found, place, k = list[Link](), self.calls[0], 0
+        if fewest > len(self.stages):
+            return []
+        found = self._chain(0, self.calls[0], set())
+        if found is None and fewest < len(self.stages):  # some layers may be judged together
+            found = list(itertools.takewhile(lambda link: not link.fault, self._one_by_one()))
+        if not found or len(found) < fewest or sum(len(link.stages) for link in found) < len(self.stages):
+            return []
+        return self._told_apart(found)
+
+    def _one_by_one(self) -> Iterator[Link]:
+        place, k = self.calls[0], 0
         while k < len(self.stages):
-            spare = len(found) + len(self.stages) - k - fewest  # so many layers may be judged together with others
-            if spare < 0:
-                return []
-            link = self._next(k, place) if spare else self._alone(k, place)
-            if link is None or link.fault:
-                return []
-            found.append(link)
+            yield (link := self._next(k, place))
             place, k = link.end, k + len(link.stages)
-        return self._told_apart(found) if len(found) >= fewest else []
+
+    def _chain(self, k: int, place: Call, tried: set[tuple[int, int]]) -> list[Link] | None:
+        """Every stage from k on by itself, if that holds for some choice among calls of equal values.
+
+        Behind a dead layer a later relu makes the same zeros, and layers between would be passed over.
+        """
+        if k == len(self.stages):
+            return []
+        if (k, place.number) in tried:
+            return None
+        tried.add((k, place.number))
+        for end in self._ends(k, place):
+            rest = self._chain(k + 1, end, tried)
+            if rest is not None:
+                return [Link(self.stages[k].name, (self.stages[k],), place, end), *rest]
+        return None
 
     def _told_apart(self, found: list[Link]) -> list[Link]:
         """Where nothing had to be done, as by a relu that nothing negative reached, the last calls are that layer's."""
@@ -240,29 +256,32 @@ class Finder:
         return made is not None and np.array_equal(made.y.ravel(), x.ravel())
 
     def _end(self, k: int, place: Call) -> Call | None:
-        """The call where stage k ends that begins at place."""
+        """The call where stage k ends that begins at place: of equal values the last."""
+        return next(iter(self._ends(k, place)), None)
+
+    def _ends(self, k: int, place: Call) -> list[Call]:
+        """The calls with the value that is nearest to what stage k makes of place's, the last first."""
         x = self._value(place, k)
         if x is None:
-            return None
+            return []
         applied = None if self._draws(k) else self._apply(k, x)
-        nearest: tuple[float, Array, Call] | None = None
+        ends, nearest, value = list[Call](), np.inf, x
         for call, actual in self._candidates(place, k + 1, first=0 if self._idle(k, x, applied) else 1):
-            if nearest is not None and call.number not in self.cuts:
+            if ends and call.number not in self.cuts:
                 break
             found = self._apply(k, x, actual) if self._draws(k) else applied
             ratio = np.inf if found is None else compare(actual, found.y, found.limit, found.own).ratio
-            # Of equal values the last; a later layer may change its input by less than a wide limit.
-            if ratio <= 1 and (nearest is None or (ratio < nearest[0] and not np.array_equal(actual, nearest[1]))):
-                nearest = ratio, actual, call
-        return nearest[2] if nearest else None
+            if ends and np.array_equal(actual, value):
+                ends.append(call)
+            elif ratio <= 1 and ratio < nearest:  # a later layer may change its input by less than a wide limit
+                ends, nearest, value = [call], ratio, actual
+        return ends
 
     def _next(self, k: int, place: Call) -> Link:
-        return self._alone(k, place) or self._displaced(k, place) or self._near(k, place) or self._fault(k, place)
-
-    def _alone(self, k: int, place: Call) -> Link | None:
-        """Stage k is right, and by itself."""
-        end = self._end(k, place)
-        return Link(self.stages[k].name, (self.stages[k],), place, end) if end else None
+        name = self.stages[k].name
+        if end := self._end(k, place):
+            return Link(name, tuple(self.stages[k : k + 1]), place, end)
+        return self._displaced(k, place) or self._near(k, place) or self._fault(k, place)
 
     def _displaced(self, k: int, place: Call) -> Link | None:
         """Stage k is right, on something else than what the layer before it made."""

@@ -49,7 +49,7 @@ def check_loss(
     """Rows for the port's loss by itself, value and gradient, on outputs x (N, C) against labels t (N,)."""
     leaf = setting.tensor(x).requires_grad_()
     try:
-        with torch.enable_grad(), setting.computing():
+        with torch.enable_grad(), setting.judging():
             value = loss(leaf, torch.tensor(t, device=setting.device))
             value.backward()
     except Exception as error:  # whatever a user's loss raises

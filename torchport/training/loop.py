@@ -12,7 +12,7 @@ import torch
 
 from torchport.checks import check_computing_device
 from torchport.data import default_data_dir
-from torchport.training.config import Config
+from torchport.training.config import TORCH, TRITON, Config
 from torchport.training.folder import RunFolder
 from torchport.training.ranks import expected_ranks, join, local_device
 from torchport.training.result import SETUP, Clock, Result, Watch, shown, stop_requests
@@ -64,7 +64,9 @@ def resume(
     """
     folder = RunFolder(out)
     config = folder.read_config()
-    config = replace(config, epochs=config.epochs if epochs is None else epochs, device=device or config.device)
+    config = replace(config, epochs=config.epochs if epochs is None else epochs)
+    if device is not None:
+        config = replace(config, device=device, kernels=None)
     checkpoint = folder.read_checkpoint()
     with _run(config, samples, folder, watch, progress) as run:
         run.go_on_from(checkpoint)
@@ -100,8 +102,11 @@ def _device_of(config: Config, name: str) -> torch.device:
             raise ValueError(f"model numpy runs in one process, got {expected_ranks()}")
         return torch.device("cpu")
     device = torch.device(check_computing_device(local_device(name)))
-    if config.precision != "full" and device.type != "cuda":
-        raise ValueError(f"precision {config.precision} needs a CUDA device, got {device}")
+    for name, anywhere in (("precision", ("full",)), ("kernels", (None, TORCH))):
+        if (value := getattr(config, name)) not in anywhere and device.type != "cuda":
+            raise ValueError(f"{name} {value} needs a CUDA device, got {device}")
+    if config.kernels == TRITON and expected_ranks() > 1:
+        raise ValueError(f"kernels triton run in one process, got {expected_ranks()}")
     return device
 
 

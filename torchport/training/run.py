@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy_ref.checks import Array
 from torchport.networks import DTYPES, NETWORKS, Weights, to_params
 from torchport.training.config import LAST, MEAN, Config
 from torchport.training.folder import Checkpoint, Record, RunFolder, curve_of
+from torchport.training.kernel_choice import kernels_for
 from torchport.training.numpy_learner import NumpyLearner
 from torchport.training.ranks import Ranks
 from torchport.training.result import (
@@ -83,9 +85,7 @@ class Run:
             given = None if init is None else read_start(init, self._config, self._samples)
             weights = Weights.of(self._network.params) if given is None else given
             self._learner = self._make_learner(weights.astype(dtype))
-        if self._folder is not None:
-            with self._clock.on(SAVING):
-                self._folder.create(self._config, self._checkpoint(), overwrite)
+        self._in_folder(lambda folder: folder.create(self._config, self._checkpoint(), overwrite))
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         """From where checkpoint was written. ValueError where it is not of this run."""
@@ -102,9 +102,7 @@ class Run:
             self._step = checkpoint.step
             self._losses[:] = checkpoint.losses.numpy()
             self._records = list(checkpoint.records)
-        if self._folder is not None:
-            with self._clock.on(SAVING):
-                self._folder.restart(self._config, checkpoint)
+        self._in_folder(lambda folder: folder.restart(self._config, checkpoint))
 
     def go(self) -> Result:
         """To the end."""
@@ -161,9 +159,7 @@ class Run:
             weights=weights,
         )
         self._records.append(record)
-        if self._folder is not None:
-            with self._clock.on(SAVING):
-                self._folder.append(record)
+        self._in_folder(lambda folder: folder.append(record))
         return record
 
     def _save_or_stop(self) -> None:
@@ -178,9 +174,14 @@ class Run:
             checkpoint = self._checkpoint()
             if not all_finite(checkpoint.state):
                 raise Diverged(self._diverged(f"a weight is no longer a number after step {self._step}"))
-            if self._folder is not None:
-                self._folder.save(checkpoint)
+        self._in_folder(lambda folder: folder.save(checkpoint))
         self._saved_at = time.monotonic()
+
+    def _in_folder(self, do: Callable[[RunFolder], None]) -> None:
+        """On the first rank, where there is a folder."""
+        if self._folder is not None:
+            with self._clock.on(SAVING):
+                do(self._folder)
 
     def _finish(self) -> Result:
         self._save()
@@ -190,9 +191,7 @@ class Run:
         if kept != LAST:
             self._record(predictions, kept)
         weights = self._learner.weights()
-        if self._folder is not None:
-            with self._clock.on(SAVING):
-                self._folder.finish(weights, curve_of(self._losses, self._records))
+        self._in_folder(lambda folder: folder.finish(weights, curve_of(self._losses, self._records)))
         return Result(
             config=self._config,
             params=weights.params,
@@ -221,6 +220,8 @@ class Run:
         return int(np.count_nonzero(self._learner.predict(TRAIN) == self._samples.t_train))
 
     def _make_learner(self, weights: Weights) -> Learner:
+        kernels = kernels_for(self._config, weights, self._device, self._ranks)
+        self._config = replace(self._config, kernels=kernels)
         if self._config.on_numpy:
             return NumpyLearner(self._config, weights, self._samples)
         return TorchLearner(self._config, weights, self._samples, self._device, self._ranks)

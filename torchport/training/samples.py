@@ -11,6 +11,7 @@ import numpy as np
 from numpy_ref.checks import Array, check_batch
 from numpy_ref.functions import class_labels
 from torchport.data import load
+from torchport.data.images import check_images
 from torchport.files import read_weights
 from torchport.networks import DTYPES, Weights
 from torchport.training.config import BOOK, Config
@@ -47,8 +48,7 @@ def cut_and_checked(samples: Samples, train_size: int | None) -> Samples:
         raise ValueError(f"train_size must be at most {len(samples.x_train)}, which there are, got {train_size}")
     x_train, x_test = samples.x_train[:train_size], samples.x_test
     for name, images in (("x_train", x_train), ("x_test", x_test)):
-        if check_batch(name, images, ndim=4).dtype != np.uint8:
-            raise TypeError(f"{name} must be uint8, 0 to 255, got dtype {images.dtype}")
+        check_batch(name, check_images(name, images))
     if x_train.shape[1:] != x_test.shape[1:]:
         raise ValueError(f"x_train and x_test must have images of one size, got {x_train.shape} and {x_test.shape}")
     t_train = class_labels(samples.t_train[:train_size], (len(x_train), samples.classes))

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +16,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from numpy_ref.checks import Array
 from torchport.layers.arithmetic import Setting
-from torchport.networks import DTYPES, Weights, to_params
-from torchport.optimizers import in_pieces, make_optimizer, torch_options
-from torchport.training.config import AFTER, BOOK, PRECISIONS, Config
+from torchport.networks import DTYPES, SimpleConvNet, Weights, to_params
+from torchport.optimizers import MOMENTS, in_pieces, make_optimizer, torch_options
+from torchport.training.config import AFTER, BOOK, PRECISIONS, TRITON, Config
 from torchport.training.fused import arranged, log_likelihood, loss_gradient, one_hot_rows
 from torchport.training.graph import GRAPH_STEPS, captured, uses_graphs
 from torchport.training.ranks import Ranks
 from torchport.training.samples import Samples
 from torchport.training.state import TEST, TRAIN, Masks, copied, put_back
+
+if TYPE_CHECKING:
+    from torchport.training.kernel_step import KernelStep
 
 # Images evaluated at a time: enough to fill a GPU, few enough for a CPU's cache.
 EVALUATED = {"cuda": 1000, "cpu": 200}
@@ -62,11 +65,12 @@ class TorchLearner:
         _make_state(self._optimizer)
         # Groups whose rates stand in slots, as no graph computes them.
         self._rated = [group for group in self._optimizer.param_groups if graph and "rate" in group]
-        self._weights = self._net.state_dict()
-        # By their keys: what they add up to in the epoch.
-        self._totals = {k: torch.zeros_like(v) for k, v in self._weights.items() if config.keeps_mean}
-        self._sums, self._summands = list(self._totals.values()), [self._weights[k] for k in self._totals]
+        # By their keys: what weights add up to in the epoch.
+        self._totals = {k: torch.zeros_like(v) for k, v in self._net.state_dict().items() if config.keeps_mean}
         self._put_data(samples)
+        self._kernels = self._kernel_step(samples.t_train) if config.kernels == TRITON else None
+        self._weights = self._net.state_dict()
+        self._sums, self._summands = list(self._totals.values()), [self._weights[k] for k in self._totals]
         self._start = self.state()
         self._graphs: dict[int, Callable[[], None]] = {}  # by how many steps each takes
         self._predict_full: Callable[[], None] = self._predict_chunk
@@ -76,6 +80,7 @@ class TorchLearner:
 
     def _put_data(self, samples: Samples) -> None:
         """Data on the device, and tensors that stay where they are, so that a graph can read and write them."""
+        wake_autograd(self._device)
         shape, classes = samples.x_train.shape[1:], samples.classes
         self._shape, self._parts_of_row = shape, (math.prod(shape), classes)
         self._rows = _on(self._device, one_hot_rows(samples.x_train, samples.t_train, classes))
@@ -95,11 +100,25 @@ class TorchLearner:
         rates, losses = torch.zeros(2, steps, dtype=self._setting.dtype, device=self._device)
         return Slots(order, rates, losses)
 
+    def _kernel_step(self, labels: Array) -> KernelStep:
+        """What takes a step by kernels of our own; all that a step changes moves into the memory that they want."""
+        from torchport.training.kernel_step import KernelStep  # Triton is on Linux alone, and slow to import
+
+        assert isinstance(self._net, SimpleConvNet)
+        (group,), images = self._optimizer.param_groups, self._images[TRAIN]
+        prepared = torch.cat([self._pixels(part) for part in images.split(len(self._chunk))])
+        moments = [[self._optimizer.state[param][name] for param in self._parameters] for name in MOMENTS]
+        state = [self._parameters, *moments, list(self._totals.values())]
+        size, betas = self._config.batch_size, group["betas"]
+        return KernelStep(self._net, state, prepared, _on(self._device, labels), size, betas)
+
     def begin(self, order: Array, step: int) -> None:
         size = self._config.batch_size
         self._slots.order[: len(order)].copy_(torch.from_numpy(order))
         self._sizes = np.minimum(size, len(order) - np.arange(0, len(order), size))
         self._done = step
+        if self._kernels is not None:
+            self._kernels.refresh()
         for group in self._rated:
             rates = self._optimizer.next_rates(group, len(self._sizes) - step)  # type: ignore[attr-defined]
             self._slots.rates[step : len(self._sizes)].copy_(torch.tensor(rates, dtype=torch.float64))
@@ -175,9 +194,14 @@ class TorchLearner:
     def take(self, slots: Slots, i: int, n: int) -> None:
         """The step of slot i, on n samples, its operations one by one."""
         start, mine = i * self._config.batch_size, self._ranks.share(n)
-        rows = self._rows.index_select(0, slots.order[start + mine.start : start + mine.stop])
-        pixels, one_hot = rows.split(self._parts_of_row, dim=1)
-        x, after = self._pixels(pixels.unflatten(1, self._shape)), self._config.log_loss == AFTER
+        order, after = slots.order[start + mine.start : start + mine.stop], self._config.log_loss == AFTER
+        if self._kernels is not None:
+            self._kernels.take(order, slots.rates[i], slots.losses[i])
+            if after:
+                self._kernels.measure(order, slots.losses[i])
+            return
+        pixels, one_hot = self._rows.index_select(0, order).split(self._parts_of_row, dim=1)
+        x = self._pixels(pixels.unflatten(1, self._shape))
         for parameter in self._parameters:
             parameter.grad = None
         for group in self._rated:
@@ -212,6 +236,8 @@ class TorchLearner:
     def _capture(self) -> None:
         """From here on, several steps and a chunk of predictions are a graph each, if they can be recorded."""
         self._staged = self._make_slots(max(GRAPH_STEPS))
+        if self._kernels is not None:
+            self._build()
         steps, size = len(self._slots.losses), self._config.batch_size
         full = steps if self._config.sampling == BOOK else len(self._rows) // size
         record = partial(captured, restore=self._restore, device=self._device)
@@ -226,6 +252,16 @@ class TorchLearner:
                 f"steps cannot be recorded as a CUDA graph ({reason}): they are launched one by one, which is slower",
                 stacklevel=2,
             )
+
+    def _build(self) -> None:
+        """Have Triton compile its kernels, which wants a C compiler, say; without them torch's do."""
+        try:
+            self._take_staged(1)
+            torch.cuda.synchronize(self._device)
+        except Exception as error:  # of Triton's many kinds
+            self._kernels, reason = None, (str(error).splitlines() or [type(error).__name__])[0]
+            warnings.warn(f"Triton cannot make its kernels here ({reason}): torch's take the steps", stacklevel=2)
+        self._restore()
 
     def _take_staged(self, count: int) -> None:
         for i in range(count):
@@ -244,6 +280,12 @@ def _on(device: torch.device, part: Array) -> Tensor:
 
 def _parallel(network: Any, device: torch.device) -> nn.Module:
     return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+
+
+def wake_autograd(device: torch.device) -> None:
+    """Have autograd's thread launch a kernel, which gives it CUDA's context: cuBLAS complains where it has none."""
+    zero = torch.zeros((), device=device, requires_grad=True)
+    zero.mul(1).backward(zero.detach())
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:

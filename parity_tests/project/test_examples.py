@@ -10,7 +10,7 @@ import pytest
 
 from torchport.layers import KINDS, kinds
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WITH_EXAMPLES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("numpy_ref", "torchport")

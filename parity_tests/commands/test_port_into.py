@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_own_port import folder as folder
-from test_scripts import Run, assert_refused, run as run, small_params
 
+from commands.test_own_port import folder as folder
+from commands.test_scripts import Run, assert_refused, run as run, small_params
 from numpy_ref import SimpleConvNet, write_params
 from torchport.loading import writing
 from torchport.parity.cases import seeded_params

@@ -30,7 +30,7 @@ from torchport.evaluation import Evaluation
 from torchport.parity import ALL, Report
 from torchport.parity.cases import check_ports, seeded_batch, seeded_params
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @dataclass(frozen=True)
@@ -430,7 +430,7 @@ def assert_refused(done: Done, says: str) -> None:
         (["evaluate", "PARAMS"], "these weights are for images (1, 8, 8), got (1, 28, 28)"),
         (["evaluate", "PARAMS", "--stride", "2"], "for images (1, 13, 13), got (1, 28, 28): give the stride and pad"),
         (["evaluate", "PARAMS", "--model", "numpy"], "these weights are for images (1, 8, 8), got (1, 28, 28)"),
-        (["evaluate", "PARAMS", "--model", "numpy", "--device", "cuda"], "'cuda'"),
+        (["evaluate", "PARAMS", "--model", "numpy", "--device", "cuda"], "cuda"),  # not here, or not by NumPy
         (["evaluate", "PARAMS", "--data", "cifar"], "invalid choice: 'cifar'"),
         (["evaluate", "PARAMS", "--data-dir", __file__], "test_scripts.py, nor downloaded"),
         (["evaluate", "PARAMS", "--dtype", "float16"], "invalid choice: 'float16'"),

@@ -27,7 +27,7 @@ from parity.user_ports import RIGHT_PORTS, WRONG_PORTS
 from numpy_ref import SimpleConvNet, write_params
 from torchport.parity.cases import seeded_params
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FILES = (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")))
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)

@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "tutorial.ipynb"
+nbformat = pytest.importorskip("nbformat", reason="the notebook is read by nbformat: pip install -e '.[test]'")
+nbclient = pytest.importorskip("nbclient", reason="the notebook is run by nbclient: pip install -e '.[test]'")
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "tutorial.ipynb"
 SMALL = "TRAIN, TEST, EPOCHS = 200, 100, 1"  # in place of the cell of parameters
 NUMBER = re.compile(r"-?\d[\d,.]*(e[-+]\d+)?|of its limit \(.*?\)")
 
@@ -29,7 +30,7 @@ def ran(stored: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     assert parameters.source.partition(" = ")[0] == SMALL.partition(" = ")[0]
     parameters.source = SMALL
     where = {"metadata": {"path": str(tmp_path_factory.mktemp("notebook"))}}
-    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources=where)
+    client = nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=where)
     client.execute(env={**os.environ, "OMP_NUM_THREADS": "1"})
     return notebook
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_scripts import SCRIPTS, Run, assert_refused, run as run
 
 import numpy_ref as nr
+from commands.test_scripts import SCRIPTS, Run, assert_refused, run as run
 from torchport import SimpleConvNet
 from torchport.training.torch_learner import TorchLearner
 

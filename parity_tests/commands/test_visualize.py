@@ -12,12 +12,12 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from figures.looking import draw, framed, shown, tiles, titled
 from matplotlib.figure import Figure
 from PIL import Image
-from test_scripts import SCRIPTS, Done, assert_refused
 
 import numpy_ref as nr
-from figures.looking import draw, framed, shown, tiles, titled
+from commands.test_scripts import SCRIPTS, Done, assert_refused
 from numpy_ref.checks import Array
 from torchport import data, figures, moves, subjects
 from torchport.commands import visualize as script
@@ -370,7 +370,6 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
     [
         ("filters PARAMS --layer conv2", "one of conv1, got 'conv2'"),
         ("filters NONE", "none"),
-        ("filters PARAMS --before NONE", "none"),
         ("filters DENSE", "no convolution layer, only affine1, relu1, affine2"),
         ("filters PHOTO", "photo.webp: "),
         ("filters --stride 2", "what a file cannot tell is of given weights"),
@@ -390,11 +389,11 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("layers PARAMS --layers conv1 affine1", "must be of conv1, relu1, pool1, got affine1"),
         ("layers DENSE", "no layers with images as outputs"),
         ("layers PARAMS --sample -1", "at least 0"),
-        ("im2col --row 99", "at most 15, as there are 4 x 4 windows"),
+        ("im2col --row 99", "at most 15, as there are 16 windows"),
         ("im2col --filter-size 9", "does not fit an image of 8 pixels"),
-        ("layers PARAMS --filter 3", "filter must be at most 2, as there are 3, got 3"),
+        ("layers PARAMS --filter 3", "filter must be at most 2, as there are 3 filters, got 3"),
         ("filters PARAMS --filter 3", "at most 2, as there are 3 filters, got 3"),
-        ("shift PARAMS --filter 3", "filter must be at most 2, as there are 3, got 3"),
+        ("shift PARAMS --filter 3", "filter must be at most 2, as there are 3 filters, got 3"),
         ("shift DENSE", "no pooling layer"),
         ("filters PARAMS --scale none", "invalid choice: 'none'"),
         ("mistakes PARAMS --images blue", "images must be unit"),

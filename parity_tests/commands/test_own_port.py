@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_scripts import Run, assert_refused, run as run, small_mnist as small_mnist, small_params
 
+from commands.test_scripts import Run, assert_refused, run as run, small_mnist as small_mnist, small_params
 from numpy_ref import TwoLayerNet, write_params
 from torchport.parity.cases import seeded_params
 

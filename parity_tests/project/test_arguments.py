@@ -242,7 +242,9 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "is part of load_params, on the port that it fills": (
         *(f"torchport.loading.{room}.*" for room in ("places", "proof", "uses", "writing")),
     ),
-    "is part of train, on what it has made": ("torchport.training.torch_learner.*", "torchport.training.state.Masks*"),
+    "is part of train, on what it has made": (
+        *(f"torchport.training.{part}*" for part in ("kernel_step.", "torch_learner.", "state.Masks")),
+    ),
     "adds to its argument, or forgets what it remembers, which is what it is for": (
         *("numpy_ref.layers.forget", "torchport.commands.cli.*", "torchport.optimizers.BookAdam.add_param_group"),
         *("torchport.files.pt.decode_pickle", "numpy_ref.pickles.read_values", "torchport.figures.style.*"),

@@ -23,7 +23,7 @@ from torchport.networks import NETWORKS
 from torchport.networks.nearest import CONVOLUTIONAL
 from torchport.training import Config
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 PACKAGES = ("torchport", "torchport.training")
 
 # In a process without torch: which of the scripts after its name have imported it when they have shown their help.

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # From the bottom up. Each room: its modules, of torchport where no other package is named, and the rooms below that it
 # may import; numpy_ref any may.
@@ -14,31 +14,26 @@ ROOMS: dict[str, tuple[str, str]] = {
     "numpy_ref": ("numpy_ref", ""),
     "choices": ("bars choices", ""),
     "layers": ("checks layers", "choices"),
-    "optimizers": ("optimizers", "layers"),
-    "data": ("data", "choices layers"),
-    "figures": ("figures", "layers"),
+    "optimizers": ("optimizers", ""),
+    "data": ("data", "choices"),
+    "figures": ("figures", ""),
     "networks": ("networks", "choices layers"),
     # The engine knows no network; parity's own __init__ opens both rooms.
     "parity": ("parity testing", "choices layers"),
-    "book": ("parity.__init__ parity.cases parity.gradients", "choices layers networks parity"),
+    "book": ("parity.__init__ parity.cases parity.gradients", "layers networks parity"),
     "files": ("files", "choices networks"),
-    "evaluation": ("evaluation", "choices layers networks data figures"),
+    "evaluation": ("evaluation", "choices networks data figures"),
     # figures' own __init__ also takes a file, which the figures themselves do not know.
     "pictures": ("figures.__init__ figures.sources", "figures files"),
-    "porting": ("porting", "book files networks parity"),
-    "loading": ("loading", "book files layers networks parity"),
+    # Into a file, and into a module of the user's own.
+    "porting": ("porting loading", "book files networks parity"),
     "training": ("training", "choices data figures files layers networks optimizers"),
-    "subjects": ("subjects moves", "choices data evaluation figures files layers networks training"),
+    # subjects is what two commands look at, and knows where a run began.
     "commands": (
-        "commands __main__",
-        "book choices data evaluation figures files layers loading networks optimizers parity porting subjects "
-        "training",
+        "commands subjects moves __main__",
+        "book choices data evaluation figures files layers networks optimizers parity porting training",
     ),
-    "scripts": (
-        "scripts",
-        "book choices commands data evaluation figures files layers loading networks optimizers parity porting "
-        "subjects training",
-    ),
+    "scripts": ("scripts", "choices commands data evaluation layers networks optimizers training"),
 }
 
 

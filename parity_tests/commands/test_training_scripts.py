@@ -13,8 +13,8 @@ import pytest
 from data.files import idx
 from matplotlib.figure import Figure
 from PIL import Image
-from test_scripts import Run, run as run
 
+from commands.test_scripts import Run, run as run
 from numpy_ref import SimpleConvNet, read_params, softmax
 from numpy_ref.checks import Array
 from torchport import evaluation
@@ -74,8 +74,12 @@ def test_runs_are_numbered_where_no_folder_is_named(
     mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        assert run("train", *SMALL, "--data-dir", mnist_dir).returncode == 0
+    quiet, told = (run("train", *SMALL, "--data-dir", mnist_dir, option) for option in ("--quiet", "--json"))
+    assert {(done.returncode, done.stderr) for done in (quiet, told)} == {(0, "")}
+    found = json.loads(told.stdout)
+    assert (found["out"], found["records"][-1]["test_accuracy"]) == ("runs/2", found["test_accuracy"])
+    assert quiet.stdout.startswith(f"test accuracy {found['test_accuracy']:.4f} on all 40 test images")
+    assert quiet.stdout.count("\n") == 1
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["1", "2"]
     assert (tmp_path / "runs/1/params.pkl").read_bytes() == (tmp_path / "runs/2/params.pkl").read_bytes()
 

@@ -1,0 +1,149 @@
+"""The step by kernels in Triton: judged as a port, and compared with torch's; without CUDA they are interpreted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import numpy_ref as nr
+from torchport import SimpleConvNet, softmax_with_loss
+from torchport.optimizers import BookAdam
+from torchport.parity import check_parity
+from torchport.parity.cases import seeded_batch, seeded_params
+
+pytest.importorskip("triton", reason="Triton is on Linux alone")
+from torchport.training.kernel_step import KernelStep, Sizes, in_one_vector, starts_of
+
+IMAGE = (2, 7, 7)
+FILTERS = {"filter_num": 3, "filter_size": 4, "pad": 0, "stride": 1}
+SMALL = Sizes(places=16, filters=2, images=16, units=16, slab=16, windows=2, rounds=2, warps=(1,) * 6)
+
+
+def nets(device: str) -> tuple[nr.SimpleConvNet, SimpleConvNet]:
+    reference = nr.SimpleConvNet(IMAGE, FILTERS, hidden_size=9, output_size=7)
+    reference.set_params(seeded_params(0, reference.params))
+    return reference, SimpleConvNet.from_params(reference.params, device=device).float()
+
+
+def like(tensors: list[Any]) -> list[Tensor]:
+    return [torch.zeros_like(tensor) for tensor in tensors]
+
+
+class ByKernels(torch.autograd.Function):
+    """Logits, and the gradients by net's parameters: what a step computes, from given gradients of the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, net: SimpleConvNet, *params: Tensor) -> Tensor:
+        own, labels = list(net.parameters()), torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        ctx.net, ctx.order, ctx.gradients = net, torch.arange(len(x), device=x.device), like(own)
+        state = [like(own), ctx.gradients, like(own), []]
+        for mine, param in zip(state[0], own, strict=True):
+            mine.copy_(param.detach())
+        copy = SimpleConvNet.from_params(nr.SimpleConvNet(IMAGE, FILTERS, 9, 7).params, device=str(x.device)).float()
+        for param, mine in zip(copy.parameters(), state[0], strict=True):
+            param.data = mine
+        state[0] = list(copy.parameters())
+        ctx.step = KernelStep(copy, state, x.detach().contiguous(), labels, len(x), None, SMALL)
+        ctx.step.forward(ctx.order)
+        ctx.save_for_backward(x)
+        logits: Tensor = ctx.step.logits.clone()
+        return logits
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        ctx.step.passed.copy_(grad)
+        ctx.step.go_back(ctx.order)
+        ctx.step.backward(ctx.order, *torch.zeros(2, device=x.device))
+        with torch.enable_grad():  # which no training asks for
+            leaf = x.detach().requires_grad_()
+            (by_x,) = torch.autograd.grad(ctx.net(leaf), leaf, grad)
+        return by_x, None, *(gradient.clone() for gradient in ctx.gradients)
+
+
+def by_kernels(net: SimpleConvNet) -> Callable[[Tensor], Tensor]:
+    return lambda x: ByKernels.apply(x, net, *net.parameters())
+
+
+def test_the_kernels_are_right(device: str) -> None:
+    """The very kernels that train, by the engine, in one piece: logits and every parameter's gradient."""
+    reference, net = nets(device)
+    report = check_parity(reference, net, *seeded_batch(0, 6, IMAGE, 7), run=by_kernels(net))
+    assert report.ok, report.verdict
+
+
+def test_two_wrong_kernels_are_caught(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relu that cuts nothing off in the backward pass, and a gradient that is given for another."""
+    reference, net = nets(device)
+    batch = seeded_batch(0, 6, IMAGE, 7)
+    right = KernelStep.go_back
+    for name, value in (("_where", 0), ("passed", 1)):
+
+        def wrong(step: KernelStep, order: Tensor, given: bool = True, name: str = name, value: int = value) -> None:
+            if given:
+                getattr(step, name).fill_(value)
+            right(step, order, given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(KernelStep, "go_back", wrong)
+            assert not check_parity(reference, net, *batch, run=by_kernels(net)).ok
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_steps_are_those_of_torch(summed: bool, device: str) -> None:
+    """Losses, parameters, moments, and sums, of batches with the same image twice and of a short one at last."""
+    _, net = nets(device)
+    x, t = (torch.from_numpy(part).to(device) for part in seeded_batch(1, 9, IMAGE, 7))
+    x, other = x.float(), nets(device)[1]
+    rule, own = BookAdam(other.parameters(), lr=0.01), list(net.parameters())
+    totals, m, v = like(own) if summed else [], like(own), like(own)
+    step = KernelStep(net, [own, m, v, totals], x, t, 5, (0.9, 0.999), SMALL)
+    sums = like(own)
+    for order in ([0, 1, 1, 8, 3], [4, 5, 6, 7, 2], [8, 0]):
+        indices, (loss, rate) = torch.tensor(order, device=device), torch.zeros(2, device=device)
+        rate.fill_(rule.next_rates(rule.param_groups[0], 1)[0])
+        rule.zero_grad()
+        wanted = softmax_with_loss(other(x[indices]), t[indices])
+        wanted.backward()
+        rule.step()
+        step.take(indices, rate, loss)
+        torch.testing.assert_close(-loss / len(order), wanted.detach(), rtol=1e-6, atol=0)
+        for total, param in zip(sums, other.parameters(), strict=True):
+            total += param.detach()
+    kept = [rule.state[param] for param in other.parameters()]
+    torch.testing.assert_close(m, [state["exp_avg"] for state in kept], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(v, [state["exp_avg_sq"] for state in kept], rtol=1e-4, atol=1e-9)
+    expected = [param.detach() for param in other.parameters()]
+    torch.testing.assert_close([param.detach() for param in own], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(totals, sums if summed else [], rtol=1e-4, atol=1e-5)
+    step.measure(indices, loss)
+    with torch.no_grad():
+        torch.testing.assert_close(-loss / 2, softmax_with_loss(other(x[indices]), t[indices]), rtol=1e-4, atol=0)
+
+
+def test_what_is_no_number_is_not_lost(device: str) -> None:
+    """In one pixel of one image: its loss says so, and every gradient that it reaches."""
+    _, net = nets(device)
+    x, t = (torch.from_numpy(part).to(device) for part in seeded_batch(1, 3, IMAGE, 7))
+    x[1, 0, 3, 3] = torch.nan
+    own: list[Tensor] = list(net.parameters())
+    gradients = like(own)
+    step = KernelStep(net, [own, gradients, like(own), []], x.float(), t, 3, None, SMALL)
+    loss = torch.zeros((), device=device)
+    step.take(torch.arange(3, device=device), torch.zeros((), device=device), loss)
+    assert loss.isnan()
+    assert all(gradient.isnan().any() for gradient in gradients)
+
+
+def test_memory_is_moved_into_one_vector() -> None:
+    tensors = [torch.arange(6.0).view(2, 3), torch.ones(70), torch.tensor(5.0)]
+    wanted = [tensor.clone() for tensor in tensors]
+    vector = in_one_vector(tensors)
+    torch.testing.assert_close(tensors, wanted)
+    vector += 1
+    torch.testing.assert_close(tensors, [each + 1 for each in wanted])
+    assert starts_of(tensors) == ([0, 64, 192], 256)
