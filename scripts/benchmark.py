@@ -47,6 +47,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.files import check_target, replace_file
 from torchport.bars import bar
+from torchport.choices import Launched
 from torchport.data.images import pixels
 from torchport.evaluation import classify, peak_memory
 from torchport.layers import softmax_with_loss
@@ -62,15 +63,19 @@ SIZE, BATCHES, FEATURES, HIDDEN = 100, 60, 30 * 12 * 12, 100  # batches until th
 # images by heart, and rules slow down that keep subnormal numbers (see BookAdam).
 LR = 0.0
 
-REFERENCE, UNFOLD, CONV2D, TRAINING, PLAIN, FLOOR = (
+REFERENCE, UNFOLD, CONV2D, TRAINING, KERNELS, PLAIN, FLOOR = (
     "numpy_ref",
     "unfold twin",
     "conv2d twin",
     "training",
+    "training, Triton",
     "plain PyTorch",
     "products alone",
 )
-RATIOS = ((REFERENCE, TRAINING), (TRAINING, PLAIN), (TRAINING, FLOOR), (UNFOLD, CONV2D), (REFERENCE, PLAIN))
+RATIOS = (
+    *((REFERENCE, TRAINING), (TRAINING, PLAIN), (TRAINING, FLOOR), (UNFOLD, CONV2D), (REFERENCE, PLAIN)),
+    (TRAINING, KERNELS),
+)
 PREDICTING = {REFERENCE: "numpy", UNFOLD: "unfold", CONV2D: "conv2d"}
 
 Steps = Callable[[int], object]  # takes so many steps
@@ -123,10 +128,12 @@ def twin(conv: Any, device: str) -> Steps:
     return repeated(step)
 
 
-def training(device: str) -> Steps:
+def training(device: str, kernels: Launched = "torch") -> Steps:
     """The loop of torchport.training."""
     weights = Weights.of(nr.SimpleConvNet().params).astype(torch.float32)
-    learner = TorchLearner(Config(lr=LR, device=device), weights, samples(), torch.device(device), Ranks())
+    learner = TorchLearner(
+        Config(lr=LR, device=device, kernels=kernels), weights, samples(), torch.device(device), Ranks()
+    )
 
     def take(count: int) -> None:
         learner.begin(np.arange(SIZE * BATCHES), 0)
@@ -177,6 +184,7 @@ CONTENDERS: dict[str, Callable[[str], Steps]] = {
     UNFOLD: lambda device: twin("unfold", device),
     CONV2D: lambda device: twin("conv2d", device),
     TRAINING: training,
+    KERNELS: lambda device: training(device, "triton"),
     PLAIN: plain,
     FLOOR: products,
 }
@@ -271,10 +279,13 @@ def main() -> int:
         check_target(args.json)  # now, not after minutes
     found: dict[str, Any] = {"machine": machine(args.device)}
     print("\n".join(f"{name}: {value}" for name, value in found["machine"].items()))
-    steps = {name: make(args.device) for name, make in CONTENDERS.items()}
+    cuda = torch.device(args.device).type == "cuda"
+    steps = {name: make(args.device) for name, make in CONTENDERS.items() if cuda or name != KERNELS}
     found["step"] = tell_steps(steps, args)
-    found["operations"] = operations(steps[TRAINING], args.device, 10 if args.quick else BATCHES)
-    print(f"\nWhat torch.profiler sees of the training loop, the longest first\n{found['operations']}")
+    found["operations"] = {}
+    for name in (TRAINING, KERNELS) if cuda else (TRAINING,):
+        table = found["operations"][name] = operations(steps[name], args.device, 10 if args.quick else BATCHES)
+        print(f"\nWhat torch.profiler sees of {name}, the longest first\n{table}")
     found["memory"] = tell_memory(1_000 if args.quick else 10_000)
     if args.json is not None:
         replace_file(args.json, (json.dumps(found, indent=2) + "\n").encode())
@@ -287,7 +298,7 @@ def tell_steps(steps: Mapping[str, Steps], args: argparse.Namespace) -> dict[str
     times = interleave(steps, rounds, {name: 1 if name == REFERENCE else many for name in steps})
     print(f"\nOne training step of {SIZE} images, milliseconds: median and quartiles of {rounds} rounds")
     print("\n".join(f"  {name:16} {spread(values * 1e3)}" for name, values in times.items()))
-    ratios = {f"{of} / {to}": spread(times[of] / times[to]) for of, to in RATIOS}
+    ratios = {f"{of} / {to}": spread(times[of] / times[to]) for of, to in RATIOS if to in times}
     print("Ratios, round by round: what slowed a round slowed both")
     print("\n".join(f"  {name:30} {value}" for name, value in ratios.items()))
     return {"seconds": {name: values.tolist() for name, values in times.items()}, "ratios": ratios}

@@ -37,6 +37,7 @@ from torchport.data import drawn, glyphs, images
 from torchport.data.preparation import Preparation
 from torchport.files import Hints, load_network, stage_weights
 from torchport.layers import KINDS, Setting, kinds, loss
+from torchport.layers.arithmetic import arithmetic_of
 from torchport.networks import Weights, from_reference, layouts, nearest
 from torchport.networks.ports import load_layer
 from torchport.parity import check_layer, check_loss, check_parity, gradients, probes
@@ -298,6 +299,7 @@ def layers(_: Path) -> None:
         check_layer("it", layer, module, x, dout, FLOAT64)
         layer.backward(0 * layer.forward(x) + dout)
         kinds.predicted(layer, x), kind.about(layer)
+    arithmetic_of(torch.float32).of_transforms(1, np.ones((1, 1)))
 
 
 def reference(folder: Path) -> None:

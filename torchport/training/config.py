@@ -100,10 +100,8 @@ class Config:
     )
     dtype: Dtype = _option("float32", "of weights and arithmetic; float64 follows the book's run", DTYPES)
     precision: Precision = _option("full", "of products in float32, less than full on CUDA only", PRECISIONS)
-    kernels: Launched | None = _option(
-        None,
-        "of a step: torch's, or on CUDA six in Triton, for SimpleConvNet and adam in float32 (default: these there)",
-        (TORCH, TRITON),
+    kernels: Launched = _option(
+        TORCH, "of a step: torch's, or on CUDA six in Triton, for SimpleConvNet and adam in float32", (TORCH, TRITON)
     )
     device: str | None = _option(None, "cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)")
     deterministic: bool = _option(False, "only algorithms that give the same bits in every run")
@@ -146,17 +144,11 @@ class Config:
         """Whether the run may end with the mean of the last epoch's weights."""
         return (self.keep or (MEAN if self.dtype == "float32" else LAST)) == MEAN
 
-    @property
-    def unfit_for_triton(self) -> list[str]:
-        """Options whose values the kernels in Triton do not take."""
-        return [name for name, value in TRITON_TAKES.items() if getattr(self, name) != value]
-
     def used(self, device: str, data_dir: str | None) -> Config:
         """The same run with what None stands for: the rule's options, and a place on this machine and its data."""
         options = inspect.signature(OPTIMIZERS[self.optimizer]).parameters
         keep = MEAN if self.keeps_mean else LAST
         found = {"device": device, "data_dir": data_dir, "keep": keep, **{k: v.default for k, v in options.items()}}
-        found["kernels"] = None if device.startswith("cuda") else TORCH  # which kernels_for chooses
         return replace(self, **{name: value for name, value in found.items() if getattr(self, name) is None})
 
     def to_json(self) -> str:
@@ -192,12 +184,12 @@ class Config:
     def _check_arithmetic(self) -> None:
         if self.precision != "full" and self.dtype != "float32":
             raise ValueError(f"precision {self.precision} goes with dtype float32, got {self.dtype}")
-        if self.kernels == TRITON and (unfit := self.unfit_for_triton):
-            name = unfit[0]
-            raise ValueError(f"kernels triton go with {name} {TRITON_TAKES[name]} only, got {getattr(self, name)}")
+        for name, value in TRITON_TAKES.items() if self.kernels == TRITON else ():
+            if getattr(self, name) != value:
+                raise ValueError(f"kernels triton go with {name} {value} only, got {getattr(self, name)}")
         if not self.on_numpy:
             return
-        for name, usable in (("device", (None, "cpu")), ("precision", ("full",)), ("kernels", (None, TORCH))):
+        for name, usable in (("device", (None, "cpu")), ("precision", ("full",)), ("kernels", (TORCH,))):
             if getattr(self, name) not in usable:
                 raise ValueError(f"model numpy runs on the CPU as it is, got {name}={getattr(self, name)}")
 

@@ -43,7 +43,8 @@ class PoolFirst(nn.Module):
         super().__init__()
         self.net = net
         self.gathered = gathered
-        self.scratch = net.conv1.weight.new_empty(0)
+        # Not on CUDA: a graph remembers memory that a larger batch would have resized.
+        self.scratch = net.conv1.weight.new_empty(0) if net.conv1.weight.is_cpu else None
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (N, classes) of input (N, C, H, W)."""
@@ -106,10 +107,9 @@ def loss_gradient(chances: Tensor, one_hot: Tensor, n: float) -> Tensor:
 
 
 def pools_at_once(net: SimpleConvNet) -> bool:
-    """Whether net's first two layers are ones for conv_pool_relu, where it is faster: cuDNN's float64 is slow."""
+    """Whether net's first two layers are ones for conv_pool_relu, on a device where that is faster."""
     conv = net.conv1
-    faster = conv.weight.is_cpu or conv.weight.dtype == torch.float64
-    return type(conv) is nn.Conv2d and conv.stride == (1, 1) and faster
+    return type(conv) is nn.Conv2d and conv.stride == (1, 1) and conv.weight.device.type == "cpu"
 
 
 class Gathered(NamedTuple):

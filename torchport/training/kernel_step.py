@@ -17,6 +17,7 @@ from torchport.networks import SimpleConvNet
 from torchport.training import kernels
 
 PLACES = ("CONV_WEIGHT", "CONV_BIAS", "WEIGHT1", "BIAS1", "WEIGHT2", "BIAS2")  # of the parameters, in their order
+LARGEST = {"batch_size": 128, "hidden_size": 128, "output_size": 16}  # of what a block of threads takes at once
 INTERPRETED_CORES = 100  # in place of a GPU's multiprocessors
 
 
@@ -42,6 +43,7 @@ class KernelStep:
 
     state is four lists of tensors: the network's parameters, Adam's moments m and v, and the parameters' sums over an
     epoch, or none. Each list moves into one vector. Without betas no parameter moves, and m becomes the gradients.
+    ValueError where the kernels do not take a network.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class KernelStep:
         betas: tuple[float, float] | None,
         sizes: Sizes = DEFAULT_SIZES,
     ) -> None:
+        check_fit(net, batch_size)
         self._net, self._images, self._labels, self._warps = net, images, labels, sizes.warps
         *vectors, totals = (in_one_vector(tensors) if tensors else None for tensors in state)
         self._vectors = (*vectors, totals if totals is not None else vectors[0])  # which is then not read
@@ -123,6 +126,17 @@ class KernelStep:
         known = {name: self._constants[name] for name in kernel.arg_names if name in self._constants}
         grid = self._grids.get(kernel, arguments[-1:])  # of head an image each
         kernel[grid](*arguments, **known, **more, num_warps=self._warps[kernels.KERNELS.index(kernel)])
+
+
+def check_fit(net: SimpleConvNet, batch_size: int) -> None:
+    """ValueError where the kernels take smaller sizes, or other steps of a filter."""
+    sizes = (batch_size, *net.affine2.weight.shape[::-1])
+    for (name, largest), size in zip(LARGEST.items(), sizes, strict=True):
+        if size > largest:
+            raise ValueError(f"kernels triton take {name} of at most {largest}, got {size}: choose torch")
+    if (net.conv1.stride, net.conv1.padding) != ((1, 1), (0, 0)):
+        found = f"stride {net.conv1.stride[0]} and pad {net.conv1.padding[0]}"
+        raise ValueError(f"kernels triton take stride 1 and pad 0, got {found}: choose torch")
 
 
 def constants(net: SimpleConvNet, images: Tensor, batch_size: int, sizes: Sizes) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def resume(
     config = folder.read_config()
     config = replace(config, epochs=config.epochs if epochs is None else epochs)
     if device is not None:
-        config = replace(config, device=device, kernels=None)
+        kernels = config.kernels if torch.device(device).type == "cuda" else TORCH  # which are all that others have
+        config = replace(config, device=device, kernels=kernels)
     checkpoint = folder.read_checkpoint()
     with _run(config, samples, folder, watch, progress) as run:
         run.go_on_from(checkpoint)
@@ -102,7 +103,7 @@ def _device_of(config: Config, name: str) -> torch.device:
             raise ValueError(f"model numpy runs in one process, got {expected_ranks()}")
         return torch.device("cpu")
     device = torch.device(check_computing_device(local_device(name)))
-    for name, anywhere in (("precision", ("full",)), ("kernels", (None, TORCH))):
+    for name, anywhere in (("precision", ("full",)), ("kernels", (TORCH,))):
         if (value := getattr(config, name)) not in anywhere and device.type != "cuda":
             raise ValueError(f"{name} {value} needs a CUDA device, got {device}")
     if config.kernels == TRITON and expected_ranks() > 1:

@@ -6,7 +6,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -17,7 +16,6 @@ from numpy_ref.checks import Array
 from torchport.networks import DTYPES, NETWORKS, Weights, to_params
 from torchport.training.config import LAST, MEAN, Config
 from torchport.training.folder import Checkpoint, Record, RunFolder, curve_of
-from torchport.training.kernel_choice import kernels_for
 from torchport.training.numpy_learner import NumpyLearner
 from torchport.training.ranks import Ranks
 from torchport.training.result import (
@@ -220,8 +218,6 @@ class Run:
         return int(np.count_nonzero(self._learner.predict(TRAIN) == self._samples.t_train))
 
     def _make_learner(self, weights: Weights) -> Learner:
-        kernels = kernels_for(self._config, weights, self._device, self._ranks)
-        self._config = replace(self._config, kernels=kernels)
         if self._config.on_numpy:
             return NumpyLearner(self._config, weights, self._samples)
         return TorchLearner(self._config, weights, self._samples, self._device, self._ranks)

@@ -102,8 +102,10 @@ class TorchLearner:
 
     def _kernel_step(self, labels: Array) -> KernelStep:
         """What takes a step by kernels of our own; all that a step changes moves into the memory that they want."""
-        from torchport.training.kernel_step import KernelStep  # Triton is on Linux alone, and slow to import
-
+        try:
+            from torchport.training.kernel_step import KernelStep
+        except ImportError as error:  # as on Windows
+            raise ValueError(f"kernels triton need Triton, which is not here ({error}): choose torch") from None
         assert isinstance(self._net, SimpleConvNet)
         (group,), images = self._optimizer.param_groups, self._images[TRAIN]
         prepared = torch.cat([self._pixels(part) for part in images.split(len(self._chunk))])
