@@ -259,7 +259,6 @@ class TorchLearner:
         """Have Triton compile its kernels, which wants a C compiler, say; without them torch's do."""
         try:
             self._take_staged(1)
-            torch.cuda.synchronize(self._device)
         except Exception as error:  # of Triton's many kinds
             self._kernels, reason = None, (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(f"Triton cannot make its kernels here ({reason}): torch's take the steps", stacklevel=2)
