@@ -130,11 +130,34 @@ def test_steps_are_those_of_torch(summed: bool, device: str) -> None:
         torch.testing.assert_close(-loss / 2, softmax_with_loss(other(x[indices]), t[indices]), rtol=1e-4, atol=0)
 
 
+def test_equal_outputs_and_zeros_are_those_of_torch(device: str) -> None:
+    """In small whole numbers, whose sums are exact: to the bit. Sizes are more than one product's depth."""
+    rng = np.random.default_rng(0)
+    net = SimpleConvNet(IMAGE, FILTERS, 20, 7, device=device)
+    with torch.no_grad():
+        for param in net.parameters():
+            param.copy_(torch.from_numpy(rng.integers(-1, 2, param.shape)))
+    x = torch.tensor(rng.integers(0, 2, (18, *IMAGE)), dtype=torch.float32, device=device)
+    conv = torch.nn.functional.unfold(net.conv1(x).relu().flatten(0, 1)[:, None], 2, stride=2)
+    assert bool((conv.max(1).values == conv.sort(1).values[:, 2]).any())  # a window's largest two
+    passed = torch.tensor(rng.integers(-2, 3, (18, 7)), dtype=torch.float32, device=device)
+    logits, own = net(x), list(net.parameters())
+    expected = torch.autograd.grad(logits, own, passed)
+    gradients, order = like(own), torch.arange(18, device=device)
+    step = KernelStep(net, [own, gradients, like(own), []], x, torch.zeros_like(order), 18, None, SMALL)
+    step.forward(order)
+    assert torch.equal(step.logits, logits)
+    step.passed.copy_(passed)
+    step.go_back(order)
+    step.backward(order, *torch.zeros(2, device=device))
+    assert all(map(torch.equal, gradients, expected))
+
+
 def test_what_is_no_number_is_not_lost(device: str) -> None:
-    """In one pixel of one image: its loss says so, and every gradient that it reaches."""
+    """In a pixel that only the second output of one window sees: the loss says so, and every gradient."""
     _, net = nets(device)
     x, t = (torch.from_numpy(part).to(device) for part in seeded_batch(1, 3, IMAGE, 7))
-    x[1, 0, 3, 3] = torch.nan
+    x[1, 0, 0, 6] = torch.nan
     own: list[Tensor] = list(net.parameters())
     gradients = like(own)
     step = KernelStep(net, [own, gradients, like(own), []], x.float(), t, 3, None, SMALL)
