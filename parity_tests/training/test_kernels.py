@@ -189,7 +189,10 @@ def learner(monkeypatch: pytest.MonkeyPatch, device: str, **options: Any) -> Tor
         monkeypatch.setattr(torch_learner, "captured", lambda function, restore, device: function)
     weights = Weights.of(network.params).astype(torch.float32)
     config = Config(batch_size=3, sampling="epoch", **options)
-    return TorchLearner(config, weights, Samples(images, labels, images, labels, 7), torch.device(device), Ranks())
+    samples = Samples(images, labels, images, labels, 7)
+    taker = TorchLearner(config, weights, samples, torch.device(device), Ranks())
+    taker.capture()
+    return taker
 
 
 def two_epochs(taker: TorchLearner) -> dict[str, Any]:
