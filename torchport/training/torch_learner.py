@@ -74,9 +74,9 @@ class TorchLearner:
         self._start = self.state()
         self._graphs: dict[int, Callable[[], None]] = {}  # by how many steps each takes
         self._predict_full: Callable[[], None] = self._predict_chunk
+        self._records = graph
         if graph:
             self._sums, self._summands = in_pieces(self._sums), in_pieces(self._summands)
-            self._capture()
 
     def _put_data(self, samples: Samples) -> None:
         """Data on the device, and tensors that stay where they are, so that a graph can read and write them."""
@@ -235,8 +235,10 @@ class TorchLearner:
         with torch.no_grad(), self._setting.computing():
             self._classes.copy_(self._network(self._pixels(self._chunk)).argmax(dim=1))
 
-    def _capture(self) -> None:
-        """From here on, several steps and a chunk of predictions are a graph each, if they can be recorded."""
+    def capture(self) -> None:
+        """On CUDA, from here on, several steps and a chunk of predictions are a graph each, if they can be recorded."""
+        if not self._records:
+            return
         self._staged = self._make_slots(max(GRAPH_STEPS))
         if self._kernels is not None:
             self._build()
@@ -259,7 +261,6 @@ class TorchLearner:
         """Have Triton compile its kernels, which wants a C compiler, say; without them torch's do."""
         try:
             self._take_staged(1)
-            torch.cuda.synchronize(self._device)
         except Exception as error:  # of Triton's many kinds
             self._kernels, reason = None, (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(f"Triton cannot make its kernels here ({reason}): torch's take the steps", stacklevel=2)
