@@ -22,7 +22,8 @@ from torchport import SimpleConvNet, softmax_with_loss
 from torchport.choices import Convolution
 from torchport.networks import Weights
 from torchport.training import Config, Samples, graph, torch_learner
-from torchport.training.fused import affine_relu, arranged, log_likelihood, loss_gradient, one_hot_rows
+from torchport.training.device_data import one_hot_rows
+from torchport.training.fused import affine_relu, arranged, log_likelihood, loss_gradient
 from torchport.training.graph import captured
 from torchport.training.ranks import Ranks
 from torchport.training.torch_learner import TorchLearner
