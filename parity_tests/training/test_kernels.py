@@ -238,9 +238,12 @@ def test_kernels_that_cannot_be_made_are_done_without(device: str, monkeypatch: 
 def test_networks_that_the_kernels_do_not_take(sizes: Any, says: str) -> None:
     net = SimpleConvNet(IMAGE, **{"conv_param": FILTERS, **sizes})
     with pytest.raises(ValueError, match=f"kernels triton take {says}: choose torch"):
-        check_fit(net, 100)
+        check_fit(net, 100, 100)
 
 
-def test_batches_that_the_kernels_do_not_take() -> None:
-    with pytest.raises(ValueError, match="kernels triton take batch_size of at most 128, got 129: choose torch"):
-        check_fit(nets("cpu")[1], 129)
+@pytest.mark.parametrize(
+    ("given", "says"), [((129, 1), "batch_size of at most 128, got 129"), ((128, 2**31), r"fewer than 2\*\*31 pixels")]
+)
+def test_data_that_the_kernels_do_not_take(given: tuple[int, int], says: str) -> None:
+    with pytest.raises(ValueError, match=f"kernels triton take {says}"):
+        check_fit(nets("cpu")[1], *given)
