@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations, product, takewhile
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -149,37 +149,23 @@ def _fully_connected(params: Mapping[str, Array], activation: Activation | None)
 def _simple_convnet(params: Mapping[str, Array], hints: Hints) -> Architecture | None:
     if hints.activation is not None:
         return None
-    stride, pad = hints.stride, hints.pad
-    try:
-        conv, (hidden_size, output_size), input_dim = _sized(
-            params, simple_convnet_stack({**DEFAULT_CONV_PARAM, "stride": stride, "pad": pad})
-        )
-    except ValueError as error:
-        found = ", ".join(f"{name} {value.shape}" for name, value in params.items())
-        raise ValueError(f"no SimpleConvNet with stride {stride} and pad {pad} has {found}: {error}") from None
-    sizes = {"input_dim": input_dim, "conv_param": conv[0], "hidden_size": hidden_size, "output_size": output_size}
+    stack = simple_convnet_stack({**DEFAULT_CONV_PARAM, "stride": hints.stride, "pad": hints.pad})
+    like = f"SimpleConvNet with stride {hints.stride} and pad {hints.pad}"
+    (conv,), (hidden, outputs), input_dim = _sized(params, stack, like)
+    sizes = {"input_dim": input_dim, "conv_param": conv, "hidden_size": hidden, "output_size": outputs}
     note = "" if hints.arguments else "stride 1 and pad 0 are taken: others would mean another image size"
     return Architecture("SimpleConvNet", sizes, note)
 
 
 def _deep_convnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
     hints.refuse("DeepConvNet", "stride", "pad", "activation")
-    try:
-        convs, (hidden_size, output_size), input_dim = _sized(params, deep_convnet_stack())
-    except ValueError as error:
-        raise ValueError(
-            f"no DeepConvNet with the book's strides and pads has {listed(params)}: {error}: "
-            f"say where else it pools with pool (--pool)"
-        ) from None
-    others = {
-        f"conv_param_{number}": param
-        for number, (param, default) in enumerate(zip(convs, DEFAULT_CONV_PARAMS, strict=True), 1)
-        if param != default
-    }
+    like, way_out = "DeepConvNet with the book's strides and pads", ": say where else it pools with pool (--pool)"
+    convs, (hidden, outputs), input_dim = _sized(params, deep_convnet_stack(), like, way_out)
+    pairs = enumerate(zip(convs, DEFAULT_CONV_PARAMS, strict=True), 1)
+    others = {f"conv_param_{number}": param for number, (param, default) in pairs if param != default}
+    sizes = {"input_dim": input_dim, **others, "hidden_size": hidden, "output_size": outputs}
     return Architecture(
-        "DeepConvNet",
-        {"input_dim": input_dim, **others, "hidden_size": hidden_size, "output_size": output_size},
-        "the book's strides and pads are taken: they leave no trace in the parameters",
+        "DeepConvNet", sizes, "the book's strides and pads are taken: they leave no trace in the parameters"
     )
 
 
@@ -187,7 +173,7 @@ def _lenet5(params: Mapping[str, Array], hints: Hints) -> Architecture | None:
     """None where it is a network of average subsampling's axes only."""
     subsampling = "trainable" if params["W2"].ndim == 1 else "average"
     try:
-        convs, affine, input_dim = _sized(params, lenet5_stack(subsampling=subsampling))
+        convs, affine, input_dim = _sized(params, lenet5_stack(subsampling=subsampling), "LeNet5")
         if ([conv["filter_num"] for conv in convs], affine[:-1]) != LENET_COUNTS:
             raise ValueError(f"LeNet5 has {LENET_COUNTS[0]} filters and {LENET_COUNTS[1]} hidden units")
     except ValueError:
@@ -209,7 +195,7 @@ def _lenet5(params: Mapping[str, Array], hints: Hints) -> Architecture | None:
 
 def _alexnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
     hints.refuse("AlexNet", "stride", "pad", "activation")
-    _, affine, input_dim = _sized(params, alexnet_stack())
+    _, affine, input_dim = _sized(params, alexnet_stack(), "AlexNet with the paper's strides and pads")
     sizes: dict[str, Any] = {"input_dim": input_dim, "output_size": affine[-1], "width": _alexnets_width(params)}
     check_same_layout(params, weight_shapes(input_dim, alexnet_stack(affine[-1], sizes["width"])))
     return Architecture("AlexNet", sizes, "the paper's strides and pads are taken: they leave no trace")
@@ -255,7 +241,7 @@ def _readings(params: Mapping[str, Array], hints: Hints) -> Iterator[Architectur
         conv_params = [{**DEFAULT_CONV_PARAM, "stride": hints.stride, "pad": each} for each in pad]
         try:
             stack = conv_net_stack(conv_params, [1] * (len(weights) - len(convs)), pool, activation)
-            own, (*hidden, outputs), input_dim = _sized(params, stack)
+            own, (*hidden, outputs), input_dim = _sized(params, stack, f"ConvNet with pool {[*pool]} and pad {pad}")
         except ValueError:
             if hints.pool is not None and pad == pads[0]:
                 raise
@@ -274,50 +260,36 @@ def _geometry_of(found: Architecture) -> str:
     return f"pool={','.join(map(str, found.arguments['pool_after'])) or 'none'} pad={shown}"
 
 
-def _sized(params: Mapping[str, Array], stack: Stack) -> tuple[list[dict[str, int]], list[int], tuple[int, int, int]]:
+def _sized(
+    params: Mapping[str, Array], stack: Stack, like: str, way_out: str = ""
+) -> tuple[list[dict[str, int]], list[int], tuple[int, int, int]]:
     """The convolutions and the outputs of Affine layers of a network like stack, and its images (C, H, W).
 
     Walks back from the rows of the first Affine, through layers that know stride, pad and window. ValueError.
     """
-    weights = iter(weights_of(params))
-    held = {name: (part, next(weights) if _has_weight(part) else None) for name, part in stack.items()}
-    sized = {name: _resized(part, weight) for name, (part, weight) in held.items()}
-    affine = [weight.shape for part, weight in held.values() if isinstance(part, int) and weight is not None]
-    front = list(takewhile(lambda each: not isinstance(each[0], int), held.values()))
-    channels = next(len(weight) for _, weight in reversed(front) if weight is not None)
-    side = math.isqrt(affine[0][0] // channels)
-    for part, weight in reversed(front):
-        side = _before(part, weight, side)
-    if side < 1:
-        raise ValueError(f"an image would have {side} pixels a side")
-    input_dim = weights_of(params)[0].shape[1], side, side
-    check_same_layout(params, weight_shapes(input_dim, sized))
-    convs = [part for part in sized.values() if isinstance(part, dict)]
-    return convs, [outputs for _, outputs in affine], input_dim
-
-
-def _has_weight(part: Any) -> bool:
-    return isinstance(part, int | Mapping) or part is Subsampling
-
-
-def _resized(part: Any, weight: Array | None) -> Any:
-    """part with as many filters or outputs as weight has."""
-    if weight is None or part is Subsampling:
-        return part
-    if isinstance(part, int):
-        return weight.shape[1]
-    return {**part, "filter_num": weight.shape[0], "filter_size": weight.shape[2]}
-
-
-def _before(part: Any, weight: Array | None, side: int) -> int:
-    """Pixels a side of what a part takes, for those of what it returns."""
-    if part is Subsampling:
-        return 2 * side
-    if isinstance(part, WindowLayer):
-        return (side - 1) * part.stride + part.pool_h
-    if weight is not None:
-        return int((side - 1) * part["stride"] + weight.shape[2] - 2 * part["pad"])
-    return side
+    weights, sized = weights_of(params), dict(stack)
+    images, channels = weights[0].shape[1], [len(weight) for weight in weights if weight.ndim != 2][-1]
+    side = math.isqrt(next(len(weight) for weight in weights if weight.ndim == 2) // channels)
+    for name, part in reversed(sized.items()):
+        if isinstance(part, int):
+            sized[name] = weights.pop().shape[1]
+        elif isinstance(part, Mapping):
+            filters, _, size, _ = weights.pop().shape
+            sized[name] = {**part, "filter_num": filters, "filter_size": size}
+            side = (side - 1) * part["stride"] + size - 2 * part["pad"]
+        elif part is Subsampling:
+            weights.pop()
+            side *= 2
+        elif isinstance(part, WindowLayer):
+            side = (side - 1) * part.stride + part.pool_h
+    try:
+        if side < 1:
+            raise ValueError(f"an image would have {side} pixels a side")
+        check_same_layout(params, weight_shapes((images, side, side), sized))
+    except ValueError as error:
+        raise ValueError(f"no {like} has {listed(params)}: {error}{way_out}") from None
+    convs, outputs = ([part for part in sized.values() if isinstance(part, kind)] for kind in (dict, int))
+    return convs, outputs, (images, side, side)
 
 
 def _alexnets_width(params: Mapping[str, Array]) -> float:
