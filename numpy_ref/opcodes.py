@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import pickletools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,14 @@ MAX_AXES = 32  # of an array: NumPy 1's own limit
 MAX_OPCODES = 2**19  # 15,000 arrays have as many; each leaves 130 bytes in memory at most, besides text and bytes
 
 # What a call of each name gives, for the arguments; None where no such call is known.
-Vocabulary = Mapping[tuple[str, str], Callable[[Any], object]]
+Vocabulary = dict[tuple[str, str], Callable[[Any], object]]
 Persistent = Callable[[Any], object] | None  # what is outside of a pickle, by its identity
+
+
+def vocabulary(called: Callable[[str, Any], object], names: str) -> Vocabulary:
+    """Of each of names, module.name, what called gives for its last part and the arguments."""
+    pairs = [name.rpartition(".")[::2] for name in names.split()]
+    return {(module, name): partial(called, name) for module, name in pairs}
 
 
 @dataclass(eq=False, slots=True, repr=False)

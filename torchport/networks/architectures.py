@@ -288,7 +288,8 @@ def _sized(
         check_same_layout(params, weight_shapes((images, side, side), sized))
     except ValueError as error:
         raise ValueError(f"no {like} has {listed(params)}: {error}{way_out}") from None
-    convs, outputs = ([part for part in sized.values() if isinstance(part, kind)] for kind in (dict, int))
+    convs = [part for part in sized.values() if isinstance(part, dict)]
+    outputs = [part for part in sized.values() if isinstance(part, int)]
     return convs, outputs, (images, side, side)
 
 
