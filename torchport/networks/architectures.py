@@ -14,7 +14,7 @@ import numpy as np
 import numpy_ref as nr
 from numpy_ref import classic
 from numpy_ref.checks import Array, check_mapping
-from numpy_ref.classic import LENET_FILTERS, LENET_HIDDEN, alexnet_stack, lenet5_stack
+from numpy_ref.classic import alexnet_stack, lenet5_stack
 from numpy_ref.classic_layers import Subsampling
 from numpy_ref.conv_net import conv_net_stack
 from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS, deep_convnet_stack
@@ -37,8 +37,6 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "LeNet5": nr.LeNet5,
     "AlexNet": nr.AlexNet,
 }
-
-LENET_COUNTS = (list(LENET_FILTERS), list(LENET_HIDDEN))
 
 CHAPTER_3 = [784, 50, 100, 10]  # the sizes of the trained parameters that come with it
 
@@ -173,9 +171,8 @@ def _lenet5(params: Mapping[str, Array], hints: Hints) -> Architecture | None:
     """None where it is a network of average subsampling's axes only."""
     subsampling = "trainable" if params["W2"].ndim == 1 else "average"
     try:
-        convs, affine, input_dim = _sized(params, lenet5_stack(subsampling=subsampling), "LeNet5")
-        if ([conv["filter_num"] for conv in convs], affine[:-1]) != LENET_COUNTS:
-            raise ValueError(f"LeNet5 has {LENET_COUNTS[0]} filters and {LENET_COUNTS[1]} hidden units")
+        _, affine, input_dim = _sized(params, lenet5_stack(subsampling=subsampling), "LeNet5")
+        check_same_layout(params, weight_shapes(input_dim, lenet5_stack(affine[-1], subsampling)))
     except ValueError:
         if subsampling == "average":
             return None

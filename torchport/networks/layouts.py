@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise, takewhile
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -276,11 +276,12 @@ def _ordered(layers: list[_Layer]) -> list[_Layer]:
     as_text = names == sorted(names)  # which is no order of anybody's
     earlier = {each.name: {one for one in names if _precedes(one, each.name)} for each in layers}
     by_number = _chains(layers, earlier)
-    if _is_chain(layers) and (layers in by_number or not by_number) and not (as_text and len(by_number) > 1):
+    is_chain = bool(_chains(layers, {name: set(names[:place]) for place, name in enumerate(names)}))
+    if is_chain and (layers in by_number or not by_number) and not (as_text and len(by_number) > 1):
         return layers
     found = by_number or _chains(layers, {})
     if not as_text:
-        found += [layers] * _is_chain(layers)
+        found += [layers] * is_chain
     if len(found) > 1:
         readings = " or ".join(", ".join(layer.name for layer in each) for each in found[:2])
         raise ValueError(f"the order of the layers may be {readings}: say which with order (--order)")
@@ -298,21 +299,15 @@ def _told(layers: Sequence[_Layer], arrays: Iterable[str]) -> list[str]:
     return [f"{', '.join(names)} are layers 1 to {len(names)}{by_shapes}"]
 
 
-def _is_chain(layers: Sequence[_Layer]) -> bool:
-    """Whether each layer takes what the one before it returns, images before all else."""
-    axes = [layer.ends[0] for layer in layers]
-    images = axes[: axes.index(2)] if 2 in axes else axes
-    if 4 in axes and (images[:1] != [4] or axes.count(4) > images.count(4)):
-        return False
-    return all(_follows(layer, before) for before, layer in pairwise(layers))
-
-
 def _follows(layer: _Layer, before: _Layer) -> bool:
     return fits(layer.ends[1], layer.ends[0], before.ends[0], before.ends[2])
 
 
 def _chains(layers: Sequence[_Layer], earlier: Mapping[str, set[str]]) -> list[list[_Layer]]:
-    """Orders that are chains, two at most, of layers behind those earlier than each; none where that takes long."""
+    """Orders, two at most, in which each takes what the one before returns, behind those earlier; none if that is long.
+
+    Images come before all else.
+    """
     tries = iter(range(MAX_TRIES))
     found = list(islice(_continued(layers, [], earlier, tries), 2))
     return found if next(tries, None) is not None else []
