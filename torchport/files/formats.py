@@ -50,17 +50,15 @@ def _pt(weights: Weights, _: About) -> bytes:
     return state_dict_bytes(weights.state_dict())
 
 
-def _safetensors(weights: Weights, about: About) -> bytes:
-    return encode_safetensors({key: value.numpy() for key, value in weights.state_dict().items()}, about)
-
-
 PKL = Format((".pkl",), lambda _: False, decode_pickle, lambda weights, _: encode_params(_book(weights)), False)
 FORMATS = (
     PKL,
     Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(_book(weights)), False),
     Format((".npy",), lambda data: data.startswith(MAGIC), decode_npy),
     Format((".pt", ".pth"), lambda data: data.startswith(SIGNATURES), decode_pt, _pt),
-    Format((".safetensors",), is_safetensors, lambda data, _, notes: decode_safetensors(data, notes), _safetensors),
+    Format(
+        (".safetensors",), is_safetensors, lambda data, _, notes: decode_safetensors(data, notes), encode_safetensors
+    ),
     Format((".onnx",), _starts_as_onnx, lambda data, *_: decode_onnx(data), lambda weights, _: encode_onnx(weights)),
 )
 

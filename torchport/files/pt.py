@@ -5,7 +5,7 @@ Source: torch/serialization.py (_save and _legacy_save), torch/_utils.py (_rebui
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -67,7 +67,8 @@ def _from_zip(data: bytes, max_bytes: int) -> object:
             raise ParamsError("a file in it stands twice")
         folder = next((name[:-8] for name in members if name.endswith("/data.pkl") and name.count("/") == 1), None)
         if folder is None:
-            raise ParamsError(f"a zip file of {_first(members)}, without the data.pkl of a .pt file: unpack it first")
+            names = ", ".join(first(SHOWN, [shown(name) for name in members])) or "nothing"
+            raise ParamsError(f"a zip file of {names}, without the data.pkl of a .pt file: unpack it first")
         if f"{folder}constants.pkl" in members:
             raise ParamsError(f"a TorchScript file: load it as net with torch.jit.load(path, 'cpu'), and {_WAY_OUT}")
 
@@ -79,10 +80,6 @@ def _from_zip(data: bytes, max_bytes: int) -> object:
         big = f"{folder}byteorder" in members and content("byteorder") == b"big"
         storages = _Storages(lambda key: content(f"data/{key}"), ">" if big else "<")
         return interpret(bytes(content("data.pkl")), TENSORS, True, storages.named)
-
-
-def _first(names: Iterable[str]) -> str:
-    return ", ".join(first(SHOWN, [shown(name) for name in names])) or "nothing"
 
 
 def _from_row(data: bytes) -> object:

@@ -61,10 +61,12 @@ def listing(path: str | Path) -> str:
     rows = [("array", "shape", "dtype", "order", "min", "max", "SHA-256 of the bytes in C order")]
     for each in islice(array_sets(_read(path)[0]), 1):
         for name, array in each.arrays.items():
+            orders = {"C": array.flags.c_contiguous, "F": array.flags.f_contiguous}
+            order = ", ".join(filter(orders.get, orders)) or "neither"
             ends = f"{array.min():.6g}", f"{array.max():.6g}"
             digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
             printable = name if name.isprintable() else ascii(name)
-            rows.append((printable, str(array.shape), str(array.dtype), _order(array), *ends, digest))
+            rows.append((printable, str(array.shape), str(array.dtype), order, *ends, digest))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -242,12 +244,6 @@ def _run_beside(file: Path) -> Mapping[str, str]:
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) and file.name in (MODEL, PARAMS) else {}
-
-
-def _order(array: Array) -> str:
-    """C, F, both for what is stored alike in either, or neither."""
-    kinds = {"C": array.flags.c_contiguous, "F": array.flags.f_contiguous}
-    return ", ".join(kind for kind, is_so in kinds.items() if is_so) or "neither"
 
 
 def file_of(path: str | Path) -> Path:
