@@ -114,9 +114,6 @@ def recognised(params: Mapping[str, Array], hints: Hints) -> Architecture:
         found = KNOWN[name](params, hints)
         if found is not None:
             return found
-        if name == "SimpleConvNet":  # with another activation
-            found = _conv_net(params, replace(hints, pool=(1,)))
-            return replace(found, note=f"{_geometry_of(found)} are taken, as in the book: {NO_TRACE}")
     elif name == "LeNet5":  # whose subsampling is trained
         hints.refuse(name, "pool")
     return _conv_net(params, hints)
@@ -144,9 +141,10 @@ def _fully_connected(params: Mapping[str, Array], activation: Activation | None)
 # --- Networks of images
 
 
-def _simple_convnet(params: Mapping[str, Array], hints: Hints) -> Architecture | None:
-    if hints.activation is not None:
-        return None
+def _simple_convnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
+    if hints.activation is not None:  # which the book's has not
+        found = _conv_net(params, replace(hints, pool=(1,)))
+        return replace(found, note=f"{_geometry_of(found)} are taken, as in the book: {NO_TRACE}")
     stack = simple_convnet_stack({**DEFAULT_CONV_PARAM, "stride": hints.stride, "pad": hints.pad})
     like = f"SimpleConvNet with stride {hints.stride} and pad {hints.pad}"
     (conv,), (hidden, outputs), input_dim = _sized(params, stack, like)
@@ -224,20 +222,16 @@ def _conv_net(params: Mapping[str, Array], hints: Hints) -> Architecture:
 
 def _readings(params: Mapping[str, Array], hints: Hints) -> Iterator[Architecture]:
     weights = weights_of(params)
-    convs = [weight.shape for weight in weights if weight.ndim == 4]
-    numbers = range(1, min(len(convs), MAX_POOLED) + 1)
-    pools = [pool for count in range(len(numbers) + 1) for pool in combinations(numbers, count)]
-    pads = [[hints.pad] * len(convs)]
-    if hints.pool is not None:
-        pools = [tuple(hints.pool)]
-    as_before = [shape[2] // 2 for shape in convs]
-    if not hints.pad and any(as_before):
-        pads.append(as_before)
-    activation = hints.activation or "relu"
+    as_before = [weight.shape[2] // 2 for weight in weights if weight.ndim == 4]  # pads that keep an image's size
+    convs, activation = len(as_before), hints.activation or "relu"
+    numbers = range(1, min(convs, MAX_POOLED) + 1)
+    pools = [pool for count in range(convs + 1) for pool in combinations(numbers, count)]
+    pools = pools if hints.pool is None else [tuple(hints.pool)]
+    pads = [[hints.pad] * convs, *[as_before] * (not hints.pad and any(as_before))]
     for pool, pad in product(pools, pads):
         conv_params = [{**DEFAULT_CONV_PARAM, "stride": hints.stride, "pad": each} for each in pad]
         try:
-            stack = conv_net_stack(conv_params, [1] * (len(weights) - len(convs)), pool, activation)
+            stack = conv_net_stack(conv_params, [1] * (len(weights) - convs), pool, activation)
             own, (*hidden, outputs), input_dim = _sized(params, stack, f"ConvNet with pool {[*pool]} and pad {pad}")
         except ValueError:
             if hints.pool is not None and pad == pads[0]:
