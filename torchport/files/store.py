@@ -24,10 +24,10 @@ from torchport.files.containers import ArraySet, array_sets, only_network
 from torchport.files.formats import Format, format_named, format_of
 from torchport.files.safe import is_safetensors, metadata_of
 from torchport.networks import DTYPES, Hints, Source, Weights, cast_params
-from torchport.networks.architectures import recognised
 from torchport.networks.hints import NO_HINTS
 from torchport.networks.layouts import to_params
 from torchport.networks.nearest import NoNetworkError, listed
+from torchport.networks.recognition import recognised
 
 # In a run's folder; config.json comes after the first checkpoint.
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"

@@ -14,10 +14,11 @@ from numpy_ref.checks import Array, check_mapping
 from numpy_ref.network import Network, check_same_layout
 from torchport.choices import Convolution
 from torchport.networks import layouts
-from torchport.networks.architectures import Architecture, recognised, without_statistics
+from torchport.networks.architectures import Architecture
 from torchport.networks.hints import NO_HINTS, Hints
 from torchport.networks.names import DTYPES, cast_params, rounding_loss, shared_dtype, state_dict_of, to_array
 from torchport.networks.ports import from_reference
+from torchport.networks.recognition import recognised, without_statistics
 from torchport.networks.simple_convnet import SimpleConvNet
 
 
