@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from numpy_ref.checks import Array
 from numpy_ref.params import encode_params
 from torchport.files.npz import MAGIC, decode_npy, decode_npz, encode_npz
 from torchport.files.onnx_files import decode_onnx, encode_onnx
@@ -42,18 +41,14 @@ def _starts_as_onnx(data: bytes) -> bool:
     return data[:1] == b"\x08" and data[2:3] in b"\x12:B"  # its version, and who wrote it, if it says so
 
 
-def _book(weights: Weights) -> dict[str, Array]:
-    return {**weights.params, **weights.statistics}
-
-
 def _pt(weights: Weights, _: About) -> bytes:
     return state_dict_bytes(weights.state_dict())
 
 
-PKL = Format((".pkl",), lambda _: False, decode_pickle, lambda weights, _: encode_params(_book(weights)), False)
+PKL = Format((".pkl",), lambda _: False, decode_pickle, lambda weights, _: encode_params(weights.arrays), False)
 FORMATS = (
     PKL,
-    Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(_book(weights)), False),
+    Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(weights.arrays), False),
     Format((".npy",), lambda data: data.startswith(MAGIC), decode_npy),
     Format((".pt", ".pth"), lambda data: data.startswith(SIGNATURES), decode_pt, _pt),
     Format(

@@ -166,8 +166,7 @@ class StagedWeights:
             back = only_network(found, None, partial(_weights, self.written.geometry, self.written.source, None, True))
         except (ValueError, TypeError) as error:
             raise OSError(f"{self.staged.name}: what was written does not read back: {error}") from None
-        pairs = [(self.written.params, back.params), (self.written.statistics, back.statistics)]
-        if not all(same_bits(one, other) for one, other in pairs):
+        if not same_bits(self.written.arrays, back.arrays):
             raise OSError(f"{self.staged.name}: what was written does not read back as it was")
         return back
 
@@ -196,9 +195,8 @@ def _weights(
     try:
         recognised(params, hints.geometry)  # first: what is no network needs no other dtype
     except NoNetworkError as error:
-        raise NoNetworkError(
-            "; ".join([str(error), *said, *[ORDER] * (" is unexpected" in str(error) and "gamma1" not in params)])
-        ) from None
+        way_out = [ORDER] * (" is unexpected" in str(error) and "gamma1" not in params)
+        raise NoNetworkError("; ".join([str(error), *said, *way_out])) from None
     steps = [*source.steps, *[f"in the part {each.place!r}"] * bool(each.place), *each.left_out, *said]
     steps += [f"left out beside it: {listed(beside)}"] * bool(beside)
     dtypes = sorted({str(value.dtype) for value in params.values()})

@@ -71,6 +71,11 @@ class Weights:
         return cls(architecture, trained, statistics or needed, geometry, source)
 
     @property
+    def arrays(self) -> dict[str, Array]:
+        """All of them, as a file has them."""
+        return {**self.params, **self.statistics}
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of all parameters."""
         return DTYPES[next(iter(self.params.values())).dtype]
