@@ -29,7 +29,7 @@ from torchport.training.ranks import Ranks
 from torchport.training.torch_learner import TorchLearner
 
 # torch 2.6 ends the process where there is no driver.
-on_fake_cuda = pytest.mark.skipif(torch.__version__ < (2, 9), reason="an older torch wants a driver for fake tensors")
+on_fake_cuda = pytest.mark.skipif(torch.__version__ < "2.9", reason="an older torch wants a driver for fake tensors")
 
 # Of one step of the default run on CUDA, views aside. More of them are a step that got slower: name the reason.
 OPERATIONS = Counter(
