@@ -19,7 +19,7 @@ from hypothesis import settings
 from torchport.commands import cli
 from torchport.data import DATA_VARIABLE
 from torchport.parity import Setting
-from torchport.training.torch_learner import wake_autograd
+from torchport.training.graph import wake_autograd
 
 # The same examples on every machine and in every run, unless --hypothesis-profile=explore asks for new ones. hypothesis
 # has profiles of its own, one of them for CI: a failure there should be one that everybody can see.

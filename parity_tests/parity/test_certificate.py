@@ -464,6 +464,15 @@ def test_layers_behind_a_dead_one_are_told_apart(setting: Setting) -> None:
     assert {*reference.layers} == {row.layer.capitalize() for row in report.rows} - {"Input", "Output", "Loss"}
 
 
+def test_a_dropout_before_a_dead_layer_is_told_from_it(setting: Setting) -> None:
+    """Of so few numbers it may have dropped all, as the zeros behind the dead relu would have it."""
+    rng, dead = np.random.default_rng(0), dead_network().layers
+    first = {"Affine0": nr.Affine(rng.standard_normal((4, 4)), np.ones(4)), "Dropout0": nr.Dropout(0.5)}
+    reference = nr.Network({**first, **dead})
+    port = from_reference(reference, "conv2d", setting.device).to(setting.dtype)
+    check_parity(reference, port, *seeded_batch(0, 4, (4,), 3), runs=[TRAINING]).raise_if_failed()
+
+
 def test_a_wrong_layer_behind_a_dead_one_is_wrong(setting: Setting) -> None:
     reference = dead_network()
     for name in ("affine2.weight", "affine2.bias"):

@@ -245,7 +245,10 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         *(f"torchport.loading.{room}.*" for room in ("places", "proof", "uses", "writing")),
     ),
     "is part of train, on what it has made": (
-        *(f"torchport.training.{part}*" for part in ("kernel_step.", "torch_learner.", "state.Masks")),
+        *(
+            f"torchport.training.{part}*"
+            for part in ("device_data.DeviceData", "kernel_step.", "torch_learner.", "state.Masks")
+        ),
     ),
     "adds to its argument, or forgets what it remembers, which is what it is for": (
         *("numpy_ref.layers.forget", "torchport.layers.kinds.gradients_of", "torchport.commands.cli.*"),
@@ -259,7 +262,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "takes records of numbers and text, looks at them, or gives back views": (
         *("torchport.porting.NoParity", "torchport.parity.gradients.gradient_*", "torchport.parity.page.to_fragment"),
         *("torchport.training.folder.read_curves", "numpy_ref.opcodes.describe"),
-        *("torchport.files.containers.contents_of", "torchport.optimizers.in_pieces"),
+        "torchport.optimizers.in_pieces",
     ),
     "is an interface, without code": ("numpy_ref.layers.Layer.*", "torchport.training.state.Learner.*"),
 }

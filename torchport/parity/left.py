@@ -93,9 +93,11 @@ def _statistics(judged: Judgement, link: Link, stage: Stage, x: Array) -> Iterat
     """
     after, n = judged.applied[link].layer, len(x)
     held = [c for c in judged.sides(link) if not c.requires_grad and c.tensor.numel() == after.gamma.size]
-    for name, limit in running_limits(stage.layer, x, judged.a).items() if held else ():
+    for name, limit in running_limits(stage.layer, x, judged.a).items():
         value, old = getattr(after, name), getattr(stage.layer, name)
         kept = stage.layer.momentum * (0 if old is None else old)
+        if not held:
+            continue
         (ratio, nearest), known = _nearest(judged, held, value, limit), ""
         if name == "running_var" and ratio > 1 < n:
             other_ratio, other = _nearest(judged, held, kept + (value - kept) * n / (n - 1), 2 * limit)

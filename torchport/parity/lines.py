@@ -18,6 +18,9 @@ MODULE_CALL = str(Path(TORCH, "nn", "modules", "module.py"))
 # Calls that only move data: a fault is not looked for there unless there is nothing else.
 RESHAPING = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as")
 MOVING = frozenset([*RESHAPING, "contiguous", "clone", "to", "float", "double"])
+# Calls that lay the same numbers out otherwise.
+ORDERING = ("permute", "transpose", "t", "T", "mT", "movedim", "roll", "flip")
+LAYING = MOVING.union([*ORDERING, "unfold", "pad", "expand", "__getitem__"])
 
 NEARBY = 5  # lines that are told as a range
 

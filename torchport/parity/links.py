@@ -8,7 +8,7 @@ then whatever holds between two of them holds for the whole port.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Finder(Places):
 
     def links(self) -> list[Link]:
         """One after the other, from the input to the output."""
-        found = self._chain(0, self.calls[0], set()) or self._one_by_one()
+        found = self._chain(0, self.calls[0], set()) or list(self._one_by_one())
         first = next((link for link in found if link.fault), None)
         if first is not None and not first.stages and _far(first):
             # What is undone later, samples in another order say, is no fault of the whole.
@@ -54,12 +54,12 @@ class Finder(Places):
         return self._told_apart(found)
 
     def right(self, fewest: int) -> list[Link]:
-        """The same if none has a fault and they are so many at least, else none: no search for faults where it can be.
-
-        Layers that are judged together are one link.
-        """
-        found = self._chain(0, self.calls[0], set()) or (self._one_by_one() if fewest < len(self.stages) else [])
-        return self._told_apart(found) if len(found) >= fewest and not any(link.fault for link in found) else []
+        """The same if none has a fault and they are so many at least, else none: the search ends when that is clear."""
+        found = self._chain(0, self.calls[0], set()) or []
+        if not found and fewest < len(self.stages):  # some layers may be judged together
+            found = list(itertools.takewhile(lambda link: not link.fault, self._one_by_one()))
+        is_whole = sum(len(link.stages) for link in found) == len(self.stages)
+        return self._told_apart(found) if is_whole and len(found) >= fewest else []
 
     def _chain(self, k: int, place: Call, tried: set[tuple[int, int]]) -> list[Link] | None:
         """Every stage from k on by itself, if that holds for some choice among calls of equal values.
@@ -77,14 +77,12 @@ class Finder(Places):
                 return [Link(self.stages[k].name, (self.stages[k],), place, end), *rest]
         return None
 
-    def _one_by_one(self) -> list[Link]:
+    def _one_by_one(self) -> Iterator[Link]:
         """Each from where the one before ends, a fault or layers that are right together where none is by itself."""
-        found, place, k = list[Link](), self.calls[0], 0
+        place, k = self.calls[0], 0
         while k < len(self.stages):
-            link = self._next(k, place)
-            found.append(link)
+            yield (link := self._next(k, place))
             place, k = link.end, k + len(link.stages)
-        return found
 
     def _told_apart(self, found: list[Link]) -> list[Link]:
         """Where nothing had to be done, as by a relu that nothing negative reached, the last calls are that layer's."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from numpy_ref.checks import Array
 from torchport.parity.calls import Call, Record, behind
+from torchport.parity.lines import LAYING
 
 
 class Places:
@@ -52,8 +53,13 @@ class Places:
         found = [(call, x) for call in map(self.calls.__getitem__, numbers) if (x := self.value(call, k)) is not None]
         cuts, dtype = [each for each in found if each[0].number in self.cuts], self.output.tensor.dtype
         # What is computed in another dtype is not the port's own.
-        cuts.sort(key=lambda c: (c[0].tensor.dtype == dtype, c[0].requires_grad), reverse=True)
+        cuts.sort(key=lambda c: (c[0].tensor.dtype == dtype, c[0].requires_grad, not _is_laid_out(c[0])), reverse=True)
         return cuts + [each for each in found if each[0].number not in self.cuts]
+
+
+def _is_laid_out(call: Call) -> bool:
+    """Whether it only lays out one number many times, as of a dead layer: then that order tells nothing."""
+    return call.name in LAYING and call.value is not None and bool((call.value == call.value.flat[0]).all())
 
 
 def sides(every: Sequence[Call], calls: Sequence[Call]) -> list[Call]:
