@@ -467,8 +467,8 @@ def test_layers_behind_a_dead_one_are_told_apart(setting: Setting) -> None:
 def test_a_dropout_before_a_dead_layer_is_told_from_it(setting: Setting) -> None:
     """Of so few numbers it may have dropped all, as the zeros behind the dead relu would have it."""
     rng, dead = np.random.default_rng(0), dead_network().layers
-    first = {"Affine0": nr.Affine(rng.standard_normal((4, 4)), np.ones(4)), "Dropout0": nr.Dropout(0.5)}
-    reference = nr.Network({**first, **dead})
+    first = nr.Affine(rng.standard_normal((4, 4)), np.ones(4))
+    reference = nr.Network({"Affine0": first, "Dropout0": nr.Dropout(0.5), **dead})
     port = from_reference(reference, "conv2d", setting.device).to(setting.dtype)
     check_parity(reference, port, *seeded_batch(0, 4, (4,), 3), runs=[TRAINING]).raise_if_failed()
 
