@@ -29,11 +29,7 @@ def ratios(layer: Any, module: nn.Module, x: Array, dout: Array, setting: Settin
     if kind.repeat:
         layer = kind.repeat(layer, x, found["output"], found["grad_input"])
     limits = kind.rule.backward(layer, x, dout, a)
-    of_quantity = {
-        "output": kind.rule.forward(layer, x, a),
-        "grad_input": limits.grad_input,
-        **limits.grads,
-    }
+    of_quantity = {"output": kind.rule.forward(layer, x, a), "grad_input": limits.grad_input, **limits.grads}
     return {
         quantity: _ratio(layer, x, dout, quantity, found[quantity], expected, of_quantity[quantity], setting)
         for quantity, expected in _expected(layer, x, dout).items()

@@ -41,11 +41,7 @@ NETWORKS: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...], int]] = {
     "MultiLayerNet with sigmoid": (lambda: nr.MultiLayerNet(9, (8, 8, 7), 4, "sigmoid", "xavier"), (8, 9), 4),
     "MultiLayerNet without hidden layers": (lambda: nr.MultiLayerNet(9, [], 4), (1, 9), 4),
     "LeNet5": (nr.LeNet5, (2, 1, 28, 28), 10),
-    "LeNet5, average and sigmoid": (
-        lambda: nr.LeNet5((2, 12, 12), 3, "average", "sigmoid"),
-        (4, 2, 12, 12),
-        3,
-    ),
+    "LeNet5, average and sigmoid": (lambda: nr.LeNet5((2, 12, 12), 3, "average", "sigmoid"), (4, 2, 12, 12), 3),
     "ConvNet": (
         lambda: nr.ConvNet((2, 8, 8), [{"filter_num": 3, "filter_size": 3, "pad": 1, "stride": 1}] * 2, [5], 3, [2]),
         (4, 2, 8, 8),

@@ -14,16 +14,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.optimizer import OPTIMIZERS
 from torchport import make_optimizer
-from torchport.optimizers import (
-    FLUSHED_EVERY,
-    MOMENTS,
-    NEGLIGIBLE,
-    PIECES,
-    RULES,
-    BookAdam,
-    in_pieces,
-    torch_options,
-)
+from torchport.optimizers import FLUSHED_EVERY, MOMENTS, NEGLIGIBLE, PIECES, RULES, BookAdam, in_pieces, torch_options
 from torchport.parity import Setting
 
 OURS_AND_THEIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

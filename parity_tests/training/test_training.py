@@ -26,23 +26,12 @@ from torch import nn
 
 import numpy_ref as nr
 from numpy_ref.checks import Array
-from torchport import SimpleConvNet, softmax_with_loss, to_params
-from torchport.choices import Convolution, Model, Rule
+from torchport import SimpleConvNet, to_params
+from torchport.choices import Model, Rule
 from torchport.files import METRICS, read_weights
-from torchport.training import (
-    Config,
-    Diverged,
-    Progress,
-    Result,
-    Samples,
-    Stopped,
-    resume,
-    run,
-    torch_learner,
-    train,
-)
+from torchport.training import Config, Diverged, Progress, Result, Samples, Stopped, resume, run, torch_learner, train
 from torchport.training.folder import FILES, Checkpoint, RunFolder, read_curve
-from torchport.training.fused import Gathered, PoolFirst, conv_pool_relu
+from torchport.training.fused import Gathered, conv_pool_relu
 from torchport.training.ranks import Ranks
 from torchport.training.result import Clock
 from torchport.training.samples import orders
@@ -220,34 +209,6 @@ def test_the_mean_of_the_last_epochs_weights(model: Model, samples: Samples, tmp
     assert all(np.abs(value - reached[-1][name]).max() > 1e-6 for name, value in result.params.items())
     np.testing.assert_array_equal(result.predictions, predicted(result.params, samples.x_test))
     np.testing.assert_array_equal(nr.read_params(tmp_path / "params.pkl")["W2"], result.params["W2"])
-
-
-@pytest.mark.parametrize(("conv", "filter_size", "stride"), [("conv2d", 4, 2), ("unfold", 5, 1)])
-@pytest.mark.parametrize("images", ["random", "with ties", "blank"])
-def test_relu_after_pooling_is_relu_before_to_the_bit(
-    conv: Convolution, filter_size: int, stride: int, images: str, device: str, rng: np.random.Generator
-) -> None:
-    """What training runs, against the layers in the book's order: outputs and all gradients."""
-    for dtype in (torch.float64, torch.float32):
-        param = {"filter_num": 30, "filter_size": filter_size, "pad": 0, "stride": stride}
-        net = SimpleConvNet((1, 10, 10), param, conv=conv, dtype=dtype, device=device)
-        with torch.no_grad():
-            net.get_parameter("conv1.bias").uniform_(-0.02, 0.02)
-        x = {
-            "random": rng.standard_normal((8, 1, 10, 10)),
-            "with ties": np.round(rng.standard_normal((8, 1, 10, 10))),
-            "blank": np.zeros((8, 1, 10, 10)),
-        }[images]
-        t = torch.from_numpy(rng.integers(0, 10, 8)).to(device)
-        found = []
-        for forward in (net, PoolFirst(net)):
-            batch = torch.tensor(x, dtype=dtype, device=device, requires_grad=True)
-            net.zero_grad()
-            logits = forward(batch)
-            softmax_with_loss(logits, t).backward()
-            found.append([logits, batch.grad, *(parameter.grad for parameter in net.parameters())])
-        for one, other in zip(*found, strict=True):
-            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(
