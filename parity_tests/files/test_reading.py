@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import datetime
 import pickle
 import types
@@ -115,14 +114,6 @@ def before(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}{key}": value for key, value in arrays.items()}
 
 
-def memmaps(folder: Path) -> Path:
-    found = {}
-    for name, value in SIMPLE.items():
-        found[name] = np.lib.format.open_memmap(folder / name, "w+", shape=value.shape)
-        found[name][...] = value
-    return pickled(found)(folder)
-
-
 def momentums(state_dict: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint as PyTorch's ImageNet example writes it: the optimizer's sums are as large as the network."""
     state = {number: {"momentum_buffer": 0 * value} for number, value in enumerate(state_dict.values())}
@@ -225,18 +216,13 @@ PEOPLE: dict[str, Case] = {
     ),
     "one output, by order": Case(pickled(list((p := forked((9, 4), (4, 1))).values())), p),
     # containers
-    "OrderedDict": Case(pickled(collections.OrderedDict(SIMPLE)), SIMPLE),
-    "defaultdict": Case(pickled(collections.defaultdict[str, Any](list, SIMPLE)), SIMPLE),
     "the second book's list": Case(pickled(list(SIMPLE.values())), SIMPLE, "are W1, b1, W2, b2, W3, b3"),
     "weights before biases": Case(pickled(tuple(SIMPLE[k] for k in ("W1", "W2", "W3", "b1", "b2", "b3"))), SIMPLE),
     "a list of torch's parameters": Case(saved(list(STATE.values())), SIMPLE, "transposed"),
-    "np.save of a dict": Case(npy(SIMPLE), SIMPLE),
     "np.save of a list": Case(npy(np.array(list(SIMPLE.values()), dtype=object)), SIMPLE),
-    "memory maps": Case(memmaps, SIMPLE),
     "by layer": Case(
         pickled({f"l{k}": {"W": SIMPLE[f"W{k}"], "b": SIMPLE[f"b{k}"]} for k in (1, 2, 3)}), SIMPLE, "l1, l2, l3"
     ),
-    "before torch 1.6": Case(saved(STATE, _use_new_zipfile_serialization=False), SIMPLE),
     # depths
     "another Affine": Case(pickled(p := forked((3, 1, 5, 5), (432, 9), (9, 8), (8, 10))), p, "pool=1 pad=0"),
     "no hidden layer": Case(pickled(p := forked((3, 1, 5, 5), (432, 10))), p, "pool=1 pad=0"),

@@ -27,6 +27,8 @@ def square_network() -> nr.SimpleConvNet:
 class Modules(nn.Module):
     """What most people write, not in the order of use; others in their place, and another last layer."""
 
+    conv: nn.Module
+    hidden: nn.Module
     out: nn.Linear
     more: nn.Linear
 
@@ -62,7 +64,8 @@ class LastFromTheLeft(ByHand):
         w1, b1, w2, b2, w3, b3 = self.held
         maps = F.conv2d(x, w1.view(5, 1, 3, 3), b1.flatten())
         x = F.max_pool2d(maps.relu(), 2).flatten(1)
-        return (w3 @ (x @ w2.T + b2.T).relu().T).T + b3
+        y: Tensor = (w3 @ (x @ w2.T + b2.T).relu().T).T + b3
+        return y
 
 
 STYLES: dict[str, Callable[[], nn.Module]] = {

@@ -215,8 +215,8 @@ def test_memory_does_not_grow_with_the_samples(network: str, ask: str) -> None:
     """Beyond the data: the original's predict takes 7.6 GB for 10,000 images."""
     make, shape = LARGE[network]
     net, x, t = make(), np.zeros((1200, *shape), np.float32), np.zeros(1200, int)
-    asked = getattr(net, ask)
-    peaks = [peak_of(lambda n=n: asked(x[:n]) if ask == "predict" else asked(x[:n], t[:n])) for n in (600, 1200)]
+    given = (x,) if ask == "predict" else (x, t)
+    peaks = [peak_of(partial(getattr(net, ask), *(each[:n] for each in given))) for n in (600, 1200)]
     assert max(peaks) < 0.3e9
     assert peaks[1] - peaks[0] < 600 * 10 * 8 * 3  # outputs, and what they are joined from
 

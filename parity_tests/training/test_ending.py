@@ -21,10 +21,9 @@ from torchport.files import read_weights
 from torchport.training import Config, loop, resume, train
 from torchport.training.folder import RunFolder, read_curve
 from torchport.training.ranks import join
-from training.test_training import SHORT, assert_same, make_samples, predicted
+from training.runs import SAMPLES, SHORT, assert_same, predicted
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
-SAMPLES = make_samples()
 
 
 def right(params: Mapping[str, Array]) -> int:

@@ -13,7 +13,7 @@ import torch
 
 import numpy_ref as nr
 from torchport.training import Config, Samples, train
-from training.test_training import make_samples
+from training.runs import SAMPLES
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,6 @@ def test_the_default_is_the_books_run_in_float32() -> None:
 
 def test_every_option_says_what_it_is() -> None:
     assert all(option.metadata["help"] for option in fields(Config))
-
-
-SAMPLES = make_samples()
 
 
 @pytest.mark.parametrize(
