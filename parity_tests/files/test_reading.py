@@ -192,17 +192,22 @@ PEOPLE: dict[str, Case] = {
         forked(*[(6, 6)] * 11),
     ),
     "Keras' names of equal layers": Case(
-        npz({f"dense{end}/{part}:0": SQUARES[f"{name}{k}"] for k, end in enumerate(("", "_1", "_2"), 1)
-             for part, name in (("kernel", "W"), ("bias", "b"))}), SQUARES),
+        npz(
+            {
+                f"dense{end}/{part}:0": SQUARES[f"{name}{k}"]
+                for k, end in enumerate(("", "_1", "_2"), 1)
+                for part, name in (("kernel", "W"), ("bias", "b"))
+            }
+        ),
+        SQUARES,
+    ),
     "blocks of equal layers": Case(
         npz(arrays(keyed(forked(*[(6, 6)] * 4), "a1.fc1", "a1.fc2", "a2.fc1", "a2.fc2"))), forked(*[(6, 6)] * 4)
     ),
     "superscripts": Case(saved(keyed(SQUARES, "¹", "³", "²")), SQUARES),
     "one layer, with a prefix": Case(saved(keyed(p := forked((6, 5)), "net.fc")), p),
     "an order that is told": Case(
-        saved(keyed(forked((6, 6), (6, 6)), "fc2", "fc1")),
-        forked((6, 6), (6, 6)),
-        hints=Hints(order=["fc2", "fc1"]),
+        saved(keyed(forked((6, 6), (6, 6)), "fc2", "fc1")), forked((6, 6), (6, 6)), hints=Hints(order=["fc2", "fc1"])
     ),
     # keys over suffix
     "torch's keys in .npz": Case(npz(arrays(STATE)), SIMPLE),
@@ -239,9 +244,7 @@ PEOPLE: dict[str, Case] = {
     "without statistics": Case(pickled(BATCHNORM), BATCHNORM, "running_mean1, running_var1 are not there"),
     # dtypes
     "mixed": Case(
-        pickled({**SIMPLE, "b1": SIMPLE["b1"].astype("f4")}),
-        cast_params(SIMPLE, torch.float32),
-        dtype=torch.float32,
+        pickled({**SIMPLE, "b1": SIMPLE["b1"].astype("f4")}), cast_params(SIMPLE, torch.float32), dtype=torch.float32
     ),
     "whole numbers": Case(
         pickled(p := {k: np.rint(9 * v).astype(int) for k, v in SIMPLE.items()}),
@@ -268,8 +271,15 @@ PEOPLE: dict[str, Case] = {
     "im2col's matrix": Case(pickled({**SIMPLE, "W1": SIMPLE["W1"].reshape(3, 25)}), SIMPLE, "the matrix of im2col"),
     "im2col's, transposed": Case(pickled({**SIMPLE, "W1": SIMPLE["W1"].reshape(3, 25).T.copy()}), SIMPLE),
     "two of im2col's": Case(
-        pickled({**(p := forked((3, 1, 5, 5), (4, 3, 5, 5), (64, 9), (9, 10))), "W1": p["W1"].reshape(3, 25),
-                 "W2": p["W2"].reshape(4, 75)}), p),
+        pickled(
+            {
+                **(p := forked((3, 1, 5, 5), (4, 3, 5, 5), (64, 9), (9, 10))),
+                "W1": p["W1"].reshape(3, 25),
+                "W2": p["W2"].reshape(4, 75),
+            }
+        ),
+        p,
+    ),
     "im2col's, square": Case(
         pickled({**(p := forked((25, 1, 5, 5), (3600, 9), (9, 10))), "W1": p["W1"].reshape(25, 25)}),
         p,
@@ -299,7 +309,7 @@ PEOPLE: dict[str, Case] = {
     "kernels that are told": Case(
         pickled(hwio(p := forked((5, 5, 5, 5), (720, 9), (9, 10)))), p, hints=Hints(kernels="hwio", flatten="chw")
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", PEOPLE)
