@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import multiprocessing.forkserver
 import os
-from collections import Counter
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hypothesis import settings
 from torchport.commands import cli
 from torchport.data import DATA_VARIABLE
 from torchport.parity import Setting
-from torchport.training.torch_learner import wake_autograd
+from torchport.training.graph import wake_autograd
 
 # The same examples on every machine and in every run, unless --hypothesis-profile=explore asks for new ones. hypothesis
 # has profiles of its own, one of them for CI: a failure there should be one that everybody can see.
@@ -31,6 +32,9 @@ if not torch.cuda.is_available():  # Triton asks when it is imported
 
 # Arrays are small: torch's threads and NumPy's would wait for each other, several times as long as one of them takes.
 torch.set_num_threads(1)
+
+# A shell has it ignored by what it starts with &: then no test could interrupt a run.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DTYPES = [torch.float64, torch.float32]
 SHOWN = pytest.StashKey[list[str]]()
@@ -57,15 +61,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(line)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if (part := config.getoption("--part")) is None:
-        return
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --part, the files of other parts are not even imported, which takes seconds."""
+    if (part := config.getoption("--part")) is None or not collection_path.name.startswith("test_"):
+        return None
     number, count = map(int, part.split("/"))
-    tests = Counter(item.path for item in items)
-    files = sorted(tests, key=lambda path: (-tests[path], path))  # the largest first, so that parts are alike
-    mine = set(files[number - 1 :: count])
-    config.hook.pytest_deselected(items=[item for item in items if item.path not in mine])
-    items[:] = [item for item in items if item.path in mine]
+    return True if collection_path.resolve() not in dealt(count)[number - 1] else None
+
+
+@functools.cache
+def dealt(count: int) -> list[list[Path]]:
+    """The files of tests in so many parts: each, the largest first, to the part that has the fewest bytes by then."""
+    parts, held = [list[Path]() for _ in range(count)], [0] * count
+    sizes = {path: path.stat().st_size for path in Path(__file__).resolve().parent.rglob("test_*.py")}
+    for path in sorted(sizes, key=lambda path: (-sizes[path], path)):
+        least = held.index(min(held))
+        parts[least].append(path)
+        held[least] += sizes[path]
+    return parts
 
 
 def pytest_collection_finish() -> None:

@@ -134,6 +134,7 @@ def training(device: str, kernels: Launched = "torch") -> Steps:
     learner = TorchLearner(
         Config(lr=LR, device=device, kernels=kernels), weights, samples(), torch.device(device), Ranks()
     )
+    learner.capture()
 
     def take(count: int) -> None:
         learner.begin(np.arange(SIZE * BATCHES), 0)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from data.files import idx
 from matplotlib.figure import Figure
 from PIL import Image
 
-from commands.test_scripts import SCRIPTS, Run, run as run
+from commands.test_scripts import Run, run as run
 from numpy_ref import SimpleConvNet, read_params, softmax
 from numpy_ref.checks import Array
 from torchport import evaluation
@@ -26,7 +23,7 @@ from torchport.networks import Weights
 from torchport.parity import Report
 from torchport.parity.cases import check_ports
 from torchport.training import Config, Samples, train
-from torchport.training.folder import FILES
+from torchport.training.folder import FILES, Record, RunFolder
 from torchport.training.samples import load_samples
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
@@ -183,38 +180,37 @@ def test_missing_mnist_names_the_way_out(tmp_path: Path, run: Run, monkeypatch: 
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_ctrl_c_says_how_to_go_on(mnist_dir: Path, tmp_path: Path, run: Run) -> None:
-    out = tmp_path / "run"
-    command = [sys.executable, str(SCRIPTS / "train.py"), "--data-dir", str(mnist_dir), "--out", str(out)]
-    process = subprocess.Popen(
-        [*command, "--epochs", "100000", "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"go on with python scripts/train.py --out {out} --resume" in said
-    assert "Traceback" not in said
-    epochs = len((out / "metrics.jsonl").read_text().splitlines())
-    again = run("train", "--out", out, "--resume", "--epochs", str(epochs + 2), "--device", "cpu:0")
+def test_ctrl_c_says_how_to_go_on(mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, append = tmp_path / "run", RunFolder.append
+
+    def interrupted(self: RunFolder, record: Record) -> None:
+        append(self, record)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append", interrupted)
+        stopped = run("train", *SMALL, "--data-dir", mnist_dir, "--out", out)
+    assert stopped.returncode == 130
+    assert stopped.stderr.endswith(f"go on with python scripts/train.py --out {out} --resume\n")
+    assert len(stopped.stderr.splitlines()) == 1
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
+    again = run("train", "--out", out, "--resume", "--epochs", "3", "--device", "cpu:0")
     assert again.returncode == 0
     assert "\ncpu:0: setup" in again.stdout
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in metrics if line["weights"] == "last"] == [*range(1, epochs + 3)]
+    assert [line["epoch"] for line in metrics if line["weights"] == "last"] == [1, 2, 3]
 
 
 def test_evaluate_shows_a_run(mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "1"
     trained = run("train", *SMALL, "--data-dir", mnist_dir, "--out", weights)
     assert trained.returncode == 0
-    for source in (weights, weights / "params.pkl", weights / "model.pt"):
-        for model in ("conv2d", "unfold", "numpy"):
-            done = run("evaluate", source, "--data-dir", mnist_dir, "--model", model)
-            assert (done.returncode, done.stderr) == (0, "")
-            accuracy = done.stdout.split("accuracy ")[1][:6]
-            assert f"test accuracy {accuracy} on all 40" in trained.stdout
+    sources = weights, weights / "params.pkl", weights / "model.pt"
+    for source, model in zip(sources, ("conv2d", "unfold", "numpy"), strict=True):
+        done = run("evaluate", source, "--data-dir", mnist_dir, "--model", model)
+        assert (done.returncode, done.stderr) == (0, "")
+        accuracy = done.stdout.split("accuracy ")[1][:6]
+        assert f"test accuracy {accuracy} on all 40" in trained.stdout
     drawn: dict[str, tuple[Array, ...]] = {}
     for name in ("confusion_matrix", "mistakes"):
         monkeypatch.setattr(evaluation, name, recorded(getattr(evaluation, name), drawn))
@@ -302,12 +298,14 @@ def test_a_run_is_evaluated_on_images_as_it_was_trained(model: str, mnist_dir: P
 def test_the_report_compares_and_evaluates_on_images_as_they_were_prepared(
     mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float64, whatever they are."""
+    """In float64, whatever they are; judged once, in one run, as the others differ in nothing but the images."""
     compared: list[Array] = []
+    reports: list[Report] = []
 
     def seeing(weights: Weights, x: Array, *args: Any, **options: Any) -> list[Report]:
         compared.append(x)
-        return check_ports(weights, x, *args, **options)
+        reports[:] = reports or check_ports(weights, x, *args, **options, runs=["training"])
+        return reports
 
     monkeypatch.setattr("torchport.parity.cases.check_ports", seeing)
     run("train", *SMALL, "--data-dir", mnist_dir, "--images", "1,0.5", "--epochs", "12", "--out", tmp_path / "run")

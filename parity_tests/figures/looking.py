@@ -68,7 +68,7 @@ def explained(axes: Axes) -> list[str]:
 def draw(figure: Figure) -> None:
     """Have all of figure drawn, which is when matplotlib warns, and see that no two titles overlap."""
     canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
+    figure.draw_without_rendering()  # pixels, which nobody looks at, would take most of the time
     renderer = canvas.get_renderer()
     texts = [axes.title for axes in figure.axes if axes.get_title()]
     texts += [figure._suptitle] if figure._suptitle else []  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from torchport.layers import Setting
 from torchport.networks import from_reference
 from torchport.parity import Report, Row, check_layer, check_parity, compare
 from torchport.parity.cases import seeded_batch
+from torchport.parity.compare import MOST
 from torchport.parity.given import BATCH, PREDICTION, TRAINING
 from torchport.parity.losses import check_loss
 
@@ -408,6 +410,16 @@ def test_a_layer_that_has_nothing_to_do_keeps_its_gradient() -> None:
     assert {(row.layer, row.quantity) for row in wrong if not row.ok} == {("relu", "grad_input")}
 
 
+def test_links_are_found_anew_where_values_coincided_in_the_first_run() -> None:
+    """Nothing negative reached the relu in it, and what follows it, which changes nothing, looked like it."""
+    reference = nr.TwoLayerNet(3, 2, 4)
+    reference.params["b1"][...] = 1
+    port = from_reference(reference)
+    port.relu1 = Function(lambda x: F.relu(x) * 1)
+    report = check_parity(reference, port, *seeded_batch(0, 8, (3,), 4), runs=["integers"])
+    report.raise_if_failed()
+
+
 def dead_network() -> nr.Network:
     """Its first relu makes zeros, and so does its second, whatever comes in."""
     first, second = (
@@ -529,6 +541,15 @@ def test_cudnn_is_off_in_float32_alone_and_where_it_is_judged(
 # --- Entry by entry
 
 
+@pytest.fixture(params=[MOST, 1], ids=["at once", "in pieces"])
+def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Entries that are compared at a time."""
+    monkeypatch.setattr(sys.modules[compare.__module__], "MOST", request.param)
+    found: int = request.param
+    return found
+
+
+@pytest.mark.usefixtures("most")
 @pytest.mark.parametrize(
     ("actual", "expected", "limit", "ratio"),
     [
@@ -549,4 +570,30 @@ def test_cudnn_is_off_in_float32_alone_and_where_it_is_judged(
 def test_the_worst_entry_is_found(actual: Any, expected: Any, limit: float, ratio: float) -> None:
     worst = compare(np.array(actual), np.array(expected), limit)
     assert worst.ratio == ratio
+    if not worst.note:
+        assert worst.shape == np.shape(actual)
+        np.testing.assert_equal(worst.actual, np.array(actual)[worst.index])
     assert Row(TRAINING, "conv1", "output", "sum", worst).ok == (ratio <= 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "ratio"),
+    [
+        ([9, 9, 9, 9], {1, 2, 3}, 0.5),  # all that are above the limit, and then none is
+        ([0, 0, 0, 0], {2}, 4.0),  # the worst is seen to be wrong
+        ([0, 2, 9, 9], {1, 2, 3}, 1.5),
+    ],
+)
+def test_an_entry_above_its_limit_is_judged_by_its_own(
+    own: list[float], asked: set[int], ratio: float, most: int
+) -> None:
+    """Until one is above that too: it tells no more to judge the others."""
+    seen = set()
+
+    def limit(index: tuple[int, ...]) -> float:
+        seen.add(index[0])
+        return own[index[0]]
+
+    actual = np.array([0.5, 3.0, 4.0, 3.5])
+    worst = compare(actual, np.zeros(4), 1.0, limit)
+    assert (seen, worst.ratio) == (asked if most > 1 else {1, 2, 3}, ratio)

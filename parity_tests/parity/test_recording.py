@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchport.parity.parameters import _layouts
 from torchport.parity.recording import UNSEEN, Call, Record, record
 
 Function = Callable[[Any, Tensor], Any]
@@ -313,3 +316,14 @@ def test_the_gradient_that_arrives_at_a_call_is_kept(name: str, device: str) -> 
 def test_no_gradient_is_said() -> None:
     found = recorded(lambda port, x: (x * port.weight).detach().relu())
     assert [call.requires_grad for call in found.calls if call.of_data] == [False, True, False, False]
+
+
+@pytest.mark.parametrize("shape", [(12, 2), (12, 1), (2, 12)])
+def test_every_layout_of_a_weight_is_looked_at_once(shape: tuple[int, int]) -> None:
+    """Of an Affine behind an image of 3 x 2 x 2: what lies the same in memory is the same."""
+    value = np.arange(24.0)[: math.prod(shape)].reshape(shape)
+    ways = [shape, *([(3, 2, 2, shape[1])] if shape[0] == 12 else [])]
+    every = [value.reshape(way).transpose(order) for way in ways for order in itertools.permutations(range(len(way)))]
+    found = [value.reshape(way).transpose(order).tobytes() for way, order in _layouts(value, (3, 2, 2))]
+    assert len(found) == len(set(found))
+    assert set(found) == {each.tobytes() for each in every}

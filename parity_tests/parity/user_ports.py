@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,10 +158,17 @@ def in_loss(
 
 def marked_lines(build: Build) -> tuple[str, ...]:
     """The lines of its source that end in a mark, `# wrong` or `# missing`, as "file.py:12"."""
-    source, first = inspect.getsourcelines(build)
-    file = Path(inspect.getsourcefile(build) or "").name
-    marked = (number for number, line in enumerate(source, first) if line.rstrip().endswith(("# wrong", "# missing")))
-    return tuple(f"{file}:{number}" for number in marked)
+    file = Path(inspect.getsourcefile(build) or "")
+    return tuple(f"{file.name}:{number}" for number in _marks(file)[build.__name__])
+
+
+@cache
+def _marks(file: Path) -> dict[str, list[int]]:
+    """By what is defined in a file; inspect.getsourcelines parses all of it for every class."""
+    source = file.read_text(encoding="utf-8")
+    marked = [n for n, line in enumerate(source.splitlines(), 1) if line.rstrip().endswith(("# wrong", "# missing"))]
+    defined = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    return {each.name: [n for n in marked if each.lineno <= n <= (each.end_lineno or 0)] for each in defined}
 
 
 def _name(build: Build) -> str:

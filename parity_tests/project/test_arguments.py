@@ -244,7 +244,10 @@ EXEMPT: dict[str, tuple[str, ...]] = {
         *(f"torchport.loading.{room}.*" for room in ("places", "proof", "uses", "writing")),
     ),
     "is part of train, on what it has made": (
-        *(f"torchport.training.{part}*" for part in ("kernel_step.", "torch_learner.", "state.Masks")),
+        *(
+            f"torchport.training.{part}*"
+            for part in ("device_data.DeviceData", "kernel_step.", "torch_learner.", "state.Masks")
+        ),
     ),
     "adds to its argument, or forgets what it remembers, which is what it is for": (
         *("numpy_ref.layers.forget", "torchport.commands.cli.*", "torchport.optimizers.BookAdam.add_param_group"),

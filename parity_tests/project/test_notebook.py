@@ -13,7 +13,7 @@ nbformat = pytest.importorskip("nbformat", reason="the notebook is read by nbfor
 nbclient = pytest.importorskip("nbclient", reason="the notebook is run by nbclient: pip install -e '.[test]'")
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "tutorial.ipynb"
-SMALL = "TRAIN, EPOCHS = 200, 1"  # in place of the cell of parameters
+SMALL = "TRAIN, TEST, EPOCHS = 200, 100, 1"  # in place of the cell of parameters
 NUMBER = re.compile(r"-?\d[\d,.]*(e[-+]\d+)?|of its limit \(.*?\)")
 
 

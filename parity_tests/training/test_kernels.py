@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import numpy_ref as nr
 from torchport import SimpleConvNet, softmax_with_loss
+from torchport.networks import Weights
 from torchport.optimizers import BookAdam
 from torchport.parity import check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
+from torchport.training import Config, Samples, torch_learner
+from torchport.training.ranks import Ranks
+from torchport.training.torch_learner import TorchLearner
 
 pytest.importorskip("triton", reason="Triton is on Linux alone")
-from torchport.training.kernel_step import KernelStep, Sizes, in_one_vector, starts_of
+from torchport.training.kernel_step import KernelStep, Sizes, check_fit, in_one_vector, starts_of
 
 IMAGE = (2, 7, 7)
 FILTERS = {"filter_num": 3, "filter_size": 4, "pad": 0, "stride": 1}
@@ -125,11 +130,34 @@ def test_steps_are_those_of_torch(summed: bool, device: str) -> None:
         torch.testing.assert_close(-loss / 2, softmax_with_loss(other(x[indices]), t[indices]), rtol=1e-4, atol=0)
 
 
+def test_equal_outputs_and_zeros_are_those_of_torch(device: str) -> None:
+    """In small whole numbers, whose sums are exact: to the bit. Sizes are more than one product's depth."""
+    rng = np.random.default_rng(0)
+    net = SimpleConvNet(IMAGE, FILTERS, 20, 7, device=device)
+    with torch.no_grad():
+        for param in net.parameters():
+            param.copy_(torch.from_numpy(rng.integers(-1, 2, param.shape)))
+    x = torch.tensor(rng.integers(0, 2, (18, *IMAGE)), dtype=torch.float32, device=device)
+    conv = torch.nn.functional.unfold(net.conv1(x).relu().flatten(0, 1)[:, None], 2, stride=2)
+    assert bool((conv.max(1).values == conv.sort(1).values[:, 2]).any())  # a window's largest two
+    passed = torch.tensor(rng.integers(-2, 3, (18, 7)), dtype=torch.float32, device=device)
+    logits, own = net(x), list(net.parameters())
+    expected = torch.autograd.grad(logits, own, passed)
+    gradients, order = like(own), torch.arange(18, device=device)
+    step = KernelStep(net, [own, gradients, like(own), []], x, torch.zeros_like(order), 18, None, SMALL)
+    step.forward(order)
+    assert torch.equal(step.logits, logits)
+    step.passed.copy_(passed)
+    step.go_back(order)
+    step.backward(order, *torch.zeros(2, device=device))
+    assert all(map(torch.equal, gradients, expected))
+
+
 def test_what_is_no_number_is_not_lost(device: str) -> None:
-    """In one pixel of one image: its loss says so, and every gradient that it reaches."""
+    """In a pixel that only the second output of one window sees: the loss says so, and every gradient."""
     _, net = nets(device)
     x, t = (torch.from_numpy(part).to(device) for part in seeded_batch(1, 3, IMAGE, 7))
-    x[1, 0, 3, 3] = torch.nan
+    x[1, 0, 0, 6] = torch.nan
     own: list[Tensor] = list(net.parameters())
     gradients = like(own)
     step = KernelStep(net, [own, gradients, like(own), []], x.float(), t, 3, None, SMALL)
@@ -147,3 +175,75 @@ def test_memory_is_moved_into_one_vector() -> None:
     vector += 1
     torch.testing.assert_close(tensors, [each + 1 for each in wanted])
     assert starts_of(tensors) == ([0, 64, 192], 256)
+
+
+# --- As the loop of training takes it
+
+
+def learner(monkeypatch: pytest.MonkeyPatch, device: str, **options: Any) -> TorchLearner:
+    """On 8 images, in batches of 3, with rates in slots as a graph reads them; without CUDA none is recorded."""
+    rng, network = np.random.RandomState(0), nets("cpu")[0]
+    images, labels = rng.randint(0, 256, (8, *IMAGE)).astype(np.uint8), rng.randint(0, 7, 8)
+    if device == "cpu":
+        monkeypatch.setattr(torch_learner, "uses_graphs", lambda *_: True)
+        monkeypatch.setattr(torch_learner, "captured", lambda function, restore, device: function)
+    weights = Weights.of(network.params).astype(torch.float32)
+    config = Config(batch_size=3, sampling="epoch", **options)
+    samples = Samples(images, labels, images, labels, 7)
+    taker = TorchLearner(config, weights, samples, torch.device(device), Ranks())
+    taker.capture()
+    return taker
+
+
+def two_epochs(taker: TorchLearner) -> dict[str, Any]:
+    """Everything that two epochs change, the last one of which begins at its second batch."""
+    found: dict[str, Any] = {}
+    for epoch, at in enumerate((0, 1)):
+        taker.begin(np.random.RandomState(epoch).permutation(8), at)
+        found[f"losses of {epoch}"] = torch.from_numpy(taker.advance(3 - at)).float()
+    state = taker.state()
+    moments = {f"{i} {name}": value for i, kept in state["optimizer"]["state"].items() for name, value in kept.items()}
+    sums = {f"sum of {key}": value for key, value in state["totals"].items()}
+    return {**found, **state["model"], **moments, **sums}
+
+
+@pytest.mark.parametrize("options", [{}, {"log_loss": "after", "keep": "last"}], ids=["default", "after, last"])
+def test_training_by_kernels_is_training(options: Any, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torchs, own = (two_epochs(learner(monkeypatch, device, kernels=k, **options)) for k in ("torch", "triton"))
+    torch.testing.assert_close(own, torchs, rtol=1e-4, atol=1e-5)
+    again = two_epochs(learner(monkeypatch, device, kernels="triton", **options))
+    assert all(torch.equal(value, again[name]) for name, value in own.items())
+
+
+def test_kernels_that_cannot_be_made_are_done_without(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(*_: Any) -> None:
+        raise KeyError("no C compiler")
+
+    expected = two_epochs(learner(monkeypatch, device))
+    monkeypatch.setattr(KernelStep, "take", no_compiler)
+    with pytest.warns(UserWarning, match="Triton cannot make .* .'no C compiler'.: torch's take the steps"):
+        taker = learner(monkeypatch, device, kernels="triton")
+    torch.testing.assert_close(two_epochs(taker), expected)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        ({"hidden_size": 129}, "hidden_size of at most 128, got 129"),
+        ({"output_size": 17}, "output_size of at most 16, got 17"),
+        ({"conv_param": {**FILTERS, "pad": 1, "filter_size": 2}}, "stride 1 and pad 0, got stride 1 and pad 1"),
+    ],
+    ids=["hidden", "classes", "pad"],
+)
+def test_networks_that_the_kernels_do_not_take(sizes: Any, says: str) -> None:
+    net = SimpleConvNet(IMAGE, **{"conv_param": FILTERS, **sizes})
+    with pytest.raises(ValueError, match=f"kernels triton take {says}: choose torch"):
+        check_fit(net, 100, 100)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [((129, 1), "batch_size of at most 128, got 129"), ((128, 2**31), r"fewer than 2\*\*31 pixels")]
+)
+def test_data_that_the_kernels_do_not_take(given: tuple[int, int], says: str) -> None:
+    with pytest.raises(ValueError, match=f"kernels triton take {says}"):
+        check_fit(nets("cpu")[1], *given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,12 @@ GOLDEN: dict[str, Array] = dict(np.load(Path(__file__).parents[1] / "golden" / "
 W2_ROWS = slice(None, None, 40)  # every 40th row was recorded
 
 
+@functools.cache
+def training_set(data_dir: Path) -> tuple[Array, Array]:
+    """To be read by several tests."""
+    return mnist(True, data_dir)
+
+
 def assert_as_recorded(params: Mapping[str, Array], step: int, limit: float) -> None:
     for name, value in params.items():
         found = value[W2_ROWS] if name == "W2" else value
@@ -37,7 +44,7 @@ def test_the_first_epoch_is_the_books(data_dir: Path, device: str, tmp_path: Pat
     steps = 600 if whole_epoch else 100
     config = Config(epochs=1, dtype="float64", log_loss="after", device=device)
     x_test, t_test = mnist(False, data_dir)
-    samples = Samples(*mnist(True, data_dir), x_test[:100], t_test[:100])
+    samples = Samples(*training_set(data_dir), x_test[:100], t_test[:100])
 
     def watch(progress: Progress) -> None:
         if progress.step == steps < 600:

@@ -22,7 +22,8 @@ from torchport import SimpleConvNet, softmax_with_loss
 from torchport.choices import Convolution
 from torchport.networks import Weights
 from torchport.training import Config, Samples, graph, torch_learner
-from torchport.training.fused import affine_relu, arranged, log_likelihood, loss_gradient, one_hot_rows
+from torchport.training.device_data import one_hot_rows
+from torchport.training.fused import affine_relu, arranged, log_likelihood, loss_gradient
 from torchport.training.graph import captured
 from torchport.training.ranks import Ranks
 from torchport.training.torch_learner import TorchLearner
@@ -117,6 +118,7 @@ def operations(config: Config, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     weights = Weights.of(nr.SimpleConvNet().params).astype(getattr(torch, config.dtype))
     with fake_cuda(monkeypatch):
         learner = TorchLearner(config, weights, samples(), torch.device("cuda:0"), Ranks())
+        learner.capture()
         for i in range(2):
             seen = Seen(first=not i)
             with seen:
@@ -154,6 +156,7 @@ def test_autograds_thread_begins_with_a_kernel_that_is_no_product(monkeypatch: p
     with fake_cuda(monkeypatch):
         monkeypatch.setattr(Tensor, "backward", lambda self, gradient: first.append(self.grad_fn.name()))
         learner = TorchLearner(Config(batch_size=10), weights, samples(), torch.device("cuda:0"), Ranks())
+        learner.capture()
         learner.take(learner._staged, 0, 10)
     assert first == ["MulBackward0", "AddmmBackward0"]
 

@@ -47,10 +47,16 @@ from training.runs import SAMPLES
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
         ({"precision": "fp8"}, "precision must be one of full, tf32, bf16, got 'fp8'"),
         ({"precision": "tf32", "dtype": "float64"}, "precision tf32 goes with dtype float32, got float64"),
+        ({"kernels": "cuda"}, "kernels must be one of torch, triton, got 'cuda'"),
+        ({"kernels": "triton", "network": "LeNet5"}, "kernels triton go with network SimpleConvNet only, got LeNet5"),
+        ({"kernels": "triton", "optimizer": "sgd"}, "kernels triton go with optimizer adam only, got sgd"),
+        ({"kernels": "triton", "dtype": "float64"}, "kernels triton go with dtype float32 only, got float64"),
+        ({"kernels": "triton", "precision": "tf32"}, "kernels triton go with precision full only, got tf32"),
         ({"device": 0}, "device must be a string, got 0"),
         ({"deterministic": "yes"}, "deterministic must be True or False, got 'yes'"),
         ({"model": "numpy", "device": "cuda"}, "model numpy runs on the CPU as it is, got device=cuda"),
         ({"model": "numpy", "precision": "bf16"}, "model numpy runs on the CPU as it is, got precision=bf16"),
+        ({"model": "numpy", "kernels": "triton"}, "model numpy runs on the CPU as it is, got kernels=triton"),
     ],
     ids=str,
 )
@@ -71,8 +77,8 @@ def test_a_configuration_survives_its_file() -> None:
 
 
 def test_runs_of_before_are_read() -> None:
-    """When there was the option compile, and when images could not be prepared otherwise."""
-    text = Config(epochs=3).to_json().replace("{", '{"compile": false,', 1)
+    """When there was the option compile, when there were no kernels, and when images were prepared in one way only."""
+    text = Config(epochs=3).to_json().replace("{", '{"compile": false,', 1).replace('  "kernels": "torch",\n', "")
     assert Config.from_json(text) == Config(epochs=3)
     text = text.replace('  "images": "unit",\n', "")
     assert "images" not in text
@@ -105,9 +111,10 @@ def test_every_option_says_what_it_is() -> None:
         (Config(), SAMPLES._replace(t_train=SAMPLES.t_train[:-1]), r"110|109"),
         (Config(device="tpu"), SAMPLES, "device 'tpu' cannot be used here"),
         (Config(precision="bf16", device="cpu"), SAMPLES, "precision bf16 needs a CUDA device, got cpu"),
+        (Config(kernels="triton", device="cpu"), SAMPLES, "kernels triton needs a CUDA device, got cpu"),
         (Config(init="nothing.pkl"), SAMPLES, "nothing.pkl"),
     ],
-    ids=["train_size", "floats", "one image", "sizes", "classes", "lengths", "device", "precision", "init"],
+    ids=["train_size", "floats", "one image", "sizes", "classes", "lengths", "device", "precision", "kernels", "init"],
 )
 def test_data_and_places_that_do_not_fit(config: Config, samples: Samples, says: str, tmp_path: Path) -> None:
     with pytest.raises((ValueError, TypeError, OSError), match=says) as error:
@@ -116,6 +123,7 @@ def test_data_and_places_that_do_not_fit(config: Config, samples: Samples, says:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("no_drawing")
 @pytest.mark.filterwarnings("ignore:the mean loss of epoch")
 def test_training_goes_on_from_given_weights(tmp_path: Path) -> None:
     """One step at lr 0 leaves them as they are, whichever file they are in."""

@@ -100,7 +100,8 @@ def print_json(result: tp.training.Result, out: Path | None) -> None:
 
 def print_result(result: tp.training.Result, out: Path | None, quiet: bool) -> None:
     loss = "after each update, as in the book" if result.config.log_loss == "after" else "of the step itself"
-    times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.seconds.items())
+    spent = {name: seconds for name, seconds in result.seconds.items() if seconds >= 0.005}
+    times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in spent.items())
     kept = f"the {result.kept} step's weights"
     if result.kept == "mean":
         last = result.records[-2].test_accuracy

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -126,12 +126,7 @@ class Finder:
 
     def links(self) -> list[Link]:
         """One after the other, from the input to the output."""
-        found: list[Link] = []
-        place, k = self.calls[0], 0
-        while k < len(self.stages):
-            link = self._next(k, place)
-            found.append(link)
-            place, k = link.end, k + len(link.stages)
+        found = list(self._one_by_one())
         if any(link.fault or len(link.stages) > 1 for link in found):
             found = self._chain(0, self.calls[0], set()) or found
         first = next((link for link in found if link.fault), None)
@@ -139,6 +134,23 @@ class Finder:
             # What is undone later, samples in another order say, is no fault of the whole.
             return self._whole() or found
         return self._told_apart(found)
+
+    def right(self, fewest: int) -> list[Link]:
+        """The same if none has a fault and they are so many at least, else none: the search ends when that is clear."""
+        if fewest > len(self.stages):
+            return []
+        found = self._chain(0, self.calls[0], set())
+        if found is None and fewest < len(self.stages):  # some layers may be judged together
+            found = list(itertools.takewhile(lambda link: not link.fault, self._one_by_one()))
+        if not found or len(found) < fewest or sum(len(link.stages) for link in found) < len(self.stages):
+            return []
+        return self._told_apart(found)
+
+    def _one_by_one(self) -> Iterator[Link]:
+        place, k = self.calls[0], 0
+        while k < len(self.stages):
+            yield (link := self._next(k, place))
+            place, k = link.end, k + len(link.stages)
 
     def _chain(self, k: int, place: Call, tried: set[tuple[int, int]]) -> list[Link] | None:
         """Every stage from k on by itself, if that holds for some choice among calls of equal values.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -121,10 +122,23 @@ def _layouts(value: Array, place: tuple[int, ...]) -> Iterator[Layout]:
     shapes = [value.shape]
     if value.ndim == 2 and len(place) > 1 and np.prod(place) == len(value):
         shapes.append((*place, value.shape[1]))
+    found = dict[tuple[tuple[int, int], ...], Layout]()
     for shape in shapes:
         split = tuple(length for length in shape if length != 1)
         for order in itertools.permutations(range(len(split))):
-            yield split, order
+            found.setdefault(_strides(split, order), (split, order))
+    yield from found.values()
+
+
+def _strides(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Lengths and strides of a layout, axes that are one in memory as one: the same for what is the same."""
+    merged = list[tuple[int, int]]()
+    for axis in order:
+        length, stride = shape[axis], math.prod(shape[axis + 1 :])
+        if merged and merged[-1][1] == length * stride:
+            length *= merged.pop()[0]
+        merged.append((length, stride))
+    return tuple(merged)
 
 
 def _fitting(call: Call, value: Array, layouts: Sequence[Layout], within: float = 0.0) -> list[Layout]:
@@ -136,7 +150,9 @@ def _fitting(call: Call, value: Array, layouts: Sequence[Layout], within: float 
 def _equal(array: Array, value: Array, layout: Layout, within: float) -> bool:
     moved = value.reshape(layout[0]).transpose(layout[1])
     few = np.abs(array[:FEW] - moved.flat[:FEW]) <= within * np.abs(moved.flat[:FEW])
-    return bool(few.all() and (np.abs(array - moved.ravel()) <= within * np.abs(moved.ravel())).all())
+    if not few.all() or not within:
+        return bool(few.all()) and np.array_equal(array.reshape(moved.shape), moved)
+    return bool((np.abs(array - moved.ravel()) <= within * np.abs(moved.ravel())).all())
 
 
 def _leaf(record: Record, call: Call) -> Call:

@@ -68,7 +68,7 @@ class Call:
         """What arrived at it, and what hooks have made of that."""
         if not self.is_leaf:
             return self.arrived
-        return None if self.tensor.grad is None else as_array(self.tensor.grad)
+        return None if self.tensor.grad is None else as_array(self.tensor.grad, copy=False)
 
     def take(self, sizes: frozenset[int]) -> None:
         """Keep value and edge, before an in-place call changes them; autograd.Function sets the edge after forward."""
@@ -132,9 +132,9 @@ def told(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
-def array_of(tensor: Tensor) -> Array:
-    """A float64 copy on the CPU."""
-    found: Array = tensor.detach().to("cpu", torch.float64, copy=True).contiguous().numpy()
+def array_of(tensor: Tensor, *, copy: bool = True) -> Array:
+    """A float64 copy on the CPU; or what is that already, to be read."""
+    found: Array = tensor.detach().to("cpu", torch.float64, copy=copy).contiguous().numpy()
     return found
 
 
@@ -143,9 +143,9 @@ def is_real(tensor: Tensor) -> bool:
     return not tensor.is_complex() and tensor.layout == torch.strided and not tensor.is_quantized
 
 
-def as_array(tensor: Tensor) -> Array | None:
+def as_array(tensor: Tensor, *, copy: bool = True) -> Array | None:
     """array_of what is real."""
-    return array_of(tensor) if is_real(tensor) else None
+    return array_of(tensor, copy=copy) if is_real(tensor) else None
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

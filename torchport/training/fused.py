@@ -7,13 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from numpy_ref.checks import Array
 from numpy_ref.functions import LOG_OFFSET
 from torchport.networks import SimpleConvNet
 
@@ -82,14 +80,6 @@ class _AffineRelu(torch.autograd.Function):
         passed = torch.ops.aten.threshold_backward(grad_output, output, 0)
         grad_input = passed @ weight if ctx.needs_input_grad[0] else None
         return grad_input, passed.t() @ input, passed.sum(dim=0)
-
-
-def one_hot_rows(images: Array, labels: Array, classes: int) -> Array:
-    """A row a sample, uint8 (N, C * H * W + classes): its pixels, and 1 at its label, so that one fetch brings both."""
-    rows = np.zeros((len(images), images[0].size + classes), np.uint8)
-    rows[:, :-classes] = images.reshape(len(images), -1)
-    rows[np.arange(len(images)), labels - classes] = 1
-    return rows
 
 
 def log_likelihood(chances: Tensor, one_hot: Tensor, out: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The one place that knows CUDA graphs: a function's kernels recorded once, and launched together ever after."""
+"""What CUDA wants: graphs, a function's kernels recorded once and launched together ever after; a context a thread."""
 
 from __future__ import annotations
 
@@ -37,3 +37,9 @@ def captured(function: Callable[[], None], restore: Callable[[], None], device: 
             function()
         torch.cuda.synchronize()
     return graph.replay
+
+
+def wake_autograd(device: torch.device) -> None:
+    """Have autograd's thread launch a kernel, which gives it CUDA's context: cuBLAS complains where it has none."""
+    zero = torch.zeros((), device=device, requires_grad=True)
+    zero.mul(1).backward(zero.detach())

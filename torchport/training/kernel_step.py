@@ -22,7 +22,7 @@ INTERPRETED_CORES = 100  # in place of a GPU's multiprocessors
 
 
 class Sizes(NamedTuple):
-    """How work is shared among blocks of threads: as was fastest on an H200."""
+    """How work is shared among blocks of threads."""
 
     places: int = 128  # windows of pooling, a block of conv_pool_relu
     filters: int = 4
@@ -56,7 +56,7 @@ class KernelStep:
         betas: tuple[float, float] | None,
         sizes: Sizes = DEFAULT_SIZES,
     ) -> None:
-        check_fit(net, batch_size)
+        check_fit(net, batch_size, images.numel())
         self._net, self._images, self._labels, self._warps = net, images, labels, sizes.warps
         *vectors, totals = (in_one_vector(tensors) if tensors else None for tensors in state)
         self._vectors = (*vectors, totals if totals is not None else vectors[0])  # which is then not read
@@ -128,12 +128,14 @@ class KernelStep:
         kernel[grid](*arguments, **known, **more, num_warps=self._warps[kernels.KERNELS.index(kernel)])
 
 
-def check_fit(net: SimpleConvNet, batch_size: int) -> None:
-    """ValueError where the kernels take smaller sizes, or other steps of a filter."""
+def check_fit(net: SimpleConvNet, batch_size: int, pixels: int) -> None:
+    """ValueError where the kernels take smaller sizes, fewer pixels in all, or other steps of a filter."""
     sizes = (batch_size, *net.affine2.weight.shape[::-1])
     for (name, largest), size in zip(LARGEST.items(), sizes, strict=True):
         if size > largest:
             raise ValueError(f"kernels triton take {name} of at most {largest}, got {size}: choose torch")
+    if pixels >= 2**31:
+        raise ValueError(f"kernels triton take fewer than 2**31 pixels in all, got {pixels}: choose torch")
     if (net.conv1.stride, net.conv1.padding) != ((1, 1), (0, 0)):
         found = f"stride {net.conv1.stride[0]} and pad {net.conv1.padding[0]}"
         raise ValueError(f"kernels triton take stride 1 and pad 0, got {found}: choose torch")

@@ -36,6 +36,9 @@ class NumpyLearner:
         self._steps = -(-len(samples.x_train) // config.batch_size)
         self._order = np.zeros(0, np.int64)
 
+    def capture(self) -> None:
+        pass
+
     def begin(self, order: Array, step: int) -> None:
         self._order = order[step * self._config.batch_size :]
         if not step:

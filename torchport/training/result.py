@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # What time is spent on.
-SETUP, TRAINING, EVALUATION, SAVING = "setup", "training", "evaluation", "saving"
+SETUP, CAPTURE, TRAINING, EVALUATION, SAVING = "setup", "capture", "training", "evaluation", "saving"
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # after which a run stops at the end of a step
 
@@ -59,7 +59,7 @@ class Result:
     predictions: Array  # of all test images with these weights, int64 (n,)
     test_accuracy: float  # of these predictions, 0 to 1
     device: str
-    seconds: Mapping[str, float]  # of set-up, training, evaluation and saving, since this process began the run
+    seconds: Mapping[str, float]  # of set-up, capture, training, evaluation, saving, since this process began the run
 
     def __repr__(self) -> str:
         return (

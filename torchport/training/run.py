@@ -19,6 +19,7 @@ from torchport.training.folder import Checkpoint, Record, RunFolder, curve_of
 from torchport.training.numpy_learner import NumpyLearner
 from torchport.training.ranks import Ranks
 from torchport.training.result import (
+    CAPTURE,
     EVALUATION,
     SAVING,
     SETUP,
@@ -83,6 +84,8 @@ class Run:
             given = None if init is None else read_start(init, self._config, self._samples)
             weights = Weights.of(self._network.params) if given is None else given
             self._learner = self._make_learner(weights.astype(dtype))
+        with self._clock.on(CAPTURE):
+            self._learner.capture()
         self._in_folder(lambda folder: folder.create(self._config, self._checkpoint(), overwrite))
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
@@ -96,6 +99,9 @@ class Run:
                     "the data is not what the run was trained on so far: give it the same, or start another run"
                 )
             self._learner = self._make_learner(Weights.of(to_params(checkpoint.state["model"])))
+        with self._clock.on(CAPTURE):
+            self._learner.capture()
+        with self._clock.on(SETUP):
             self._learner.load(checkpoint.state)
             self._step = checkpoint.step
             self._losses[:] = checkpoint.losses.numpy()

@@ -21,6 +21,9 @@ TEST, TRAIN = "test", "train"
 class Learner(Protocol):
     """A network in training, on whatever it runs."""
 
+    def capture(self) -> None:
+        """Before the first step: record once what every step launches, where that can be."""
+
     def begin(self, order: Array, step: int) -> None:
         """Start an epoch with these samples (indices,), at its step-th batch."""
 

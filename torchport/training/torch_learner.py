@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,25 +18,15 @@ from torchport.layers.arithmetic import Setting
 from torchport.networks import DTYPES, SimpleConvNet, Weights, to_params
 from torchport.optimizers import MOMENTS, in_pieces, make_optimizer, torch_options
 from torchport.training.config import AFTER, BOOK, PRECISIONS, TRITON, Config
-from torchport.training.fused import arranged, log_likelihood, loss_gradient, one_hot_rows
-from torchport.training.graph import GRAPH_STEPS, captured, uses_graphs
+from torchport.training.device_data import DeviceData, Slots
+from torchport.training.fused import arranged, log_likelihood, loss_gradient
+from torchport.training.graph import GRAPH_STEPS, captured, uses_graphs, wake_autograd
 from torchport.training.ranks import Ranks
 from torchport.training.samples import Samples
-from torchport.training.state import TEST, TRAIN, Masks, copied, put_back
+from torchport.training.state import TRAIN, Masks, copied, put_back
 
 if TYPE_CHECKING:
     from torchport.training.kernel_step import KernelStep
-
-# Images evaluated at a time: enough to fill a GPU, few enough for a CPU's cache.
-EVALUATED = {"cuda": 1000, "cpu": 200}
-
-
-class Slots(NamedTuple):
-    """What steps read and write, one after the other: by a step's number, at the same place of memory every time."""
-
-    order: Tensor  # which samples, batch_size a step, int64 (steps * batch_size,)
-    rates: Tensor  # BookAdam's where a graph cannot compute them, (steps,)
-    losses: Tensor  # what a step leaves: this rank's log-likelihood, (steps,)
 
 
 class TorchLearner:
@@ -50,7 +39,6 @@ class TorchLearner:
 
     def __init__(self, config: Config, weights: Weights, samples: Samples, device: torch.device, ranks: Ranks) -> None:
         self._config, self._device, self._ranks, self._given = config, device, ranks, weights
-        self._preparation = config.preparation
         self._setting = Setting(DTYPES[np.dtype(config.dtype)], str(device), PRECISIONS[config.precision])
         self._net = weights.port(config.convolution, device)
         self._masks = Masks(config.seed)
@@ -67,52 +55,37 @@ class TorchLearner:
         self._rated = [group for group in self._optimizer.param_groups if graph and "rate" in group]
         # By their keys: what weights add up to in the epoch.
         self._totals = {k: torch.zeros_like(v) for k, v in self._net.state_dict().items() if config.keeps_mean}
-        self._put_data(samples)
-        self._kernels = self._kernel_step(samples.t_train) if config.kernels == TRITON else None
+        wake_autograd(device)
+        self._data = DeviceData(samples, config.preparation, self._setting.dtype, device)
+        self._classes = torch.zeros(len(self._data.chunk), dtype=torch.int64, device=device)
+        self._slots = self._make_slots(-(-len(samples.x_train) // config.batch_size))
+        self._sizes = np.zeros(0, np.int64)  # of the epoch's batches
+        self._done = 0  # steps of the epoch
+        self._kernels = self._kernel_step() if config.kernels == TRITON else None
         self._weights = self._net.state_dict()
         self._sums, self._summands = list(self._totals.values()), [self._weights[k] for k in self._totals]
         self._start = self.state()
         self._graphs: dict[int, Callable[[], None]] = {}  # by how many steps each takes
         self._predict_full: Callable[[], None] = self._predict_chunk
+        self._records = graph
         if graph:
             self._sums, self._summands = in_pieces(self._sums), in_pieces(self._summands)
-            self._capture()
-
-    def _put_data(self, samples: Samples) -> None:
-        """Data on the device, and tensors that stay where they are, so that a graph can read and write them."""
-        wake_autograd(self._device)
-        shape, classes = samples.x_train.shape[1:], samples.classes
-        self._shape, self._parts_of_row = shape, (math.prod(shape), classes)
-        self._rows = _on(self._device, one_hot_rows(samples.x_train, samples.t_train, classes))
-        train = self._rows[:, :-classes].unflatten(1, shape)
-        self._images = {TRAIN: train, TEST: _on(self._device, samples.x_test)}
-        self._slots = self._make_slots(-(-len(train) // self._config.batch_size))
-        self._sizes = np.zeros(0, np.int64)  # of the epoch's batches
-        self._done = 0  # steps of the epoch
-        chunk = EVALUATED.get(self._device.type, EVALUATED["cpu"])
-        self._chunk = torch.zeros(chunk, *shape, dtype=torch.uint8, device=self._device)
-        self._classes = torch.zeros(chunk, dtype=torch.int64, device=self._device)
-        # Tensors, since CUDA divides by a Python number as it multiplies by its reciprocal: not quite the book's x.
-        self._number = cache(partial(torch.tensor, dtype=torch.float32, device=self._device))
 
     def _make_slots(self, steps: int) -> Slots:
-        order = torch.zeros(steps * self._config.batch_size, dtype=torch.int64, device=self._device)
-        rates, losses = torch.zeros(2, steps, dtype=self._setting.dtype, device=self._device)
-        return Slots(order, rates, losses)
+        return Slots.of(steps, self._config.batch_size, self._parameters[0])
 
-    def _kernel_step(self, labels: Array) -> KernelStep:
+    def _kernel_step(self) -> KernelStep:
         """What takes a step by kernels of our own; all that a step changes moves into the memory that they want."""
         try:
             from torchport.training.kernel_step import KernelStep
         except ImportError as error:  # as on Windows
             raise ValueError(f"kernels triton need Triton, which is not here ({error}): choose torch") from None
         assert isinstance(self._net, SimpleConvNet)
-        (group,), images = self._optimizer.param_groups, self._images[TRAIN]
-        prepared = torch.cat([self._pixels(part) for part in images.split(len(self._chunk))])
+        (group,), data = self._optimizer.param_groups, self._data
+        prepared = torch.cat([data.pixels(part) for part in data.images[TRAIN].split(len(data.chunk))])
         moments = [[self._optimizer.state[param][name] for param in self._parameters] for name in MOMENTS]
         state = [self._parameters, *moments, list(self._totals.values())]
-        size, betas = self._config.batch_size, group["betas"]
-        return KernelStep(self._net, state, prepared, _on(self._device, labels), size, betas)
+        return KernelStep(self._net, state, prepared, data.labels, self._config.batch_size, group["betas"])
 
     def begin(self, order: Array, step: int) -> None:
         size = self._config.batch_size
@@ -153,12 +126,12 @@ class TorchLearner:
         return count
 
     def predict(self, part: str, n: int | None = None) -> Array:
-        images = self._images[part][:n]
+        images, chunk = self._data.images[part][:n], self._data.chunk
         found = torch.zeros(len(images), dtype=torch.int64, device=self._device)
         mine = self._ranks.share(len(images))
-        for start in range(mine.start, mine.stop, len(self._chunk)):
-            batch = images[start : min(start + len(self._chunk), mine.stop)]
-            self._chunk[: len(batch)].copy_(batch)
+        for start in range(mine.start, mine.stop, len(chunk)):
+            batch = images[start : min(start + len(chunk), mine.stop)]
+            chunk[: len(batch)].copy_(batch)
             self._predict_full()
             found[start : start + len(batch)].copy_(self._classes[: len(batch)])
         return np.asarray(self._ranks.sum(found).cpu().numpy())
@@ -202,8 +175,7 @@ class TorchLearner:
             if after:
                 self._kernels.measure(order, slots.losses[i])
             return
-        pixels, one_hot = self._rows.index_select(0, order).split(self._parts_of_row, dim=1)
-        x = self._pixels(pixels.unflatten(1, self._shape))
+        x, one_hot = self._data.batch(order)
         for parameter in self._parameters:
             parameter.grad = None
         for group in self._rated:
@@ -225,23 +197,20 @@ class TorchLearner:
             with torch.no_grad(), self._setting.computing():
                 log_likelihood(self._network(x).softmax(dim=1), one_hot, slots.losses[i])
 
-    def _pixels(self, images: Tensor) -> Tensor:
-        """uint8 as the network takes them: the book's float32, in the dtype of the weights."""
-        prepared: Tensor = self._preparation.apply(images, self._number)
-        return prepared.to(self._setting.dtype)
-
     def _predict_chunk(self) -> None:
         self._net.eval()
         with torch.no_grad(), self._setting.computing():
-            self._classes.copy_(self._network(self._pixels(self._chunk)).argmax(dim=1))
+            self._classes.copy_(self._network(self._data.pixels(self._data.chunk)).argmax(dim=1))
 
-    def _capture(self) -> None:
-        """From here on, several steps and a chunk of predictions are a graph each, if they can be recorded."""
+    def capture(self) -> None:
+        """On CUDA, from here on, several steps and a chunk of predictions are a graph each, if they can be recorded."""
+        if not self._records:
+            return
         self._staged = self._make_slots(max(GRAPH_STEPS))
         if self._kernels is not None:
             self._build()
         steps, size = len(self._slots.losses), self._config.batch_size
-        full = steps if self._config.sampling == BOOK else len(self._rows) // size
+        full = steps if self._config.sampling == BOOK else len(self._data.labels) // size
         record = partial(captured, restore=self._restore, device=self._device)
         try:
             graphs = {n: record(partial(self._take_staged, n)) for n in GRAPH_STEPS if n <= full}
@@ -259,7 +228,6 @@ class TorchLearner:
         """Have Triton compile its kernels, which wants a C compiler, say; without them torch's do."""
         try:
             self._take_staged(1)
-            torch.cuda.synchronize(self._device)
         except Exception as error:  # of Triton's many kinds
             self._kernels, reason = None, (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(f"Triton cannot make its kernels here ({reason}): torch's take the steps", stacklevel=2)
@@ -274,20 +242,8 @@ class TorchLearner:
         self.load(self._start)
 
 
-def _on(device: torch.device, part: Array) -> Tensor:
-    """On the CPU the very memory of part, where torch can have it."""
-    part = np.ascontiguousarray(part)
-    return (torch.from_numpy(part) if part.flags.writeable else torch.tensor(part)).to(device)
-
-
 def _parallel(network: Any, device: torch.device) -> nn.Module:
     return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
-
-
-def wake_autograd(device: torch.device) -> None:
-    """Have autograd's thread launch a kernel, which gives it CUDA's context: cuBLAS complains where it has none."""
-    zero = torch.zeros((), device=device, requires_grad=True)
-    zero.mul(1).backward(zero.detach())
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:
