@@ -202,14 +202,7 @@ LARGE: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize(
-    ("network", "ask"),
-    [
-        ("SimpleConvNet", "predict"),
-        ("SimpleConvNet", "accuracy"),
-        ("SimpleConvNet", "loss"),
-        ("DeepConvNet", "loss"),
-        ("MultiLayerNetExtend", "accuracy"),
-    ],
+    ("network", "ask"), [("SimpleConvNet", "predict"), ("DeepConvNet", "loss"), ("MultiLayerNetExtend", "accuracy")]
 )
 def test_memory_does_not_grow_with_the_samples(network: str, ask: str) -> None:
     """Beyond the data: the original's predict takes 7.6 GB for 10,000 images."""
