@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import pickletools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,14 @@ MAX_AXES = 32  # of an array: NumPy 1's own limit
 MAX_OPCODES = 2**19  # 15,000 arrays have as many; each leaves 130 bytes in memory at most, besides text and bytes
 
 # What a call of each name gives, for the arguments; None where no such call is known.
-Vocabulary = Mapping[tuple[str, str], Callable[[Any], object]]
+Vocabulary = dict[tuple[str, str], Callable[[Any], object]]
 Persistent = Callable[[Any], object] | None  # what is outside of a pickle, by its identity
+
+
+def vocabulary(called: Callable[[str, Any], object], names: str) -> Vocabulary:
+    """Of each of names, module.name, what called gives for its last part and the arguments."""
+    pairs = [name.rpartition(".")[::2] for name in names.split()]
+    return {(module, name): partial(called, name) for module, name in pairs}
 
 
 @dataclass(eq=False, slots=True, repr=False)
@@ -126,7 +133,7 @@ class _Machine:
             digits = b"{0,%d}" % (MAX_LINE if self.lenient else 18)  # of 64 bits, as sizes are
             if not re.fullmatch(rb"-?(0|[1-9][0-9]" + digits + b")" + end, line):
                 raise damaged(f"{line!r:.40} is no whole number")
-            self.file.seek(-len(line) - 1, io.SEEK_CUR)
+            return line == b"01" if line in (b"00", b"01") else int(line.rstrip(b"L"))
         number = kind.reader(self.file)
         if isinstance(number, int) and number.bit_length() > 64 and not self.lenient:
             raise damaged(f"a whole number of {number.bit_length() // 8 + 1} bytes")

@@ -16,7 +16,7 @@ import numpy as np
 
 from numpy_ref.checks import Array
 from numpy_ref.files import ParamsError, over_limit
-from numpy_ref.opcodes import StandIn as StandIn, Vocabulary, describe as describe, interpret
+from numpy_ref.opcodes import StandIn as StandIn, describe as describe, interpret, vocabulary
 
 NUMPYS_AXES = 64  # of an array: NumPy 2's own limit
 MAX_DEPTH = 64  # of dicts, lists and tuples in each other: what reads them recurses
@@ -179,7 +179,9 @@ def _called_leniently(name: str, arguments: Any) -> object:
             return array
         case "_reconstructor", (StandIn() as kind, *_):  # of protocols 0 and 1
             return kind.made()
-        case "made", (StandIn(what=what) as make, (_, _, _) as given, state, *_) if what.endswith("._reconstruct"):
+        case "_create_array" | "_reconstruct_array", (StandIn(what=what) as make, (_, _, _) as given, state, *_) if (
+            what.endswith("._reconstruct")
+        ):
             array = make.value(given)
             if isinstance(array, StandIn) and (value := array.complete(state)) is not None:
                 array.fill(value)
@@ -249,31 +251,16 @@ def _shown(value: object) -> str:
 
 _PLAIN = ("the name numpy.ndarray", "the name numpy.memmap", "the name numpy.matrix")  # arrays all
 
-ARRAYS: Vocabulary = {
-    (module, name): partial(_called, name)
-    for module, name in (
-        ("numpy.core.multiarray", "_reconstruct"),  # of NumPy 1
-        ("numpy._core.multiarray", "_reconstruct"),  # of NumPy 2
-        ("numpy.core.numeric", "_frombuffer"),
-        ("numpy._core.numeric", "_frombuffer"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-        ("__builtin__", "bytes"),
-        ("collections", "OrderedDict"),
-        ("collections", "defaultdict"),
-        *(("builtins", name) for name in ("dict", "float", "int", "list")),  # what a defaultdict makes
-        *(("__builtin__", name) for name in ("dict", "float", "int", "list")),
-    )
-}
-VALUES: Vocabulary = {
-    **ARRAYS,
-    ("numpy", "dtype"): partial(_called_leniently, "dtype"),
-    ("numpy.core.multiarray", "scalar"): partial(_called_leniently, "scalar"),
-    ("numpy._core.multiarray", "scalar"): partial(_called_leniently, "scalar"),
-    ("cupy.core.core", "array"): partial(_called_leniently, "array"),
-    ("cupy._core.core", "array"): partial(_called_leniently, "array"),
-    ("copy_reg", "_reconstructor"): partial(_called_leniently, "_reconstructor"),
-    ("dill._dill", "_create_array"): partial(_called_leniently, "made"),
-    ("jax._src.array", "_reconstruct_array"): partial(_called_leniently, "made"),
-}
+# Of NumPy 1 and 2; and what a defaultdict makes.
+ARRAYS = vocabulary(
+    _called,
+    """numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct numpy.core.numeric._frombuffer
+    numpy._core.numeric._frombuffer numpy.ndarray numpy.dtype _codecs.encode __builtin__.bytes collections.OrderedDict
+    collections.defaultdict builtins.dict builtins.float builtins.int builtins.list __builtin__.dict __builtin__.float
+    __builtin__.int __builtin__.list""",
+)
+VALUES = ARRAYS | vocabulary(
+    _called_leniently,
+    """numpy.dtype numpy.core.multiarray.scalar numpy._core.multiarray.scalar cupy.core.core.array cupy._core.core.array
+    copy_reg._reconstructor dill._dill._create_array jax._src.array._reconstruct_array""",
+)

@@ -89,8 +89,9 @@ def test_bad_input_is_told_and_nothing_written(arguments: tuple[str, ...], says:
 
 
 def test_what_does_not_read_back_is_not_left(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = writing._encoded
-    monkeypatch.setattr(writing, "_encoded", lambda state, suffix: right({k: 0 * v for k, v in state.items()}, suffix))
+    encode, decode = writing.FORMATS[".pt"]
+    wrong = (lambda state: encode({key: 0 * value for key, value in state.items()}), decode)
+    monkeypatch.setitem(writing.FORMATS, ".pt", wrong)
     (folder / "model.pt").write_bytes(EARLIER)
     done = run("port_params", "params.pkl", "model.pt", "--into", "mine.py:Net", "--force")
     assert_refused(done, "does not read back as it was")

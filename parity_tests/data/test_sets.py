@@ -163,7 +163,7 @@ def test_a_file_that_is_damaged_or_another_is_named(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"test_img": np.zeros((9, 784), np.float32)}, r"an array has dtype 'f4', expected uint8"),
+        ({"test_img": np.zeros((9, 784), np.float32)}, r"test_img must be uint8 \(N, 784\), got float32"),
         ({"test_img": np.zeros((9, 100), np.uint8)}, r"test_img must be uint8 \(N, 784\), got uint8 \(9, 100\)"),
         ({"test_img": np.zeros((8, 784), np.uint8)}, r"holds 9 labels for 8 images"),
         ({"test_img": [1]}, r"'test_img' is a list"),

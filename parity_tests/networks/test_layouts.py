@@ -11,6 +11,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.networks import Hints, Weights, layouts
 from torchport.networks.nearest import fits
+from torchport.networks.order import MAX_LAYERS
 from torchport.parity.cases import seeded_params
 
 
@@ -38,14 +39,14 @@ def test_an_order_is_looked_for_in_so_many_steps(monkeypatch: pytest.MonkeyPatch
         assert steps < 200_000
         return fits(*sizes)
 
-    monkeypatch.setattr(layouts, "fits", counted)
+    monkeypatch.setattr("torchport.networks.order.fits", counted)
     arrays = {**square(*"abcdefghi"), "out.weight": np.ones((5, 7)), "out.bias": np.ones(5)}
     assert list(layouts.to_params(arrays)[0])[-2:] == ["W10", "b10"]
     assert steps > 2_000
 
 
 def test_an_order_of_very_many_layers_is_told_or_refused() -> None:
-    names = sorted(f"fc{number}" for number in range(layouts.MAX_LAYERS + 1))
+    names = sorted(f"fc{number}" for number in range(MAX_LAYERS + 1))
     with pytest.raises(ValueError, match=r"the order of 101 layers is not looked for: .*\(--order\)"):
         layouts.to_params(square(*names))
     found, _ = layouts.to_params(square(*names), Hints(order=names))

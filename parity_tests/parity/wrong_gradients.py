@@ -34,10 +34,19 @@ from parity.user_ports import (
 
 # --- At exact zeros and ties only
 
+
+def of_clamp() -> str:
+    """What torch's clamp passes at its limit, as a cause says it: all of it, or in newer versions half."""
+    x = torch.zeros(1, requires_grad=True)
+    x.clamp(min=torch.zeros(1)).backward()
+    assert x.grad is not None
+    return "half" if x.grad.item() == 0.5 else "x >= 0"
+
+
 RELU = MLP, "activation_function1", "grad"
 step(*RELU, "MaskOfAtLeast0", lambda m, x: x * (x >= 0), seen=INTEGERS, cause="x >= 0")
 step(*RELU, "MaximumWith0", lambda m, x: torch.maximum(x, x.new_zeros(())), seen=INTEGERS, cause="half")
-step(*RELU, "ClampAtATensor", lambda m, x: x.clamp(min=torch.zeros_like(x)), seen=INTEGERS, cause="half")
+step(*RELU, "ClampAtATensor", lambda m, x: x.clamp(min=torch.zeros_like(x)), seen=INTEGERS, cause=of_clamp())
 step(*RELU, "HalfOfAbsolute", lambda m, x: (x + x.abs()) / 2, seen=INTEGERS, cause="half")
 step(*RELU, "WhereBelow0", lambda m, x: torch.where(x < 0, 0, x), seen=INTEGERS, cause="x >= 0")
 step(*RELU, "FilledBelow0", lambda m, x: x.masked_fill(x < 0, 0), seen=INTEGERS, cause="x >= 0")

@@ -338,7 +338,7 @@ step(
     seen=INTEGERS,
     cause="255",
 )
-step(SIMPLE, "relu1", "output", "ReluUpTo100", lambda m, x: x.clamp(0, 100), seen=INTEGERS, cause="clamp")
+step(SIMPLE, "relu1", "output", "ReluUpTo100", lambda m, x: x.relu().clamp(max=100), seen=INTEGERS, cause="clamp")
 step(SIMPLE, "relu1", "output", "ReluFrom1e6", lambda m, x: F.threshold(x, 1e-6, 0), seen=INTEGERS)
 step(
     SIMPLE,

@@ -260,7 +260,7 @@ EXEMPT: dict[str, tuple[str, ...]] = {
     "takes records of numbers and text, looks at them, or gives back views": (
         *("torchport.porting.NoParity", "torchport.parity.gradients.gradient_*", "torchport.parity.page.to_fragment"),
         *("torchport.training.folder.read_curves", "numpy_ref.opcodes.describe"),
-        *("torchport.files.containers.contents_of", "torchport.optimizers.in_pieces"),
+        "torchport.optimizers.in_pieces",
     ),
     "is an interface, without code": ("numpy_ref.layers.Layer.*", "torchport.training.state.Learner.*"),
 }

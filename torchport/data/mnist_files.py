@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from numpy_ref.checks import Array
-from numpy_ref.files import ParamsError, read_file
-from numpy_ref.opcodes import StandIn, Vocabulary, describe, interpret
-from numpy_ref.pickles import ARRAYS
+from numpy_ref.files import read_file
+from numpy_ref.opcodes import describe, interpret
+from numpy_ref.pickles import VALUES, plain
 
 DATA_VARIABLE = "TORCHPORT_DATA"
 MAX_BYTES = 2**28  # of a file, packed and unpacked: six times MNIST's largest
@@ -138,11 +138,11 @@ def _npz(path: Path) -> Mapping[str, Any]:
 
 
 def _pickle(path: Path) -> Mapping[str, Any]:
-    """Of a dict of uint8 arrays, which is interpreted and never unpickled."""
-    value = interpret(read_file(path, MAX_BYTES), BYTES)
+    """Of a dict of arrays, which is interpreted and never unpickled."""
+    value = plain(interpret(read_file(path, MAX_BYTES), VALUES), MAX_BYTES)
     if not isinstance(value, dict):
         raise ValueError(f"holds {describe(value)}, expected a dict of arrays")
-    return {name: np.array(each.value) if isinstance(each, StandIn) else each for name, each in value.items()}
+    return value
 
 
 def _checked(arrays: Mapping[str, Any], name: str, entries: int) -> Array:
@@ -154,19 +154,3 @@ def _checked(arrays: Mapping[str, Any], name: str, entries: int) -> Array:
         what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else f"keys {', '.join(arrays):.120}"
         raise ValueError(f"{name} must be uint8 (N, {entries}), got {what}")
     return np.ascontiguousarray(array)
-
-
-def _dtype_of_bytes(arguments: Any) -> object:
-    def complete(state: Any) -> object:
-        return np.dtype("u1") if state == (3, "|", None, None, None, -1, -1, 0) else None
-
-    match arguments:
-        case ("u1", 0, 1):
-            return StandIn("a dtype", complete=complete)
-        case (str(code), 0, 1):
-            raise ParamsError(f"an array has dtype {code!r:.40}, expected uint8")
-    return None
-
-
-# Arrays as in params.pkl, but of bytes.
-BYTES: Vocabulary = {**ARRAYS, ("numpy", "dtype"): _dtype_of_bytes}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from numpy_ref.checks import Array
 from numpy_ref.params import encode_params
 from torchport.files.npz import MAGIC, decode_npy, decode_npz, encode_npz
 from torchport.files.onnx_files import decode_onnx, encode_onnx
@@ -42,25 +41,19 @@ def _starts_as_onnx(data: bytes) -> bool:
     return data[:1] == b"\x08" and data[2:3] in b"\x12:B"  # its version, and who wrote it, if it says so
 
 
-def _book(weights: Weights) -> dict[str, Array]:
-    return {**weights.params, **weights.statistics}
-
-
 def _pt(weights: Weights, _: About) -> bytes:
     return state_dict_bytes(weights.state_dict())
 
 
-def _safetensors(weights: Weights, about: About) -> bytes:
-    return encode_safetensors({key: value.numpy() for key, value in weights.state_dict().items()}, about)
-
-
-PKL = Format((".pkl",), lambda _: False, decode_pickle, lambda weights, _: encode_params(_book(weights)), False)
+PKL = Format((".pkl",), lambda _: False, decode_pickle, lambda weights, _: encode_params(weights.arrays), False)
 FORMATS = (
     PKL,
-    Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(_book(weights)), False),
+    Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(weights.arrays), False),
     Format((".npy",), lambda data: data.startswith(MAGIC), decode_npy),
     Format((".pt", ".pth"), lambda data: data.startswith(SIGNATURES), decode_pt, _pt),
-    Format((".safetensors",), is_safetensors, lambda data, _, notes: decode_safetensors(data, notes), _safetensors),
+    Format(
+        (".safetensors",), is_safetensors, lambda data, _, notes: decode_safetensors(data, notes), encode_safetensors
+    ),
     Format((".onnx",), _starts_as_onnx, lambda data, *_: decode_onnx(data), lambda weights, _: encode_onnx(weights)),
 )
 

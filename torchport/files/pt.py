@@ -5,7 +5,7 @@ Source: torch/serialization.py (_save and _legacy_save), torch/_utils.py (_rebui
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from numpy_ref.checks import Array
 from numpy_ref.files import ParamsError
-from numpy_ref.opcodes import StandIn, Vocabulary, describe, interpret, interpret_first
+from numpy_ref.opcodes import StandIn, describe, interpret, interpret_first, vocabulary
 from numpy_ref.params import MAX_BYTES, looked_at
 from numpy_ref.pickles import NUMPYS_AXES, VALUES, plain, widened
 from torchport.files.containers import SHOWN
@@ -56,8 +56,8 @@ def decode_pickle(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | No
                 return _from_row(bytes(content)) if left > 0 else None
         return None
 
-    vocabulary = {**TENSORS, ("torch.storage", "_load_from_bytes"): storage}
-    return looked_at(data, lambda data: plain(interpret(data, vocabulary, lenient=True), max_bytes, notes))
+    known = {**TENSORS, ("torch.storage", "_load_from_bytes"): storage}
+    return looked_at(data, lambda data: plain(interpret(data, known, lenient=True), max_bytes, notes))
 
 
 def _from_zip(data: bytes, max_bytes: int) -> object:
@@ -67,7 +67,8 @@ def _from_zip(data: bytes, max_bytes: int) -> object:
             raise ParamsError("a file in it stands twice")
         folder = next((name[:-8] for name in members if name.endswith("/data.pkl") and name.count("/") == 1), None)
         if folder is None:
-            raise ParamsError(f"a zip file of {_first(members)}, without the data.pkl of a .pt file: unpack it first")
+            names = ", ".join(first(SHOWN, [shown(name) for name in members])) or "nothing"
+            raise ParamsError(f"a zip file of {names}, without the data.pkl of a .pt file: unpack it first")
         if f"{folder}constants.pkl" in members:
             raise ParamsError(f"a TorchScript file: load it as net with torch.jit.load(path, 'cpu'), and {_WAY_OUT}")
 
@@ -79,10 +80,6 @@ def _from_zip(data: bytes, max_bytes: int) -> object:
         big = f"{folder}byteorder" in members and content("byteorder") == b"big"
         storages = _Storages(lambda key: content(f"data/{key}"), ">" if big else "<")
         return interpret(bytes(content("data.pkl")), TENSORS, True, storages.named)
-
-
-def _first(names: Iterable[str]) -> str:
-    return ", ".join(first(SHOWN, [shown(name) for name in names])) or "nothing"
 
 
 def _from_row(data: bytes) -> object:
@@ -145,18 +142,18 @@ class _Storages:
 
 def _called(name: str, arguments: Any) -> object:
     match name, arguments:
-        case "tensor", (StandIn(value=None) as unknown, *_):
+        case "_rebuild_tensor_v2", (StandIn(value=None) as unknown, *_):
             return unknown
-        case "tensor", (StandIn(value=np.ndarray() as storage) as held, start, tuple(size), tuple(stride), _, _, *bits):
+        case "_rebuild_tensor_v2", (StandIn(value=np.ndarray()) as held, at, tuple(size), tuple(stride), _, _, *bits):
             if bits and bits[0] != {}:
                 way_out = "save tensor.resolve_conj().resolve_neg()"
                 return StandIn(f"a tensor with the negative or the conjugate bit: {way_out}")
-            return StandIn(held.what, _view(storage, start, size, stride))
-        case "parameter", (StandIn() as tensor, *_):
+            return StandIn(held.what, _view(held.value, at, size, stride))
+        case "_rebuild_parameter" | "_rebuild_parameter_with_state", (StandIn() as tensor, *_):
             return tensor
-        case "typed", (StandIn(what=what) as make, StandIn(), tuple(given), *_) if what in _REBUILT:
+        case "_rebuild_from_type_v2", (StandIn(what=what) as make, StandIn(), tuple(given), *_) if what in _REBUILT:
             return make.value(given)
-        case "size", (tuple(size),):
+        case "Size", (tuple(size),):
             return size
     return None
 
@@ -175,11 +172,8 @@ def _view(storage: Array, start: Any, size: tuple[Any, ...], stride: tuple[Any, 
 
 
 _REBUILT = ("the name torch._utils._rebuild_tensor_v2", "the name torch._utils._rebuild_parameter")
-TENSORS: Vocabulary = {
-    **VALUES,
-    ("torch._utils", "_rebuild_tensor_v2"): partial(_called, "tensor"),
-    ("torch._utils", "_rebuild_parameter"): partial(_called, "parameter"),
-    ("torch._utils", "_rebuild_parameter_with_state"): partial(_called, "parameter"),
-    ("torch._tensor", "_rebuild_from_type_v2"): partial(_called, "typed"),  # with attributes of its own
-    ("torch", "Size"): partial(_called, "size"),
-}
+TENSORS = VALUES | vocabulary(
+    _called,
+    """torch._utils._rebuild_tensor_v2 torch._utils._rebuild_parameter torch._utils._rebuild_parameter_with_state
+    torch._tensor._rebuild_from_type_v2 torch.Size""",
+)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy_ref.checks import Array
 from numpy_ref.files import ParamsError
 from numpy_ref.pickles import StandIn, native, view_of, widened
+from torchport.networks import Weights
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     **{f"F{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
@@ -44,12 +45,11 @@ def decode_safetensors(data: bytes, notes: list[str] | None = None) -> dict[str,
     return {name: _array(**about) for name, about in found}
 
 
-def encode_safetensors(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """arrays, and what is told of them in the header; equal ones make equal bytes."""
-    from safetensors.numpy import save
+def encode_safetensors(weights: Weights, metadata: Mapping[str, str]) -> bytes:
+    """The port's state_dict, and what is told of it in the header; equal ones make equal bytes."""
+    from safetensors.torch import save
 
-    contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-    content = save(contiguous, metadata=dict(metadata))
+    content = save(weights.state_dict(), metadata=dict(metadata))
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(metadata)  # in its own order: save's is another one in every process

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import combinations, islice
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,21 @@ from numpy_ref.checks import Array, check_int
 from numpy_ref.files import Staged, read_file, stage
 from numpy_ref.params import MAX_BYTES, check_arrays, same_bits
 from torchport.choices import Activation, Convolution
-from torchport.files.containers import SHOWN, ArraySet, all_arrays, array_sets, contents_of, inside
+from torchport.files.containers import ArraySet, array_sets, only_network
 from torchport.files.formats import Format, format_named, format_of
 from torchport.files.safe import is_safetensors, metadata_of
 from torchport.networks import DTYPES, Hints, Source, Weights, cast_params
-from torchport.networks.architectures import recognised
 from torchport.networks.hints import NO_HINTS
-from torchport.networks.layouts import names_part, to_params
-from torchport.networks.nearest import NoNetworkError, listed, shown
+from torchport.networks.layouts import to_params
+from torchport.networks.nearest import NoNetworkError, listed
+from torchport.networks.recognition import recognised
 
 # In a run's folder; config.json comes after the first checkpoint.
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"
 MODEL, PARAMS, CURVES = "model.pt", "params.pkl", "curves.png"  # in the end
 TRAINED = ("data", "data_dir", "images")  # of a configuration: on what
+
+Params = Mapping[str, Array]
 
 MAX_LINE = 2000  # characters of what is said of a file
 ORDER = "order leaves out layers that it does not name (--order)"
@@ -58,10 +61,12 @@ def listing(path: str | Path) -> str:
     rows = [("array", "shape", "dtype", "order", "min", "max", "SHA-256 of the bytes in C order")]
     for each in islice(array_sets(_read(path)[0]), 1):
         for name, array in each.arrays.items():
+            orders = {"C": array.flags.c_contiguous, "F": array.flags.f_contiguous}
+            order = ", ".join(filter(orders.get, orders)) or "neither"
             ends = f"{array.min():.6g}", f"{array.max():.6g}"
             digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
             printable = name if name.isprintable() else ascii(name)
-            rows.append((printable, str(array.shape), str(array.dtype), _order(array), *ends, digest))
+            rows.append((printable, str(array.shape), str(array.dtype), order, *ends, digest))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -102,7 +107,7 @@ def read_weights(
     """
     value, source = _read(path, max_bytes)
     with naming(path):
-        return _only(value, hints, source, dtype, allow_nonfinite)
+        return only_network(value, hints.part, partial(_weights, hints, source, dtype, allow_nonfinite))
 
 
 def load_network(
@@ -158,11 +163,10 @@ class StagedWeights:
         """What is in the file: the weights, bit for bit. OSError for anything else."""
         try:
             found = self.format.decode(self.staged.path.read_bytes(), MAX_BYTES, [])
-            back = _only(found, self.written.geometry, self.written.source, None, allow_nonfinite=True)
+            back = only_network(found, None, partial(_weights, self.written.geometry, self.written.source, None, True))
         except (ValueError, TypeError) as error:
             raise OSError(f"{self.staged.name}: what was written does not read back: {error}") from None
-        pairs = [(self.written.params, back.params), (self.written.statistics, back.statistics)]
-        if not all(same_bits(one, other) for one, other in pairs):
+        if not same_bits(self.written.arrays, back.arrays):
             raise OSError(f"{self.staged.name}: what was written does not read back as it was")
         return back
 
@@ -184,88 +188,17 @@ def stage_weights(weights: Weights, target: str | Path) -> Iterator[StagedWeight
         yield StagedWeights(staged, weights, kind)
 
 
-def _only(value: object, hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool) -> Weights:
-    """The one set of arrays in value that is a network's. ValueError, TypeError where none is, or several are."""
-    sets = _candidates(list(array_sets(value)), hints.part)
-    found: dict[str, tuple[ArraySet, Weights]] = {}
-    errors: dict[str, Exception] = {}
-    for each in sets:
-        if len(found) <= SHOWN and not any(inside(each.place, place) for place in found):
-            try:
-                found[each.place] = each, _weights(each, hints, source, dtype, allow_nonfinite)
-            except (ValueError, TypeError) as error:
-                errors[each.place] = error
-    if len(found) > 1:
-        raise ValueError(f"holds several networks, in {' and '.join(found)}: say which with part (--part)")
-    if not sets:
-        raise ValueError(f"holds {contents_of(value)}, expected a dict of arrays, the weights of a network")
-    for each, weights in found.values():
-        beside = _beside(each, all_arrays(value))
-        if hints.part is not None or not (stranger := _stranger(each, beside)):
-            return _leaving_out(weights, beside)
-        errors[each.place] = NoNetworkError(_STRANGER.format(each.place, stranger))
-    raise _refusal(sets, errors, found)
-
-
-_STRANGER = "the part {0!r} is a network by itself, but {1} is beside it: give part {0!r} if that is all (--part)"
-
-
-def _beside(each: ArraySet, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    own = set(map(id, each.arrays.values()))
-    return {name: array for name, array in arrays.items() if id(array) not in own}
-
-
-def _leaving_out(weights: Weights, beside: Mapping[str, Array]) -> Weights:
-    """The same, with a line on what is beside them."""
-    steps = [*weights.source.steps, *[_one_line(f"left out beside it: {listed(beside)}")] * bool(beside)]
-    return replace(weights, source=replace(weights.source, steps=tuple(steps)))
-
-
-def _stranger(each: ArraySet, beside: Mapping[str, Array]) -> str:
-    """An array beside it that may be another layer's: no copy of one of its own, as an optimizer's sums are."""
-    copies = {(own.shape, name) for name, own in each.arrays.items()}
-
-    def is_copy(name: str, array: Array) -> bool:
-        return any(array.shape == shape and (array.ndim > 1 or name.endswith(own)) for shape, own in copies)
-
-    layers = [name for name, array in beside.items() if each.is_prefix or array.ndim > 1 or names_part(name)]
-    return next((shown(name) for name in layers if each.is_prefix or not is_copy(name, beside[name])), "")
-
-
-def _refusal(sets: Sequence[ArraySet], errors: Mapping[str, Exception], found: Container[str]) -> Exception:
-    """The error of the set nearest to a network: that lacks an option only, or has most arrays of its own."""
-
-    def nearness(each: ArraySet) -> tuple[bool, bool, int]:
-        return not isinstance(errors[each.place], NoNetworkError), each.place in found, each.own
-
-    nearest = max([each for each in sets if each.place in errors], key=nearness)
-    where = f"in the part {nearest.place!r}: " if nearest.place and nearest.place not in found else ""
-    error = errors[nearest.place]
-    return type(error)("; ".join([f"{where}{error}", *nearest.left_out]))
-
-
-def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
-    """Which sets may be a network: the one that is told, or all but single layers and copies side by side."""
-    if part is not None:
-        places = ", ".join(each.place for each in sets if each.place) or "none, as it has no parts"
-        if part not in [each.place for each in sets]:
-            raise ValueError(f"part must be one of {places}, got {part!r}")
-        return [each for each in sets if each.place == part]
-    networks = [each for each in sets[1:] if each.weights > 1]
-    copied = any(one.shapes == other.shapes for one, other in combinations(networks, 2))
-    own = bool(sets) and sets[0].own == len(sets[0].arrays)
-    return networks if copied and not own else [*sets[:1], *networks]
-
-
-def _weights(each: ArraySet, hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool) -> Weights:
+def _weights(
+    hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool, each: ArraySet, beside: Params
+) -> Weights:
     params, said = to_params(each.arrays, hints)
     try:
         recognised(params, hints.geometry)  # first: what is no network needs no other dtype
     except NoNetworkError as error:
-        raise NoNetworkError(
-            "; ".join([str(error), *said, *[ORDER] * (" is unexpected" in str(error) and "gamma1" not in params)])
-        ) from None
+        way_out = [ORDER] * (" is unexpected" in str(error) and "gamma1" not in params)
+        raise NoNetworkError("; ".join([str(error), *said, *way_out])) from None
     steps = [*source.steps, *[f"in the part {each.place!r}"] * bool(each.place), *each.left_out, *said]
+    steps += [f"left out beside it: {listed(beside)}"] * bool(beside)
     dtypes = sorted({str(value.dtype) for value in params.values()})
     source = replace(source, steps=tuple(map(_one_line, steps)), dtypes=tuple(dtypes))
     cast = _one_dtype(params, dtype)
@@ -309,12 +242,6 @@ def _run_beside(file: Path) -> Mapping[str, str]:
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) and file.name in (MODEL, PARAMS) else {}
-
-
-def _order(array: Array) -> str:
-    """C, F, both for what is stored alike in either, or neither."""
-    kinds = {"C": array.flags.c_contiguous, "F": array.flags.f_contiguous}
-    return ", ".join(kind for kind, is_so in kinds.items() if is_so) or "neither"
 
 
 def file_of(path: str | Path) -> Path:

@@ -19,7 +19,7 @@ from torchport.loading.proof import agreeing, proved
 from torchport.loading.uses import LoadError, dtype_of, initialise, paths_of, uses_of
 from torchport.networks import Architecture, Weights, recognise
 from torchport.parity import Report
-from torchport.parity.given import unwrapped
+from torchport.parity.given import restored, unwrapped
 
 SAMPLES = 4  # of a drawn batch
 MOST = 64  # readings that are tried
@@ -79,24 +79,18 @@ def load_params(port: nn.Module, source: Source, x: Array | None = None, *, prov
     """
     inner, (reference, x) = unwrapped(port), _given(source, x)
     initialise(inner, x)
-    own = [*inner.parameters(), *inner.buffers()]
-    kept = [value.detach().clone() for value in own]
-    try:
-        held = rounded(reference, dtype_of(inner))
-        arrays = {**held.params, **held.statistics}
+    held = rounded(reference, dtype_of(inner))
+    arrays = {**held.params, **held.statistics}
 
-        def fill(places: Reading) -> Network:
-            write(inner, places, arrays)
-            return held
+    def fill(places: Reading) -> Network:
+        write(inner, places, arrays)
+        return held
 
+    with restored(inner):
         places, report = _settled(port, held, x, fill, prove)
-    except BaseException:
-        for value, before in zip(own, kept, strict=True):
-            value.data.copy_(before)
-        raise
-    labels = {place.use.label for place in places}
-    unused = sorted(paths_of(inner) - labels)
-    return Loaded({place.name: place.use.label for place in places}, tuple(unused), report)
+    fill(places)
+    filled = {place.name: place.use.label for place in places}
+    return Loaded(filled, tuple(sorted(paths_of(inner) - {*filled.values()})), report)
 
 
 def params_from(port: nn.Module, reference: Source, x: Array | None = None) -> dict[str, Array]:
@@ -129,24 +123,18 @@ def params_from(port: nn.Module, reference: Source, x: Array | None = None) -> d
     return {name: value.astype(dtype) for name, value in {**found.params, **found.statistics}.items()}
 
 
-def _reference_of(source: Source) -> tuple[Network, tuple[int, ...] | None]:
-    """The network, and the shape of its samples where the source tells it."""
-    if isinstance(source, Network):
-        return source, None
-    if isinstance(source, Architecture):
-        return source.reference(), source.input_shape
-    if isinstance(source, str | Path):
-        source = read_weights(source)
-    weights = source if isinstance(source, Weights) else Weights.of(source)
-    return weights.reference(), weights.architecture.input_shape
-
-
 def _given(source: Source, x: Array | None) -> tuple[Network, Array]:
     """The network and a batch for it. ValueError where x is none, and nothing tells what it should be."""
-    reference, shape = _reference_of(source)
+    if isinstance(source, str | Path):
+        source = read_weights(source)
+    if isinstance(source, Mapping):
+        source = Weights.of(source)
+    reference = source if isinstance(source, Network) else source.reference()
     if x is not None:
         return reference, np.asarray(check_batch("x", x), dtype=np.float64)
-    return reference, np.random.default_rng(0).standard_normal((SAMPLES, *(shape or _shape_of(reference))))
+    known = source.architecture if isinstance(source, Weights) else source
+    shape = known.input_shape if isinstance(known, Architecture) else _shape_of(reference)
+    return reference, np.random.default_rng(0).standard_normal((SAMPLES, *shape))
 
 
 def _shape_of(reference: Network) -> tuple[int, ...]:
@@ -167,7 +155,7 @@ def _shape_of(reference: Network) -> tuple[int, ...]:
 def _settled(
     port: nn.Module, like: Network, x: Array, move: Callable[[Reading], Network], prove: bool = True
 ) -> tuple[Reading, Report | None]:
-    """The one reading that holds, moved, and its certificate; move gives the network that the port should be then."""
+    """The one reading that holds, and its certificate; move gives the network that the port should be then."""
     inner = unwrapped(port)
     uses = uses_of(inner, x, like.predict(x).size)
     tried = list(itertools.islice(readings(like, x, uses), MOST + 1))
@@ -184,7 +172,6 @@ def _settled(
         raise LoadError(f"with these weights the port is not what the reference is: {report!r}", report)
     if len(holding) > 1:
         raise LoadError(f"two readings hold: {_told([each for each, _ in holding])}")
-    move(holding[0][0])
     return holding[0]
 
 

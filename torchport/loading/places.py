@@ -37,7 +37,8 @@ Reading = tuple[Place, ...]  # of all arrays
 
 def readings(reference: Network, x: Array, uses: Sequence[Use]) -> Iterator[Reading]:
     """One after the other; of most ports there is one. LoadError that names the first array that does not fit."""
-    shapes = dict(zip(reference.layers, _shapes(reference, x), strict=True))
+    outputs = reference.outputs(x[:1]).values()
+    shapes = dict(zip(reference.layers, [x.shape[1:], *(value.shape[1:] for value in outputs)], strict=False))
     left, choices = [use for use in uses if use.owned], list[list[Reading]]()
     for name, value in reference.params.items():
         wanted = f"the reference's {name} {value.shape}"
@@ -59,11 +60,6 @@ def readings(reference: Network, x: Array, uses: Sequence[Use]) -> Iterator[Read
         raise LoadError(f"the reference has nothing for {use}")
     choices += _statistics(reference, [use for use in uses if not use.owned])
     yield from (tuple(itertools.chain(*each)) for each in itertools.product(*choices))
-
-
-def _shapes(reference: Network, x: Array) -> list[tuple[int, ...]]:
-    """Of a sample before each layer."""
-    return [x.shape[1:], *(value.shape[1:] for value in reference.outputs(x[:1]).values())][:-1]
 
 
 def _index(use: Use, value: Array) -> Array | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,7 +15,11 @@ from torchport.loading.filling import Loaded, load_params
 from torchport.networks import Weights
 from torchport.networks.names import state_dict_bytes
 
-SUFFIXES = (".pt", ".safetensors")
+# By suffix: to bytes, and back.
+FORMATS: dict[str, tuple[Callable[[dict[str, Tensor]], bytes], Callable[[bytes], dict[str, Tensor]]]] = {
+    ".pt": (state_dict_bytes, lambda data: torch.load(io.BytesIO(data), weights_only=True)),
+    ".safetensors": (save_safetensors, load_safetensors),
+}
 
 
 def write_into(port: nn.Module, weights: Weights, target: str | Path, *, force: bool = False) -> Loaded:
@@ -23,25 +28,16 @@ def write_into(port: nn.Module, weights: Weights, target: str | Path, *, force: 
     FileExistsError; LoadError, ValueError, TypeError or OSError: then nothing is written.
     """
     suffix = Path(target).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"the state_dict of a module of one's own goes into {' or '.join(SUFFIXES)}, got {target}")
+    if suffix not in FORMATS:
+        raise ValueError(f"the state_dict of a module of one's own goes into {' or '.join(FORMATS)}, got {target}")
     if check_target(target, weights.source.path).exists() and not force:
         raise FileExistsError(f"{target} exists: give another name, or have it replaced with --force (force=True)")
     loaded = load_params(port, weights)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in port.state_dict().items()}
-    with stage(target, _encoded(state, suffix)) as staged:
-        written = _decoded(staged.path.read_bytes(), suffix)
+    encode, decode = FORMATS[suffix]
+    with stage(target, encode(state)) as staged:
+        written = decode(staged.path.read_bytes())
         if written.keys() != state.keys() or not all(torch.equal(state[key], written[key]) for key in state):
             raise OSError(f"{target}: what was written does not read back as it was")
         staged.commit()
     return loaded
-
-
-def _encoded(state: dict[str, Tensor], suffix: str) -> bytes:
-    return bytes(save_safetensors(state)) if suffix == ".safetensors" else state_dict_bytes(state)
-
-
-def _decoded(data: bytes, suffix: str) -> dict[str, Tensor]:
-    is_safe = suffix == ".safetensors"
-    found: dict[str, Tensor] = load_safetensors(data) if is_safe else torch.load(io.BytesIO(data), weights_only=True)
-    return found

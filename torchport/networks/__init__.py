@@ -1,17 +1,11 @@
 """A whole network: its architecture, its weights, and its torch ports."""
 
 from torchport.layers.sums import CONVOLUTIONS as CONVOLUTIONS
-from torchport.networks.architectures import (
-    NETWORKS as NETWORKS,
-    Architecture as Architecture,
-    recognise as recognise,
-)
+from torchport.networks.architectures import NETWORKS as NETWORKS, Architecture as Architecture
 from torchport.networks.hints import Hints as Hints
-from torchport.networks.names import (
-    DTYPES as DTYPES,
-    cast_params as cast_params,
-)
+from torchport.networks.names import DTYPES as DTYPES, cast_params as cast_params
 from torchport.networks.ports import from_reference as from_reference
+from torchport.networks.recognition import recognise as recognise
 from torchport.networks.simple_convnet import SimpleConvNet as SimpleConvNet
 from torchport.networks.weights import (
     Source as Source,

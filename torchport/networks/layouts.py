@@ -10,53 +10,23 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice, pairwise, takewhile
-from typing import Any
+from itertools import takewhile
 
 import numpy as np
 
 from numpy_ref.checks import Array
 from torchport.networks.hints import NO_HINTS, Hints
-from torchport.networks.nearest import USUAL, NoNetworkError, fits, listed, shown
+from torchport.networks.nearest import USUAL, NoNetworkError, fits, listed
+from torchport.networks.order import PARTS, Layer, chosen, natural, ordered
 
-# Which of a layer's arrays a key names at its end.
-_PARTS = {
-    "weight": "weights?|kernels?|w",
-    "bias": "bias(?:es)?|b",
-    "gamma": "gamma|scale",
-    "beta": "beta|offset",
-    "running_mean": "(?:running|moving)_mean",
-    "running_var": "(?:running|moving)_var(?:iance)?",
-}
 _KEY = re.compile(
     r"(?:(?P<module>.*)[._/])?(?:"
-    + "|".join(f"(?P<{part}>{names})" for part, names in _PARTS.items())
+    + "|".join(f"(?P<{part}>{names})" for part, names in PARTS.items())
     + r")_?(?P<number>\d{0,4})(?::0)?",
     re.IGNORECASE,
 )
 _MODULES = re.compile(r"(weight|kernel)(:0)?$")  # at the end of a key: what frameworks call it, and not the book
 _NORMALISES = re.compile(r"bn|norm", re.IGNORECASE)
-
-
-# A network whose order is looked for has so many layers at most, and is one of so many steps: there may be n! of them.
-MAX_LAYERS, MAX_TRIES = 100, 20_000
-
-
-@dataclass(eq=False)  # arrays have no truth
-class _Layer:
-    """What belongs to one layer, and the keys that it stood under."""
-
-    name: str
-    arrays: dict[str, Array] = field(default_factory=dict)  # by what they are: weight, bias, gamma and so on
-    keys: dict[str, str] = field(default_factory=dict)
-    transposed: bool = False  # otherwise than its name says
-
-    @property
-    def ends(self) -> tuple[int, int, int]:
-        """Axes of the weight, inputs and outputs, of a weight as the book has it."""
-        shape = next(self.arrays[part] for part in _PARTS if part in self.arrays).shape
-        return (4, shape[1], shape[0]) if len(shape) == 4 else (len(shape), shape[0], shape[-1])
 
 
 def to_params(arrays: Mapping[str, Array], hints: Hints = NO_HINTS) -> tuple[dict[str, Array], list[str]]:
@@ -65,20 +35,20 @@ def to_params(arrays: Mapping[str, Array], hints: Hints = NO_HINTS) -> tuple[dic
     others = {key: arrays[key] for key in arrays if named and key not in named}
     layers, said = _by_name(arrays, named) if named else _by_position(arrays)
     if hints.order is not None:
-        layers, left = _chosen(layers, hints.order, others)
+        layers, left = chosen(layers, hints.order, others)
         others, said = {}, said + left
     if alone := [layer.keys["bias"] for layer in layers if layer.arrays.keys() == {"bias"}]:
         raise NoNetworkError(f"{alone[0]} is a bias without a weight: {listed(arrays)}")
     said += [line for layer in layers for line in _squeezed(layer)]
     hwio = list(_turned(layers, hints))
     _orient(layers, hints)
-    layers = layers if hints.order is not None else _ordered(layers)
-    ordered = [*_told(layers, arrays), *_unbiased(layers)]
+    layers = layers if hints.order is not None else ordered(layers)
+    named_so = [*_told(layers, arrays), *_unbiased(layers)]
     unrolled = [line for layer in layers for line in _unrolled(layer, layers, hints)]
     sorted_rows = _sorted_rows(layers, hints, bool(hwio))
     if transposed := [layer.keys["weight"] for layer in layers if layer.transposed]:
         said.append(f"{', '.join(transposed)}: transposed, since they came as (outputs, inputs)")
-    return {**_numbered(layers), **others}, said + ordered + hwio + unrolled + sorted_rows
+    return {**_numbered(layers), **others}, said + named_so + hwio + unrolled + sorted_rows
 
 
 def names_part(key: str) -> bool:
@@ -89,13 +59,13 @@ def names_part(key: str) -> bool:
 # --- Which arrays make a layer
 
 
-def _by_name(arrays: Mapping[str, Array], named: Mapping[str, re.Match[str]]) -> tuple[list[_Layer], list[str]]:
+def _by_name(arrays: Mapping[str, Array], named: Mapping[str, re.Match[str]]) -> tuple[list[Layer], list[str]]:
     prefix = _prefix([match["module"] or "" for match in named.values()])
-    layers: dict[str, _Layer] = {}
+    layers: dict[str, Layer] = {}
     for key, match in named.items():
         name = f"{match['module'] or ''}.".removeprefix(prefix).rstrip(".") + match["number"]
-        part = next(part for part in _PARTS if match[part] is not None)
-        layer = layers.setdefault(name, _Layer(name))
+        part = next(part for part in PARTS if match[part] is not None)
+        layer = layers.setdefault(name, Layer(name))
         if part in layer.arrays:
             raise ValueError(f"{layer.keys[part]} and {key} are both the {part} of one layer: {listed(arrays)}")
         layer.arrays[part], layer.keys[part] = arrays[key], key
@@ -117,9 +87,9 @@ def _prefix(modules: Sequence[str]) -> str:
     return common[: max(common.rfind("."), common.rfind("/")) + 1].lstrip(".")
 
 
-def _by_position(arrays: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
+def _by_position(arrays: Mapping[str, Array]) -> tuple[list[Layer], list[str]]:
     """The k-th vector goes with the k-th weight. ValueError where they are not as many."""
-    keys = sorted(arrays, key=_natural) if list(arrays) == sorted(arrays) else list(arrays)  # as text: 10 before 2
+    keys = sorted(arrays, key=natural) if list(arrays) == sorted(arrays) else list(arrays)  # as text: 10 before 2
     vectors = {key: arrays[key] for key in keys if arrays[key].ndim == 1}
     if 2 * len(vectors) != len(keys):
         vectors = {key: arrays[key] for key in keys if max(arrays[key].shape) == arrays[key].size}
@@ -129,7 +99,7 @@ def _by_position(arrays: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
             f"the names tell no layers, and {len(weights)} weights have {len(vectors)} biases: {listed(arrays)}"
         )
     layers = [
-        _Layer(str(number), {"weight": arrays[weight], "bias": vectors[bias]}, {"weight": weight, "bias": bias})
+        Layer(str(number), {"weight": arrays[weight], "bias": vectors[bias]}, {"weight": weight, "bias": bias})
         for number, (weight, bias) in enumerate(zip(weights, vectors, strict=True), 1)
     ]
     return layers, [f"by their order, {', '.join(keys)} are {', '.join(_numbered(layers))}"]
@@ -138,7 +108,7 @@ def _by_position(arrays: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
 # --- How each lies
 
 
-def _squeezed(layer: _Layer) -> Iterator[str]:
+def _squeezed(layer: Layer) -> Iterator[str]:
     """Vectors without axes of length 1, and filters of one channel with one."""
     for part, value in layer.arrays.items():
         if part == "weight" and value.ndim == 3 and value.shape[1] == value.shape[2]:
@@ -149,7 +119,7 @@ def _squeezed(layer: _Layer) -> Iterator[str]:
             yield f"{layer.keys[part]} {value.shape}: axes of length 1 are left out"
 
 
-def _unbiased(layers: Sequence[_Layer]) -> Iterator[str]:
+def _unbiased(layers: Sequence[Layer]) -> Iterator[str]:
     """A bias of 0 where a module has none among others that have: bias=False. The book's names are never without."""
     biased = any("bias" in layer.arrays for layer in layers)
     for layer in layers:
@@ -159,12 +129,7 @@ def _unbiased(layers: Sequence[_Layer]) -> Iterator[str]:
             yield f"{key}: no bias is beside it, 0 is taken"
 
 
-def _outputs(layer: _Layer) -> int:
-    """As many as it has biases, 0 without."""
-    return layer.arrays["bias"].size if "bias" in layer.arrays else 0
-
-
-def _turned(layers: Sequence[_Layer], hints: Hints) -> Iterator[str]:
+def _turned(layers: Sequence[Layer], hints: Hints) -> Iterator[str]:
     """Kernels (H, W, inputs, outputs) as (outputs, inputs, H, W): by their biases, else as the others, or by name."""
     kernels = [layer for layer in layers if "weight" in layer.arrays and layer.arrays["weight"].ndim == 4]
     told = {lies for layer in kernels if (lies := _lies(layer))}
@@ -176,15 +141,15 @@ def _turned(layers: Sequence[_Layer], hints: Hints) -> Iterator[str]:
             yield f"{key} {value.shape}: H, W, inputs, outputs, as Keras has it"
 
 
-def _lies(layer: _Layer) -> str | None:
+def _lies(layer: Layer) -> str | None:
     """How a kernel's axes lie, if it has square filters and as many as biases in one way only."""
-    shape, outputs = layer.arrays["weight"].shape, _outputs(layer)
+    shape, outputs = layer.arrays["weight"].shape, layer.biases
     ways = {"oihw": (shape[0], *shape[2:]), "hwio": (shape[3], *shape[:2])}
     fitting = [way for way, (count, height, width) in ways.items() if count == outputs and height == width]
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _orient(layers: Sequence[_Layer], hints: Hints) -> None:
+def _orient(layers: Sequence[Layer], hints: Hints) -> None:
     """Each weight of two axes as (inputs, outputs): by the number of its biases, else by its name. ValueError."""
     seen_affine, told = False, dict[str, str]()  # by key, where it is not as the name says
     for layer in layers:
@@ -196,8 +161,8 @@ def _orient(layers: Sequence[_Layer], hints: Hints) -> None:
         seen_affine, key = True, layer.keys["weight"]
         named = "out-in" if key.lower().endswith(("weight", "weights")) else "in-out"
         lies = hints.affine or named
-        if value.shape[0] != value.shape[1] and _outputs(layer) in value.shape:
-            lies = "out-in" if value.shape[0] == _outputs(layer) else "in-out"
+        if value.shape[0] != value.shape[1] and layer.biases in value.shape:
+            lies = "out-in" if value.shape[0] == layer.biases else "in-out"
         elif hints.affine is None and (others := [other for other, lie in told.items() if lie != named]):
             raise ValueError(
                 f"{key} {value.shape} is square: nothing tells whether it is transposed, as {', '.join(others)} is. "
@@ -208,7 +173,7 @@ def _orient(layers: Sequence[_Layer], hints: Hints) -> None:
         layer.arrays["weight"] = value.T if lies == "out-in" else value
 
 
-def _unrolled(layer: _Layer, layers: Sequence[_Layer], hints: Hints) -> Iterator[str]:
+def _unrolled(layer: Layer, layers: Sequence[Layer], hints: Hints) -> Iterator[str]:
     """A convolution's weight as im2col takes it, (C * FH * FW, FN), with its four axes again. ValueError."""
     place = layers.index(layer)
     before, behind = layers[:place], layers[place + 1 :]
@@ -232,7 +197,7 @@ def _unrolled(layer: _Layer, layers: Sequence[_Layer], hints: Hints) -> Iterator
             return
 
 
-def _sorted_rows(layers: Sequence[_Layer], hints: Hints, keras: bool) -> list[str]:
+def _sorted_rows(layers: Sequence[Layer], hints: Hints, keras: bool) -> list[str]:
     """The first Affine's rows in the order C, H, W. ValueError where they may be in another, and nothing tells."""
     convs = [layer for layer in layers if layer.ends[0] == 4]
     affine = next((layer for layer in layers if layer.ends[0] == 2), None)
@@ -254,40 +219,10 @@ def _sorted_rows(layers: Sequence[_Layer], hints: Hints, keras: bool) -> list[st
     return [f"{key}: rows from the order H, W, C to C, H, W"]
 
 
-# --- Which layer is first
+# --- What they are called
 
 
-def _chosen(layers: list[_Layer], order: Sequence[str], others: Mapping[str, Array]) -> tuple[list[_Layer], list[str]]:
-    """The layers that order names, in that order, and a line on all that is left out. ValueError."""
-    by_name = {layer.name: layer for layer in layers}
-    if not by_name.keys() >= set(order) or len(set(order)) < len(order):
-        raise ValueError(f"order must name the layers {', '.join(by_name)}, or some of them, got {', '.join(order)}")
-    left = [*(name for name in by_name if name not in order), *others]
-    return [by_name[name] for name in order], [f"left out: {', '.join(map(shown, left))}"] if left else []
-
-
-def _ordered(layers: list[_Layer]) -> list[_Layer]:
-    """The layers in the order that shapes and numbers tell. ValueError where several fit."""
-    names = [layer.name for layer in layers]
-    if all(name.isdecimal() for name in names):
-        return layers
-    if len(names) > MAX_LAYERS:
-        raise ValueError(f"the order of {len(names)} layers is not looked for: say which with order (--order)")
-    as_text = names == sorted(names)  # which is no order of anybody's
-    earlier = {each.name: {one for one in names if _precedes(one, each.name)} for each in layers}
-    by_number = _chains(layers, earlier)
-    if _is_chain(layers) and (layers in by_number or not by_number) and not (as_text and len(by_number) > 1):
-        return layers
-    found = by_number or _chains(layers, {})
-    if not as_text:
-        found += [layers] * _is_chain(layers)
-    if len(found) > 1:
-        readings = " or ".join(", ".join(layer.name for layer in each) for each in found[:2])
-        raise ValueError(f"the order of the layers may be {readings}: say which with order (--order)")
-    return found[0] if found else layers
-
-
-def _told(layers: Sequence[_Layer], arrays: Iterable[str]) -> list[str]:
+def _told(layers: Sequence[Layer], arrays: Iterable[str]) -> list[str]:
     """A line on names that are not the book's or the port's own, nor 1, 2 and so on."""
     weights = {layer.keys["weight"]: layer.name for layer in layers if "weight" in layer.arrays}
     names = list(weights.values())
@@ -298,59 +233,11 @@ def _told(layers: Sequence[_Layer], arrays: Iterable[str]) -> list[str]:
     return [f"{', '.join(names)} are layers 1 to {len(names)}{by_shapes}"]
 
 
-def _is_chain(layers: Sequence[_Layer]) -> bool:
-    """Whether each layer takes what the one before it returns, images before all else."""
-    axes = [layer.ends[0] for layer in layers]
-    images = axes[: axes.index(2)] if 2 in axes else axes
-    if 4 in axes and (images[:1] != [4] or axes.count(4) > images.count(4)):
-        return False
-    return all(_follows(layer, before) for before, layer in pairwise(layers))
-
-
-def _follows(layer: _Layer, before: _Layer) -> bool:
-    return fits(layer.ends[1], layer.ends[0], before.ends[0], before.ends[2])
-
-
-def _chains(layers: Sequence[_Layer], earlier: Mapping[str, set[str]]) -> list[list[_Layer]]:
-    """Orders that are chains, two at most, of layers behind those earlier than each; none where that takes long."""
-    tries = iter(range(MAX_TRIES))
-    found = list(islice(_continued(layers, [], earlier, tries), 2))
-    return found if next(tries, None) is not None else []
-
-
-def _continued(
-    left: Sequence[_Layer], taken: list[_Layer], earlier: Mapping[str, set[str]], tries: Iterator[int]
-) -> Iterator[list[_Layer]]:
-    """taken, and what is left in all orders in which that makes a chain."""
-    if not left:
-        yield taken
-    first = max((layer.ends[0] for layer in left), default=0)
-    for layer in left:
-        if next(tries, None) is None:
-            return
-        others = [other for other in left if other is not layer]
-        fits_on = _follows(layer, taken[-1]) if taken else layer.ends[0] == first
-        too_early = layer.ends[0] == 2 and first == 4  # a convolution is left
-        if fits_on and not too_early and not any(other.name in earlier.get(layer.name, ()) for other in others):
-            yield from _continued(others, [*taken, layer], earlier, tries)
-
-
-def _precedes(one: str, other: str) -> bool:
-    """Whether two names differ in numbers only, which are less in one; dense is Keras' dense_0."""
-    known = _natural(other)
-    return any(each[::2] == known[::2] and each < known for each in (_natural(one), _natural(f"{one}_0")))
-
-
-def _natural(name: str) -> list[Any]:
-    """Its texts and numbers in turns."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-
-
-def _numbered(layers: Sequence[_Layer]) -> dict[str, Array]:
+def _numbered(layers: Sequence[Layer]) -> dict[str, Array]:
     names = {"weight": "W", "bias": "b"}
     counts, found = Counter[str](), dict[str, Array]()
     for layer in layers:
-        for part in (part for part in _PARTS if part in layer.arrays):
+        for part in (part for part in PARTS if part in layer.arrays):
             counts[part] += 1
             number = counts["weight"] if part == "bias" and "weight" in layer.arrays else counts[part]
             found[f"{names.get(part, part)}{number}"] = np.ascontiguousarray(layer.arrays[part])

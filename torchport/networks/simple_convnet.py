@@ -16,8 +16,8 @@ from numpy_ref.stack import weight_shapes
 from torchport.checks import check_device, check_floating_dtype, check_goes_with, check_tensor
 from torchport.choices import Convolution
 from torchport.layers.sums import check_convolution
-from torchport.networks.architectures import recognise
 from torchport.networks.names import shared_dtype, state_dict_of
+from torchport.networks.recognition import recognise
 
 WEIGHT_INIT_STD = 0.01  # the book's
 

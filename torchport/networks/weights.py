@@ -14,10 +14,11 @@ from numpy_ref.checks import Array, check_mapping
 from numpy_ref.network import Network, check_same_layout
 from torchport.choices import Convolution
 from torchport.networks import layouts
-from torchport.networks.architectures import Architecture, recognised, without_statistics
+from torchport.networks.architectures import Architecture
 from torchport.networks.hints import NO_HINTS, Hints
 from torchport.networks.names import DTYPES, cast_params, rounding_loss, shared_dtype, state_dict_of, to_array
 from torchport.networks.ports import from_reference
+from torchport.networks.recognition import recognised, without_statistics
 from torchport.networks.simple_convnet import SimpleConvNet
 
 
@@ -68,6 +69,11 @@ class Weights:
             architecture = replace(architecture, note="; ".join(filter(None, [architecture.note, note])))
         check_same_layout(statistics or needed, {name: value.shape for name, value in needed.items()})
         return cls(architecture, trained, statistics or needed, geometry, source)
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """All of them, as a file has them."""
+        return {**self.params, **self.statistics}
 
     @property
     def dtype(self) -> torch.dtype:

@@ -157,7 +157,9 @@ def constants(net: SimpleConvNet, images: Tensor, batch_size: int, sizes: Sizes)
     ranges |= {"CHUNKS": chunks, "TAPS": channels * size * size + 1}  # of a filter; the bias is one
     shared = {"GROUP": sizes.filters, "BLOCK": sizes.places, "SLAB": sizes.slab, "WINDOWS": sizes.windows}
     shared |= {"ROUNDS": sizes.rounds, "BM": sizes.images, "BN": sizes.units, "BK": sizes.depth, "STEPS": steps}
-    return network | ranges | shared | {f"{name}2": next_power_of_2(value) for name, value in ranges.items()}
+    powers = {f"{name}2": next_power_of_2(value) for name, value in ranges.items()}
+    powers |= {name: max(16, powers[name]) for name in ("BATCH2", "HIDDEN2")}  # the least that tl.dot takes
+    return network | ranges | shared | powers
 
 
 def in_one_vector(tensors: Sequence[Tensor]) -> Tensor:
