@@ -118,7 +118,7 @@ def whole_epoch(request: pytest.FixtureRequest) -> bool:
 def fork_server() -> None:
     """A process that has imported torch, and what torch.optim imports late, but used none of it, and forks at once."""
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["training.test_training", "matplotlib.backends.backend_agg", "torch._dynamo"])
+    forks.set_forkserver_preload(["training.test_failures", "matplotlib.backends.backend_agg", "torch._dynamo"])
     multiprocessing.forkserver.ensure_running()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +55,6 @@ def test_counts_of_a_classification() -> None:
     assert "accuracy 0.5000: 3 of 6" in text
     assert "    1       1       3    0.3333" in text
     assert text.endswith("most often: 1 seen as 0 (2 times), 0 seen as 1 (1 times)")
-
-
-def test_confusion_matrix_counts_as_a_loop_does(rng: np.random.Generator) -> None:
-    labels, predictions = rng.integers(0, 5, 200), rng.integers(0, 5, 200)
-    found = Classification(labels, predictions, rng.random(200), 5)
-    pairs = Counter(zip(labels.tolist(), predictions.tolist(), strict=True))
-    assert found.confusion.tolist() == [[pairs[t, p] for p in range(5)] for t in range(5)]
-    assert found.accuracy_by_class.tolist() == [pairs[t, t] / (labels == t).sum() for t in range(5)]
-    assert found.mistakes.tolist() == sorted(
-        (i for i in range(200) if labels[i] != predictions[i]), key=lambda i: -found.confidence[i]
-    )
 
 
 def test_equal_outputs_go_to_the_first_class() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from numpy_ref.checks import Array
 from torchport import SimpleConvNet
 from torchport.data import drawn
-from torchport.data.images import check_images, digit, read_image
+from torchport.data.images import check_images, digit, read_image, sample
 from torchport.data.preparation import NAMED, Preparation
 
 # What the names say, in float64; the same in float32 rounds three times at most, each below a unit in the last place.
@@ -61,25 +61,24 @@ def test_another_preparation_is_refused(text: str) -> None:
         Preparation.parse(text)
 
 
-def mnist_like(n: int) -> Array:
-    """Drawn digits (n, 28, 28) uint8 without noise, already as digit leaves them."""
-    return np.stack([digit(image[0] / 255)[0][0] for image in drawn.make(n, 3)[0]])
-
-
-def test_what_is_as_mnist_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def mnist_like(monkeypatch: pytest.MonkeyPatch) -> Array:
+    """Drawn digits (20, 28, 28) uint8 without noise, already as digit leaves them."""
     monkeypatch.setitem(drawn.RANGES, "noise", (0.0, 0.0))
-    images = mnist_like(20)
-    for image in images:
+    return np.stack([digit(image[0] / 255)[0][0] for image in drawn.make(20, 3)[0]])
+
+
+def test_what_is_as_mnist_already_stays(mnist_like: Array) -> None:
+    for image in mnist_like:
         again, said = digit(image / 255)
         assert abs(again[0] - image.astype(int)).max() <= 1  # of 255: its brightest pixel is 255 again
         assert "inverted" not in said
 
 
-def test_a_photo_is_as_its_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photo_is_as_its_digit(mnist_like: Array) -> None:
     """Dark ink on light grey paper, in a corner, four times as large."""
-    monkeypatch.setitem(drawn.RANGES, "noise", (0.0, 0.0))
     rng = np.random.RandomState(0)
-    for image in mnist_like(20):
+    for image in mnist_like:
         photo = np.full((260, 180), 0.0)
         photo[140:252, 4:116] = np.asarray(Image.fromarray(image).resize((112, 112), Image.Resampling.BICUBIC)) / 255
         found, said = digit(0.8 - 0.7 * photo + rng.uniform(-0.02, 0.02, photo.shape))
@@ -88,9 +87,8 @@ def test_a_photo_is_as_its_digit(monkeypatch: pytest.MonkeyPatch) -> None:
         assert abs(found[0] - image.astype(float)).mean() < abs(np.diff(image.astype(float))).mean()
 
 
-def test_a_digit_is_20_pixels_long_with_its_mass_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(drawn.RANGES, "noise", (0.0, 0.0))
-    for image in mnist_like(20).astype(float):
+def test_a_digit_is_20_pixels_long_with_its_mass_in_the_middle(mnist_like: Array) -> None:
+    for image in mnist_like.astype(float):
         rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
         assert max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 == 20
         for axis in (0, 1):
@@ -105,6 +103,38 @@ def test_a_stroke_is_a_digit_too(height: int, width: int) -> None:
     found = digit(grey)[0]
     assert found.shape == (1, 28, 28)
     assert found.max() == 255
+
+
+def test_images_of_any_kind_are_read_as_grey(tmp_path: Path) -> None:
+    ramp = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    expected = {
+        "L.png": (Image.fromarray(ramp), ramp / 255),
+        "palette.gif": (Image.fromarray(ramp).convert("P"), ramp / 255),
+        "clear.png": (Image.new("RGBA", (4, 3), (0, 0, 0, 0)), np.ones((3, 4))),
+        "bits.bmp": (Image.fromarray(ramp > 100), (ramp > 100) * 1.0),
+        "ink.jpg": (Image.new("CMYK", (4, 3), (0, 0, 0, 255)), np.zeros((3, 4))),
+    }
+    for name, (image, grey) in expected.items():
+        image.save(tmp_path / name)
+        found, size = read_image(tmp_path / name, 100)
+        assert (found.shape, size, found.dtype.name) == ((1, 3, 4), (3, 4), "float64"), name
+        np.testing.assert_allclose(found[0], grey, atol=0.01, err_msg=name)
+
+
+def test_a_photo_is_turned_and_shrunk(tmp_path: Path) -> None:
+    photo = np.zeros((300, 600, 3), np.uint8)
+    photo[:, :300] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright: to be turned clockwise
+    Image.fromarray(photo).save(tmp_path / "photo.jpg", exif=exif)
+    found, size = read_image(tmp_path / "photo.jpg", 50)
+    assert (found.shape, size) == ((1, 50, 25), (600, 300))
+    np.testing.assert_allclose(found[0, [0, -1]], [[1] * 25, [0] * 25], atol=0.02)
+
+
+def test_a_sample_is_scaled_to_one() -> None:
+    images = np.arange(4 * 9, dtype=np.uint8).reshape(4, 1, 3, 3)
+    np.testing.assert_array_equal(sample(images, 3), images[3] / 255)
 
 
 @pytest.mark.parametrize(("ink", "seen"), [(255, lambda alpha: alpha), (0, lambda alpha: 255 - alpha)])

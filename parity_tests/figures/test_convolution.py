@@ -184,24 +184,3 @@ def test_a_path_goes_from_the_image_to_the_last_map() -> None:
     first, _, last = figure.axes
     assert framed(first) == (8, 0, 4, 2)  # cut, where it reaches into the padding
     assert framed(last) == (0, 1, 2, 2)
-
-
-@pytest.mark.parametrize(
-    ("draws", "says"),
-    [
-        (lambda: figures.filters({}), "at least one panel"),
-        (lambda: figures.filters({"a": EYE, "b": np.ones((2, 1, 4, 4))}), "b must have shape"),
-        (lambda: figures.filters(np.ones((2, 3))), r"4 axes \(FN, C, FH, FW\), got shape \(2, 3\)"),
-        (lambda: figures.filters(EYE, scale="grey"), "scale must be one of each, shared, got 'grey'"),
-        (lambda: figures.filters(EYE, only=1), "at most 0, as there are 1 filters, got 1"),
-        (lambda: figures.filters(nr.TwoLayerNet(4, 3, 2)), "no convolution layer, only W1, b1, W2, b2"),
-        (lambda: figures.filters(nr.SimpleConvNet(), layer="W2"), "one of W1, got 'W2'"),
-        (lambda: figures.filters("no/such/file"), "no/such/file"),
-        (lambda: figures.responses(np.ones((1, 4, 4)), np.ones((2, 1, 3, 3)), np.ones((3, 2, 2))), "got 2 and 3"),
-        (lambda: figures.feature_maps(np.ones((1, 4, 4)), {}, np.ones(2), 0), "at least one layer"),
-        (lambda: figures.path([]), "at least one stage"),
-    ],
-)
-def test_what_cannot_be_drawn_is_refused(draws: Any, says: str) -> None:
-    with pytest.raises((ValueError, OSError), match=says):
-        draws()

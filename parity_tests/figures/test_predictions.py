@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from figures.looking import draw, limits, shown, titled
 from numpy_ref.checks import Array
 from torchport.evaluation import Classification
 from torchport.figures import confusion_matrix, mistakes, save_figure, shifts
-
-THREE = np.zeros((3, 1, 6, 6), np.uint8)  # images
 
 
 def test_the_confusion_matrix_shows_every_count_and_colours_the_mistakes() -> None:
@@ -135,34 +131,3 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, mon
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
     assert (tmp_path / "one.png").read_bytes() == b"old"
-
-
-def gallery(
-    images: Array = THREE, truth: int = 3, predicted: int = 3, confidence: int = 3, numbers: int = 3, most: int = 60
-) -> Figure:
-    """mistakes of arrays of these lengths."""
-    chances, ids = np.zeros(confidence), np.zeros(numbers, int)
-    return mistakes(images, np.zeros(truth), np.zeros(predicted), chances, most, numbers=ids)
-
-
-@pytest.mark.parametrize(
-    ("draws", "says"),
-    [
-        (lambda: confusion_matrix(np.zeros((2, 3), int)), r"as many columns as rows, got int64 of shape \(2, 3\)"),
-        (lambda: confusion_matrix(np.zeros((0, 0), int)), r"got shape \(0, 0\)"),
-        (lambda: confusion_matrix(np.eye(2)), "integers .* got float64"),
-        (lambda: confusion_matrix(-np.eye(2, dtype=int)), "0 or more, .* from -1"),
-        (lambda: gallery(truth=2), "images and truth .* got 3 and 2"),
-        (lambda: gallery(predicted=4), "images and predicted .* got 3 and 4"),
-        (lambda: gallery(confidence=4), "images and confidence .* got 3 and 4"),
-        (lambda: gallery(numbers=4), "images and numbers .* got 3 and 4"),
-        (lambda: gallery(most=0), "most must be at least 1, got 0"),
-        (lambda: gallery(THREE / 255), "images must be uint8 .* got float64"),
-        (lambda: gallery(THREE[:, [0, 0]]), r"1, 3 or 4 channels, got uint8 of shape \(3, 2, 6, 6\)"),
-        (lambda: shifts({}, np.arange(3), {}, {}), "at least one pair"),
-        (lambda: shifts({"a": (THREE[0, 0],) * 2}, np.arange(3), {"b": np.ones(2)}, {}), "b .* got 3 and 2"),
-    ],
-)
-def test_what_cannot_be_drawn_is_refused(draws: Callable[[], Figure], says: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=says):
-        draws()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 import numpy_ref as nr
@@ -103,21 +100,6 @@ def test_any_losses_can_be_drawn(losses: Array) -> None:
     low, high = accuracy.get_ylim()
     assert low < 0.8 < 0.9 < high
     assert (explained(loss) == []) == (len(losses) == 4)  # where there is nothing to tell apart
-
-
-@pytest.mark.parametrize(
-    ("draws", "says"),
-    [
-        (lambda: curves({}), "1 to 7 runs apart, got 0"),
-        (lambda: curves(dict.fromkeys("abcdefgh", curve(1, 4))), "got 8: draw several"),
-        (lambda: curves({"a": curve(3, 4)._replace(test_accuracy=np.zeros(2))}), "test_accuracy .* got 3 and 2"),
-        (lambda: curves({"a": curve(3, 4)._replace(train_accuracy=np.zeros(2))}), "train_accuracy .* got 2 and 3"),
-        (lambda: figures.architecture([]), "at least one box"),
-    ],
-)
-def test_what_cannot_be_drawn_is_refused(draws: Callable[[], Figure], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        draws()
 
 
 @pytest.mark.parametrize("network", [nr.SimpleConvNet(), nr.DeepConvNet(), nr.TwoLayerNet(784, 50, 10)])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 import numpy_ref as nr
 from figures.looking import draw, framed, limits, shown, tiles, titled, written
@@ -65,15 +62,3 @@ def test_im2col_by_window_and_by_slice(
 def test_a_difference_of_the_two_ways_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "WAYS", {**windows.WAYS, "im2col_by_window": lambda *a: nr.im2col(*a) + 0.5})
     assert titled(figures.columns(np.eye(4)[np.newaxis], 2), "the matrix").get_title().endswith("differ by up to 0.5")
-
-
-@pytest.mark.parametrize(
-    ("draws", "says"),
-    [
-        (lambda: figures.columns(np.ones((1, 4, 4)), 3, row=4), "at most 3, as there are 4 windows, got 4"),
-        (lambda: figures.columns(np.ones((1, 4, 4)), 5), "filter of 5 pixels does not fit"),
-    ],
-)
-def test_what_cannot_be_drawn_is_refused(draws: Callable[[], Figure], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        draws()

@@ -14,6 +14,12 @@ from torchport.layers import Setting, kind_of
 from torchport.layers.sums import own_limit
 from torchport.layers.terms import MODULE_ATTRIBUTES
 
+SETTINGS = {
+    "float64": Setting(torch.float64),
+    "float32": Setting(torch.float32),
+    "bfloat16": Setting(torch.float32, mode="bfloat16"),
+}
+
 
 def ratios(layer: Any, module: nn.Module, x: Array, dout: Array, setting: Setting) -> dict[str, float]:
     """The largest error/limit of output, grad_input and of each parameter's gradient, by the reference's attribute.

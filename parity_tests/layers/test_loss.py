@@ -17,6 +17,11 @@ def test_labels_of_any_integer_dtype(device: str) -> None:
         assert loss == expected
 
 
+def test_one_hot_labels_are_labels(device: str) -> None:
+    logits, t = torch.arange(6.0, device=device).view(2, 3).log1p(), torch.tensor([0, 2], device=device)
+    assert softmax_with_loss(logits, torch.eye(3, device=device, dtype=torch.int64)[t]) == softmax_with_loss(logits, t)
+
+
 def test_the_losss_gradient_is_scaled_by_what_comes_from_above(device: str) -> None:
     def gradient(factor: float) -> torch.Tensor:
         logits = torch.arange(6.0, device=device).view(2, 3).requires_grad_()

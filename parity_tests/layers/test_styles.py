@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import numpy_ref as nr
-from layers.judging import ratios
+from layers.judging import SETTINGS, ratios
 from numpy_ref.checks import Array
 from numpy_ref.functions import LOG_OFFSET, softmax
 from torchport.layers import BatchNormalization, Setting, softmax_with_loss
@@ -21,11 +21,6 @@ from torchport.layers.loss import LogSoftmax, Softmax, loss_limits
 from torchport.layers.smooth import running_limits
 from torchport.networks.ports import load_layer
 
-SETTINGS = {
-    "float64": Setting(torch.float64),
-    "float32": Setting(torch.float32),
-    "bfloat16": Setting(torch.float32, mode="bfloat16"),
-}
 Draw = Callable[[np.random.Generator], Array]
 
 

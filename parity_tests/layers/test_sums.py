@@ -17,7 +17,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 import numpy_ref as nr
-from layers.judging import ratios
+from layers.judging import SETTINGS, ratios
 from numpy_ref.checks import Array
 from torchport.choices import BFLOAT16, IEEE, TF32, Mode
 from torchport.layers import Setting, kind_of
@@ -96,11 +96,6 @@ def link(case: int) -> tuple[nr.Convolution | nr.Affine, Array, dict[str, str]]:
     return layer, KINDS[of["x"]](rng, (n, c, side, side)), {**of, "format": str(rng.choice(list(FORMATS)))}
 
 
-SETTINGS = {
-    "float64": Setting(torch.float64),
-    "float32": Setting(torch.float32),
-    "bfloat16": Setting(torch.float32, mode="bfloat16"),
-}
 PLACES: list[tuple[str, Mode]] = [("cuda:0", IEEE), ("cuda:0", TF32), ("cuda:0", BFLOAT16), ("cpu", BFLOAT16)]
 UP_TO = (8, 64, 512, 4096, 10**9)  # products
 

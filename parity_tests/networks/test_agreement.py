@@ -1,11 +1,12 @@
-"""The twins of the book's other networks, chapters 3 to 6 and 8, agree with them; test_simple_convnet.py has the first.
+"""The twins of the book's networks agree with them, layer by layer and end to end.
 
-Random networks are in parity/test_clean.py.
+Random ones are in layers/test_geometries.py (SimpleConvNet.from_params) and parity/test_clean.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
@@ -19,8 +20,17 @@ from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_params
 from torchport.parity.given import ALL
 
+
+def simple(input_dim: tuple[int, int, int], pad: int, stride: int, hidden_size: int, classes: int) -> nr.Network:
+    conv_param = {"filter_num": 2, "filter_size": 3, "pad": pad, "stride": stride}
+    return nr.SimpleConvNet(input_dim, conv_param, hidden_size, classes)
+
+
 # The network, the shape of a batch, and the classes.
 NETWORKS: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...], int]] = {
+    "SimpleConvNet, the book's": (nr.SimpleConvNet, (4, 1, 28, 28), 10),
+    "SimpleConvNet, stride 2": (lambda: simple((2, 11, 11), 1, 2, 9, 4), (5, 2, 11, 11), 4),
+    "SimpleConvNet, square layers": (lambda: simple((1, 6, 6), 0, 1, 8, 8), (8, 1, 6, 6), 8),
     "DeepConvNet, the book's": (lambda: nr.DeepConvNet(rng=np.random.RandomState(0)), (2, 1, 28, 28), 10),
     "DeepConvNet, small": (lambda: deep(12, 3, 7, 5, channels=2), (5, 2, 12, 12), 5),
     "DeepConvNet, one of everything": (lambda: deep(4, 1, 1, 2), (1, 1, 4, 4), 2),
@@ -31,11 +41,7 @@ NETWORKS: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...], int]] = {
     "MultiLayerNet with sigmoid": (lambda: nr.MultiLayerNet(9, (8, 8, 7), 4, "sigmoid", "xavier"), (8, 9), 4),
     "MultiLayerNet without hidden layers": (lambda: nr.MultiLayerNet(9, [], 4), (1, 9), 4),
     "LeNet5": (nr.LeNet5, (2, 1, 28, 28), 10),
-    "LeNet5, average and sigmoid": (
-        lambda: nr.LeNet5((2, 12, 12), 3, "average", "sigmoid"),
-        (4, 2, 12, 12),
-        3,
-    ),
+    "LeNet5, average and sigmoid": (lambda: nr.LeNet5((2, 12, 12), 3, "average", "sigmoid"), (4, 2, 12, 12), 3),
     "ConvNet": (
         lambda: nr.ConvNet((2, 8, 8), [{"filter_num": 3, "filter_size": 3, "pad": 1, "stride": 1}] * 2, [5], 3, [2]),
         (4, 2, 8, 8),
@@ -61,11 +67,13 @@ def test_the_twin_agrees(name: str, conv: Convolution, setting: Setting) -> None
     reference.set_params(cast_params(seeded_params(1, reference.params), setting.dtype))
     twin = from_reference(reference, conv, setting.device)
     assert {parameter.dtype for parameter in twin.parameters()} == {setting.dtype}
-    runs = ALL if np.prod(shape[1:]) < MANY and conv == "conv2d" else LARGE  # all of unfold: test_simple_convnet.py
-    report = check_parity(reference, twin, rng.standard_normal(shape), rng.integers(0, classes, shape[0]), runs=runs)
+    every = np.prod(shape[1:]) < MANY and (conv == "conv2d" or name.startswith("SimpleConvNet"))
+    runs = ALL if every else LARGE
+    x, t = rng.standard_normal(shape), rng.integers(0, classes, shape[0])
+    report = check_parity(reference, twin, x, np.eye(classes)[t] if conv == "unfold" else t, runs=runs)
     report.raise_if_failed()
     rows = {(row.run, row.layer, row.quantity) for row in report.rows}
-    for key in state_dict_keys(reference).values():
+    for key, run in product(state_dict_keys(reference).values(), {"training", "batch", "integers"} & set(runs)):
         layer, attribute = key.split(".")
-        assert ("batch", layer, f"grad_{attribute}") in rows
+        assert {(run, layer, f"grad_{attribute}"), (run, layer, "output")} <= rows
     assert {("prediction", name.lower(), "output") for name in reference.layers if name.startswith("Dropout")} <= rows

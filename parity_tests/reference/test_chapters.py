@@ -49,18 +49,6 @@ def test_a_network_computes_what_the_books_does(case: str) -> None:
     assert_near(net.predict(x), GOLDEN[f"{case}/predict_after"])
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "dropout" not in case and case != "extend_both"])
-def test_its_gradient_is_that_of_its_loss(case: str) -> None:
-    """Weight decay and batch normalisation included, by central differences."""
-    arch = json.loads(str(GOLDEN[f"{case}/arch"]))
-    net: nr.Network = getattr(nr, arch["network"])(**arch["arguments"])
-    x, t = GOLDEN[f"{case}/x"], GOLDEN[f"{case}/t"]
-    numerical = net.numerical_gradient(x, t)
-    for name, grad in net.gradient(x, t).items():
-        # Truncation: h^2 = 1e-8 times a third derivative, which batch normalisation makes large.
-        np.testing.assert_allclose(grad, numerical[name], rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam"])
 def test_optimizers_move_plain_numbers_bit_for_bit(name: str) -> None:
     """Chapter 6's comparison: from (-7, 2) down x^2 / 20 + y^2."""

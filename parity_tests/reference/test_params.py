@@ -1,8 +1,7 @@
-"""params.pkl: what is written is whole, reads back, and is read by others; test_reader.py has what is refused."""
+"""params.pkl: what is written is whole, reads back, and is read by others; test_refusals.py has what is refused."""
 
 from __future__ import annotations
 
-import pickle
 import pickletools
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,7 @@ import pytest
 
 from numpy_ref import ParamsError, SimpleConvNet, read_params, write_params
 from numpy_ref.params import encode_params
-from reference.test_reader import arrays, unpickled
-
-
-def pickled(value: object, protocol: int = 4) -> bytes:
-    return pickle.dumps(value, protocol=protocol)
-
-
-def write(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
+from reference.crafted import arrays, pickled, unpickled, write
 
 
 @pytest.fixture

@@ -21,8 +21,7 @@ from hypothesis import given, settings, strategies as st
 from numpy_ref import ParamsError
 from numpy_ref.params import check_arrays, decode_params, looked_at
 from numpy_ref.pickles import ARRAYS, read_values
-from reference.test_reader import instructions, renamed
-from reference.test_reader_values import same
+from reference.crafted import instructions, renamed, same
 
 Parts = list[tuple[bytes, bytes]]  # opcode, argument
 

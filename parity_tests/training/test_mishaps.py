@@ -18,10 +18,9 @@ from torchport.commands import cli
 from torchport.data.images import read_image
 from torchport.training import Config, Stopped, resume, train
 from torchport.training.folder import RESULTS, RunFolder
-from training.test_training import make_samples, stopped_at
+from training.runs import SAMPLES, stopped_at
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
-SAMPLES = make_samples()
 SHORT = Config(epochs=2, batch_size=55, device="cpu")
 
 

@@ -19,7 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torchport.training import Config, Progress, Result, Stopped, resume, train
 from torchport.training.folder import FILES, RunFolder
 from torchport.training.ranks import Ranks, is_first
-from training.test_training import make_samples, stopped_at
+from training.runs import make_samples, stopped_at
 
 RUN = Config(dtype="float64", epochs=3, batch_size=20, log_loss="after", device="cpu")
 SPLITS = {

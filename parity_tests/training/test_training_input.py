@@ -13,7 +13,7 @@ import torch
 
 import numpy_ref as nr
 from torchport.training import Config, Samples, train
-from training.test_training import make_samples
+from training.runs import SAMPLES
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,11 @@ def test_a_configuration_survives_its_file() -> None:
         Config.from_json("[]")
 
 
-def test_a_run_of_before_the_option_compile_went_is_read() -> None:
+def test_runs_of_before_are_read() -> None:
+    """When there was the option compile, when there were no kernels, and when images were prepared in one way only."""
     text = Config(epochs=3).to_json().replace("{", '{"compile": false,', 1).replace('  "kernels": "torch",\n', "")
     assert Config.from_json(text) == Config(epochs=3)
-
-
-def test_a_run_of_before_images_could_be_prepared_otherwise_is_read() -> None:
-    text = Config(epochs=3).to_json().replace('  "images": "unit",\n', "")
+    text = text.replace('  "images": "unit",\n', "")
     assert "images" not in text
     assert Config.from_json(text) == Config(epochs=3, images="book")
 
@@ -96,9 +94,6 @@ def test_the_default_is_the_books_run_in_float32() -> None:
 
 def test_every_option_says_what_it_is() -> None:
     assert all(option.metadata["help"] for option in fields(Config))
-
-
-SAMPLES = make_samples()
 
 
 @pytest.mark.parametrize(
@@ -145,14 +140,21 @@ def test_training_goes_on_from_given_weights(tmp_path: Path) -> None:
         np.testing.assert_array_equal(train(again, samples=SAMPLES).params["W2"], network.params["W2"])
 
 
-@pytest.mark.parametrize(("size", "classes"), [(12, 2), (10, 3)])
-def test_weights_of_another_size_are_refused(size: int, classes: int, tmp_path: Path) -> None:
-    nr.SimpleConvNet((1, size, size), output_size=classes).save_params(tmp_path / "params.pkl")
-    with pytest.raises(
-        ValueError,
-        match=rf"params.pkl is for images \(1, {size}, {size}\) in {classes} classes, the data has images "
-        r"\(1, 10, 10\) in 2$",
-    ):
+DATA = r"the data has images \(1, 10, 10\) in 2$"
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        (nr.SimpleConvNet((1, 12, 12), output_size=2), rf"params.pkl is for images \(1, 12, 12\) in 2 classes, {DATA}"),
+        (nr.SimpleConvNet((1, 10, 10), output_size=3), rf"params.pkl is for images \(1, 10, 10\) in 3 classes, {DATA}"),
+        (nr.LeNet5((1, 12, 12), 2), "is a LeNet5, from which a SimpleConvNet cannot start"),
+    ],
+    ids=["size", "classes", "network"],
+)
+def test_weights_of_another_network_are_refused(network: nr.Network, says: str, tmp_path: Path) -> None:
+    network.save_params(tmp_path / "params.pkl")
+    with pytest.raises(ValueError, match=says):
         train(Config(init=str(tmp_path / "params.pkl")), samples=SAMPLES)
 
 
