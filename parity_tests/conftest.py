@@ -11,6 +11,9 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Arrays are small: threads would wait for one another, several times as long as one of them takes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +33,6 @@ settings.load_profile("fixed")
 if not torch.cuda.is_available():  # Triton asks when it is imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# Arrays are small: torch's threads and NumPy's would wait for each other, several times as long as one of them takes.
 torch.set_num_threads(1)
 
 # A shell has it ignored by what it starts with &: then no test could interrupt a run.
