@@ -36,7 +36,8 @@ if not torch.cuda.is_available():  # Triton asks when it is imported
 torch.set_num_threads(1)
 
 # A shell has it ignored by what it starts with &: then no test could interrupt a run.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+with contextlib.suppress(ValueError):  # in a thread
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DTYPES = [torch.float64, torch.float32]
 SHOWN = pytest.StashKey[list[str]]()
