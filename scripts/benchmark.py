@@ -11,6 +11,7 @@ Exit status: 0 measured, 2 bad input.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import logging
@@ -280,11 +281,11 @@ def main() -> int:
         check_target(args.json)  # now, not after minutes
     found: dict[str, Any] = {"machine": machine(args.device)}
     print("\n".join(f"{name}: {value}" for name, value in found["machine"].items()))
-    cuda = torch.device(args.device).type == "cuda"
-    steps = {name: make(args.device) for name, make in CONTENDERS.items() if cuda or name != KERNELS}
+    triton = torch.device(args.device).type == "cuda" and importlib.util.find_spec("triton") is not None
+    steps = {name: make(args.device) for name, make in CONTENDERS.items() if triton or name != KERNELS}
     found["step"] = tell_steps(steps, args)
     found["operations"] = {}
-    for name in (TRAINING, KERNELS) if cuda else (TRAINING,):
+    for name in (TRAINING, KERNELS) if triton else (TRAINING,):
         table = found["operations"][name] = operations(steps[name], args.device, 10 if args.quick else BATCHES)
         print(f"\nWhat torch.profiler sees of {name}, the longest first\n{table}")
     found["memory"] = tell_memory(1_000 if args.quick else 10_000)

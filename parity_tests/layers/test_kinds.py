@@ -148,3 +148,23 @@ def test_the_example_of_a_kind_of_ones_own_does_what_it_shows(monkeypatch: pytes
     found = doctest.testmod(kinds)
     assert found.attempted > 8
     assert found.failed == 0
+
+
+class Slotted:
+    """A layer without a __dict__, whose number is set through a property."""
+
+    __slots__ = ("kept",)
+
+    @property
+    def number(self) -> int:
+        return self.kept
+
+    @number.setter
+    def number(self, value: int) -> None:
+        self.kept = value
+
+
+def test_a_copy_has_other_attributes_however_they_are_kept() -> None:
+    layer = Slotted()
+    layer.number = 1
+    assert (kinds.other(layer, number=2).number, layer.number) == (2, 1)

@@ -621,6 +621,12 @@ def test_the_worst_entry_is_found(actual: Any, expected: Any, limit: float, rati
     assert Row(TRAINING, "conv1", "output", "sum", worst).ok == (ratio <= 1)
 
 
+@pytest.mark.usefixtures("most")
+def test_a_limit_that_is_no_number_allows_nothing() -> None:
+    assert not compare(np.array([5.0, 0.0]), np.zeros(2), np.array([np.nan, 1.0])).ratio <= 1
+    assert not compare(np.array([0.0, 5.0]), np.zeros(2), np.array([1.0, np.nan])).ratio <= 1
+
+
 @pytest.mark.parametrize(
     ("own", "asked", "ratio"),
     [

@@ -18,7 +18,7 @@ import torch
 
 import numpy_ref as nr
 from torchport import SimpleConvNet, to_params
-from torchport.choices import Model, Rule
+from torchport.choices import Launched, Model, Rule
 from torchport.files import METRICS
 from torchport.training import Config, Progress, Result, Stopped, resume, run, train
 from torchport.training.folder import FILES, Checkpoint, RunFolder, read_curve
@@ -145,6 +145,21 @@ def test_a_finished_run_can_be_resumed_for_more_epochs(once: tuple[Path, Result]
         resume(finished, epochs=2, samples=SAMPLES)
     with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
         resume(finished, epochs=0, samples=SAMPLES)
+    with pytest.raises(ValueError, match="device 'bogus' cannot be used here"):
+        resume(finished, device="bogus", samples=SAMPLES)
+
+
+def test_a_run_by_tritons_kernels_goes_on_by_torchs(once: tuple[Path, Result], finished: Path) -> None:
+    """Where there is no CUDA, and where one says so."""
+    config = Config.from_json((finished / "config.json").read_text())
+    there = replace(config, kernels="triton", device="cuda").to_json()
+    kernels: list[Launched | None] = [None, "torch"]
+    for chosen in kernels:
+        (finished / "config.json").write_text(there)
+        assert_same(resume(finished, samples=SAMPLES, device="cpu", kernels=chosen), once[1])
+    (finished / "config.json").write_text(there)
+    with pytest.raises(ValueError, match="kernels triton needs a CUDA device, got cpu"):
+        resume(finished, samples=SAMPLES, device="cpu", kernels="triton")
 
 
 def test_what_a_folder_holds(tmp_path: Path) -> None:

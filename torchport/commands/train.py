@@ -24,7 +24,7 @@ from torchport.commands import cli
 from torchport.training.config import Config
 
 RUNS = Path("runs")
-RESUMABLE = ("epochs", "device")  # what may be given beside --resume
+RESUMABLE = ("epochs", "device", "kernels")  # what may be given beside --resume
 
 
 def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:

@@ -135,7 +135,8 @@ def register(*kinds: LayerKind) -> None:
 def other(layer: Any, **attributes: Any) -> Any:
     """A copy of layer, with other attributes; what forward keeps is its own."""
     twin = copy.copy(layer)
-    vars(twin).update(attributes)
+    for name, value in attributes.items():
+        setattr(twin, name, value)
     return twin
 
 

@@ -88,7 +88,9 @@ def _norm_backward(layer: nr.BatchNormalization, x: Array, dout: Array, a: Arith
     xn, shift = np.abs(batch.xn), batch.inverse_std * batch.mean  # by which every xn is off
     along = d * batch.xn
     mean_d, mean_along = np.abs(d.mean(axis=0)), np.abs(along.mean(axis=0))
-    d_limit, along_limit = _mean_limit(d, a, 3), _mean_limit(along, a, 3) + shift * mean_d
+    # All xn are off alike, so mean(d xn) is by the shift of mean(d), which may be 0, and the roundings of its terms.
+    shifted = shift * mean_d + _mean_limit(shift * np.abs(d), a, 3)
+    d_limit, along_limit = _mean_limit(d, a, 3), _mean_limit(along, a, 3) + shifted
     # Autograd adds up d - xn mean(d xn) once more, for the mean's own gradient.
     last = (xn + shift) * along_limit + (along_limit + 4 * a.u * mean_along) * (xn.mean(axis=0) + shift)
     last = last + 2 * shift * mean_along

@@ -55,7 +55,7 @@ def compare(actual: Array, expected: Array, limit: Array | float, own: Own | Non
         shifted = None if own is None else lambda index, first=first: own((index[0] + first, *index[1:]))
         part = _worst(actual[some], expected[some], limit[some], shifted)
         parts.append(replace(part, shape=actual.shape, index=(part.index[0] + first, *part.index[1:])))
-    return max(parts, key=lambda part: part.ratio)
+    return max(parts, key=lambda part: math.inf if math.isnan(part.ratio) else part.ratio)
 
 
 def _worst(actual: Array, expected: Array, limit: Array, own: Own | None) -> Difference:

@@ -106,7 +106,7 @@ class Judgement:
         for call in self.record.calls:
             call.value = call.edge = call.arrived = None
             if not call.is_leaf:
-                call.tensor = call.tensor.new_empty(0)
+                call.tensor = torch.empty(0, dtype=call.tensor.dtype)  # of a sparse one, too
         for parameter in self.subject.port.parameters():
             parameter.grad = None
 

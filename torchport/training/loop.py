@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from torchport.checks import check_computing_device
+from torchport.choices import Launched
 from torchport.data import default_data_dir
 from torchport.training.config import TORCH, TRITON, Config
 from torchport.training.folder import RunFolder
@@ -53,21 +54,26 @@ def resume(
     *,
     epochs: int | None = None,
     device: str | None = None,
+    kernels: Launched | None = None,
     samples: Samples | None = None,
     watch: Watch | None = None,
     progress: bool = False,
 ) -> Result:
     """Go on with the run in the folder out from its last checkpoint, to the end that it would have had.
 
-    epochs and device replace the run's own; so may the number of processes. Errors as train; ValueError where out
-    holds no run, or a damaged one.
+    epochs, device and kernels replace the run's own; so may the number of processes. On another device than CUDA the
+    kernels are torch's. Errors as train; ValueError where out holds no run, or a damaged one.
     """
     folder = RunFolder(out)
     config = folder.read_config()
-    config = replace(config, epochs=config.epochs if epochs is None else epochs)
-    if device is not None:
-        kernels = config.kernels if torch.device(device).type == "cuda" else TORCH  # which are all that others have
-        config = replace(config, device=device, kernels=kernels)
+    if device and not device.startswith("cuda"):
+        kernels = kernels or TORCH
+    config = replace(
+        config,
+        epochs=config.epochs if epochs is None else epochs,
+        device=device or config.device,
+        kernels=kernels or config.kernels,
+    )
     checkpoint = folder.read_checkpoint()
     with _run(config, samples, folder, watch, progress) as run:
         run.go_on_from(checkpoint)
