@@ -202,3 +202,11 @@ def test_running_statistics_are_within_their_limits(batch: str, dtype: torch.dty
         assert (error <= limit).all()
         if dtype == torch.float32 and not batch.endswith(HOSTILE):
             assert 0 < error.max() <= limit.max() < 3e-6 * np.abs(getattr(after, name)).max()
+
+
+def test_a_constant_feature_whose_gradients_cancel_is_within_its_limits(rng: np.random.Generator) -> None:
+    """Its xn are 0, and in float32 all off alike, so that only roundings are left of their product with dout."""
+    layer, x = nr.BatchNormalization(np.ones(40), np.zeros(40)), np.tile(rng.standard_normal(40), (9, 1))
+    dout = np.concatenate([each := rng.standard_normal((4, 40)), np.zeros((1, 40)), -each])
+    module = BatchNormalization(40).float()
+    assert max(ratios(layer, module, x, dout, Setting(torch.float32)).values()) <= 1
