@@ -7,7 +7,8 @@ from functools import cache
 import pytest
 
 from parity.calibration import Calibration, run_clean, settings
-from torchport import UnfoldConv2d
+from parity.cases import random_case
+from torchport import UnfoldConv2d, check_parity, from_reference
 
 FEW = 15
 # Every run but those of float32 alone, of networks that are not homogeneous, and of compiled ports.
@@ -49,3 +50,12 @@ def test_an_alarm_is_told_by_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
     *_, verdict, _, last = run_clean(3).table("cpu")  # of which the last is by unfold
     assert verdict.startswith("NO PARITY: unfold, case 2 in float64 on cpu: conv1 output [")
     assert last == "1 alarms in 3 clean cases on cpu"
+
+
+@pytest.mark.parametrize("seed", [131, 471, 696])
+def test_what_once_was_a_false_alarm_is_none(seed: int, device: str) -> None:
+    """A dead relu, a constant feature whose gradients cancel, and one that only the integers kill."""
+    reference, x, t = random_case(seed)
+    port = from_reference(reference, "conv2d", device).float()
+    report = check_parity(reference, port, x, t, seed=seed)
+    assert report.ok, report.verdict

@@ -35,10 +35,15 @@ def backward_rows(judged: Judgement) -> Iterator[Row]:
         return
     sums = _Shared(judged)
     yield from sums.rows()
-    pieces = _seen(judged)
+    pieces, behind = _seen(judged), list[Link]()
     while pieces:
         piece = pieces.pop()
         found = list(_rows(judged, piece, dout, sums))
+        if behind and not all(row.ok for row in found):
+            together = list(_rows(judged, [*piece, *behind], dout, sums))
+            if all(row.ok for row in together):
+                found = together
+        behind = [link for link in piece if _lies_before(judged, link)]
         if not all(row.ok for row in found) and pieces and _may_join(pieces[-1], piece):
             together = list(_rows(judged, [*pieces[-1], *piece], dout, sums))
             if all(row.ok for row in together):
@@ -54,6 +59,18 @@ def _may_join(before: list[Link], links: list[Link]) -> bool:
     if any(link.fault for link in (*before, *links)):
         return False
     return links[0].start.grad is None or all(passes(stage) for link in before for stage in link.stages)
+
+
+def _lies_before(judged: Judgement, link: Link) -> bool:
+    """Whether a layer that dropped no value, and was taken for none, drops gradients: then the call before has it."""
+    if link.start is not link.end or len(link.stages) != 1 or not passes(link.stages[0]):
+        return False
+    name, (layer,) = link.stages[0].name, judged.layers(link)
+    x, dout = judged.shaped(link.start.value, name), judged.shaped(link.end.grad, name, 1)
+    if x is None or dout is None:
+        return False
+    layer.forward(x)
+    return not np.array_equal(layer.backward(dout).ravel(), dout.ravel())
 
 
 def _watch(judged: Judgement) -> None:
