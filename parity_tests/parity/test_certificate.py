@@ -648,3 +648,26 @@ def test_an_entry_above_its_limit_is_judged_by_its_own(
     actual = np.array([0.5, 3.0, 4.0, 3.5])
     worst = compare(actual, np.zeros(4), 1.0, limit)
     assert (seen, worst.ratio) == (asked if most > 1 else {1, 2, 3}, ratio)
+
+
+class ThroughASparseMatrix(nn.Module):
+    """A layer by a matrix in compressed rows, whose tensors have no empty ones of their kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.affine = nn.Linear(5, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        same = torch.eye(3, dtype=x.dtype).to_sparse_csr()
+        output: Tensor = (same @ self.affine(x).relu().t()).t()
+        return output
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_a_sparse_matrix_on_the_way_is_let_go_of() -> None:
+    rng = np.random.default_rng(0)
+    port = ThroughASparseMatrix()
+    weight, bias = (each.detach().numpy() for each in port.affine.parameters())
+    reference = nr.Network({"Affine": nr.Affine(weight.T.copy(), bias.copy()), "Relu": nr.Relu()})
+    report = check_parity(reference, port, rng.standard_normal((4, 5)), np.arange(4) % 3)
+    assert report, report.verdict
