@@ -77,6 +77,7 @@ def test_runs_are_numbered_where_no_folder_is_named(
     quiet, told = (run("train", *SMALL, "--data-dir", mnist_dir, option) for option in ("--quiet", "--json"))
     assert {(done.returncode, done.stderr) for done in (quiet, told)} == {(0, "")}
     found = json.loads(told.stdout)
+    assert found["seconds"].keys() >= {"import", "setup", "training", "evaluation", "saving"}
     assert (found["out"], found["records"][-1]["test_accuracy"]) == ("runs/2", found["test_accuracy"])
     assert quiet.stdout.startswith(f"test accuracy {found['test_accuracy']:.4f} on all 40 test images")
     assert quiet.stdout.count("\n") == 1

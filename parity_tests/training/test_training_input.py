@@ -87,9 +87,26 @@ def test_runs_of_before_are_read() -> None:
 
 def test_the_default_is_the_books_run_in_float32() -> None:
     config = Config()
-    assert (config.data, config.network, config.model, config.dtype) == ("mnist", "SimpleConvNet", "conv2d", "float32")
+    assert (config.data, config.network, config.dtype) == ("mnist", "SimpleConvNet", "float32")
+    assert config.used("cpu", None).model == "conv2d"
     assert (config.epochs, config.batch_size, config.sampling, config.seed) == (20, 100, "book", 0)
     assert (config.optimizer, config.rule_options) == ("adam", {})
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "model"),
+    [
+        ({"dtype": "float64"}, "cuda:1", "unfold"),
+        ({"dtype": "float64"}, "cpu", "conv2d"),
+        ({}, "cuda", "conv2d"),
+        ({"dtype": "float64", "model": "conv2d"}, "cuda", "conv2d"),
+        ({"dtype": "float64", "network": "LeNet5"}, "cuda", "conv2d"),
+        ({"model": "numpy"}, "cpu", "numpy"),
+    ],
+    ids=["float64 on CUDA", "on the CPU", "float32", "conv2d asked for", "another network", "the reference"],
+)
+def test_the_model_is_chosen_by_the_device(options: dict[str, Any], place: str, model: str) -> None:
+    assert Config(**options).used(place, None).model == model
 
 
 def test_every_option_says_what_it_is() -> None:

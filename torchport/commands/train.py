@@ -13,7 +13,8 @@ import argparse
 import json
 import shlex
 import sys
-from dataclasses import fields
+import time
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,17 @@ def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
 
 def main() -> int:
     given, args = parse_arguments()
-    if args.out is not None or not tp.training.ranks.is_first():
-        return train_in(args.out, given, args)
+    start = time.perf_counter()
+    first = tp.training.ranks.is_first()  # which imports torch, and what else a run needs
+    imported = time.perf_counter() - start
+    if args.out is not None or not first:
+        return train_in(args.out, given, args, imported)
     with tp.training.folder.numbered_folder(RUNS) as out:
-        return train_in(out, given, args)
+        return train_in(out, given, args, imported)
 
 
-def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace) -> int:
+def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace, imported: float) -> int:
+    """Train in the folder out, None on other ranks than the first; imported is the time that imports took, seconds."""
     shown: dict[str, Any] = {} if args.quiet or args.json else {"watch": print_epoch, "progress": True}
     try:
         if args.resume:
@@ -76,6 +81,7 @@ def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace) 
             )
         return cli.INTERRUPTED
     if tp.training.ranks.is_first():
+        result = replace(result, seconds={"import": imported, **result.seconds})
         if args.json:
             print_json(result, out)
         else:

@@ -40,7 +40,7 @@ class TorchLearner:
     def __init__(self, config: Config, weights: Weights, samples: Samples, device: torch.device, ranks: Ranks) -> None:
         self._config, self._device, self._ranks, self._given = config, device, ranks, weights
         self._setting = Setting(DTYPES[np.dtype(config.dtype)], str(device), PRECISIONS[config.precision])
-        self._net = weights.port(config.convolution, device)
+        self._net = weights.port(config.convolution_on(str(device)), device)
         self._masks = Masks(config.seed)
         self._draws = self._masks.feed(self._net.modules())
         self._network = arranged(self._net, tensor_cores=config.precision != "full")
