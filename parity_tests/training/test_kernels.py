@@ -21,11 +21,13 @@ from torchport.training.ranks import Ranks
 from torchport.training.torch_learner import TorchLearner
 
 pytest.importorskip("triton", reason="Triton is on Linux alone")
+from torchport.training import kernels
 from torchport.training.kernel_step import KernelStep, Sizes, check_fit, in_one_vector, starts_of
+from training import kernel_sizes
 
 IMAGE = (2, 7, 7)
 FILTERS = {"filter_num": 3, "filter_size": 4, "pad": 0, "stride": 1}
-SMALL = Sizes(places=16, filters=2, images=16, units=16, slab=16, windows=2, rounds=2, warps=(1,) * 6)
+SMALL = Sizes((2, 16), (16, 16), (16, 16), (16, 16), (2, 2), warps=(1,) * 6)
 
 
 def nets(device: str) -> tuple[nr.SimpleConvNet, SimpleConvNet]:
@@ -86,12 +88,11 @@ def test_two_wrong_kernels_are_caught(device: str, monkeypatch: pytest.MonkeyPat
     reference, net = nets(device)
     batch = seeded_batch(0, 6, IMAGE, 7)
     right = KernelStep.go_back
-    for name, value in (("_where", 0), ("passed", 1)):
+    for name, value in (("where_ptr", 0), ("passed2_ptr", 1)):
 
-        def wrong(step: KernelStep, order: Tensor, given: bool = True, name: str = name, value: int = value) -> None:
-            if given:
-                getattr(step, name).fill_(value)
-            right(step, order, given)
+        def wrong(step: KernelStep, order: Tensor, name: str = name, value: int = value) -> None:
+            step.arguments[name].fill_(value)
+            right(step, order)
 
         with monkeypatch.context() as patch:
             patch.setattr(KernelStep, "go_back", wrong)
@@ -175,6 +176,34 @@ def test_memory_is_moved_into_one_vector() -> None:
     vector += 1
     torch.testing.assert_close(tensors, [each + 1 for each in wanted])
     assert starts_of(tensors) == ([0, 64, 192], 256)
+
+
+def test_divisions_of_work_are_timed_and_equal(
+    device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of gradients, by kernel_sizes.py: each gives the same gradients, and the one that takes least time is chosen."""
+    made: dict[Sizes, KernelStep] = {}
+
+    def make(sizes: Sizes) -> KernelStep:
+        _, net = nets(device)
+        x, t = (torch.from_numpy(part).to(device) for part in seeded_batch(1, 36, IMAGE, 7))
+        own: list[Tensor] = list(net.parameters())
+        made[sizes] = KernelStep(net, [own, like(own), like(own), []], x.float(), t, 5, None, sizes)
+        return made[sizes]
+
+    def rigged(takes: Any, name: str) -> dict[Sizes, float]:
+        return {sizes: float(sizes.chunk != (1, 4)) for sizes in takes}
+
+    monkeypatch.setattr(kernel_sizes, "LAUNCHES", 1)
+    monkeypatch.setattr(kernel_sizes, "microseconds", rigged)
+    tried = {"step": [(16, 16), (32, 32)], "chunk": [(2, 2), (1, 4)]}
+    monkeypatch.setitem(kernel_sizes.TRIED, kernels.gradients, (tried, [1]))
+    assert kernel_sizes.fastest(kernels.gradients, SMALL, make) == SMALL._replace(chunk=(1, 4))
+    assert "0.00  step (16, 16) chunk (1, 4) warps 1" in capsys.readouterr().out
+    first, *others = (step.arguments["m_ptr"] for step in made.values())
+    assert len(others) == 3
+    assert first.any()
+    torch.testing.assert_close(others, 3 * [first], rtol=1e-5, atol=1e-7)
 
 
 # --- As the loop of training takes it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,21 +17,23 @@ from torchport.networks import SimpleConvNet
 from torchport.training import kernels
 
 PLACES = ("CONV_WEIGHT", "CONV_BIAS", "WEIGHT1", "BIAS1", "WEIGHT2", "BIAS2")  # of the parameters, in their order
+TILES = ("GROUP", "BLOCK", "BM", "BN", "UM", "UN", "WM", "WN", "WINDOWS", "ROUNDS")  # of Sizes, in their order
 LARGEST = {"batch_size": 128, "hidden_size": 128, "output_size": 16}  # of what a block of threads takes at once
 INTERPRETED_CORES = 100  # in place of a GPU's multiprocessors
 
 
 class Sizes(NamedTuple):
-    """How work is shared among blocks of threads."""
+    """How much of each kernel's result one block of threads computes, in powers of two, and by how many warps.
 
-    places: int = 128  # windows of pooling, a block of conv_pool_relu
-    filters: int = 4
-    images: int = 64  # of a tile of affine1_parts
-    units: int = 64
-    slab: int = 32  # features, a block of affine1_upstream and of gradients
-    windows: int = 8  # at a time, a block of gradients
-    rounds: int = 8
-    depth: int = 16  # terms of one product, which a thread keeps in registers; no fewer before Triton 3.7
+    parity_tests/training/kernel_sizes.py measures others.
+    """
+
+    conv: tuple[int, int] = (4, 128)  # filters and windows of pooling, of conv_pool_relu
+    parts: tuple[int, int] = (64, 64)  # images and units, of affine1_parts
+    upstream: tuple[int, int] = (128, 32)  # images and features, of affine1_upstream
+    step: tuple[int, int] = (128, 32)  # units and features, of gradients
+    chunk: tuple[int, int] = (8, 8)  # windows at a time, and how many times, of gradients
+    depth: int = 16  # terms of a product that a thread holds in registers; tl.dot takes no fewer before Triton 3.7
     warps: tuple[int, ...] = (4, 8, 4, 8, 8, 4)  # of kernels.KERNELS
 
 
@@ -57,35 +59,34 @@ class KernelStep:
         sizes: Sizes = DEFAULT_SIZES,
     ) -> None:
         check_fit(net, batch_size, images.numel())
-        self._net, self._images, self._labels, self._warps = net, images, labels, sizes.warps
-        *vectors, totals = (in_one_vector(tensors) if tensors else None for tensors in state)
-        self._vectors = (*vectors, totals if totals is not None else vectors[0])  # which is then not read
-        self._constants = known = constants(net, images, batch_size, sizes)
-        known |= dict(zip(PLACES, starts_of(state[0])[0], strict=True))
-        known |= dict(zip(("BETA1", "BETA2"), betas or (None, None), strict=True)) | {"SUMMED": totals is not None}
-        features, hidden, classes = (known[name] for name in ("FEATURES", "HIDDEN", "CLASSES"))
-        windows, slabs = batch_size * (features // known["FN"]), cdiv(features, sizes.slab)
-        tiles = cdiv(batch_size, sizes.images), cdiv(hidden, sizes.units)
-        self._grids = {
-            kernels.conv_pool_relu: (cdiv(windows, sizes.places), cdiv(known["FN"], sizes.filters)),
-            kernels.affine1_parts: (known["PARTS"], *tiles),
-            kernels.affine1_upstream: (slabs,),
-            kernels.gradients: (slabs + known["CHUNKS"],),
-            kernels.finish: (known["FN"] + classes + 1,),
+        self._net, self._warps = net, sizes.warps
+        constants = constants_of(net, images, batch_size, sizes)
+        constants |= dict(zip(PLACES, starts_of(state[0])[0], strict=True))
+        constants |= {"BETA1": betas and betas[0], "BETA2": betas and betas[1], "SUMMED": bool(state[3])}
+        p, m, v, totals = (in_one_vector(tensors) if tensors else None for tensors in state)
+        between = tensors_between(constants, images.device)
+        self.logits, self.passed = between["logits_ptr"], between["passed2_ptr"]  # the loss's gradient by the logits
+        self.arguments = {
+            "x_ptr": images,
+            "labels_ptr": labels,
+            "weight_ptr": net.conv1.weight,
+            "bias_ptr": net.conv1.bias,
+            "weight1_ptr": net.affine1.weight,
+            "bias1_ptr": net.affine1.bias,
+            "weight2_ptr": net.affine2.weight,
+            "bias2_ptr": net.affine2.bias,
+            "p_ptr": p,
+            "m_ptr": m,
+            "v_ptr": v,
+            "total_ptr": p if totals is None else totals,  # which is then not read
+            **constants,
+            **between,
         }
-        new = partial(torch.zeros, device=images.device)
-        self.logits, self.passed = new(batch_size, classes), new(batch_size, classes)  # passed: the loss's gradient
-        self._pooled = new(batch_size, features)
-        self._where, self._upstream = new(windows, known["FN2"], dtype=torch.int8), new(windows, known["FN2"])
-        self._hidden, self._passed1, self._logs = new(batch_size, hidden), new(batch_size, hidden), new(batch_size)
-        self._parts = new(known["PARTS"], batch_size, hidden)
-        self._conv_parts = new(known["CHUNKS"], known["FN2"], known["TAPS2"])
-        self._transposed = new(features, hidden)
         self.refresh()
 
     def refresh(self) -> None:
-        """Have what is kept twice follow the parameters, where something else has changed them."""
-        self._transposed.copy_(self._net.affine1.weight.detach().t())
+        """Copy affine1's weight to its transposed duplicate, after anything but a step has changed it."""
+        self.arguments["transposed_ptr"].copy_(self._net.affine1.weight.detach().t())
 
     def take(self, order: Tensor, rate: Tensor, loss: Tensor) -> None:
         """Forward, backward, and Adam at rate () of the images order (n,), int64; into loss () their log_likelihood."""
@@ -95,37 +96,68 @@ class KernelStep:
     def measure(self, order: Tensor, loss: Tensor) -> None:
         """Into loss () the log_likelihood of the images order (n,)."""
         self.forward(order)
-        torch.sum(self._logs[: len(order)], dim=0, out=loss)
+        torch.sum(self.arguments["logs_ptr"][: len(order)], dim=0, out=loss)
 
     def forward(self, order: Tensor) -> None:
         """Into logits those of the images order (n,), and into passed the gradient of their mean loss."""
-        net, n = self._net, len(order)
-        conv = net.conv1.weight, net.conv1.bias
-        self._launch(kernels.conv_pool_relu, self._images, order, *conv, self._pooled, self._where, n)
-        self._launch(kernels.affine1_parts, self._pooled, self._transposed, self._parts, n)
-        self.go_back(order, given=False)
+        for kernel in kernels.FORWARD:
+            self.launch(kernel, order)
 
-    def go_back(self, order: Tensor, given: bool = True) -> None:
+    def go_back(self, order: Tensor) -> None:
         """From what is given in passed as far as affine1's output."""
-        net = self._net
-        tail = net.affine1.bias, net.affine2.weight, net.affine2.bias, self._labels, order
-        left = self._hidden, self.logits, self.passed, self._passed1, self._logs
-        self._launch(kernels.head, self._parts, *tail, *left, len(order), GIVEN=given)
+        self.launch(kernels.head, order, given=True)
 
     def backward(self, order: Tensor, rate: Tensor, loss: Tensor) -> None:
         """From there to every parameter, and Adam."""
-        n = len(order)
-        self._launch(kernels.affine1_upstream, self._passed1, self._net.affine1.weight, self._upstream, n)
-        conv = self._images, order, self._upstream, self._where, self._conv_parts
-        affine = self._passed1, self._pooled, self._transposed
-        self._launch(kernels.gradients, *conv, *affine, *self._vectors, rate, n)
-        left = self._conv_parts, self.passed, self._passed1, self._hidden, self._logs
-        self._launch(kernels.finish, *left, *self._vectors, rate, loss, n)
+        for kernel in kernels.BACKWARD:
+            self.launch(kernel, order, rate, loss)
 
-    def _launch(self, kernel: Any, *arguments: Any, **more: Any) -> None:
-        known = {name: self._constants[name] for name in kernel.arg_names if name in self._constants}
-        grid = self._grids.get(kernel, arguments[-1:])  # of head an image each
-        kernel[grid](*arguments, **known, **more, num_warps=self._warps[kernels.KERNELS.index(kernel)])
+    def launch(
+        self, kernel: Any, order: Tensor, rate: Tensor | None = None, loss: Tensor | None = None, given: bool = False
+    ) -> None:
+        """One of kernels.KERNELS on the images order (n,), with every argument found by its name."""
+        n = len(order)
+        arguments = self.arguments | {"order_ptr": order, "rate_ptr": rate, "loss_ptr": loss, "n": n, "GIVEN": given}
+        grid = grids(self.arguments, n)[kernel]
+        kernel[grid](
+            **{name: arguments[name] for name in kernel.arg_names}, num_warps=self._warps[kernels.KERNELS.index(kernel)]
+        )
+
+
+def grids(constants: Mapping[str, Any], n: int) -> dict[Any, tuple[int, ...]]:
+    """How many blocks each kernel has for n images."""
+
+    def blocks(length: str, tile: str) -> int:
+        return int(cdiv(constants[length], constants[tile]))
+
+    return {
+        kernels.conv_pool_relu: (blocks("PLACES", "BLOCK"), blocks("FN", "GROUP")),
+        kernels.affine1_parts: (constants["PARTS"], blocks("BATCH", "BM"), blocks("HIDDEN", "BN")),
+        kernels.head: (n,),
+        kernels.affine1_upstream: (blocks("FEATURES", "UN"), blocks("BATCH", "UM")),
+        kernels.gradients: (blocks("FEATURES", "WN") * blocks("HIDDEN", "WM") + constants["CHUNKS"],),
+        kernels.finish: (constants["FN"] + constants["CLASSES"] + 1,),
+    }
+
+
+def tensors_between(constants: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+    """What the kernels leave for one another, by the names of their arguments."""
+    batch, hidden, features, classes = (constants[name] for name in ("BATCH", "HIDDEN", "FEATURES", "CLASSES"))
+    places, parts, chunks, filters = (constants[name] for name in ("PLACES", "PARTS", "CHUNKS", "FN2"))
+    new = partial(torch.zeros, device=device)
+    return {
+        "pooled_ptr": new(batch, features),
+        "where_ptr": new(places, filters, dtype=torch.int8),
+        "transposed_ptr": new(features, hidden),
+        "parts_ptr": new(parts, batch, hidden),
+        "hidden_ptr": new(batch, hidden),
+        "logits_ptr": new(batch, classes),
+        "logs_ptr": new(batch),
+        "passed2_ptr": new(batch, classes),
+        "passed1_ptr": new(batch, hidden),
+        "upstream_ptr": new(places, filters),
+        "conv_parts_ptr": new(chunks, filters, constants["TAPS2"]),
+    }
 
 
 def check_fit(net: SimpleConvNet, batch_size: int, pixels: int) -> None:
@@ -141,25 +173,28 @@ def check_fit(net: SimpleConvNet, batch_size: int, pixels: int) -> None:
         raise ValueError(f"kernels triton take stride 1 and pad 0, got {found}: choose torch")
 
 
-def constants(net: SimpleConvNet, images: Tensor, batch_size: int, sizes: Sizes) -> dict[str, Any]:
+def constants_of(net: SimpleConvNet, images: Tensor, batch_size: int, sizes: Sizes) -> dict[str, Any]:
     """The kernels' constants by their names: of the network, and of how its work is shared."""
     (_, channels, height, width), (filters, _, size, _) = images.shape, net.conv1.weight.shape
     (hidden, features), classes = net.affine1.weight.shape, len(net.affine2.weight)
-    on_cuda = images.device.type == "cuda"
-    cores = torch.cuda.get_device_properties(images.device).multi_processor_count if on_cuda else INTERPRETED_CORES
-    tiles = cdiv(batch_size, sizes.images) * cdiv(hidden, sizes.units)
-    steps = cdiv(features, sizes.depth * max(1, cores // tiles))  # of affine1_parts, so that all cores have a part
-    parts = cdiv(features, sizes.depth * steps)
-    chunks = cdiv(batch_size * (features // filters), sizes.windows * sizes.rounds)
     network: dict[str, Any] = {"C": channels, "H": height, "W": width, "FN": filters, "FS": size, "FEATURES": features}
     network |= {"HIDDEN": hidden, "CLASSES": classes, "BATCH": batch_size, "LOG_OFFSET": LOG_OFFSET, "EPSILON": EPS}
-    ranges = {"BATCH": batch_size, "HIDDEN": hidden, "CLASSES": classes, "FN": filters, "PARTS": parts}
-    ranges |= {"CHUNKS": chunks, "TAPS": channels * size * size + 1}  # of a filter; the bias is one
-    shared = {"GROUP": sizes.filters, "BLOCK": sizes.places, "SLAB": sizes.slab, "WINDOWS": sizes.windows}
-    shared |= {"ROUNDS": sizes.rounds, "BM": sizes.images, "BN": sizes.units, "BK": sizes.depth, "STEPS": steps}
+    tiles = dict(zip(TILES, itertools.chain(*sizes[:5]), strict=True))
+    # No tile is larger than the batch or the layer, but tl.dot takes no fewer than 16.
+    largest = {"BM": batch_size, "UM": batch_size, "BN": hidden, "WM": hidden}
+    tiles |= {name: min(tiles[name], max(16, next_power_of_2(rows))) for name, rows in largest.items()}
+    # As many parts of affine1_parts as there are multiprocessors for.
+    on_cuda = images.device.type == "cuda"
+    cores = torch.cuda.get_device_properties(images.device).multi_processor_count if on_cuda else INTERPRETED_CORES
+    most = max(1, cores // (cdiv(batch_size, tiles["BM"]) * cdiv(hidden, tiles["BN"])))
+    steps = cdiv(features, sizes.depth * most)
+    ranges = {"BATCH": batch_size, "HIDDEN": hidden, "CLASSES": classes, "FN": filters}
+    ranges |= {"PARTS": cdiv(features, sizes.depth * steps)}
+    ranges |= {"PLACES": batch_size * (features // filters)}  # windows of pooling, of all images
+    ranges |= {"CHUNKS": cdiv(ranges["PLACES"], tiles["WINDOWS"] * tiles["ROUNDS"])}
+    ranges |= {"TAPS": channels * size * size + 1}  # of a filter; the bias is one
     powers = {f"{name}2": next_power_of_2(value) for name, value in ranges.items()}
-    powers |= {name: max(16, powers[name]) for name in ("BATCH2", "HIDDEN2")}  # the least that tl.dot takes
-    return network | ranges | shared | powers
+    return network | tiles | {"BK": sizes.depth, "STEPS": steps} | ranges | powers
 
 
 def in_one_vector(tensors: Sequence[Tensor]) -> Tensor:

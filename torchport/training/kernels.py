@@ -158,16 +158,16 @@ def update(
 
 @triton.jit(do_not_specialize=["n"])
 def affine1_upstream(
-    passed1_ptr, weight_ptr, upstream_ptr, n,
+    passed1_ptr, weight1_ptr, upstream_ptr, n,
     FEATURES: tl.constexpr, HIDDEN: tl.constexpr, FN: tl.constexpr, FN2: tl.constexpr,
-    BATCH2: tl.constexpr, SLAB: tl.constexpr, BK: tl.constexpr,
+    UM: tl.constexpr, UN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """The gradient by pooled, of SLAB features, which is stored with a window's filters side by side."""
-    features, images = tl.program_id(0) * SLAB + tl.arange(0, SLAB), tl.arange(0, BATCH2)
+    """The gradient by pooled, of UM images and UN features; it is stored with a window's filters side by side."""
+    features, images = tl.program_id(0) * UN + tl.arange(0, UN), tl.program_id(1) * UM + tl.arange(0, UM)
     in_a, in_b = (images < n)[:, None], (features < FEATURES)[None, :]
     total = product(
-        passed1_ptr + images[:, None] * HIDDEN, weight_ptr + features[None, :], HIDDEN,
-        BATCH2, SLAB, BK, 1, FEATURES, in_a, in_b,
+        passed1_ptr + images[:, None] * HIDDEN, weight1_ptr + features[None, :], HIDDEN,
+        UM, UN, BK, 1, FEATURES, in_a, in_b,
     )  # fmt: skip
     windows = FEATURES // FN
     at = (images[:, None] * windows + (features % windows)[None, :]) * FN2 + (features // windows)[None, :]
@@ -178,14 +178,15 @@ def affine1_upstream(
 def affine1_step(
     block, passed1_ptr, pooled_ptr, transposed_ptr, p_ptr, m_ptr, v_ptr, total_ptr, rate_ptr, n,
     WEIGHT1: tl.constexpr, FEATURES: tl.constexpr, HIDDEN: tl.constexpr,
-    HIDDEN2: tl.constexpr, SLAB: tl.constexpr, BK: tl.constexpr,
+    WM: tl.constexpr, WN: tl.constexpr, BK: tl.constexpr,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
-    """The gradient by affine1's weight, of SLAB features, and their step: nothing reads them any more."""
-    features, units = block * SLAB + tl.arange(0, SLAB), tl.arange(0, HIDDEN2)
+    """The gradient by affine1's weight, of WM units and WN features, and Adam: no later kernel reads that weight."""
+    TILES: tl.constexpr = (HIDDEN + WM - 1) // WM
+    features, units = block // TILES * WN + tl.arange(0, WN), block % TILES * WM + tl.arange(0, WM)
     in_a, in_b = (units < HIDDEN)[:, None], (features < FEATURES)[None, :]
     gradient = product(
-        passed1_ptr + units[:, None], pooled_ptr + features[None, :], n, HIDDEN2, SLAB, BK, HIDDEN, FEATURES, in_a, in_b
+        passed1_ptr + units[:, None], pooled_ptr + features[None, :], n, WM, WN, BK, HIDDEN, FEATURES, in_a, in_b
     )
     at = WEIGHT1 + units[:, None] * FEATURES + features[None, :]
     p = update(
@@ -214,7 +215,7 @@ def largest(
 
 @triton.jit
 def conv_part(
-    block, x_ptr, order_ptr, upstream_ptr, where_ptr, parts_ptr, n,
+    block, x_ptr, order_ptr, upstream_ptr, where_ptr, conv_parts_ptr, n,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, FN: tl.constexpr, FS: tl.constexpr,
     FN2: tl.constexpr, TAPS2: tl.constexpr, WINDOWS: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
@@ -236,37 +237,38 @@ def conv_part(
         seen = tl.load(x_ptr + (corner[:, :, None] + seen_at[None, None, :]), mask=known, other=1.0)
         total += seen * passed[:, :, None]
         corner, passed = corner_next, passed_next
-    tl.store(parts_ptr + (block * FN2 + filters[:, None]) * TAPS2 + tap[None, :], tl.sum(total, 1))
+    tl.store(conv_parts_ptr + (block * FN2 + filters[:, None]) * TAPS2 + tap[None, :], tl.sum(total, 1))
 
 
 @triton.jit(do_not_specialize=["n", "rate_ptr"])
 def gradients(
-    x_ptr, order_ptr, upstream_ptr, where_ptr, parts_ptr, passed1_ptr, pooled_ptr, transposed_ptr,
+    x_ptr, order_ptr, upstream_ptr, where_ptr, conv_parts_ptr, passed1_ptr, pooled_ptr, transposed_ptr,
     p_ptr, m_ptr, v_ptr, total_ptr, rate_ptr, n,
     WEIGHT1: tl.constexpr, FEATURES: tl.constexpr, HIDDEN: tl.constexpr,
-    HIDDEN2: tl.constexpr, SLAB: tl.constexpr, BK: tl.constexpr,
+    WM: tl.constexpr, WN: tl.constexpr, BK: tl.constexpr,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, FN: tl.constexpr, FS: tl.constexpr,
     FN2: tl.constexpr, TAPS2: tl.constexpr, WINDOWS: tl.constexpr, ROUNDS: tl.constexpr,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
     """affine1_step and conv_part in one launch: the one is arithmetic, the other memory."""
-    SLABS: tl.constexpr = (FEATURES + SLAB - 1) // SLAB
+    TILES: tl.constexpr = (FEATURES + WN - 1) // WN * ((HIDDEN + WM - 1) // WM)
     block = tl.program_id(0)
-    if block < SLABS:
+    if block < TILES:
         affine1_step(
             block, passed1_ptr, pooled_ptr, transposed_ptr, p_ptr, m_ptr, v_ptr, total_ptr, rate_ptr, n,
-            WEIGHT1, FEATURES, HIDDEN, HIDDEN2, SLAB, BK, BETA1, BETA2, EPSILON, SUMMED,
+            WEIGHT1, FEATURES, HIDDEN, WM, WN, BK, BETA1, BETA2, EPSILON, SUMMED,
         )  # fmt: skip
     else:
         conv_part(
-            block - SLABS, x_ptr, order_ptr, upstream_ptr, where_ptr, parts_ptr, n,
+            block - TILES, x_ptr, order_ptr, upstream_ptr, where_ptr, conv_parts_ptr, n,
             C, H, W, FN, FS, FN2, TAPS2, WINDOWS, ROUNDS,
         )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["n", "rate_ptr", "loss_ptr"])
 def finish(
-    parts_ptr, passed2_ptr, passed1_ptr, hidden_ptr, logs_ptr, p_ptr, m_ptr, v_ptr, total_ptr, rate_ptr, loss_ptr, n,
+    conv_parts_ptr, passed2_ptr, passed1_ptr, hidden_ptr, logs_ptr,
+    p_ptr, m_ptr, v_ptr, total_ptr, rate_ptr, loss_ptr, n,
     CONV_WEIGHT: tl.constexpr, CONV_BIAS: tl.constexpr, BIAS1: tl.constexpr, WEIGHT2: tl.constexpr, BIAS2: tl.constexpr,
     C: tl.constexpr, FS: tl.constexpr, FN: tl.constexpr, FN2: tl.constexpr,
     CHUNKS: tl.constexpr, HIDDEN: tl.constexpr, CLASSES: tl.constexpr,
@@ -280,7 +282,9 @@ def finish(
     if block < FN:
         part, tap = tl.arange(0, CHUNKS2), tl.arange(0, TAPS2)
         parts = tl.load(
-            parts_ptr + (part[:, None] * FN2 + block) * TAPS2 + tap[None, :], mask=(part < CHUNKS)[:, None], other=0.0
+            conv_parts_ptr + (part[:, None] * FN2 + block) * TAPS2 + tap[None, :],
+            mask=(part < CHUNKS)[:, None],
+            other=0.0,
         )
         at = tl.where(tap < C * FS * FS, CONV_WEIGHT + block * (C * FS * FS) + tap, CONV_BIAS + block)
         update(
@@ -307,4 +311,6 @@ def finish(
         tl.store(loss_ptr, tl.sum(tl.load(logs_ptr + image, mask=image < n, other=0.0), 0))
 
 
-KERNELS = (conv_pool_relu, affine1_parts, head, affine1_upstream, gradients, finish)
+FORWARD = (conv_pool_relu, affine1_parts, head)
+BACKWARD = (affine1_upstream, gradients, finish)
+KERNELS = FORWARD + BACKWARD
