@@ -48,7 +48,6 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.files import check_target, replace_file
 from torchport.bars import bar
-from torchport.choices import Launched
 from torchport.data.images import pixels
 from torchport.evaluation import classify, peak_memory
 from torchport.layers import softmax_with_loss
@@ -64,18 +63,20 @@ SIZE, BATCHES, FEATURES, HIDDEN = 100, 60, 30 * 12 * 12, 100  # batches until th
 # images by heart, and rules slow down that keep subnormal numbers (see BookAdam).
 LR = 0.0
 
-REFERENCE, UNFOLD, CONV2D, TRAINING, KERNELS, PLAIN, FLOOR = (
+REFERENCE, UNFOLD, CONV2D, TRAINING, TRITON, TF32, BFLOAT16, PLAIN, FLOOR = (
     "numpy_ref",
     "unfold twin",
     "conv2d twin",
     "training",
     "training, Triton",
+    "training, TF32",
+    "training, bfloat16",
     "plain PyTorch",
     "products alone",
 )
 RATIOS = (
     *((REFERENCE, TRAINING), (TRAINING, PLAIN), (TRAINING, FLOOR), (UNFOLD, CONV2D), (REFERENCE, PLAIN)),
-    (TRAINING, KERNELS),
+    *((TRAINING, TRITON), (TRAINING, TF32), (TRAINING, BFLOAT16)),
 )
 PREDICTING = {REFERENCE: "numpy", UNFOLD: "unfold", CONV2D: "conv2d"}
 
@@ -129,12 +130,11 @@ def twin(conv: Any, device: str) -> Steps:
     return repeated(step)
 
 
-def training(device: str, kernels: Launched = "torch") -> Steps:
+def training(device: str, **options: Any) -> Steps:
     """The loop of torchport.training."""
     weights = Weights.of(nr.SimpleConvNet().params).astype(torch.float32)
-    learner = TorchLearner(
-        Config(lr=LR, device=device, kernels=kernels), weights, samples(), torch.device(device), Ranks()
-    )
+    config = Config(lr=LR, device=device, **options)
+    learner = TorchLearner(config, weights, samples(), torch.device(device), Ranks())
     learner.capture()
 
     def take(count: int) -> None:
@@ -186,7 +186,9 @@ CONTENDERS: dict[str, Callable[[str], Steps]] = {
     UNFOLD: lambda device: twin("unfold", device),
     CONV2D: lambda device: twin("conv2d", device),
     TRAINING: training,
-    KERNELS: lambda device: training(device, "triton"),
+    TRITON: lambda device: training(device, kernels="triton"),
+    TF32: lambda device: training(device, precision="tf32"),
+    BFLOAT16: lambda device: training(device, precision="bf16"),
     PLAIN: plain,
     FLOOR: products,
 }
@@ -281,11 +283,13 @@ def main() -> int:
         check_target(args.json)  # now, not after minutes
     found: dict[str, Any] = {"machine": machine(args.device)}
     print("\n".join(f"{name}: {value}" for name, value in found["machine"].items()))
-    triton = torch.device(args.device).type == "cuda" and importlib.util.find_spec("triton") is not None
-    steps = {name: make(args.device) for name, make in CONTENDERS.items() if triton or name != KERNELS}
+    left_out = {TRITON, TF32, BFLOAT16}
+    if torch.device(args.device).type == "cuda":
+        left_out = {TRITON} if importlib.util.find_spec("triton") is None else set()
+    steps = {name: make(args.device) for name, make in CONTENDERS.items() if name not in left_out}
     found["step"] = tell_steps(steps, args)
     found["operations"] = {}
-    for name in (TRAINING, KERNELS) if triton else (TRAINING,):
+    for name in (name for name in (TRAINING, TRITON) if name in steps):
         table = found["operations"][name] = operations(steps[name], args.device, 10 if args.quick else BATCHES)
         print(f"\nWhat torch.profiler sees of {name}, the longest first\n{table}")
     found["memory"] = tell_memory(1_000 if args.quick else 10_000)

@@ -26,7 +26,7 @@ BATCH, LAUNCHES, ROUNDS = 100, 20, 15
 TRIED: dict[Any, tuple[dict[str, list[tuple[int, int]]], list[int]]] = {
     kernels.conv_pool_relu: ({"conv": [(2, 128), (4, 64), (4, 128), (4, 256), (8, 64), (8, 128)]}, [2, 4, 8]),
     kernels.affine1_parts: (
-        {"parts": [(64, 64), (32, 64), (64, 32), (16, 128), (32, 128), (128, 64), (128, 128)]},
+        {"parts": [(64, 64), (32, 64), (64, 32), (16, 128), (32, 128)]},
         [4, 8],
     ),
     kernels.head: ({}, [1, 2, 4, 8]),
@@ -38,7 +38,7 @@ TRIED: dict[Any, tuple[dict[str, list[tuple[int, int]]], list[int]]] = {
         {"step": [(128, 32), (64, 64), (32, 64), (16, 128)], "chunk": [(8, 8), (8, 16), (16, 8), (4, 16)]},
         [4, 8],
     ),
-    kernels.finish: ({}, [2, 4, 8]),
+    kernels.finish: ({}, [4, 8]),
 }
 
 Take = Callable[[], None]
