@@ -57,6 +57,9 @@ OPERATIONS = Counter(
 )
 # Instead of the fused Adam, whose rate is a float32.
 BY_PARTS = {**{f"_foreach_{name}": 1 for name in ("mul", "sqrt", "add_", "div", "mul_", "sub_")}, "_foreach_lerp_": 2}
+# Instead of a convolution: columns, a product of them, and the gradients of weight and bias, in unfold's own order.
+BY_COLUMNS = {"constant_pad_nd": 1, "clone": 1, "_unsafe_view": 1, "baddbmm": 1, "bmm": 1, "sum": 2}
+CONVOLUTION = {"convolution": 1, "convolution_backward": 1}
 
 
 class Seen(TorchDispatchMode):
@@ -139,7 +142,11 @@ def operations(config: Config, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     [
         ({}, {}, {}),
         ({"keep": "last"}, {"_foreach_add_": 1}, {}),
-        ({"dtype": "float64", "keep": "mean"}, {"_fused_adam_": 1}, {**BY_PARTS, "_to_copy": 1}),
+        (
+            {"dtype": "float64", "keep": "mean"},
+            {"_fused_adam_": 1, **CONVOLUTION},
+            {**BY_PARTS, "_to_copy": 1, **BY_COLUMNS},
+        ),
     ],
     ids=["default", "last", "float64"],
 )

@@ -53,7 +53,7 @@ RULE_OPTIONS = ("lr", "momentum", "decay_rate", "beta1", "beta2")
 
 
 def _option(default: Any, help: str, choices: Any = None, minimum: int | None = None) -> Any:
-    """A field with what the command line says of it; minimum makes it an integer."""
+    """A field with its default, the help and choices of its option, and an integer's minimum."""
     return field(default=default, metadata={"help": help, "choices": choices and tuple(choices), "minimum": minimum})
 
 
@@ -61,7 +61,8 @@ def _option(default: Any, help: str, choices: Any = None, minimum: int | None = 
 class Config:
     """Everything about a training run except its folder. ValueError, TypeError for values that make no valid run.
 
-    None stands for a default that depends on something else: the rule's own lr, all training images, CUDA where it is.
+    None stands for a default that depends on something else: the rule's own lr, all training images, a CUDA device if
+    there is one.
     """
 
     data: Data = _option("mnist", "data set; drawn is made here and needs no network", DATA_SETS)
@@ -125,7 +126,7 @@ class Config:
 
     @property
     def rule_options(self) -> dict[str, float]:
-        """The update rule's options that were given, under the book's names."""
+        """The update rule's options that are not None, by the book's names."""
         return {name: getattr(self, name) for name in RULE_OPTIONS if getattr(self, name) is not None}
 
     @property
@@ -135,7 +136,7 @@ class Config:
 
     @property
     def on_numpy(self) -> bool:
-        """Whether the reference trains, and not a port."""
+        """Whether the NumPy reference is trained, not a port."""
         return self.model == NUMPY
 
     def convolution_on(self, device: str) -> Convolution:

@@ -1,4 +1,4 @@
-"""A run's data where its steps are taken, and the places that steps read and write."""
+"""A run's images and labels on its device, and the memory from which steps read and into which they write."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ EVALUATED = {"cuda": 1000, "cpu": 200}
 
 
 class Slots(NamedTuple):
-    """What steps read and write, one after the other: by a step's number, at the same place of memory every time."""
+    """What each step reads and writes, by its number, in memory that stays where it is, as graphs need it."""
 
     order: Tensor  # which samples, batch_size a step, int64 (steps * batch_size,)
-    rates: Tensor  # BookAdam's where a graph cannot compute them, (steps,)
-    losses: Tensor  # what a step leaves: this rank's log-likelihood, (steps,)
+    rates: Tensor  # of BookAdam in a graph, which cannot compute them, (steps,)
+    losses: Tensor  # written by a step: this rank's log-likelihood, (steps,)
 
     @classmethod
     def of(cls, steps: int, batch_size: int, like: Tensor) -> Slots:
-        """For so many steps, in the dtype and on the device of like."""
+        """Slots of so many steps, in the dtype and on the device of like."""
         order = torch.zeros(steps * batch_size, dtype=torch.int64, device=like.device)
         return cls(order, *like.new_zeros(2, steps))
 
 
 class DeviceData:
-    """All images and labels on a device, uint8, and as the network takes them, in dtype."""
+    """All images and labels on a device, in uint8; batches are prepared for the network in dtype."""
 
     def __init__(self, samples: Samples, preparation: Preparation, dtype: torch.dtype, device: torch.device) -> None:
         shape, classes = samples.x_train.shape[1:], samples.classes
@@ -50,7 +50,7 @@ class DeviceData:
         self._number = cache(partial(torch.tensor, dtype=torch.float32, device=device))
 
     def pixels(self, images: Tensor) -> Tensor:
-        """uint8 as the network takes them: the book's float32, in its dtype."""
+        """uint8 images as the network takes them: prepared in float32 as in the book, then in dtype."""
         prepared: Tensor = self._preparation.apply(images, self._number)
         return prepared.to(self._dtype)
 
@@ -69,6 +69,6 @@ def one_hot_rows(images: Array, labels: Array, classes: int) -> Array:
 
 
 def on(device: torch.device, part: Array) -> Tensor:
-    """On the CPU the very memory of part, where torch can have it."""
+    """array as a tensor on device; on the CPU it shares memory, where torch can."""
     part = np.ascontiguousarray(part)
     return (torch.from_numpy(part) if part.flags.writeable else torch.tensor(part)).to(device)

@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, and in which order it gets there, so that nothing is lost at any moment."""
+"""A run's folder: its files, and the order in which they are written, so that a kill at any moment loses nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Record(NamedTuple):
     loss: float  # mean of the epoch's logged losses
     train_accuracy: float  # 0 to 1, on the first of the training images
     test_accuracy: float  # 0 to 1, on all test images
-    weights: str = LAST  # whose accuracies these are: the last step's, or the mean's that the run has ended with
+    weights: str = LAST  # that were evaluated: the last step's, or the mean with which the run has ended
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Checkpoint:
 
 
 class RunFolder:
-    """Files of one run. Each is replaced whole or not at all; OSError says what became of the run.
+    """The files of one run. Each is replaced whole or not at all; an OSError says what is kept, and how to go on.
 
     config.json comes after the first checkpoint, so a folder that has it can be resumed. metrics.jsonl is written anew
     from the checkpoint on resuming, so an evaluation is never missing nor there twice.
@@ -104,16 +104,16 @@ class RunFolder:
         """The run's last checkpoint. ValueError where it is missing or damaged."""
         path = self.path / CHECKPOINT
         try:
-            found = torch.load(path, weights_only=True)  # the user's own run, not a stranger's file; needs tensors
-            if found.pop("version") != VERSION:
+            saved = torch.load(path, weights_only=True)  # the user's own run, not a stranger's file; needs tensors
+            if saved.pop("version") != VERSION:
                 raise ValueError(f"not of version {VERSION}")
-            return Checkpoint(**{**found, "records": [Record(**record) for record in found["records"]]})
+            return Checkpoint(**{**saved, "records": [Record(**record) for record in saved["records"]]})
         except Exception as error:  # torch.load raises whatever the bytes lead it to
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"{path} cannot be read ({reason}): start anew in another folder") from error
 
     def restart(self, config: Config, checkpoint: Checkpoint) -> None:
-        """Forget what was written after the checkpoint, from which the run goes on; keep what config has changed."""
+        """Go back to checkpoint: drop later metrics, and write config, whose epochs or device may have changed."""
         self._saved_step = checkpoint.step
         with self._guarded(self.path):
             self._sweep()
@@ -122,17 +122,17 @@ class RunFolder:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
-        found = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+        saved = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
         records = [record._asdict() for record in checkpoint.records]
         for record in records:
             del record["weights"]  # always the last step's
         buffer = io.BytesIO()
-        torch.save({"version": VERSION, **found, "records": records}, buffer)
+        torch.save({"version": VERSION, **saved, "records": records}, buffer)
         self._replace(CHECKPOINT, buffer.getvalue())
         self._saved_step = checkpoint.step
 
     def append(self, record: Record) -> None:
-        """One more line of metrics."""
+        """Add a line to metrics.jsonl."""
         path = self.path / METRICS
         with self._guarded(path), path.open("a") as file:
             file.write(_line(record))
@@ -140,7 +140,7 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def finish(self, weights: Weights, curve: Curve) -> None:
-        """The trained weights, as torch and as the book's code reads them, and how they were learned."""
+        """Write the trained weights, for torch and for the book's code, and the curves of losses and accuracies."""
         for name in (MODEL, PARAMS):
             with self._guarded(self.path / name), stage_weights(weights, self.path / name) as staged:
                 staged.read()
@@ -149,10 +149,10 @@ class RunFolder:
             save_figure(curves({self.path.name: curve}), self.path / CURVES)
 
     def _sweep(self) -> None:
-        """Remove what a kill has left of files half written."""
+        """Remove the half-written files of a killed process."""
         for name in FILES:
-            for left in self.path.glob(f".{name}.*.tmp"):
-                left.unlink(missing_ok=True)
+            for path in self.path.glob(f".{name}.*.tmp"):
+                path.unlink(missing_ok=True)
 
     def _write_metrics(self, records: Sequence[Record]) -> None:
         self._replace(METRICS, "".join(map(_line, records)).encode())
@@ -163,7 +163,7 @@ class RunFolder:
 
     @contextmanager
     def _guarded(self, path: Path) -> Iterator[None]:
-        """An OSError on writing path says what is left, and what to do."""
+        """Have an OSError on writing path say what is kept, and what to do."""
         try:
             yield
         except OSError as error:
@@ -177,9 +177,9 @@ class RunFolder:
 
 @contextmanager
 def numbered_folder(parent: Path) -> Iterator[Path]:
-    """The first of parent/1, parent/2, ... that is not there, made at once: of several processes each gets its own.
+    """Make the first of parent/1, parent/2, ... that does not exist: of several processes each gets one of its own.
 
-    Where nothing is written into it, it goes again, and so does a parent without other folders. OSError.
+    It is removed if nothing was written into it, and so is a parent without other folders. OSError.
     """
     for number in itertools.count(1):
         with suppress(FileExistsError):
@@ -198,7 +198,7 @@ def _line(record: Record) -> str:
 
 
 def curve_of(losses: Array, records: Sequence[Record]) -> Curve:
-    """Losses (steps,) and evaluations, of which there is one at least, as they are drawn."""
+    """The curves of losses (steps,) and of records, at least one, to be drawn."""
     columns = np.array([(r.epoch, r.train_accuracy, r.test_accuracy) for r in records if r.weights == LAST]).T
     return Curve(records[0].step, losses, *columns)
 
@@ -218,7 +218,7 @@ def read_curve(path: str | Path) -> Curve:
 
 
 def read_curves(paths: Sequence[str | Path]) -> dict[str, Curve]:
-    """Of several runs, by their folders' names, or by their whole paths where two have one name. ValueError."""
+    """The curves of several runs, by their folders' names, or by their paths where two names are equal. ValueError."""
     names = [Path(path).name for path in paths]
     labels = names if len(set(names)) == len(names) else [str(path) for path in paths]
     if len(set(labels)) < len(labels):

@@ -1,4 +1,4 @@
-"""What a training step computes where several operations cost less as one, or in another order."""
+"""Parts of a training step in a faster form: several operations as one, or in another order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POOLING = ((4, 1), (4, 1), (0, 0), (1, 1), False)  # kernel, stride, padding, di
 
 
 def arranged(net: nn.Module, tensor_cores: bool = False) -> nn.Module:
-    """net itself, or what computes the same from its parameters in less time: a PoolFirst of a SimpleConvNet."""
+    """A module that computes the same as net from its parameters, in less time: of a SimpleConvNet a PoolFirst."""
     if not isinstance(net, SimpleConvNet):
         return net
     if pools_at_once(net):
@@ -33,8 +33,8 @@ class PoolFirst(nn.Module):
     """A SimpleConvNet's outputs with relu after pooling, where it has a quarter of the work.
 
     Equal to the bit, in outputs and gradients: relu is monotonic, so it keeps the maximum and its place; where a
-    window holds nothing above 0, neither order passes a gradient. With what is to be gathered, convolution, pooling and
-    relu are one operation, equal but for the order of its sums. So are the first affine and its relu.
+    window holds nothing above 0, neither order passes a gradient. With gathered, convolution, pooling and relu are one
+    operation, equal but for the order of its sums. So are the first affine layer and its relu.
     """
 
     def __init__(self, net: SimpleConvNet, gathered: Gathered | None = None) -> None:
@@ -97,13 +97,13 @@ def loss_gradient(chances: Tensor, one_hot: Tensor, n: float) -> Tensor:
 
 
 def pools_at_once(net: SimpleConvNet) -> bool:
-    """Whether net's first two layers are ones for conv_pool_relu, on a device where that is faster."""
+    """Whether conv_pool_relu can compute net's convolution and pooling, on a device where it is faster."""
     conv = net.conv1
     return type(conv) is nn.Conv2d and conv.stride == (1, 1) and conv.weight.device.type == "cpu"
 
 
 class Gathered(NamedTuple):
-    """What conv_pool_relu gathers of images of one size."""
+    """The indices by which conv_pool_relu gathers pixels and weights, for images of one size."""
 
     seen: Tensor  # of C * H * W padded pixels and a 1: (K * PH * PW,), with K = C * (FH + 1) * (FW + 1) + 1
     shifted: Tensor  # of a filter's C * FH * FW weights, its bias and a 0: (4 * K,)
@@ -137,8 +137,8 @@ def conv_pool_relu(input: Tensor, conv: nn.Conv2d, gathered: Gathered, scratch: 
     36 pixels a window to gather for the book's filters instead of 4 * 25. Images lie side by side, so that a pixel of
     all of them is one run of memory.
 
-    scratch is the memory for that product, in conv's dtype, resized as needed: given back, it costs time to get again.
-    Any number of calls may share it, one at a time.
+    scratch is memory for that product, in conv's dtype, resized as needed: allocating it in every call costs time. Any
+    number of calls may share it, one at a time.
     """
     # Side by side they are max_pool2d's channels, of which it wants at least one; and autocast knows no given memory.
     if not len(input) or torch.is_autocast_enabled(input.device.type):
@@ -152,9 +152,9 @@ def conv_pool_relu(input: Tensor, conv: nn.Conv2d, gathered: Gathered, scratch: 
 
 
 class _LargestOfFour(torch.autograd.Function):
-    """The largest of a filter's four products with each window, where it is above 0.
+    """The largest of a filter's four products with each window, where it is above 0, else 0.
 
-    As torch's operators one by one, but for what they would allocate anew: fresh memory costs more than the arithmetic.
+    What torch's operators compute one by one, in fewer allocations: fresh memory costs more than the arithmetic.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What CUDA wants: graphs, a function's kernels recorded once and launched together ever after; a context a thread."""
+"""CUDA graphs: a function's kernels recorded once and then launched together; and a context for autograd's thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from torchport.training.ranks import Ranks
 
-GRAPH_STEPS = (20, 1)  # that a graph takes; the second is for what the first leaves of an epoch
+GRAPH_STEPS = (20, 1)  # of a graph; the second one is for the rest of an epoch
 WARM_UP = 2  # runs before recording, in which libraries choose algorithms and allocate what they keep
 
 
@@ -18,10 +18,10 @@ def uses_graphs(device: torch.device, ranks: Ranks) -> bool:
 
 
 def captured(function: Callable[[], None], restore: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """What runs function as one CUDA graph. RuntimeError where it cannot be recorded.
+    """Record function as a CUDA graph; what launches it. RuntimeError where it cannot be recorded.
 
-    function takes and returns nothing: it reads and writes tensors that stay where they are, never waits for the
-    device, and is the same every time. It runs a few times first; restore puts back in place what a run has changed.
+    function reads and writes tensors that stay where they are, never waits for the device, and does the same every
+    time. It runs a few times first; restore undoes in place what a run has changed.
     """
     with torch.cuda.device(device):
         # Of this device: torch keeps one stream to record on for a process, made on the first one that records.
@@ -40,6 +40,6 @@ def captured(function: Callable[[], None], restore: Callable[[], None], device: 
 
 
 def wake_autograd(device: torch.device) -> None:
-    """Have autograd's thread launch a kernel, which gives it CUDA's context: cuBLAS complains where it has none."""
+    """Have autograd's thread launch a kernel, which gives it a CUDA context: cuBLAS warns where it has none."""
     zero = torch.zeros((), device=device, requires_grad=True)
     zero.mul(1).backward(zero.detach())

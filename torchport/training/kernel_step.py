@@ -1,4 +1,4 @@
-"""A training step of SimpleConvNet by the kernels in Triton, and what they leave for one another."""
+"""A training step of SimpleConvNet by the Triton kernels: their constants, their grids, and the memory between them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from numpy_ref.optimizer import EPS
 from torchport.networks import SimpleConvNet
 from torchport.training import kernels
 
-PLACES = ("CONV_WEIGHT", "CONV_BIAS", "WEIGHT1", "BIAS1", "WEIGHT2", "BIAS2")  # of the parameters, in their order
+STARTS = ("CONV_WEIGHT", "CONV_BIAS", "WEIGHT1", "BIAS1", "WEIGHT2", "BIAS2")  # of the parameters, in their order
 TILES = ("GROUP", "BLOCK", "BM", "BN", "UM", "UN", "WM", "WN", "WINDOWS", "ROUNDS")  # of Sizes, in their order
-LARGEST = {"batch_size": 128, "hidden_size": 128, "output_size": 16}  # of what a block of threads takes at once
+LARGEST = {"batch_size": 128, "hidden_size": 128, "output_size": 16}  # ranges that one block of threads covers
 INTERPRETED_CORES = 100  # in place of a GPU's multiprocessors
 
 
@@ -61,7 +61,7 @@ class KernelStep:
         check_fit(net, batch_size, images.numel())
         self._net, self._warps = net, sizes.warps
         constants = constants_of(net, images, batch_size, sizes)
-        constants |= dict(zip(PLACES, starts_of(state[0])[0], strict=True))
+        constants |= dict(zip(STARTS, starts_of(state[0])[0], strict=True))
         constants |= {"BETA1": betas and betas[0], "BETA2": betas and betas[1], "SUMMED": bool(state[3])}
         p, m, v, totals = (in_one_vector(tensors) if tensors else None for tensors in state)
         between = tensors_between(constants, images.device)
@@ -89,26 +89,26 @@ class KernelStep:
         self.arguments["transposed_ptr"].copy_(self._net.affine1.weight.detach().t())
 
     def take(self, order: Tensor, rate: Tensor, loss: Tensor) -> None:
-        """Forward, backward, and Adam at rate () of the images order (n,), int64; into loss () their log_likelihood."""
+        """Take a step at rate () on the images order (n,), int64; write their log_likelihood into loss ()."""
         self.forward(order)
         self.backward(order, rate, loss)
 
     def measure(self, order: Tensor, loss: Tensor) -> None:
-        """Into loss () the log_likelihood of the images order (n,)."""
+        """Write the log_likelihood of the images order (n,) into loss ()."""
         self.forward(order)
         torch.sum(self.arguments["logs_ptr"][: len(order)], dim=0, out=loss)
 
     def forward(self, order: Tensor) -> None:
-        """Into logits those of the images order (n,), and into passed the gradient of their mean loss."""
+        """Compute logits of the images order (n,), and in passed the gradient of their mean loss."""
         for kernel in kernels.FORWARD:
             self.launch(kernel, order)
 
     def go_back(self, order: Tensor) -> None:
-        """From what is given in passed as far as affine1's output."""
+        """Compute gradients as far as affine1's output, from the gradient that was written into passed."""
         self.launch(kernels.head, order, given=True)
 
     def backward(self, order: Tensor, rate: Tensor, loss: Tensor) -> None:
-        """From there to every parameter, and Adam."""
+        """Compute the gradient of every parameter from there on, and update it."""
         for kernel in kernels.BACKWARD:
             self.launch(kernel, order, rate, loss)
 
@@ -125,7 +125,7 @@ class KernelStep:
 
 
 def grids(constants: Mapping[str, Any], n: int) -> dict[Any, tuple[int, ...]]:
-    """How many blocks each kernel has for n images."""
+    """The number of blocks along each axis, by kernel, for n images."""
 
     def blocks(length: str, tile: str) -> int:
         return int(cdiv(constants[length], constants[tile]))
@@ -141,7 +141,7 @@ def grids(constants: Mapping[str, Any], n: int) -> dict[Any, tuple[int, ...]]:
 
 
 def tensors_between(constants: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
-    """What the kernels leave for one another, by the names of their arguments."""
+    """The memory through which kernels pass their results on, by the names of their arguments."""
     batch, hidden, features, classes = (constants[name] for name in ("BATCH", "HIDDEN", "FEATURES", "CLASSES"))
     places, parts, chunks, filters = (constants[name] for name in ("PLACES", "PARTS", "CHUNKS", "FN2"))
     new = partial(torch.zeros, device=device)
@@ -161,7 +161,7 @@ def tensors_between(constants: Mapping[str, Any], device: torch.device) -> dict[
 
 
 def check_fit(net: SimpleConvNet, batch_size: int, pixels: int) -> None:
-    """ValueError where the kernels take smaller sizes, fewer pixels in all, or other steps of a filter."""
+    """ValueError where sizes, the number of pixels, stride or padding are not what the kernels are written for."""
     sizes = (batch_size, *net.affine2.weight.shape[::-1])
     for (name, largest), size in zip(LARGEST.items(), sizes, strict=True):
         if size > largest:
@@ -174,7 +174,7 @@ def check_fit(net: SimpleConvNet, batch_size: int, pixels: int) -> None:
 
 
 def constants_of(net: SimpleConvNet, images: Tensor, batch_size: int, sizes: Sizes) -> dict[str, Any]:
-    """The kernels' constants by their names: of the network, and of how its work is shared."""
+    """The kernels' constants by name: sizes of the network, and of the tiles in which its work is shared."""
     (_, channels, height, width), (filters, _, size, _) = images.shape, net.conv1.weight.shape
     (hidden, features), classes = net.affine1.weight.shape, len(net.affine2.weight)
     network: dict[str, Any] = {"C": channels, "H": height, "W": width, "FN": filters, "FS": size, "FEATURES": features}
@@ -192,13 +192,13 @@ def constants_of(net: SimpleConvNet, images: Tensor, batch_size: int, sizes: Siz
     ranges |= {"PARTS": cdiv(features, sizes.depth * steps)}
     ranges |= {"PLACES": batch_size * (features // filters)}  # windows of pooling, of all images
     ranges |= {"CHUNKS": cdiv(ranges["PLACES"], tiles["WINDOWS"] * tiles["ROUNDS"])}
-    ranges |= {"TAPS": channels * size * size + 1}  # of a filter; the bias is one
+    ranges |= {"TAPS": channels * size * size + 1}  # a filter's weights and bias
     powers = {f"{name}2": next_power_of_2(value) for name, value in ranges.items()}
     return network | tiles | {"BK": sizes.depth, "STEPS": steps} | ranges | powers
 
 
 def in_one_vector(tensors: Sequence[Tensor]) -> Tensor:
-    """A vector that is the memory of all from now on."""
+    """Move all tensors into the memory of one vector, in place; the vector."""
     starts, size = starts_of(tensors)
     vector = tensors[0].new_zeros(size)
     for tensor, start in zip(tensors, starts, strict=True):
@@ -209,6 +209,6 @@ def in_one_vector(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def starts_of(tensors: Sequence[Tensor]) -> tuple[list[int], int]:
-    """Where each begins in a vector of all, at whole runs of 64 numbers; and the vector's length."""
+    """The index at which each begins in one vector of all, a multiple of 64; and the vector's length."""
     ends = list(itertools.accumulate(-(-tensor.numel() // 64) * 64 for tensor in tensors))
     return [0, *ends[:-1]], ends[-1]

@@ -1,18 +1,18 @@
-"""SimpleConvNet's step on CUDA as six kernels in Triton: conv_pool_relu, affine1_parts, head, and back again.
+"""SimpleConvNet's training step as six Triton kernels: conv_pool_relu, affine1_parts, head, and three that go back.
 
-Names in capitals are constants of a launch: C, H, W of an image, FN filters of FS x FS, and so on; a 2 behind one is
-the next power of two, which ranges have to be. n is the number of images, at most BATCH.
+Names in capitals are constants of a launch: C, H, W of an image, FN filters of FS x FS, and so on. A name with a 2 at
+its end is the next power of two, which a range must be. n is the number of images, at most BATCH.
 """
 
 import triton
 import triton.language as tl
 
-CUT = tl.constexpr(4)  # in place of the place of a window's largest: relu has cut it off
+CUT = tl.constexpr(4)  # stands for the place of a window's largest where relu has cut that off
 
 
 @triton.jit
 def larger(best, where, value, place: tl.constexpr):
-    """The larger of two, and where it is; the first of equal ones, and whatever is no number, as torch's pooling."""
+    """The larger of two values and its place; of equal ones the first, and a NaN in any case, as in torch's pooling."""
     taken = (value > best) | (value != value)
     return tl.where(taken, value, best), tl.where(taken, place, where)
 
@@ -23,7 +23,7 @@ def conv_pool_relu(
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, FN: tl.constexpr, FS: tl.constexpr,
     FN2: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Of BLOCK windows of pooling and GROUP filters; every pixel of a window is fetched once for all filters."""
+    """Convolution, 2 x 2 pooling and relu, of BLOCK windows and GROUP filters; each pixel is loaded once for them."""
     PH: tl.constexpr = (H - FS + 1) // 2
     PW: tl.constexpr = (W - FS + 1) // 2
     windows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -57,13 +57,13 @@ def conv_pool_relu(
 
 @triton.jit
 def product(a_ptr, b_ptr, n, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BK: tl.constexpr, a_k, b_k, in_a, in_b):
-    """The sum over k of n of a[:, k] b[k], from pointers to their starts (ROWS, 1), (1, COLUMNS) and strides by k."""
+    """The product of a (ROWS, n) and b (n, COLUMNS), given pointers to their first column and row, and strides."""
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     k = tl.arange(0, BK)
     a = tl.load(a_ptr + k[None, :] * a_k, mask=in_a & (k < n)[None, :], other=0.0)
     b = tl.load(b_ptr + k[:, None] * b_k, mask=in_b & (k < n)[:, None], other=0.0)
     for _ in range(BK, n, BK):
-        k += BK  # the next operands, on their way while these are multiplied
+        k += BK  # load the next operands while these are multiplied
         a_next = tl.load(a_ptr + k[None, :] * a_k, mask=in_a & (k < n)[None, :], other=0.0)
         b_next = tl.load(b_ptr + k[:, None] * b_k, mask=in_b & (k < n)[:, None], other=0.0)
         total = tl.dot(a, b, total, input_precision="ieee")
@@ -77,7 +77,7 @@ def affine1_parts(
     BATCH: tl.constexpr, FEATURES: tl.constexpr, HIDDEN: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """pooled @ transposed over BK * STEPS of the features: with all of them a GPU would have too few sums to share."""
+    """Partial sums of pooled @ transposed over BK * STEPS features: whole sums would be too few to occupy a GPU."""
     rows, columns = tl.program_id(1) * BM + tl.arange(0, BM), tl.program_id(2) * BN + tl.arange(0, BN)
     in_a, in_b = (rows < n)[:, None], (columns < HIDDEN)[None, :]
     start = tl.program_id(0) * (STEPS * BK)
@@ -96,9 +96,9 @@ def head(
     PARTS: tl.constexpr, BATCH: tl.constexpr, HIDDEN: tl.constexpr, CLASSES: tl.constexpr, LOG_OFFSET: tl.constexpr,
     PARTS2: tl.constexpr, HIDDEN2: tl.constexpr, CLASSES2: tl.constexpr, GIVEN: tl.constexpr,
 ):  # fmt: skip
-    """Of one image, from the parts of affine1: relu, affine2, softmax, loss, and gradients as far as affine1's output.
+    """Sum affine1's parts for one image; relu, affine2, softmax and loss; and gradients as far as affine1's output.
 
-    passed2 is the gradient by the logits: computed, or GIVEN. The softmax is computed in float64, as there are few.
+    passed2 is the gradient by the logits, computed here or GIVEN. The few numbers of the softmax are float64.
     """
     image = tl.program_id(0)
     part, unit, label = tl.arange(0, PARTS2), tl.arange(0, HIDDEN2), tl.arange(0, CLASSES2)
@@ -137,7 +137,10 @@ def update(
     p_ptr, m_ptr, v_ptr, total_ptr, at, gradient, mask, rate,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
-    """BookAdam of the parameters at at, which it returns, and sums. With BETA1 of None m becomes the gradient."""
+    """Update the parameters at `at` by BookAdam, add them to the totals, and return them.
+
+    If BETA1 is None, only write the gradient into m.
+    """
     p = gradient
     if BETA1 is None:
         tl.store(m_ptr + at, gradient, mask=mask)
@@ -162,7 +165,7 @@ def affine1_upstream(
     FEATURES: tl.constexpr, HIDDEN: tl.constexpr, FN: tl.constexpr, FN2: tl.constexpr,
     UM: tl.constexpr, UN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """The gradient by pooled, of UM images and UN features; it is stored with a window's filters side by side."""
+    """The gradient by pooled, for UM images and UN features, stored with a window's filters side by side."""
     features, images = tl.program_id(0) * UN + tl.arange(0, UN), tl.program_id(1) * UM + tl.arange(0, UM)
     in_a, in_b = (images < n)[:, None], (features < FEATURES)[None, :]
     total = product(
@@ -181,7 +184,7 @@ def affine1_step(
     WM: tl.constexpr, WN: tl.constexpr, BK: tl.constexpr,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
-    """The gradient by affine1's weight, of WM units and WN features, and Adam: no later kernel reads that weight."""
+    """Gradient and update of affine1's weight, for WM units and WN features; no later kernel of the step reads it."""
     TILES: tl.constexpr = (HIDDEN + WM - 1) // WM
     features, units = block // TILES * WN + tl.arange(0, WN), block % TILES * WM + tl.arange(0, WM)
     in_a, in_b = (units < HIDDEN)[:, None], (features < FEATURES)[None, :]
@@ -202,7 +205,7 @@ def largest(
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, FN: tl.constexpr, FN2: tl.constexpr,
     PH: tl.constexpr, PW: tl.constexpr,
 ):  # fmt: skip
-    """Of every filter and window: the first pixel that the window's largest sees, and its gradient."""
+    """For every filter and window: the first pixel that its largest output sees, and the gradient of that output."""
     filters, image, place = tl.arange(0, FN2), window // (PH * PW), window % (PH * PW)
     inside = (image < n)[None, :] & (filters < FN)[:, None]
     at = window[None, :] * FN2 + filters[:, None]
@@ -219,9 +222,9 @@ def conv_part(
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, FN: tl.constexpr, FS: tl.constexpr,
     FN2: tl.constexpr, TAPS2: tl.constexpr, WINDOWS: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """The gradient by conv1, of WINDOWS * ROUNDS windows of pooling, of which only the largest has one.
+    """Partial gradient by conv1's weight and bias, of WINDOWS * ROUNDS windows of pooling; only their largest count.
 
-    A thread a filter, so that all read the same few pixels, for every tap; the one after C * FS * FS is the bias.
+    Each thread takes one filter, so that all read the same few pixels. Tap C * FS * FS is the bias.
     """
     PH: tl.constexpr = (H - FS + 1) // 2
     PW: tl.constexpr = (W - FS + 1) // 2
@@ -232,7 +235,7 @@ def conv_part(
     window = block * (ROUNDS * WINDOWS) + tl.arange(0, WINDOWS)
     corner, passed = largest(window, order_ptr, upstream_ptr, where_ptr, n, C, H, W, FN, FN2, PH, PW)
     for _ in range(ROUNDS):
-        window += WINDOWS  # the next ones, on their way while these are added up
+        window += WINDOWS  # load the next windows while these are added up
         corner_next, passed_next = largest(window, order_ptr, upstream_ptr, where_ptr, n, C, H, W, FN, FN2, PH, PW)
         seen = tl.load(x_ptr + (corner[:, :, None] + seen_at[None, None, :]), mask=known, other=1.0)
         total += seen * passed[:, :, None]
@@ -250,7 +253,7 @@ def gradients(
     FN2: tl.constexpr, TAPS2: tl.constexpr, WINDOWS: tl.constexpr, ROUNDS: tl.constexpr,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
-    """affine1_step and conv_part in one launch: the one is arithmetic, the other memory."""
+    """affine1_step and conv_part in one launch, as the first is bound by arithmetic and the second by memory."""
     TILES: tl.constexpr = (FEATURES + WN - 1) // WN * ((HIDDEN + WM - 1) // WM)
     block = tl.program_id(0)
     if block < TILES:
@@ -275,7 +278,10 @@ def finish(
     TAPS2: tl.constexpr, CHUNKS2: tl.constexpr, HIDDEN2: tl.constexpr, BATCH2: tl.constexpr,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPSILON: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
-    """A block a filter, one a class, and one for affine1's bias and the loss: sums, and the small parameters' step."""
+    """Sum up the gradients of all other parameters, and update them; a block per filter, per class, and one more.
+
+    That one has affine1's bias and the loss.
+    """
     block, rate = tl.program_id(0), tl.load(rate_ptr)
     image, unit = tl.arange(0, BATCH2), tl.arange(0, HIDDEN2)
     mask = (image < n)[:, None] & (unit < HIDDEN)[None, :]

@@ -34,7 +34,7 @@ def train(
 ) -> Result:
     """Train as config says, on samples (None: the data set that config names), and keep the run in the folder out.
 
-    watch is told of every step and evaluation, on the first rank; progress shows a bar of steps. ValueError, TypeError
+    watch is called after every step and evaluation, on the first rank; progress shows a bar. ValueError, TypeError
     for values that do not fit each other or this machine, or an out that holds another run, unless overwrite; DataError
     for data that is not there; Diverged for a loss or weight that is no longer a number, and Stopped after Ctrl-C: both
     keep the last checkpoint; OSError where out cannot be written. A warning where nothing is learned.
@@ -84,7 +84,7 @@ def resume(
 def _run(
     config: Config, samples: Samples | None, folder: RunFolder | None, watch: Watch | None, progress: bool
 ) -> Iterator[Run]:
-    """A run that is neither started nor resumed yet, in the surroundings that config asks for."""
+    """A Run that is yet to be started or resumed, with its device, ranks, data and signal handlers."""
     clock = Clock()
     with _algorithms(config.deterministic):
         with clock.on(SETUP):
@@ -103,7 +103,7 @@ def _run(
 
 
 def _device_of(config: Config, name: str) -> torch.device:
-    """Where config's run takes place on this machine, on the device of that name. ValueError where it cannot."""
+    """The device of that name, as this process uses it. ValueError where config's run cannot take place there."""
     if config.on_numpy:
         if expected_ranks() > 1:
             raise ValueError(f"model numpy runs in one process, got {expected_ranks()}")
@@ -119,9 +119,10 @@ def _device_of(config: Config, name: str) -> torch.device:
 
 @contextmanager
 def _algorithms(deterministic: bool) -> Iterator[None]:
-    """Only deterministic algorithms, if so asked, and as it was afterwards, but for the variable that cuBLAS reads.
+    """Allow only deterministic algorithms inside the with statement, if deterministic.
 
-    Which it may do only once, at the process's first product on the device: so before anything is done there.
+    The environment variable stays: cuBLAS may read it only once, at the process's first product on the device, so it is
+    set before anything runs there.
     """
     if not deterministic:
         yield

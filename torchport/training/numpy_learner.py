@@ -31,7 +31,7 @@ class NumpyLearner:
         # The rules allocate what they keep in their first step: one along zeros moves nothing.
         self._rule.update(self._network.params, {k: np.zeros_like(v) for k, v in self._network.params.items()})
         self._rule.iter = 0
-        # What the weights add up to in the epoch, and in how many steps.
+        # Sums of the weights over an epoch's steps, and how many those are.
         self._totals = {k: np.zeros_like(v) for k, v in self._network.params.items() if config.keeps_mean}
         self._steps = -(-len(samples.x_train) // config.batch_size)
         self._order = np.zeros(0, np.int64)
@@ -83,15 +83,15 @@ class NumpyLearner:
             self._masks.load(own["masks"])
 
     def _own_state(self) -> dict[str, Any]:
-        """Tensors that share the arrays' memory, and copies of the count of steps and of the masks' stream."""
-        kept = {key: value for key, value in vars(self._rule).items() if isinstance(value, dict)}
-        shared = {key: {name: torch.from_numpy(value) for name, value in kept[key].items()} for key in kept}
-        optimizer = {**shared, "steps": torch.tensor(self._rule.iter)}
+        """Tensors that share memory with the arrays, and copies of the step count and of the state of the masks."""
+        by_rule = {key: value for key, value in vars(self._rule).items() if isinstance(value, dict)}
+        moments = {key: {name: torch.from_numpy(value) for name, value in by_rule[key].items()} for key in by_rule}
+        optimizer = {**moments, "steps": torch.tensor(self._rule.iter)}
         model, totals = self._shared(self._network.params), self._shared(self._totals)
         masks = {"masks": self._masks.state()} if self._draws else {}
         return {"model": model, "totals": totals, "optimizer": optimizer, **masks}
 
     def _shared(self, params: Mapping[str, Array]) -> dict[str, torch.Tensor]:
-        """A state_dict of the very memory of params; empty for none."""
+        """A state_dict that shares memory with params; empty for none."""
         keys = state_dict_keys(self._network).items() if params else ()
         return {key: torch.from_numpy(to_torch_layout(params[name])) for name, key in keys}

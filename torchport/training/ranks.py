@@ -1,4 +1,4 @@
-"""One training run on several devices: the processes that torchrun started, and what they say to each other."""
+"""One training run in several processes, as torchrun starts them, and how they communicate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among size of them; rank 0 writes and speaks."""
+    """This process's rank among size processes; only rank 0 writes files and prints."""
 
     rank: int = 0
     size: int = 1
@@ -27,14 +27,14 @@ class Ranks:
         return self.rank == 0
 
     def share(self, n: int) -> range:
-        """Which of n samples in order are this rank's: parts that differ by one at most, the larger ones first."""
+        """The indices of this rank's share of n samples: shares differ by at most one, the larger ones come first."""
         small, larger = divmod(n, self.size)
         start = self.rank * small + min(self.rank, larger)
         return range(start, start + small + (self.rank < larger))
 
     @contextmanager
     def one_after_another(self) -> Iterator[None]:
-        """The first rank before all others, which follow also where it fails: then each says by itself why."""
+        """Run the block on the first rank before the others, which run it even if it fails there: each says why."""
         if not self.first:
             dist.barrier()
         try:
@@ -44,7 +44,7 @@ class Ranks:
                 dist.barrier()
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """tensor, in place the sum of all ranks' tensors of its shape."""
+        """Sum tensor over all ranks, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -55,17 +55,17 @@ class Ranks:
 
 
 def expected_ranks() -> int:
-    """How many processes torchrun, or whoever set its variables, has started; 1 without it."""
+    """How many processes torchrun has started, by its environment variables; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks; before joined as well."""
+    """Whether this process is rank 0, also before join."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
 def local_device(device: str) -> str:
-    """device for this process: every one gets a GPU of its own. ValueError where there are too few."""
+    """This process's own GPU if device is CUDA, else device. ValueError where there are too few GPUs."""
     if expected_ranks() == 1 or torch.device(device).type != "cuda":
         return device
     here, number = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
@@ -75,9 +75,9 @@ def local_device(device: str) -> str:
 
 
 def _leave() -> None:
-    """All together, and after whatever holds on to the group: a process that leaves first may abort in its threads.
+    """Destroy the group once all processes are here, as one that leaves first may abort in its threads.
 
-    But soon, where another one has failed and will not come.
+    Wait for 10 seconds only: another process may have failed. What still refers to the group is collected before.
     """
     gc.collect()
     if dist.get_backend() == "gloo":
@@ -87,9 +87,9 @@ def _leave() -> None:
 
 
 def join(device: torch.device) -> Ranks:
-    """This process among torchrun's: NCCL between GPUs, gloo between CPUs.
+    """Join torchrun's group of processes: NCCL between GPUs, gloo between CPUs.
 
-    The group lasts as long as the process, for torchrun's meeting point does not bear a second one.
+    The group lasts as long as the process, for torchrun's rendezvous cannot be used a second time.
     """
     if expected_ranks() == 1:
         return Ranks()

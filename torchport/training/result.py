@@ -1,4 +1,4 @@
-"""What a run tells while it goes, what it comes to, and how it may end otherwise."""
+"""A training run's progress and result, the time it takes, and how it may end early."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torchport.training.folder import Record, curve_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What time is spent on.
+# The keys of Result.seconds.
 SETUP, CAPTURE, TRAINING, EVALUATION, SAVING = "setup", "capture", "training", "evaluation", "saving"
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # after which a run stops at the end of a step
@@ -31,7 +31,7 @@ class Diverged(ArithmeticError):
 
 
 class Stopped(Exception):
-    """Somebody wanted to stop (Ctrl-C, SIGTERM). step says how far the run has come; its folder has all of that."""
+    """The run was stopped (Ctrl-C, SIGTERM) after step updates; its folder keeps all of them."""
 
     def __init__(self, step: int, steps: int) -> None:
         super().__init__(f"stopped at step {step} of {steps}")
@@ -39,7 +39,7 @@ class Stopped(Exception):
 
 
 class Progress(NamedTuple):
-    """Where a run is, told after every few steps and every evaluation."""
+    """How far a run has come: what a Watch is called with, after every few steps and every evaluation."""
 
     step: int  # updates so far
     steps: int  # of the whole run
@@ -49,17 +49,17 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a run has come to."""
+    """The outcome of a training run."""
 
     config: Config  # with the values that were used
     params: Mapping[str, Array]  # the book's names: W1 b1 W2 b2 W3 b3; the weights that are kept
-    kept: str  # which those are: "last" or "mean"
+    kept: str  # "last": those of the last step; "mean": the mean over the last epoch
     losses: Array  # logged, float64 (steps,)
     records: tuple[Record, ...]  # the last one is of the weights that are kept
     predictions: Array  # of all test images with these weights, int64 (n,)
     test_accuracy: float  # of these predictions, 0 to 1
     device: str
-    seconds: Mapping[str, float]  # of set-up, capture, training, evaluation, saving, since this process began the run
+    seconds: Mapping[str, float]  # spent in this process on setup, capture, training, evaluation and saving
 
     def __repr__(self) -> str:
         return (
@@ -68,7 +68,7 @@ class Result:
         )
 
     def curves(self, name: str = "run") -> Figure:
-        """Its accuracies and losses as a matplotlib Figure, which a notebook shows."""
+        """A matplotlib Figure of its accuracies and losses, which a notebook shows."""
         return curves({f"{name} on {self.config.data}": curve_of(self.losses, self.records)})
 
 
@@ -77,23 +77,23 @@ Watch = Callable[[Progress], None]
 
 @contextmanager
 def shown(progress: bool) -> Iterator[Watch]:
-    """A watch that moves a bar of steps, if so asked and where it can be seen."""
+    """A Watch that moves a progress bar, if progress and where a bar can be seen."""
     with bar(progress, unit="step", dynamic_ncols=True) as steps:
 
-        def show(told: Progress) -> None:
-            steps.total = told.steps
-            steps.update(told.step - steps.n)
-            found = {"loss": f"{told.loss:.4f}"}
-            if told.record is not None:
-                found["test"] = f"{told.record.test_accuracy:.4f}"
-            steps.set_postfix(found, refresh=False)
+        def show(now: Progress) -> None:
+            steps.total = now.steps
+            steps.update(now.step - steps.n)
+            figures = {"loss": f"{now.loss:.4f}"}
+            if now.record is not None:
+                figures["test"] = f"{now.record.test_accuracy:.4f}"
+            steps.set_postfix(figures, refresh=False)
 
         yield show
 
 
 @dataclass
 class Clock:
-    """Seconds spent, by what on."""
+    """Seconds spent, by activity."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -107,7 +107,7 @@ class Clock:
 
 
 class StopRequest:
-    """Whether somebody wants to stop."""
+    """made is true once somebody has asked to stop."""
 
     def __init__(self) -> None:
         self.made = False
@@ -120,7 +120,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Ctrl-C and SIGTERM become a StopRequest inside a with statement; in threads but the main one, nothing changes."""
+    """Turn Ctrl-C and SIGTERM into a StopRequest inside the with statement, in the main thread only."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -45,7 +45,7 @@ CHECKPOINT_SECONDS = 10.0  # at most so much work is lost to a kill, plus one st
 
 
 class Run:
-    """A training run between its surroundings: where it is, what learns, and what has been found so far."""
+    """One training run: its learner, how far it has come, and the losses and evaluations so far."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Run:
         self._saved_at = time.monotonic()
 
     def start(self, overwrite: bool) -> None:
-        """From the first step."""
+        """Make the learner, and begin at the first step."""
         with self._clock.on(SETUP):
             dtype, init = DTYPES[np.dtype(self._config.dtype)], self._config.init
             given = None if init is None else read_start(init, self._config, self._samples)
@@ -89,7 +89,7 @@ class Run:
         self._in_folder(lambda folder: folder.create(self._config, self._checkpoint(), overwrite))
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
-        """From where checkpoint was written. ValueError where it is not of this run."""
+        """Make the learner, and go on from checkpoint. ValueError where that is of another run or of other data."""
         with self._clock.on(SETUP):
             if checkpoint.step > self._steps:
                 least = -(-checkpoint.step // self._per_epoch)
@@ -109,7 +109,7 @@ class Run:
         self._in_folder(lambda folder: folder.restart(self._config, checkpoint))
 
     def go(self) -> Result:
-        """To the end."""
+        """Train to the end."""
         epoch, at = divmod(self._step, self._per_epoch)
         for order in islice(orders(self._config, len(self._samples.x_train), self._rng), epoch, self._config.epochs):
             with self._clock.on(TRAINING):
@@ -122,7 +122,7 @@ class Run:
 
     @property
     def _losses(self) -> Array:
-        """Those of all steps so far, float64 (step,), a view."""
+        """The losses of all steps so far, float64 (step,), a view."""
         return self._all_losses[: self._step]
 
     def _train_epoch(self, at: int) -> None:
@@ -151,14 +151,14 @@ class Run:
             )
 
     def _record(self, predictions: Array, weights: str) -> Record:
-        """The evaluation of the learner's weights, whose predictions of the test images these are; and keep it."""
+        """Record an evaluation of the learner's weights, given their predictions of the test images."""
         with self._clock.on(EVALUATION):
-            shown = self._learner.predict(TRAIN, TRAIN_EVALUATED)
+            train_predictions = self._learner.predict(TRAIN, TRAIN_EVALUATED)
         record = Record(
             epoch=self._step // self._per_epoch,
             step=self._step,
             loss=float(self._losses[-self._per_epoch :].mean()),
-            train_accuracy=float(np.mean(shown == self._samples.t_train[: len(shown)])),
+            train_accuracy=float(np.mean(train_predictions == self._samples.t_train[: len(train_predictions)])),
             test_accuracy=float(np.mean(predictions == self._samples.t_test)),
             weights=weights,
         )
@@ -182,7 +182,7 @@ class Run:
         self._saved_at = time.monotonic()
 
     def _in_folder(self, do: Callable[[RunFolder], None]) -> None:
-        """On the first rank, where there is a folder."""
+        """Call do with the folder: on the first rank, and where there is one."""
         if self._folder is not None:
             with self._clock.on(SAVING):
                 do(self._folder)
@@ -209,18 +209,18 @@ class Run:
         )
 
     def _keep(self) -> str:
-        """Which weights the run ends with, from here on the learner's: never worse ones than the last step's."""
+        """Choose the mean of the weights unless the last ones are better on the training images: LAST or MEAN."""
         if not self._config.keeps_mean:
             return LAST
-        last, state = self._right(), self._learner.state()
+        last, state = self._count_correct(), self._learner.state()
         self._learner.average()
-        if self._right() >= last:
+        if self._count_correct() >= last:
             return MEAN
         self._learner.load(state)
         return LAST
 
-    def _right(self) -> int:
-        """How many of all training images have their own class predicted."""
+    def _count_correct(self) -> int:
+        """How many of all training images are classified correctly."""
         return int(np.count_nonzero(self._learner.predict(TRAIN) == self._samples.t_train))
 
     def _make_learner(self, weights: Weights) -> Learner:

@@ -1,4 +1,4 @@
-"""What a run starts from: training data, the order of batches, and perhaps weights."""
+"""The data of a run, the order of its batches, and weights to start from."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Samples(NamedTuple):
     classes: int = 10
 
     def digest(self) -> str:
-        """By which the same images and labels are known again."""
-        found = hashlib.blake2b(digest_size=16)
+        """A hash of all images and labels, by which a resumed run knows its data."""
+        digest = hashlib.blake2b(digest_size=16)
         for array in (self.x_train, self.t_train, self.x_test, self.t_test):
-            found.update(f"{array.dtype} {array.shape}".encode())
-            found.update(np.ascontiguousarray(array).data)
-        return found.hexdigest()
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
 
 def load_samples(config: Config, progress: bool) -> Samples:
@@ -43,7 +43,7 @@ def load_samples(config: Config, progress: bool) -> Samples:
 
 
 def cut_and_checked(samples: Samples, train_size: int | None) -> Samples:
-    """samples with the first train_size training images, labels as int64. ValueError, TypeError for what is amiss."""
+    """samples with the first train_size training images and int64 labels. ValueError, TypeError for bad arrays."""
     if train_size is not None and train_size > len(samples.x_train):
         raise ValueError(f"train_size must be at most {len(samples.x_train)}, which there are, got {train_size}")
     x_train, x_test = samples.x_train[:train_size], samples.x_test
@@ -57,7 +57,7 @@ def cut_and_checked(samples: Samples, train_size: int | None) -> Samples:
 
 
 def orders(config: Config, n: int, rng: np.random.RandomState) -> Iterator[Array]:
-    """For each epoch without end, which of n samples its steps take: batch_size indices a step, int64 (indices,).
+    """Yield for each epoch, without end, the indices of n samples that its steps take: int64, batch_size a step.
 
     "book" draws with replacement, as many as fill the last batch too; "epoch" permutes, so that the last batch may be
     short. The stream is the one that has drawn the weights, so the batches are the book's.
@@ -73,12 +73,14 @@ def orders(config: Config, n: int, rng: np.random.RandomState) -> Iterator[Array
 def read_start(path: str, config: Config, samples: Samples) -> Weights:
     """The weights in path, in the run's dtype. ValueError where they are of another network, or for other data."""
     weights = read_weights(path, dtype=DTYPES[np.dtype(config.dtype)])
-    found, shape = weights.architecture, samples.x_train.shape[1:]
-    if found.name != config.network:
-        raise ValueError(f"{path} is a {found.name}, from which a {config.network} cannot start: choose that network")
-    if (found.input_shape, found.classes) != (shape, samples.classes):
+    architecture, shape = weights.architecture, samples.x_train.shape[1:]
+    if architecture.name != config.network:
         raise ValueError(
-            f"{path} is for images {found.input_shape} in {found.classes} classes, the data has "
+            f"{path} is a {architecture.name}, from which a {config.network} cannot start: choose that network"
+        )
+    if (architecture.input_shape, architecture.classes) != (shape, samples.classes):
+        raise ValueError(
+            f"{path} is for images {architecture.input_shape} in {architecture.classes} classes, the data has "
             f"images {shape} in {samples.classes}"
         )
     return weights

@@ -1,4 +1,4 @@
-"""What learns, as a run sees it; its state, as nested dicts of tensors; the stream that its dropout masks are from."""
+"""The interface of a learner, its state as nested dicts of tensors, and the random stream of dropout masks."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ TEST, TRAIN = "test", "train"
 
 
 class Learner(Protocol):
-    """A network in training, on whatever it runs."""
+    """A network and its update rule, as a Run uses them."""
 
     def capture(self) -> None:
-        """Before the first step: record once what every step launches, where that can be."""
+        """Record what every step launches, where that is possible; called once, before the first step."""
 
     def begin(self, order: Array, step: int) -> None:
-        """Start an epoch with these samples (indices,), at its step-th batch."""
+        """Start an epoch of the samples order (indices,), at its step-th batch."""
 
     def advance(self, steps: int) -> Array:
-        """Take the next steps batches; the loss of each, float64 (steps,)."""
+        """Learn from the next batches, as many as steps; the loss of each, float64 (steps,)."""
 
     def predict(self, part: str, n: int | None = None) -> Array:
         """Classes int64 (n,) of the first n images of TRAIN or TEST (None: of all)."""
 
     def average(self) -> None:
-        """Replace the weights by their mean over the steps of the epoch, which has ended."""
+        """Replace the weights by their mean over the steps of the epoch that has ended."""
 
     def weights(self) -> Weights:
         """Copies of the weights."""
@@ -43,7 +43,7 @@ class Learner(Protocol):
         """Everything that a step reads and changes: nested dicts of tensors on the CPU, and numbers."""
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over a state, in place. ValueError where it is another network's or rule's."""
+        """Copy a state into the learner's own, in place. ValueError where it is another network's or rule's."""
 
 
 def copied(state: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -55,9 +55,9 @@ def copied(state: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def put_back(own: Mapping[Any, Any], saved: Mapping[Any, Any], where: str = "state") -> None:
-    """Copy the values of saved into own's tensors, which stay where they are. ValueError where the two differ in kind.
+    """Copy the values of saved into own's tensors, in place. ValueError where keys, shapes or dtypes differ.
 
-    All is compared before anything is copied.
+    Everything is compared before anything is copied.
     """
     pairs = list(_pairs(own, saved, where))
     for target, value in pairs:
@@ -74,42 +74,42 @@ def all_finite(state: Mapping[Any, Any]) -> bool:
 
 def _pairs(own: Mapping[Any, Any], saved: Any, where: str) -> Iterator[tuple[Tensor, Tensor]]:
     if not isinstance(saved, Mapping) or own.keys() != saved.keys():
-        found = sorted(map(str, saved)) if isinstance(saved, Mapping) else type(saved).__name__
-        raise ValueError(f"{where} of another network or update rule: expected {sorted(map(str, own))}, got {found}")
+        keys = sorted(map(str, saved)) if isinstance(saved, Mapping) else type(saved).__name__
+        raise ValueError(f"{where} of another network or update rule: expected {sorted(map(str, own))}, got {keys}")
     for key, target in own.items():
         if isinstance(target, Mapping):
             yield from _pairs(target, saved[key], f"{where}.{key}")
             continue
         value = saved[key]
         if not isinstance(value, Tensor) or (value.shape, value.dtype) != (target.shape, target.dtype):
-            found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"{where}.{key}: expected {target.dtype} {tuple(target.shape)}, got {found}")
+            kind = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{where}.{key}: expected {target.dtype} {tuple(target.shape)}, got {kind}")
         yield target, value
 
 
 class Masks:
-    """One stream of NumPy's, whatever trains; of its own, as weights and batches are drawn an epoch ahead."""
+    """NumPy's random stream of dropout masks, apart from that of batches, which are drawn an epoch ahead."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.RandomState([seed, 1])
 
     def feed(self, layers: Iterable[Layer | torch.nn.Module]) -> bool:
-        """Let every dropout among layers, of either package, draw from here; whether there was one."""
-        found = [layer for layer in layers if isinstance(layer, nr.Dropout | Dropout)]
-        for layer in found:
+        """Have every dropout among layers, of either package, draw from this stream; whether there is any."""
+        dropouts = [layer for layer in layers if isinstance(layer, nr.Dropout | Dropout)]
+        for layer in dropouts:
             if isinstance(layer, Dropout):
                 layer.draw = self._draw
             else:
                 layer.rng = self._rng
-        return bool(found)
+        return bool(dropouts)
 
     def state(self) -> Tensor:
-        """What the next numbers follow from, int64 (625,)."""
+        """The stream's state, int64 (625,)."""
         state: dict[str, Any] = self._rng.get_state(legacy=False)["state"]
         return torch.tensor([*state["key"].tolist(), state["pos"]])
 
     def load(self, state: Tensor) -> None:
-        """Go on from what state returned."""
+        """Go on from a state."""
         *keys, position = state.tolist()
         own: dict[str, Any] = {**self._rng.get_state(legacy=False)}
         self._rng.set_state({**own, "state": {"key": np.array(keys, np.uint32), "pos": position}})

@@ -1,4 +1,4 @@
-"""What learns: a port on its device, one step at a time."""
+"""A port as a learner: its steps, its predictions and its state, on one device."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class TorchLearner:
             config.optimizer, self._parameters, capturable=graph, **torch_options(config.rule_options)
         )
         _make_state(self._optimizer)
-        # Groups whose rates stand in slots, as no graph computes them.
+        # Groups whose rates are read from slots, as a graph cannot compute them.
         self._rated = [group for group in self._optimizer.param_groups if graph and "rate" in group]
-        # By their keys: what weights add up to in the epoch.
+        # Sums of the weights over an epoch's steps, by their keys.
         self._totals = {k: torch.zeros_like(v) for k, v in self._net.state_dict().items() if config.keeps_mean}
         wake_autograd(device)
         self._data = DeviceData(samples, config.preparation, self._setting.dtype, device)
@@ -75,7 +75,7 @@ class TorchLearner:
         return Slots.of(steps, self._config.batch_size, self._parameters[0])
 
     def _kernel_step(self) -> KernelStep:
-        """What takes a step by kernels of our own; all that a step changes moves into the memory that they want."""
+        """The step by Triton kernels; all that a step changes moves into memory that suits them."""
         try:
             from torchport.training.kernel_step import KernelStep
         except ImportError as error:  # as on Windows
@@ -108,11 +108,11 @@ class TorchLearner:
             self._done += taken
             for group in self._rated:
                 group["step"] += taken
-        found = self._ranks.sum(self._slots.losses[start:end].double()).cpu().numpy()
-        return np.asarray(-found / self._sizes[start:end])
+        log_likelihoods = self._ranks.sum(self._slots.losses[start:end].double()).cpu().numpy()
+        return np.asarray(-log_likelihoods / self._sizes[start:end])
 
     def _launch(self, most: int) -> int:
-        """Take as many of the next steps as one graph holds, or else one; how many."""
+        """Take as many of the next steps as one graph holds, at most most, or else one; how many."""
         i, size, slots = self._done, self._config.batch_size, self._slots
         full = int((self._sizes[i : i + most] == size).sum())  # all but the epoch's last one
         count = next((count for count in self._graphs if count <= full), 0)
@@ -127,14 +127,14 @@ class TorchLearner:
 
     def predict(self, part: str, n: int | None = None) -> Array:
         images, chunk = self._data.images[part][:n], self._data.chunk
-        found = torch.zeros(len(images), dtype=torch.int64, device=self._device)
+        classes = torch.zeros(len(images), dtype=torch.int64, device=self._device)
         mine = self._ranks.share(len(images))
         for start in range(mine.start, mine.stop, len(chunk)):
             batch = images[start : min(start + len(chunk), mine.stop)]
             chunk[: len(batch)].copy_(batch)
             self._predict_full()
-            found[start : start + len(batch)].copy_(self._classes[: len(batch)])
-        return np.asarray(self._ranks.sum(found).cpu().numpy())
+            classes[start : start + len(batch)].copy_(self._classes[: len(batch)])
+        return np.asarray(self._ranks.sum(classes).cpu().numpy())
 
     def average(self) -> None:
         with torch.no_grad():
@@ -156,9 +156,9 @@ class TorchLearner:
             self._masks.load(own["masks"])
 
     def _own_state(self) -> dict[str, Any]:
-        """The very tensors that a step changes, and a copy of the state of the masks' stream.
+        """The tensors that a step changes, not copied, and a copy of the state of the masks.
 
-        Numbers of the rule that no step changes are the configuration's.
+        Numbers of the rule that no step changes are in the configuration.
         """
         rule = self._optimizer.state_dict()
         steps = {i: group["step"] for i, group in enumerate(rule["param_groups"]) if "step" in group}
@@ -167,7 +167,7 @@ class TorchLearner:
         return {"model": self._weights, "totals": self._totals, "optimizer": optimizer, **masks}
 
     def take(self, slots: Slots, i: int, n: int) -> None:
-        """The step of slot i, on n samples, its operations one by one."""
+        """Run the operations of the step in slot i, on n samples."""
         start, mine = i * self._config.batch_size, self._ranks.share(n)
         order, after = slots.order[start + mine.start : start + mine.stop], self._config.log_loss == AFTER
         if self._kernels is not None:
@@ -203,7 +203,7 @@ class TorchLearner:
             self._classes.copy_(self._network(self._data.pixels(self._data.chunk)).argmax(dim=1))
 
     def capture(self) -> None:
-        """On CUDA, from here on, several steps and a chunk of predictions are a graph each, if they can be recorded."""
+        """On CUDA, record several steps, and the predictions of a chunk, as a graph each, if that is possible."""
         if not self._records:
             return
         self._staged = self._make_slots(max(GRAPH_STEPS))
@@ -225,7 +225,7 @@ class TorchLearner:
             )
 
     def _build(self) -> None:
-        """Have Triton compile its kernels, which wants a C compiler, say; without them torch's do."""
+        """Have Triton compile its kernels; where that fails, as without a C compiler, torch's take the steps."""
         try:
             self._take_staged(1)
         except Exception as error:  # of Triton's many kinds
@@ -238,7 +238,7 @@ class TorchLearner:
             self.take(self._staged, i, self._config.batch_size)
 
     def _restore(self) -> None:
-        """Back to the start, in place."""
+        """Go back to the state at the start, in place."""
         self.load(self._start)
 
 
@@ -247,7 +247,7 @@ def _parallel(network: Any, device: torch.device) -> nn.Module:
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:
-    """Have optimizer allocate all that it keeps, at its start: torch's rules do that in their first step."""
+    """Have optimizer allocate its state now, which torch's rules do in their first step."""
     for group in optimizer.param_groups:
         for param in group["params"]:
             param.grad = torch.zeros_like(param)
