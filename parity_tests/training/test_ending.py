@@ -148,14 +148,14 @@ def test_nccl_is_told_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cublas_is_told_before_anything_is_done_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """It listens once in a process, at its first product."""
-    found = []
+    settings = []
 
     def check(name: str) -> str:
-        found.append((os.environ.get("CUBLAS_WORKSPACE_CONFIG"), torch.are_deterministic_algorithms_enabled()))
+        settings.append((os.environ.get("CUBLAS_WORKSPACE_CONFIG"), torch.are_deterministic_algorithms_enabled()))
         return name
 
     monkeypatch.setattr(loop, "check_computing_device", check)
     for deterministic, expected in ((False, (None, False)), (True, (":4096:8", True))):
         monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
         train(replace(SHORT, epochs=1, deterministic=deterministic), samples=SAMPLES)
-        assert found.pop() == expected
+        assert settings.pop() == expected

@@ -111,7 +111,7 @@ def continue_or_start(out: Path) -> None:
 
 
 def kill_after(process: multiprocessing.process.BaseProcess, folder: Path, replaced: int, pause: float) -> None:
-    """kill -9, so many seconds after the process has replaced the checkpoint so often, as far as that is seen here."""
+    """Send SIGKILL pause seconds after the process has replaced its checkpoint as often as replaced says."""
 
     def checkpoint() -> int | None:
         with contextlib.suppress(FileNotFoundError):
@@ -121,8 +121,8 @@ def kill_after(process: multiprocessing.process.BaseProcess, folder: Path, repla
     last = checkpoint()
     while process.is_alive() and replaced:
         time.sleep(0.001)
-        if (found := checkpoint()) != last:
-            last, replaced = found, replaced - 1
+        if (inode := checkpoint()) != last:
+            last, replaced = inode, replaced - 1
     time.sleep(pause)
     process.kill()
     process.join()

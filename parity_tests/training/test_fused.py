@@ -43,8 +43,8 @@ def test_conv_pool_and_relu_at_once_are_one_after_the_other(
 def test_conv_pool_and_relu_at_once_follow_autocast() -> None:
     conv = nn.Conv2d(1, 2, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        found = conv_pool_relu(torch.rand(2, 1, 6, 6), conv, Gathered.of(conv, (1, 6, 6)), torch.empty(0))
-    assert found.dtype == torch.bfloat16
+        output = conv_pool_relu(torch.rand(2, 1, 6, 6), conv, Gathered.of(conv, (1, 6, 6)), torch.empty(0))
+    assert output.dtype == torch.bfloat16
 
 
 def whole_numbers(rng: np.random.Generator, largest: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:

@@ -226,14 +226,14 @@ def learner(monkeypatch: pytest.MonkeyPatch, device: str, **options: Any) -> Tor
 
 def two_epochs(taker: TorchLearner) -> dict[str, Any]:
     """Everything that two epochs change, the last one of which begins at its second batch."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for epoch, at in enumerate((0, 1)):
         taker.begin(np.random.RandomState(epoch).permutation(8), at)
-        found[f"losses of {epoch}"] = torch.from_numpy(taker.advance(3 - at)).float()
+        results[f"losses of {epoch}"] = torch.from_numpy(taker.advance(3 - at)).float()
     state = taker.state()
     moments = {f"{i} {name}": value for i, kept in state["optimizer"]["state"].items() for name, value in kept.items()}
     sums = {f"sum of {key}": value for key, value in state["totals"].items()}
-    return {**found, **state["model"], **moments, **sums}
+    return {**results, **state["model"], **moments, **sums}
 
 
 @pytest.mark.parametrize("options", [{}, {"log_loss": "after", "keep": "last"}], ids=["default", "after, last"])

@@ -34,8 +34,8 @@ def training_set(data_dir: Path) -> tuple[Array, Array]:
 
 def assert_as_recorded(params: Mapping[str, Array], step: int, limit: float) -> None:
     for name, value in params.items():
-        found = value[W2_ROWS] if name == "W2" else value
-        np.testing.assert_allclose(found, GOLDEN[f"step{step}/{name}"], rtol=0, atol=limit)
+        actual = value[W2_ROWS] if name == "W2" else value
+        np.testing.assert_allclose(actual, GOLDEN[f"step{step}/{name}"], rtol=0, atol=limit)
 
 
 def test_the_first_epoch_is_the_books(data_dir: Path, device: str, tmp_path: Path, whole_epoch: bool) -> None:

@@ -53,22 +53,22 @@ def test_the_others_follow_where_the_first_one_fails(monkeypatch: pytest.MonkeyP
 def on_each_rank(folder: Path) -> None:
     """What runs below on every rank, with torchrun's variables; the first one keeps what it finds."""
     warnings.filterwarnings("ignore", "the mean loss of epoch")  # of runs too short to learn anything
-    samples, found, told = make_samples(), {}, []
+    samples, results, steps = make_samples(), {}, []
 
     def watch(progress: Progress) -> None:
-        told.append(progress.step)
+        steps.append(progress.step)
         stopped_at(6)(progress)
 
     for name, config in SPLITS.items():
-        found[name] = train(config, samples=samples)
-    found["from one to two"] = resume(folder / "one to two", samples=samples)
+        results[name] = train(config, samples=samples)
+    results["from one to two"] = resume(folder / "one to two", samples=samples)
     try:
-        # Only the first rank is told and gets the signal; both must stop, and at the same step.
+        # Only the first rank is watched and gets the signal; both must stop, and at the same step.
         train(RUN, samples=samples, out=folder / "two to one", watch=watch)
     except Stopped as stopped:
-        (folder / f"stopped {os.environ['RANK']}").write_text(f"{stopped.step}, told {told}")
+        (folder / f"stopped {os.environ['RANK']}").write_text(f"{stopped.step}, steps {steps}")
     if is_first():
-        (folder / "found").write_bytes(pickle.dumps({name: vars(result) for name, result in found.items()}))
+        (folder / "results").write_bytes(pickle.dumps({name: vars(result) for name, result in results.items()}))
     atexit._run_exitfuncs()  # which a script's process runs, and multiprocessing's does not
 
 
@@ -104,12 +104,12 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
     said = [path.read_text() for path in (tmp_path / "logs").rglob("stderr.log")]
     assert len(said) == 2
     assert "Warning" not in "".join(said)
-    found = {name: Result(**fields) for name, fields in pickle.loads((tmp_path / "found").read_bytes()).items()}
+    results = {name: Result(**fields) for name, fields in pickle.loads((tmp_path / "results").read_bytes()).items()}
     for name, config in SPLITS.items():
-        assert_close(found[name], train(config, samples=samples))
+        assert_close(results[name], train(config, samples=samples))
     whole = train(RUN, samples=samples)
-    assert_close(found["from one to two"], whole)
-    assert [(tmp_path / f"stopped {rank}").read_text() for rank in range(2)] == ["6, told [6, 6]", "6, told []"]
+    assert_close(results["from one to two"], whole)
+    assert [(tmp_path / f"stopped {rank}").read_text() for rank in range(2)] == ["6, steps [6, 6]", "6, told []"]
     assert RunFolder(tmp_path / "two to one").read_checkpoint().step == 6
     assert_close(resume(tmp_path / "two to one", samples=samples), whole)
     for folder in ("one to two", "two to one"):

@@ -91,8 +91,10 @@ def walk(node: Any, gradient: Tensor) -> None:
     if hasattr(node, "variable"):
         node.variable.grad = gradient.sum_to_size(node.variable.shape)
         return
-    found = node.apply(gradient) if isinstance(node, BackwardCFunction) else node(gradient)
-    for (following, _), grad in zip(node.next_functions, found if isinstance(found, tuple) else (found,), strict=True):
+    gradients = node.apply(gradient) if isinstance(node, BackwardCFunction) else node(gradient)
+    for (following, _), grad in zip(
+        node.next_functions, gradients if isinstance(gradients, tuple) else (gradients,), strict=True
+    ):
         if following is not None and grad is not None:
             walk(following, grad)
 
@@ -153,8 +155,8 @@ def operations(config: Config, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_a_step_is_so_many_operations_and_none_waits_for_the_host(
     options: dict[str, Any], less: dict[str, int], more: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = operations(Config(batch_size=10, **options), monkeypatch)
-    assert found == OPERATIONS - Counter(less) + Counter(more)
+    counted = operations(Config(batch_size=10, **options), monkeypatch)
+    assert counted == OPERATIONS - Counter(less) + Counter(more)
 
 
 @on_fake_cuda

@@ -192,12 +192,12 @@ def test_deterministic_algorithms_are_for_the_run_only(before: tuple[bool, bool]
     def switches() -> tuple[bool, bool]:
         return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
-    found = []
+    switches_of_steps = []
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
     try:
         config = Config(epochs=1, deterministic=True, device="cpu")
-        train(config, samples=SAMPLES, watch=lambda progress: found.append(switches()))
-        assert set(found) == {(True, False)}
+        train(config, samples=SAMPLES, watch=lambda progress: switches_of_steps.append(switches()))
+        assert set(switches_of_steps) == {(True, False)}
         assert switches() == before
     finally:
         torch.use_deterministic_algorithms(False)
