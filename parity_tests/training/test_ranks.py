@@ -109,7 +109,7 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
         assert_close(results[name], train(config, samples=samples))
     whole = train(RUN, samples=samples)
     assert_close(results["from one to two"], whole)
-    assert [(tmp_path / f"stopped {rank}").read_text() for rank in range(2)] == ["6, steps [6, 6]", "6, told []"]
+    assert [(tmp_path / f"stopped {rank}").read_text() for rank in range(2)] == ["6, steps [6, 6]", "6, steps []"]
     assert RunFolder(tmp_path / "two to one").read_checkpoint().step == 6
     assert_close(resume(tmp_path / "two to one", samples=samples), whole)
     for folder in ("one to two", "two to one"):
