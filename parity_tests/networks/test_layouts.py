@@ -10,7 +10,7 @@ import pytest
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.networks import Hints, Weights, layouts
-from torchport.networks.nearest import fits
+from torchport.networks.nearest import can_follow
 from torchport.networks.order import MAX_LAYERS
 from torchport.parity.cases import seeded_params
 
@@ -37,9 +37,9 @@ def test_an_order_is_looked_for_in_so_many_steps(monkeypatch: pytest.MonkeyPatch
         nonlocal steps
         steps += 1
         assert steps < 200_000
-        return fits(*sizes)
+        return can_follow(*sizes)
 
-    monkeypatch.setattr("torchport.networks.order.fits", counted)
+    monkeypatch.setattr("torchport.networks.order.can_follow", counted)
     arrays = {**square(*"abcdefghi"), "out.weight": np.ones((5, 7)), "out.bias": np.ones(5)}
     assert list(layouts.to_params(arrays)[0])[-2:] == ["W10", "b10"]
     assert steps > 2_000
