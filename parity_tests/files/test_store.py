@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import torch
 
 import numpy_ref as nr
 from numpy_ref import ParamsError
+from numpy_ref.checks import Array
 from torchport import to_state_dict
 from torchport.files import listing, read_weights, stage_weights
 from torchport.files.formats import FORMATS
-from torchport.networks import Weights
+from torchport.networks import Weights, recognition
+from torchport.networks.nearest import nearest
 
 SUFFIXES = [kind.suffixes[0] for kind in FORMATS if kind.encode and kind.suffixes != (".onnx",)]
 CONV = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
@@ -37,6 +40,20 @@ def test_weights_are_known_by_their_bytes_and_not_by_their_name(network: nr.Simp
         assert list(found) == list(network.params)
         for name, value in network.params.items():
             np.testing.assert_array_equal(found[name], value)
+
+
+def test_a_file_is_recognised_once(network: nr.SimpleConvNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def counted(params: Mapping[str, Array]) -> str:
+        nonlocal calls
+        calls += 1
+        return nearest(params)
+
+    monkeypatch.setattr(recognition, "nearest", counted)
+    network.save_params(tmp_path / "params.pkl")
+    assert read_weights(tmp_path / "params.pkl", dtype=torch.float32).architecture.name == "SimpleConvNet"
+    assert calls == 1
 
 
 def make_folder(path: Path, *names: str) -> None:

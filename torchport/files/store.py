@@ -205,7 +205,7 @@ def _to_weights(
     """Return the Weights made of array_set, one of the sets in a file; remaining are the file's other arrays."""
     params, conversions = to_params(array_set.arrays, hints)
     try:
-        recognise_with_hints(params, hints.geometry)  # first: another dtype would not make it a network
+        architecture = recognise_with_hints(params, hints.geometry)  # first: another dtype would not make it a network
     except NoNetworkError as error:
         way_out = [ORDER] * (" is unexpected" in str(error) and "gamma1" not in params)
         raise NoNetworkError("; ".join([str(error), *conversions, *way_out])) from None
@@ -216,7 +216,7 @@ def _to_weights(
     source = replace(source, steps=tuple(map(_one_line, steps)), dtypes=tuple(dtypes))
     cast = _to_one_dtype(params, dtype)
     check_arrays(cast, allow_nonfinite)
-    return Weights.of(cast, hints.geometry, source.rounded(params, cast))
+    return Weights.of(cast, hints.geometry, source.rounded(params, cast), architecture)
 
 
 def _to_one_dtype(params: Mapping[str, Array], dtype: torch.dtype | None) -> dict[str, Array]:

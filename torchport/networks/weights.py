@@ -55,13 +55,20 @@ class Weights:
     source: Source = IN_MEMORY
 
     @classmethod
-    def of(cls, params: Mapping[str, Array], geometry: Hints = NO_HINTS, source: Source = IN_MEMORY) -> Weights:
+    def of(
+        cls,
+        params: Mapping[str, Array],
+        geometry: Hints = NO_HINTS,
+        source: Source = IN_MEMORY,
+        architecture: Architecture | None = None,
+    ) -> Weights:
         """Make Weights of the book's params, running statistics among them if there are any. ValueError, TypeError.
 
+        architecture is what recognise returned for arrays with these names and shapes; None recognises them here.
         Missing statistics are means of 0 and variances of 1, as at the start in torch.
         """
         shared_dtype(check_mapping("params", params))
-        architecture = recognise_with_hints(params, geometry)
+        architecture = architecture or recognise_with_hints(params, geometry)
         trained, statistics = without_statistics(params)
         initial = _initial_statistics(trained)
         if not statistics and initial:
