@@ -18,7 +18,7 @@ from torchport import to_state_dict
 from torchport.files import listing, read_weights, stage_weights
 from torchport.files.formats import FORMATS
 from torchport.networks import Weights, recognition
-from torchport.networks.nearest import nearest
+from torchport.networks.nearest import nearest_network
 
 SUFFIXES = [kind.suffixes[0] for kind in FORMATS if kind.encode and kind.suffixes != (".onnx",)]
 CONV = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
@@ -48,9 +48,9 @@ def test_a_file_is_recognised_once(network: nr.SimpleConvNet, tmp_path: Path, mo
     def counted(params: Mapping[str, Array]) -> str:
         nonlocal calls
         calls += 1
-        return nearest(params)
+        return nearest_network(params)
 
-    monkeypatch.setattr(recognition, "nearest", counted)
+    monkeypatch.setattr(recognition, "nearest_network", counted)
     network.save_params(tmp_path / "params.pkl")
     assert read_weights(tmp_path / "params.pkl", dtype=torch.float32).architecture.name == "SimpleConvNet"
     assert calls == 1

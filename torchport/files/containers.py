@@ -13,7 +13,8 @@ import numpy as np
 from numpy_ref.checks import Array
 from numpy_ref.opcodes import describe
 from torchport.networks.layouts import names_part
-from torchport.networks.nearest import NoNetworkError, printable, truncate
+from torchport.networks.nearest import NoNetworkError
+from torchport.networks.words import printable, truncate
 
 MAX_NAMES = 6  # in one message
 MAX_PREFIXES = 4  # tried as parts for one key

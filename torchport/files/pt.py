@@ -19,7 +19,7 @@ from numpy_ref.params import MAX_BYTES, decode_or_explain
 from numpy_ref.pickles import NUMPYS_AXES, VALUES, plain, widened
 from torchport.files.containers import MAX_NAMES
 from torchport.files.npz import open_zip, unpack
-from torchport.networks.nearest import printable, truncate
+from torchport.networks.words import printable, truncate
 
 ZIP = b"PK\x03\x04"
 # torch.save writes a zip file; before torch 1.6 it wrote several pickles, the first of them this magic number.

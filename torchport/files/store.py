@@ -1,7 +1,7 @@
 """Reads weights from files of any supported format, and writes them: the target is replaced whole or not at all.
 
 The top of this package: formats.py decodes the bytes, containers.py finds the network among the arrays, and
-networks.layouts converts these to the book's parameters.
+conversion.py turns these into Weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,28 +20,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from numpy_ref.checks import Array, check_int
+from numpy_ref.checks import check_int
 from numpy_ref.files import Staged, read_file, stage
-from numpy_ref.params import MAX_BYTES, check_arrays, same_bits
+from numpy_ref.params import MAX_BYTES, same_bits
 from torchport.choices import Activation, Convolution
-from torchport.files.containers import ArraySet, array_sets, find_network
+from torchport.files.containers import array_sets, find_network
+from torchport.files.conversion import one_line, to_weights
 from torchport.files.formats import Format, format_named, format_of
 from torchport.files.safe import is_safetensors, metadata_of
-from torchport.networks import DTYPES, Hints, Source, Weights, cast_params
+from torchport.networks import Hints, Source, Weights
 from torchport.networks.hints import NO_HINTS
-from torchport.networks.layouts import to_params
-from torchport.networks.nearest import NoNetworkError, list_shapes
-from torchport.networks.recognition import recognise_with_hints
 
 # The files of a run's folder. The first checkpoint precedes config.json; the last three are written at the end.
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"
 MODEL, PARAMS, CURVES = "model.pt", "params.pkl", "curves.png"
 TRAINED = ("data", "data_dir", "images")  # the options in a run's configuration that say what it was trained on
-
-Params = Mapping[str, Array]
-
-MAX_LINE = 2000  # characters of a message on a file
-ORDER = "order leaves out layers that it does not name (--order)"
 
 
 def _read(path: str | Path, max_bytes: int = MAX_BYTES) -> tuple[object, Source]:
@@ -111,7 +104,7 @@ def read_weights(
     """
     value, source = _read(path, max_bytes)
     with naming(path):
-        return find_network(value, hints.part, partial(_to_weights, hints, source, dtype, allow_nonfinite))
+        return find_network(value, hints.part, partial(to_weights, hints, source, dtype, allow_nonfinite))
 
 
 def load_network(
@@ -165,10 +158,10 @@ class StagedWeights:
 
     def read(self) -> Weights:
         """Read the temporary file back. OSError unless it holds the written weights, bit for bit."""
-        to_weights = partial(_to_weights, self.written.geometry, self.written.source, None, True)
+        read_back = partial(to_weights, self.written.geometry, self.written.source, None, True)
         try:
             value = self.format.decode(self.staged.path.read_bytes(), MAX_BYTES, [])
-            back = find_network(value, None, to_weights)
+            back = find_network(value, None, read_back)
         except (ValueError, TypeError) as error:
             raise OSError(f"{self.staged.name}: what was written does not read back: {error}") from None
         if not same_bits(self.written.arrays, back.arrays):
@@ -194,58 +187,13 @@ def stage_weights(weights: Weights, target: str | Path) -> Iterator[StagedWeight
         yield StagedWeights(staged, weights, file_format)
 
 
-def _to_weights(
-    hints: Hints,
-    source: Source,
-    dtype: torch.dtype | None,
-    allow_nonfinite: bool,
-    array_set: ArraySet,
-    remaining: Params,
-) -> Weights:
-    """Return the Weights made of array_set, one of the sets in a file; remaining are the file's other arrays."""
-    params, conversions = to_params(array_set.arrays, hints)
-    try:
-        architecture = recognise_with_hints(params, hints.geometry)  # first: another dtype would not make it a network
-    except NoNetworkError as error:
-        way_out = [ORDER] * (" is unexpected" in str(error) and "gamma1" not in params)
-        raise NoNetworkError("; ".join([str(error), *conversions, *way_out])) from None
-    place = [f"in the part {array_set.place!r}"] * bool(array_set.place)
-    steps = [*source.steps, *place, *array_set.left_out, *conversions]
-    steps += [f"left out beside it: {list_shapes(remaining)}"] * bool(remaining)
-    dtypes = sorted({str(value.dtype) for value in params.values()})
-    source = replace(source, steps=tuple(map(_one_line, steps)), dtypes=tuple(dtypes))
-    cast = _to_one_dtype(params, dtype)
-    check_arrays(cast, allow_nonfinite)
-    return Weights.of(cast, hints.geometry, source.rounded(params, cast), architecture)
-
-
-def _to_one_dtype(params: Mapping[str, Array], dtype: torch.dtype | None) -> dict[str, Array]:
-    """Return params in dtype, or unchanged for None. TypeError if they then are no floats or of several dtypes."""
-    if wrong := next((name for name, value in params.items() if value.dtype.kind not in "fiu"), None):
-        raise TypeError(f"{wrong} has dtype {params[wrong].dtype}, expected float16, float32 or float64")
-    if dtype is not None:
-        return cast_params(params, dtype)
-    for name, value in params.items():
-        if value.dtype not in DTYPES:
-            raise TypeError(f"{name} has dtype {value.dtype}: give the dtype that all should have (--dtype float32)")
-    if len({value.dtype for value in params.values()}) > 1:
-        listing = ", ".join(f"{name} {value.dtype}" for name, value in params.items())
-        raise TypeError(f"the dtypes differ, {listing}: give the one that all should have (--dtype float32)")
-    return dict(params)
-
-
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
     """Prefix the message of a ValueError or TypeError raised inside with path."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{path}: {_one_line(str(error))}") from error
-
-
-def _one_line(text: str) -> str:
-    """Return text, which may contain names from an untrusted file, in printable characters and at most MAX_LINE."""
-    return (text if text.isprintable() else ascii(text)[1:-1])[:MAX_LINE]
+        raise type(error)(f"{path}: {one_line(str(error))}") from error
 
 
 def _run_config(file: Path) -> Mapping[str, str]:

@@ -16,8 +16,9 @@ import numpy as np
 
 from numpy_ref.checks import Array
 from torchport.networks.hints import NO_HINTS, Hints
-from torchport.networks.nearest import USUAL_SIDES, NoNetworkError, can_follow, list_shapes
+from torchport.networks.nearest import USUAL_SIDES, NoNetworkError, can_follow
 from torchport.networks.order import PARTS, Layer, natural_key, select_layers, sort_layers
+from torchport.networks.words import list_shapes
 
 _KEY = re.compile(
     r"(?:(?P<module>.*)[._/])?(?:"
@@ -132,10 +133,7 @@ def _add_zero_biases(layers: Sequence[Layer]) -> Iterator[str]:
 
 
 def _convert_hwio(layers: Sequence[Layer], hints: Hints) -> Iterator[str]:
-    """Transpose kernels (H, W, inputs, outputs) to (outputs, inputs, H, W).
-
-    hints.kernels decides, else the number of biases, else the layout of the other kernels, else the name.
-    """
+    """Turn kernels (H, W, inputs, outputs) to (outputs, inputs, H, W), judged by hints, biases, siblings or names."""
     kernels = [layer for layer in layers if "weight" in layer.arrays and layer.arrays["weight"].ndim == 4]
     layouts = {layout for layer in kernels if (layout := _kernel_layout(layer))}
     for layer in kernels:

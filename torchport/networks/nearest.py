@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import count, takewhile
 
 from numpy_ref.checks import Array
+from torchport.networks.words import MAX_DIFFERENCES, list_shapes, printable, truncate
 
 DENSE, AVERAGE = "MultiLayerNet", "LeNet5 with average subsampling"
 
@@ -27,15 +27,7 @@ class NoNetworkError(ValueError):
     """Raised for arrays that belong to no known network, whatever hints are given."""
 
 
-MAX_ARRAYS, MAX_DIFFERENCES = 24, 6  # listed in one message
-
-
-def weights_of(params: Mapping[str, Array]) -> list[Array]:
-    """Return W1, W2 and so on, up to the first missing number."""
-    return [params[f"W{number}"] for number in takewhile(lambda number: f"W{number}" in params, count(1))]
-
-
-def nearest(params: Mapping[str, Array]) -> str:
+def nearest_network(params: Mapping[str, Array]) -> str:
     """Return the name of the network that params belong to. ValueError says how they differ from the nearest one."""
     weights = [value for name, value in params.items() if str(name).startswith("W")]
     if not weights:
@@ -96,20 +88,3 @@ def can_follow(inputs: int, ndim: int, previous_ndim: int, outputs: int) -> bool
     if previous_ndim == ndim or ndim != 2:
         return inputs == outputs
     return inputs >= outputs and outputs * math.isqrt(inputs // outputs) ** 2 == inputs
-
-
-def list_shapes(params: Mapping[str, Array]) -> str:
-    """List names and shapes for a message: W1 (30, 1, 5, 5), b1 (30,)."""
-    shapes = [f"{printable(name)} {value.shape}" for name, value in params.items()]
-    return ", ".join(truncate(shapes, MAX_ARRAYS)) or "no arrays"
-
-
-def truncate(texts: Sequence[str], count: int) -> list[str]:
-    """Return the first count texts, followed by "and N more" if there are more."""
-    return list(texts) if len(texts) <= count else [*texts[:count], f"and {len(texts) - count} more"]
-
-
-def printable(name: object) -> str:
-    """Return a name from an untrusted file in printable characters, about 40 at most."""
-    text = str(name)
-    return text if text.isprintable() and len(text) <= 40 else ascii(text)[:40] + "..."

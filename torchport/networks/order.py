@@ -9,7 +9,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from numpy_ref.checks import Array
-from torchport.networks.nearest import can_follow, printable
+from torchport.networks.nearest import can_follow
+from torchport.networks.words import printable
 
 # The kinds of array in a layer, and the words by which a key that ends in one of them names it.
 PARTS = {

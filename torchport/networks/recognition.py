@@ -1,11 +1,10 @@
 """Recognises the network that a set of parameters belongs to, from their names and shapes.
 
-nearest.py chooses the class; the functions here infer its arguments.
+nearest.py chooses the class; the functions here find its arguments, the sizes by sizes.py.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,26 +14,17 @@ from typing import Any
 from numpy_ref import classic
 from numpy_ref.checks import Array, check_mapping
 from numpy_ref.classic import alexnet_stack, lenet5_stack
-from numpy_ref.classic_layers import Subsampling
 from numpy_ref.conv_net import conv_net_stack
 from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS, deep_convnet_stack
-from numpy_ref.layers import WindowLayer
 from numpy_ref.network import check_same_layout
 from numpy_ref.simple_convnet import DEFAULT_CONV_PARAM, simple_convnet_stack
-from numpy_ref.stack import Stack, weight_shapes
+from numpy_ref.stack import weight_shapes
 from torchport.choices import Activation
 from torchport.networks.architectures import Architecture
 from torchport.networks.hints import Hints
-from torchport.networks.nearest import (
-    AVERAGE,
-    DENSE,
-    MAX_DIFFERENCES,
-    USUAL_SIDES,
-    list_shapes,
-    nearest,
-    truncate,
-    weights_of,
-)
+from torchport.networks.nearest import AVERAGE, DENSE, USUAL_SIDES, nearest_network
+from torchport.networks.sizes import infer_sizes, weights_of
+from torchport.networks.words import MAX_DIFFERENCES, list_shapes, truncate
 
 CHAPTER_3 = [784, 50, 100, 10]  # layer sizes of the trained parameters that come with the chapter
 
@@ -72,7 +62,7 @@ def without_statistics(params: Mapping[str, Array]) -> tuple[dict[str, Array], d
 def recognise_with_hints(params: Mapping[str, Array], hints: Hints) -> Architecture:
     """Like recognise, with the optional arguments as one Hints object."""
     params, _ = without_statistics(check_mapping("params", params))
-    name = nearest(params)
+    name = nearest_network(params)
     if name == DENSE:
         hints.refuse("TwoLayerNet" if "W3" not in params else name, "stride", "pad", "pool")
         return _fully_connected(params, hints.activation)
@@ -91,17 +81,19 @@ def _fully_connected(params: Mapping[str, Array], activation: Activation | None)
     weights = weights_of(params)
     sizes = [len(weights[0]), *(weight.shape[1] for weight in weights)]
     first, *hidden, last = sizes
-    ends: dict[str, Any] = {"input_size": first, "output_size": last}
+    io_sizes: dict[str, Any] = {"input_size": first, "output_size": last}
     if sizes == CHAPTER_3 and activation != "relu" and "gamma1" not in params:
         note = "" if activation else f"sigmoid is taken, as in chapter 3: {NO_TRACE}"
-        return Architecture("ThreeLayerNet", {**ends, "hidden_size_list": hidden}, note)
+        return Architecture("ThreeLayerNet", {**io_sizes, "hidden_size_list": hidden}, note)
     note = "" if activation or not hidden else f"relu is taken, it may be sigmoid: {NO_TRACE}"
-    rest = {"hidden_size_list": hidden, "activation": activation or "relu"}
+    layers = {"hidden_size_list": hidden, "activation": activation or "relu"}
     if "gamma1" in params:
-        return Architecture("MultiLayerNetExtend", {**ends, **rest, "use_batchnorm": True}, note)
+        return Architecture("MultiLayerNetExtend", {**io_sizes, **layers, "use_batchnorm": True}, note)
     if len(hidden) == 1:
-        return Architecture("TwoLayerNet", {**ends, "hidden_size": hidden[0], "activation": activation or "relu"}, note)
-    return Architecture("MultiLayerNet", {**ends, **rest}, note)
+        return Architecture(
+            "TwoLayerNet", {**io_sizes, "hidden_size": hidden[0], "activation": activation or "relu"}, note
+        )
+    return Architecture("MultiLayerNet", {**io_sizes, **layers}, note)
 
 
 # --- Networks of images
@@ -113,7 +105,7 @@ def _simple_convnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
         return replace(architecture, note=f"{_describe_geometry(architecture)} are taken, as in the book: {NO_TRACE}")
     stack = simple_convnet_stack({**DEFAULT_CONV_PARAM, "stride": hints.stride, "pad": hints.pad})
     label = f"SimpleConvNet with stride {hints.stride} and pad {hints.pad}"
-    (conv,), (hidden, outputs), input_dim = _infer_sizes(params, stack, label)
+    (conv,), (hidden, outputs), input_dim = infer_sizes(params, stack, label)
     sizes = {"input_dim": input_dim, "conv_param": conv, "hidden_size": hidden, "output_size": outputs}
     note = "" if hints.arguments else "stride 1 and pad 0 are taken: others would mean another image size"
     return Architecture("SimpleConvNet", sizes, note)
@@ -122,7 +114,7 @@ def _simple_convnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
 def _deep_convnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
     hints.refuse("DeepConvNet", "stride", "pad", "activation")
     label, way_out = "DeepConvNet with the book's strides and pads", ": say where else it pools with pool (--pool)"
-    convs, (hidden, outputs), input_dim = _infer_sizes(params, deep_convnet_stack(), label, way_out)
+    convs, (hidden, outputs), input_dim = infer_sizes(params, deep_convnet_stack(), label, way_out)
     pairs = enumerate(zip(convs, DEFAULT_CONV_PARAMS, strict=True), 1)
     conv_params = {f"conv_param_{number}": param for number, (param, default) in pairs if param != default}
     sizes = {"input_dim": input_dim, **conv_params, "hidden_size": hidden, "output_size": outputs}
@@ -135,7 +127,7 @@ def _lenet5(params: Mapping[str, Array], hints: Hints) -> Architecture | None:
     """Return the LeNet5, or None if its subsampling would be average and the sizes or relu point to a ConvNet."""
     subsampling = "trainable" if params["W2"].ndim == 1 else "average"
     try:
-        _, affine, input_dim = _infer_sizes(params, lenet5_stack(subsampling=subsampling), "LeNet5")
+        _, affine, input_dim = infer_sizes(params, lenet5_stack(subsampling=subsampling), "LeNet5")
         check_same_layout(params, weight_shapes(input_dim, lenet5_stack(affine[-1], subsampling)))
     except ValueError:
         if subsampling == "average":
@@ -156,13 +148,29 @@ def _lenet5(params: Mapping[str, Array], hints: Hints) -> Architecture | None:
 
 def _alexnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
     hints.refuse("AlexNet", "stride", "pad", "activation")
-    _, affine, input_dim = _infer_sizes(params, alexnet_stack(), "AlexNet with the paper's strides and pads")
+    _, affine, input_dim = infer_sizes(params, alexnet_stack(), "AlexNet with the paper's strides and pads")
     sizes: dict[str, Any] = {"input_dim": input_dim, "output_size": affine[-1], "width": _alexnet_width(params)}
     check_same_layout(params, weight_shapes(input_dim, alexnet_stack(affine[-1], sizes["width"])))
     return Architecture("AlexNet", sizes, "the paper's strides and pads are taken: they leave no trace")
 
 
-# By the name that nearest returns. A function returns None if the parameters rather belong to a ConvNet.
+def _alexnet_width(params: Mapping[str, Array]) -> float:
+    """Return the width that gives an AlexNet the layer sizes of params, or any width if none does.
+
+    Exact if hidden units / 4096 already does; else the middle of the interval of widths that round to these sizes.
+    """
+    full_sizes = [*(row[0] for row in classic.ALEXNET_CONVOLUTIONS), classic.ALEXNET_HIDDEN]
+    sizes = [params[f"b{number}"].size for number in range(1, len(full_sizes) + 1)]
+    width = sizes[-1] / classic.ALEXNET_HIDDEN
+    if [classic.scaled(full, width) for full in full_sizes] == sizes:
+        return width
+    pairs = list(zip(sizes, full_sizes, strict=True))
+    low = max((size - 0.5) / full if size > 1 else 0 for size, full in pairs)  # any width down to 0 gives size 1
+    high = min((size + 0.5) / full for size, full in pairs)
+    return (low + high) / 2
+
+
+# By the name that nearest_network returns. A function returns None if the parameters rather belong to a ConvNet.
 KNOWN: dict[str, Callable[[Mapping[str, Array], Hints], Architecture | None]] = {
     "SimpleConvNet": _simple_convnet,
     "DeepConvNet": _deep_convnet,
@@ -201,7 +209,7 @@ def _conv_net_candidates(params: Mapping[str, Array], hints: Hints) -> Iterator[
         label = f"ConvNet with pool {[*pool]} and pad {pads}"
         try:
             stack = conv_net_stack(conv_params, [1] * (len(weights) - convs), pool, activation)
-            conv_params, (*hidden, outputs), input_dim = _infer_sizes(params, stack, label)
+            conv_params, (*hidden, outputs), input_dim = infer_sizes(params, stack, label)
         except ValueError:
             if hints.pool is not None and pads == pad_choices[0]:
                 raise
@@ -218,53 +226,3 @@ def _describe_geometry(architecture: Architecture) -> str:
     pads = [str(conv["pad"]) for conv in architecture.arguments["conv_params"]]
     pools = ",".join(map(str, architecture.arguments["pool_after"])) or "none"
     return f"pool={pools} pad={pads[0] if len(set(pads)) == 1 else ','.join(pads)}"
-
-
-def _infer_sizes(
-    params: Mapping[str, Array], stack: Stack, label: str, way_out: str = ""
-) -> tuple[list[dict[str, int]], list[int], tuple[int, int, int]]:
-    """Return the conv_params, the Affine outputs and the image shape (C, H, W) of a network with the layers of stack.
-
-    Walks back from the number of rows of the first Affine, undoing each layer's stride, pad and window. ValueError,
-    which names label, if params do not fit.
-    """
-    weights, sized = weights_of(params), dict(stack)
-    channels, last_maps = weights[0].shape[1], [len(weight) for weight in weights if weight.ndim != 2][-1]
-    side = math.isqrt(next(len(weight) for weight in weights if weight.ndim == 2) // last_maps)
-    for name, part in reversed(sized.items()):
-        if isinstance(part, int):
-            sized[name] = weights.pop().shape[1]
-        elif isinstance(part, Mapping):
-            filters, _, size, _ = weights.pop().shape
-            sized[name] = {**part, "filter_num": filters, "filter_size": size}
-            side = (side - 1) * part["stride"] + size - 2 * part["pad"]
-        elif part is Subsampling:
-            weights.pop()
-            side *= 2
-        elif isinstance(part, WindowLayer):
-            side = (side - 1) * part.stride + part.pool_h
-    try:
-        if side < 1:
-            raise ValueError(f"an image would have {side} pixels a side")
-        check_same_layout(params, weight_shapes((channels, side, side), sized))
-    except ValueError as error:
-        raise ValueError(f"no {label} has {list_shapes(params)}: {error}{way_out}") from None
-    convs = [part for part in sized.values() if isinstance(part, dict)]
-    outputs = [part for part in sized.values() if isinstance(part, int)]
-    return convs, outputs, (channels, side, side)
-
-
-def _alexnet_width(params: Mapping[str, Array]) -> float:
-    """Return the width that gives an AlexNet the layer sizes of params, or any width if none does.
-
-    Exact if hidden units / 4096 already does; else the middle of the interval of widths that round to these sizes.
-    """
-    full_sizes = [*(row[0] for row in classic.ALEXNET_CONVOLUTIONS), classic.ALEXNET_HIDDEN]
-    sizes = [params[f"b{number}"].size for number in range(1, len(full_sizes) + 1)]
-    width = sizes[-1] / classic.ALEXNET_HIDDEN
-    if [classic.scaled(full, width) for full in full_sizes] == sizes:
-        return width
-    pairs = list(zip(sizes, full_sizes, strict=True))
-    low = max((size - 0.5) / full if size > 1 else 0 for size, full in pairs)  # any width down to 0 gives size 1
-    high = min((size + 0.5) / full for size, full in pairs)
-    return (low + high) / 2
