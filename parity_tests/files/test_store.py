@@ -1,4 +1,4 @@
-"""Weights from a path: whatever its name, within limits, or a run's folder."""
+"""read_weights: the format does not depend on the file's name; limits; a run's folder."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_weights_are_known_by_their_bytes_and_not_by_their_name(network: nr.Simp
     torch.save(state_dict, tmp_path / "old.pkl", _use_new_zipfile_serialization=False)
     torch.save(state_dict, tmp_path / "model.pt")
     for path in (tmp_path / "weights.pt", tmp_path / "weights.pkl", tmp_path / "old.pkl", tmp_path):
-        found = read_weights(path).params
-        assert list(found) == list(network.params)
+        params = read_weights(path).params
+        assert list(params) == list(network.params)
         for name, value in network.params.items():
-            np.testing.assert_array_equal(found[name], value)
+            np.testing.assert_array_equal(params[name], value)
 
 
 def test_a_file_is_recognised_once(network: nr.SimpleConvNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def make_folder(path: Path, *names: str) -> None:
     [
         (None, "No such file"),
         ((), "is no run's folder"),
-        (("checkpoint.pt",), "is no run's folder"),  # nor can it be resumed
+        (("checkpoint.pt",), "is no run's folder"),  # it cannot be resumed either
         (("config.json", "checkpoint.pt"), "has not ended: go on with .* --resume"),
         (("model.pt",), "this is an empty file"),
     ],

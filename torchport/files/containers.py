@@ -102,10 +102,12 @@ def _find_stray_layer(array_set: ArraySet, remaining: Mapping[str, Array]) -> st
 
     An array with a name and shape from the set is a copy, such as an optimizer's moment, and no further layer.
     """
-    shapes = {(array.shape, name) for name, array in array_set.arrays.items()}
+    originals = {(array.shape, name) for name, array in array_set.arrays.items()}
 
     def is_copy(name: str, array: Array) -> bool:
-        return any(array.shape == shape and (array.ndim > 1 or name.endswith(original)) for shape, original in shapes)
+        return any(
+            array.shape == shape and (array.ndim > 1 or name.endswith(original)) for shape, original in originals
+        )
 
     layers = [name for name, array in remaining.items() if array_set.is_prefix or array.ndim > 1 or names_part(name)]
     strays = (name for name in layers if array_set.is_prefix or not is_copy(name, remaining[name]))

@@ -41,15 +41,15 @@ def to_params(arrays: Mapping[str, Array], hints: Hints = NO_HINTS) -> tuple[dic
     if orphans := [layer.keys["bias"] for layer in layers if layer.arrays.keys() == {"bias"}]:
         raise NoNetworkError(f"{orphans[0]} is a bias without a weight: {list_shapes(arrays)}")
     steps += [line for layer in layers for line in _squeeze(layer)]
-    hwio = list(_convert_hwio(layers, hints))
+    hwio_lines = list(_convert_hwio(layers, hints))
     _orient_affine(layers, hints)
     layers = layers if hints.order is not None else sort_layers(layers)
-    named = [*_describe_order(layers, arrays), *_add_zero_biases(layers)]
-    unrolled = [line for layer in layers for line in _restore_kernel(layer, layers, hints)]
-    reordered = _reorder_rows(layers, hints, bool(hwio))
+    order_lines = [*_describe_order(layers, arrays), *_add_zero_biases(layers)]
+    kernel_lines = [line for layer in layers for line in _restore_kernel(layer, layers, hints)]
+    row_lines = _reorder_rows(layers, hints, bool(hwio_lines))
     if transposed := [layer.keys["weight"] for layer in layers if layer.transposed]:
         steps.append(f"{', '.join(transposed)}: transposed, since they came as (outputs, inputs)")
-    return {**_number_params(layers), **others}, steps + named + hwio + unrolled + reordered
+    return {**_number_params(layers), **others}, steps + order_lines + hwio_lines + kernel_lines + row_lines
 
 
 def names_part(key: str) -> bool:

@@ -41,7 +41,7 @@ class Layer:
     name: str
     arrays: dict[str, Array] = field(default_factory=dict)  # by part: weight, bias, gamma and so on
     keys: dict[str, str] = field(default_factory=dict)  # by part too
-    transposed: bool = False  # whether the weight lay otherwise than its name suggests
+    transposed: bool = False  # whether the weight had to be transposed though its name suggests otherwise
 
     @property
     def sizes(self) -> Sizes:
