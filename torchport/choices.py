@@ -12,7 +12,7 @@ Flatten: TypeAlias = Literal["chw", "hwc"]
 Kernels: TypeAlias = Literal["oihw", "hwio"]
 Affine: TypeAlias = Literal["in-out", "out-in"]
 
-# Of a training run.
+# Options of a training run.
 Data: TypeAlias = Literal["mnist", "drawn"]
 Trained: TypeAlias = Literal["SimpleConvNet", "DeepConvNet", "LeNet5"]
 Model: TypeAlias = Literal["conv2d", "unfold", "numpy"]

@@ -27,7 +27,7 @@ from torchport.networks import CONVOLUTIONS, Architecture, Weights
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOW = 0.8  # accuracy
+LOW = 0.8  # lower accuracies suggest that images or weights are meant in another way
 
 
 @dataclass(frozen=True)

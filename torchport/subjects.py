@@ -94,10 +94,10 @@ def load_subject(path: str | Path, hints: Hints = NO_HINTS, dtype: torch.dtype |
     return Subject(read_weights(path, hints, dtype=dtype), short_name(path))
 
 
-def seeded_subject(seed: int, like: Architecture) -> Subject:
+def seeded_subject(seed: int, architecture: Architecture) -> Subject:
     """Return an untrained network, its weights drawn from RandomState(seed)."""
-    params = like.reference(rng=np.random.RandomState(seed)).params
-    weights = Weights(like, params) if like.arguments else Weights.of(params)
+    params = architecture.reference(rng=np.random.RandomState(seed)).params
+    weights = Weights(architecture, params) if architecture.arguments else Weights.of(params)
     return Subject(weights, f"start of seed {seed}, nothing learned")
 
 

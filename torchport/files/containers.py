@@ -13,10 +13,8 @@ import numpy as np
 from numpy_ref.checks import Array
 from numpy_ref.opcodes import describe
 from torchport.networks.layouts import names_part
-from torchport.networks.nearest import NoNetworkError
-from torchport.networks.words import printable, truncate
+from torchport.networks.nearest import MAX_LISTED, NoNetworkError, printable, truncate
 
-MAX_NAMES = 6  # in one message
 MAX_PREFIXES = 4  # tried as parts for one key
 UNREPORTED = "num_batches_tracked"  # in torch's batch normalisation; not needed, since momentum is given
 
@@ -47,7 +45,7 @@ class ArraySet(NamedTuple):
         """One line on the other values, if there are any."""
         items = [(name, value) for name, value in self.others.items() if not name.endswith(UNREPORTED)]
         names = [f"{printable(name)} ({_type_name(value)})" for name, value in items]
-        return [f"left out: {', '.join(truncate(names, MAX_NAMES))}"] if names else []
+        return [f"left out: {', '.join(truncate(names))}"] if names else []
 
 
 def array_sets(value: Any, place: str = "") -> Iterator[ArraySet]:
@@ -78,7 +76,7 @@ def find_network(value: object, part: str | None, read: Callable[[ArraySet, Mapp
     networks: dict[str, tuple[str, Network]] = {}  # by place, with the name of an array that may belong to it too
     errors: dict[str, Exception] = {}
     for array_set in candidates:
-        if len(networks) <= MAX_NAMES and not any(_is_inside(array_set.place, place) for place in networks):
+        if len(networks) <= MAX_LISTED and not any(_is_inside(array_set.place, place) for place in networks):
             ids = set(map(id, array_set.arrays.values()))
             remaining = {name: array for name, array in _arrays(_leaves(value)).items() if id(array) not in ids}
             try:
@@ -105,9 +103,7 @@ def _find_stray_layer(array_set: ArraySet, remaining: Mapping[str, Array]) -> st
     originals = {(array.shape, name) for name, array in array_set.arrays.items()}
 
     def is_copy(name: str, array: Array) -> bool:
-        return any(
-            array.shape == shape and (array.ndim > 1 or name.endswith(original)) for shape, original in originals
-        )
+        return any(array.shape == shape and (array.ndim > 1 or name.endswith(suffix)) for shape, suffix in originals)
 
     layers = [name for name, array in remaining.items() if array_set.is_prefix or array.ndim > 1 or names_part(name)]
     strays = (name for name in layers if array_set.is_prefix or not is_copy(name, remaining[name]))
@@ -128,10 +124,7 @@ def _nearest_error(sets: Sequence[ArraySet], errors: Mapping[str, Exception], ne
 
 
 def _candidates(sets: list[ArraySet], part: str | None) -> list[ArraySet]:
-    """Return the sets that may be a network: the one named part, else all but single layers.
-
-    The outermost set is left out if it is only the sum of several networks with equal shapes, such as two checkpoints.
-    """
+    """Return the sets that may be a network: the one named part, else all but single layers and unions of copies."""
     if part is not None:
         places = ", ".join(each.place for each in sets if each.place) or "none, as it has no parts"
         if part not in [each.place for each in sets]:
@@ -169,7 +162,7 @@ def _describe_contents(value: object) -> str:
     if not isinstance(value, Mapping | list | tuple):
         return f"{describe(value)}, of which nothing is run: save its params alone, with pickle.dump(net.params, file)"
     names = [f"{printable(name)} ({_type_name(child)})" for name, child in _children(value)]
-    return f"{describe(value)} of {', '.join(truncate(names, MAX_NAMES)) or 'nothing'}"
+    return f"{describe(value)} of {', '.join(truncate(names)) or 'nothing'}"
 
 
 def _type_name(value: Any) -> str:

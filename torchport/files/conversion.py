@@ -12,9 +12,8 @@ from numpy_ref.params import check_arrays
 from torchport.files.containers import ArraySet
 from torchport.networks import DTYPES, Hints, Source, Weights, cast_params
 from torchport.networks.layouts import to_params
-from torchport.networks.nearest import NoNetworkError
+from torchport.networks.nearest import NoNetworkError, list_shapes
 from torchport.networks.recognition import recognise_with_hints
-from torchport.networks.words import list_shapes
 
 MAX_LINE = 2000  # characters of a message on a file
 ORDER = "order leaves out layers that it does not name (--order)"

@@ -17,9 +17,8 @@ from numpy_ref.files import ParamsError
 from numpy_ref.opcodes import StandIn, describe, interpret, interpret_first, vocabulary
 from numpy_ref.params import MAX_BYTES, decode_or_explain
 from numpy_ref.pickles import NUMPYS_AXES, VALUES, plain, widened
-from torchport.files.containers import MAX_NAMES
 from torchport.files.npz import open_zip, unpack
-from torchport.networks.words import printable, truncate
+from torchport.networks.nearest import printable, truncate
 
 ZIP = b"PK\x03\x04"
 # torch.save writes a zip file; before torch 1.6 it wrote several pickles, the first of them this magic number.
@@ -68,7 +67,7 @@ def _decode_zip(data: bytes, max_bytes: int) -> object:
             raise ParamsError("a file in it stands twice")
         folder = next((name[:-8] for name in members if name.endswith("/data.pkl") and name.count("/") == 1), None)
         if folder is None:
-            names = ", ".join(truncate([printable(name) for name in members], MAX_NAMES)) or "nothing"
+            names = ", ".join(truncate([printable(name) for name in members])) or "nothing"
             raise ParamsError(f"a zip file of {names}, without the data.pkl of a .pt file: unpack it first")
         if f"{folder}constants.pkl" in members:
             raise ParamsError(f"a TorchScript file: load it as net with torch.jit.load(path, 'cpu'), and {_WAY_OUT}")
@@ -84,10 +83,7 @@ def _decode_zip(data: bytes, max_bytes: int) -> object:
 
 
 def _decode_legacy(data: bytes) -> object:
-    """Decode a file from before torch 1.6.
-
-    The storages' contents follow the pickle that names them, so it is read twice, the second time with the contents.
-    """
+    """Decode a file from before torch 1.6; its pickle is read twice, since the storages' contents follow it."""
     read = partial(interpret_first, data, TENSORS, True)
     _, end = read()
     version, end = read(start=end)

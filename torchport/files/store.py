@@ -1,7 +1,6 @@
-"""Reads weights from files of any supported format, and writes them: the target is replaced whole or not at all.
+"""Reads weights from files of any format, and writes them: the target is replaced whole or not at all.
 
-The top of this package: formats.py decodes the bytes, containers.py finds the network among the arrays, and
-conversion.py turns these into Weights.
+formats.py decodes the bytes, containers.py finds the network among the arrays, conversion.py turns it into Weights.
 """
 
 from __future__ import annotations

@@ -168,9 +168,9 @@ def _choose_reading(
         )
     ambiguous = {each[0].layer for each in zip(*candidates, strict=True) if len({place.words for place in each}) > 1}
     likely = matching_readings(inner, network, x, candidates, ambiguous) if ambiguous else candidates
-    results = list[tuple[Reading, Report | None, bool]]((each, None, True) for each in likely or candidates[:1])
+    results = list[tuple[Reading, Report | None, bool]]((reading, None, True) for reading in likely or candidates[:1])
     if prove:
-        results = [(each, *certify(port, apply(each), x, each)) for each in likely or candidates]
+        results = [(reading, *certify(port, apply(reading), x, reading)) for reading in likely or candidates]
     holding = [(reading, report) for reading, report, holds in results if holds]
     if not holding:
         report = results[0][1]

@@ -53,12 +53,9 @@ def readings(reference: Network, x: Array, uses: Sequence[Use]) -> Iterator[Read
             raise LoadError(f"{use} cannot hold {array}{', since something is computed of it' * is_computed}")
         if use.index is not None and use.index.size < index.size:  # the other uses are parts of the same tensor
             remaining = [other for other in remaining if other.label != use.label]
-        choices.append(
-            [
-                (Place(name, layer, use, index.ravel(), arrange, f"{use.label} holds {name}{words}"),)
-                for words, arrange in layouts.items()
-            ]
-        )
+        prefix = f"{use.label} holds {name}"
+        places = [Place(name, layer, use, index.ravel(), arrange, prefix + words) for words, arrange in layouts.items()]
+        choices.append([(place,) for place in places])
     for use in remaining:
         raise LoadError(f"the reference has nothing for {use}")
     choices += _statistics(reference, [use for use in uses if not use.is_parameter])
@@ -119,10 +116,7 @@ def _arrange(array: Array, input_shape: tuple[int, ...], axes: tuple[int, ...], 
 
 
 def _statistics(reference: Network, buffers: list[Use]) -> Iterator[list[Reading]]:
-    """Yield the readings of each layer's running statistics, in the order of use; skip layers without fitting buffers.
-
-    Two readings, mean first or variance first, unless the buffers' names say which is which.
-    """
+    """Yield the readings of each layer's statistics in the order of use: two, unless names tell; none if none fit."""
     normalisations = [name for name, layer in reference.layers.items() if isinstance(layer, BatchNormalization)]
     for number, layer in enumerate(normalisations, 1):
         size = np.size(reference.layers[layer].gamma)

@@ -16,9 +16,8 @@ import numpy as np
 
 from numpy_ref.checks import Array
 from torchport.networks.hints import NO_HINTS, Hints
-from torchport.networks.nearest import USUAL_SIDES, NoNetworkError, can_follow
+from torchport.networks.nearest import USUAL_SIDES, NoNetworkError, can_follow, list_shapes
 from torchport.networks.order import PARTS, Layer, natural_key, select_layers, sort_layers
-from torchport.networks.words import list_shapes
 
 _KEY = re.compile(
     r"(?:(?P<module>.*)[._/])?(?:"

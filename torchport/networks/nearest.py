@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 from numpy_ref.checks import Array
-from torchport.networks.words import MAX_DIFFERENCES, list_shapes, printable, truncate
 
 DENSE, AVERAGE = "MultiLayerNet", "LeNet5 with average subsampling"
 
@@ -21,6 +20,8 @@ CONVOLUTIONAL = {
 
 # Image side in pixels by number of channels (MNIST, CIFAR-10): the size assumed for a network the book doesn't have.
 USUAL_SIDES = {1: 28, 3: 32}
+
+MAX_ARRAYS, MAX_LISTED = 24, 6  # arrays, and other items, in one message
 
 
 class NoNetworkError(ValueError):
@@ -43,7 +44,7 @@ def nearest_network(params: Mapping[str, Array]) -> str:
         raise NoNetworkError(
             f"no network that is known here has {list_shapes(params)}; the nearest is "
             f"{'TwoLayerNet' if nearest == DENSE and len(weights) == 2 else nearest}, but "
-            f"{'; '.join(truncate(differences[nearest], MAX_DIFFERENCES))}"
+            f"{'; '.join(truncate(differences[nearest]))}"
         )
     return nearest
 
@@ -88,3 +89,20 @@ def can_follow(inputs: int, ndim: int, previous_ndim: int, outputs: int) -> bool
     if previous_ndim == ndim or ndim != 2:
         return inputs == outputs
     return inputs >= outputs and outputs * math.isqrt(inputs // outputs) ** 2 == inputs
+
+
+def list_shapes(params: Mapping[str, Array]) -> str:
+    """List names and shapes for a message: W1 (30, 1, 5, 5), b1 (30,)."""
+    shapes = [f"{printable(name)} {value.shape}" for name, value in params.items()]
+    return ", ".join(truncate(shapes, MAX_ARRAYS)) or "no arrays"
+
+
+def truncate(texts: Sequence[str], count: int = MAX_LISTED) -> list[str]:
+    """Return the first count texts, followed by "and N more" if there are more."""
+    return list(texts) if len(texts) <= count else [*texts[:count], f"and {len(texts) - count} more"]
+
+
+def printable(name: object) -> str:
+    """Return a name from an untrusted file in printable characters, about 40 at most."""
+    text = str(name)
+    return text if text.isprintable() and len(text) <= 40 else ascii(text)[:40] + "..."

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
 from numpy_ref.checks import Array
-from torchport.networks.nearest import can_follow
-from torchport.networks.words import printable
+from torchport.networks.nearest import can_follow, printable
 
 # The kinds of array in a layer, and the words by which a key that ends in one of them names it.
 PARTS = {
@@ -55,9 +54,7 @@ class Layer:
         return self.arrays["bias"].size if "bias" in self.arrays else 0
 
 
-def select_layers(
-    layers: list[Layer], order: Sequence[str], others: Mapping[str, Array]
-) -> tuple[list[Layer], list[str]]:
+def select_layers(layers: list[Layer], order: Sequence[str], others: Iterable[str]) -> tuple[list[Layer], list[str]]:
     """Return the layers named in order, in that order, and a line on whatever is left out. ValueError."""
     by_name = {layer.name: layer for layer in layers}
     if not by_name.keys() >= set(order) or len(set(order)) < len(order):

@@ -22,9 +22,8 @@ from numpy_ref.stack import weight_shapes
 from torchport.choices import Activation
 from torchport.networks.architectures import Architecture
 from torchport.networks.hints import Hints
-from torchport.networks.nearest import AVERAGE, DENSE, USUAL_SIDES, nearest_network
+from torchport.networks.nearest import AVERAGE, DENSE, USUAL_SIDES, list_shapes, nearest_network, truncate
 from torchport.networks.sizes import infer_sizes, weights_of
-from torchport.networks.words import MAX_DIFFERENCES, list_shapes, truncate
 
 CHAPTER_3 = [784, 50, 100, 10]  # layer sizes of the trained parameters that come with the chapter
 
@@ -81,19 +80,17 @@ def _fully_connected(params: Mapping[str, Array], activation: Activation | None)
     weights = weights_of(params)
     sizes = [len(weights[0]), *(weight.shape[1] for weight in weights)]
     first, *hidden, last = sizes
-    io_sizes: dict[str, Any] = {"input_size": first, "output_size": last}
+    io: dict[str, Any] = {"input_size": first, "output_size": last}
     if sizes == CHAPTER_3 and activation != "relu" and "gamma1" not in params:
         note = "" if activation else f"sigmoid is taken, as in chapter 3: {NO_TRACE}"
-        return Architecture("ThreeLayerNet", {**io_sizes, "hidden_size_list": hidden}, note)
+        return Architecture("ThreeLayerNet", {**io, "hidden_size_list": hidden}, note)
     note = "" if activation or not hidden else f"relu is taken, it may be sigmoid: {NO_TRACE}"
     layers = {"hidden_size_list": hidden, "activation": activation or "relu"}
     if "gamma1" in params:
-        return Architecture("MultiLayerNetExtend", {**io_sizes, **layers, "use_batchnorm": True}, note)
+        return Architecture("MultiLayerNetExtend", {**io, **layers, "use_batchnorm": True}, note)
     if len(hidden) == 1:
-        return Architecture(
-            "TwoLayerNet", {**io_sizes, "hidden_size": hidden[0], "activation": activation or "relu"}, note
-        )
-    return Architecture("MultiLayerNet", {**io_sizes, **layers}, note)
+        return Architecture("TwoLayerNet", {**io, "hidden_size": hidden[0], "activation": activation or "relu"}, note)
+    return Architecture("MultiLayerNet", {**io, **layers}, note)
 
 
 # --- Networks of images
@@ -155,10 +152,7 @@ def _alexnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
 
 
 def _alexnet_width(params: Mapping[str, Array]) -> float:
-    """Return the width that gives an AlexNet the layer sizes of params, or any width if none does.
-
-    Exact if hidden units / 4096 already does; else the middle of the interval of widths that round to these sizes.
-    """
+    """Return a width that gives AlexNet the sizes of params, hidden units / 4096 if that does; any if none does."""
     full_sizes = [*(row[0] for row in classic.ALEXNET_CONVOLUTIONS), classic.ALEXNET_HIDDEN]
     sizes = [params[f"b{number}"].size for number in range(1, len(full_sizes) + 1)]
     width = sizes[-1] / classic.ALEXNET_HIDDEN
@@ -190,8 +184,8 @@ def _conv_net(params: Mapping[str, Array], hints: Hints) -> Architecture:
     sizes = [f"{each.input_shape[1]} with {_describe_geometry(each)}" for each in remaining or candidates]
     raise ValueError(
         f"the shapes {list_shapes(params)} do not tell where 2x2 pooling stands. Pixels a side of the images would be "
-        f"{'; '.join(truncate(sizes, MAX_DIFFERENCES)) or 'none'}: "
-        "give pool, the numbers of the convolutions that it follows (--pool), and pad"
+        f"{'; '.join(truncate(sizes)) or 'none'}: give pool, the numbers of the convolutions that it follows (--pool), "
+        "and pad"
     )
 
 

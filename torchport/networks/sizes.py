@@ -11,7 +11,7 @@ from numpy_ref.classic_layers import Subsampling
 from numpy_ref.layers import WindowLayer
 from numpy_ref.network import check_same_layout
 from numpy_ref.stack import Stack, weight_shapes
-from torchport.networks.words import list_shapes
+from torchport.networks.nearest import list_shapes
 
 
 def weights_of(params: Mapping[str, Array]) -> list[Array]:
