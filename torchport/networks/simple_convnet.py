@@ -16,6 +16,7 @@ from numpy_ref.stack import weight_shapes
 from torchport.checks import check_device, check_floating_dtype, check_goes_with, check_tensor
 from torchport.choices import Convolution
 from torchport.layers.sums import check_convolution
+from torchport.networks.architectures import Architecture
 from torchport.networks.names import shared_dtype, state_dict_of
 from torchport.networks.recognition import recognise
 
@@ -97,13 +98,26 @@ class SimpleConvNet(nn.Sequential):
         """
         if isinstance(params, str | os.PathLike):
             raise TypeError(f"params must be a dict of arrays, got the path {params}: torchport.load_network reads it")
-        dtype, architecture = shared_dtype(check_mapping("params", params)), recognise(params, stride, pad)
+        shared_dtype(check_mapping("params", params))
+        architecture = recognise(params, stride, pad)
         if architecture.name != cls.__name__:
             raise ValueError(
                 f"these are the parameters of a {architecture.name}: torchport.load_network and from_reference do"
             )
+        return cls.from_architecture(architecture, params, conv, device=device)
+
+    @classmethod
+    def from_architecture(
+        cls,
+        architecture: Architecture,
+        params: Mapping[str, Array],
+        conv: Convolution = "conv2d",
+        *,
+        device: torch.device | str | None = None,
+    ) -> SimpleConvNet:
+        """Return the network of a recognised architecture, with copies of params, in their dtype. ValueError."""
         with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
-            net = cls(**architecture.arguments, conv=conv, dtype=dtype)
+            net = cls(**architecture.arguments, conv=conv, dtype=shared_dtype(params))
         net.load_state_dict(state_dict_of(architecture.reference(params)), strict=True)
         return net.to(check_device("device", device))
 

@@ -106,7 +106,7 @@ class Weights:
         """Return the torch network with copies of the weights, in training mode. ValueError for bad conv or device."""
         if self.architecture.name != "SimpleConvNet":
             return from_reference(self.reference(), conv, device)
-        return SimpleConvNet.from_params(self.params, conv, self.geometry.stride, self.geometry.pad, device=device)
+        return SimpleConvNet.from_architecture(self.architecture, self.params, conv, device=device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the port's state_dict: copies, bit for bit."""
