@@ -1,4 +1,4 @@
-"""What constructors and forward ask of their arguments: each error names the value received and what was expected."""
+"""Argument checks of constructors and forward: each error names the value received and what was expected."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ T = TypeVar("T")
 
 
 def check_int(name: str, value: object, minimum: int) -> int:
-    """value as an int of at least minimum. TypeError, ValueError."""
-    # A tuple of types, since torch 2.6 cannot compile a union of them.
+    """Return value as an int of at least minimum. TypeError, ValueError."""
+    # A tuple of types, since torch 2.6 cannot compile a union.
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < minimum:
@@ -23,7 +23,7 @@ def check_int(name: str, value: object, minimum: int) -> int:
 
 
 def check_index(name: str, value: object, count: int, what: str) -> int:
-    """value as the number, from 0, of one of so many. TypeError, ValueError."""
+    """Return value as an index below count; what names the counted things in the error. TypeError, ValueError."""
     index = check_int(name, value, 0)
     if index >= count:
         raise ValueError(f"{name} must be at most {count - 1}, as there are {count} {what}, got {index}")
@@ -31,7 +31,7 @@ def check_index(name: str, value: object, count: int, what: str) -> int:
 
 
 def check_number(name: str, value: object, low: float, high: float = float("inf")) -> float:
-    """value as a finite float, low <= value <= high. TypeError, ValueError."""
+    """Return value as a finite float, low <= value <= high. TypeError, ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not np.isfinite(value):
@@ -43,7 +43,7 @@ def check_number(name: str, value: object, low: float, high: float = float("inf"
 
 
 def check_array(name: str, value: object, ndim: int | None = None) -> Array:
-    """value, an array of real numbers (of ndim axes, if given). TypeError, ValueError."""
+    """Return value, an array of real numbers (of ndim axes, if given). TypeError, ValueError."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
     if value.dtype.kind not in "fiub":
@@ -54,7 +54,7 @@ def check_array(name: str, value: object, ndim: int | None = None) -> Array:
 
 
 def check_batch(name: str, value: object, ndim: int | None = None) -> Array:
-    """value, an array of at least one sample along its first axis. TypeError, ValueError."""
+    """Return value, an array with at least one sample along its first axis. TypeError, ValueError."""
     x = check_array(name, value, ndim)
     if x.ndim == 0 or x.size == 0:
         raise ValueError(f"{name} must hold at least one sample, got shape {x.shape}")
@@ -62,7 +62,7 @@ def check_batch(name: str, value: object, ndim: int | None = None) -> Array:
 
 
 def check_shape(name: str, value: object, expected: tuple[int, ...]) -> Array:
-    """value, an array of exactly the expected shape: nothing is broadcast. TypeError, ValueError."""
+    """Return value, an array of exactly the expected shape, without broadcasting. TypeError, ValueError."""
     x = check_array(name, value)
     if x.shape != expected:
         raise ValueError(f"{name} must have shape {expected}, got {x.shape}")
@@ -70,23 +70,23 @@ def check_shape(name: str, value: object, expected: tuple[int, ...]) -> Array:
 
 
 def check_mapping(name: str, value: object) -> Mapping[Any, Any]:
-    """value, a dict or another mapping. TypeError."""
+    """Return value, a dict or another mapping. TypeError."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a dict or another mapping, got {type(value).__name__}")
     return value
 
 
 def check_pair(x_name: str, x: object, t_name: str, t: object) -> None:
-    """x and t are batches of one length. TypeError, ValueError."""
+    """Check that x and t are batches of the same length. TypeError, ValueError."""
     x_length, t_length = len(check_batch(x_name, x)), len(check_batch(t_name, t))
     if x_length != t_length:
         raise ValueError(f"{x_name} and {t_name} must have one length, got {x_length} and {t_length}")
 
 
 def random_stream(rng: np.random.RandomState | None) -> np.random.RandomState:
-    """rng, or for None NumPy's global stream, which np.random.seed sets. TypeError."""
+    """Return rng, or NumPy's global stream, which np.random.seed sets, for None. TypeError."""
     if rng is None:
-        # The module offers the methods of its hidden global RandomState.
+        # The module has the methods of its hidden global RandomState.
         return cast(np.random.RandomState, np.random)
     if not isinstance(rng, np.random.RandomState):
         raise TypeError(f"rng must be a np.random.RandomState or None, got {type(rng).__name__}")
@@ -94,7 +94,7 @@ def random_stream(rng: np.random.RandomState | None) -> np.random.RandomState:
 
 
 def recorded(value: T | None, layer: object) -> T:
-    """What forward kept for backward. RuntimeError where there is nothing."""
+    """Return value, which forward has kept for backward. RuntimeError if it is None."""
     if value is None:
         raise RuntimeError(
             f"{type(layer).__name__}.backward needs forward first: a network's predict, and its loss of more than 500 "

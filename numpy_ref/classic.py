@@ -1,4 +1,4 @@
-"""LeNet-5 and AlexNet, of which the book tells in section 7.6.
+"""LeNet-5 and AlexNet, which the book describes in section 7.6.
 
 LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998, section II.B; Krizhevsky, Sutskever & Hinton, NIPS 2012.
 """
@@ -13,32 +13,32 @@ from numpy_ref.checks import Array, check_int, check_number
 from numpy_ref.classic_layers import LocalResponseNormalization, Subsampling, Tanh
 from numpy_ref.layers import AveragePooling, Dropout, Pooling, Relu, Sigmoid
 from numpy_ref.network import Network
-from numpy_ref.stack import Stack, inputs_of, stacked
+from numpy_ref.stack import Stack, build_layers, inputs_of
 
 LENET_ACTIVATIONS: dict[str, type[Tanh] | type[Sigmoid]] = {"tanh": Tanh, "sigmoid": Sigmoid}
 SUBSAMPLING = ("trainable", "average")
 LENET_FILTERS, LENET_HIDDEN = (6, 16), (120, 84)
-LENET_PAD = 2  # makes the 32 x 32 pixels of the paper of MNIST's 28 x 28
-LENET_RANGE = 2.4  # the paper's, of a weight, times the number of inputs
+LENET_PAD = 2  # pads MNIST's 28 x 28 pixels to the paper's 32 x 32
+LENET_RANGE = 2.4  # the paper's: initial weights lie within 2.4 / inputs
 
-# filter_num, filter_size, stride, pad; which are followed by a normalisation and which by a pooling.
+# filter_num, filter_size, stride, pad; and the numbers of those followed by a normalisation, by a pooling.
 ALEXNET_CONVOLUTIONS = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1))
 NORMALISED, POOLED = (1, 2), (1, 2, 5)
 ALEXNET_HIDDEN = 4096
 DROPOUT_RATIO = 0.5
-ONES = ("b2", "b4", "b5", "b6", "b7")  # AlexNet's section 5: so that relus get positive inputs at once
+ONES = ("b2", "b4", "b5", "b6", "b7")  # AlexNet's paper, section 5: relus get positive inputs from the start
 
 
 class LeNet5(Network):
     """conv 6 - subsample - conv 16 - subsample - affine 120 - affine 84 - affine, on square images (N, C, H, W).
 
-    With an activation, "tanh" or "sigmoid", after every layer but the last, and after subsampling where that is
-    "trainable"; else it is "average". The first convolution pads 28 x 28 pixels to the paper's 32 x 32. Otherwise than
-    there, the second one sees all six maps, tanh has no scale factors, and the output is affine, for a softmax.
+    The activation, "tanh" or "sigmoid", follows every convolution and affine but the last, and subsampling if that is
+    "trainable" and not "average". The first convolution pads 28 x 28 pixels to the paper's 32 x 32. Unlike in the
+    paper, the second one sees all six maps, tanh has no scale factors, and the output is affine, for a softmax.
 
-    params are held as they are; without them weights are drawn in order from the paper's uniform distribution within
-    2.4 / inputs, from rng (None for NumPy's global stream), biases are 0, and subsampling starts as the mean.
-    ValueError for sizes that do not fit together (stack.weight_shapes) and other names.
+    params are used without copying. Without them, weights are drawn in order from the paper's uniform distribution
+    within 2.4 / inputs, from rng (None for NumPy's global stream), biases are 0, and subsampling starts as the mean.
+    ValueError for sizes that do not fit together (stack.weight_shapes) and unknown names.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class LeNet5(Network):
         if activation not in LENET_ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(LENET_ACTIVATIONS)}, got {activation!r}")
         stack = lenet5_stack(output_size, subsampling, LENET_ACTIVATIONS[activation])
-        super().__init__(stacked(input_dim, stack, _lenet_weight, rng, params))
+        super().__init__(build_layers(input_dim, stack, _lenet_weight, rng, params))
 
 
 def lenet5_stack(
     output_size: int = 10, subsampling: str = "trainable", squash: type[Tanh] | type[Sigmoid] = Tanh
 ) -> Stack:
-    """The layers of a LeNet5. ValueError, TypeError."""
+    """Return the layers of a LeNet5. ValueError, TypeError."""
     if subsampling not in SUBSAMPLING:
         raise ValueError(f"subsampling must be one of {', '.join(SUBSAMPLING)}, got {subsampling!r}")
     parts: dict[str, object] = {}
@@ -70,18 +70,18 @@ def lenet5_stack(
         else:
             parts[f"Pool{number}"] = AveragePooling(2, 2)
     parts |= {f"Affine{number}": outputs for number, outputs in enumerate(LENET_HIDDEN, 1)}
-    stack, squashes = dict[str, object](), 0
+    stack, number = dict[str, object](), 0
     for name, part in parts.items():
         stack[name] = part
         if not name.startswith("Pool"):
-            squashes += 1
-            stack[f"{squash.__name__}{squashes}"] = squash()
+            number += 1
+            stack[f"{squash.__name__}{number}"] = squash()
     return {**stack, "Affine3": check_int("output_size", output_size, 1)}
 
 
 def _lenet_weight(stream: np.random.RandomState, shape: tuple[int, ...]) -> Array:
     if len(shape) == 1:
-        return np.full(shape, 0.25)  # of a subsampling's four pixels
+        return np.full(shape, 0.25)  # the mean of a subsampling's four pixels
     bound = LENET_RANGE / inputs_of(shape)
     return stream.uniform(-bound, bound, shape)
 
@@ -89,13 +89,12 @@ def _lenet_weight(stream: np.random.RandomState, shape: tuple[int, ...]) -> Arra
 class AlexNet(Network):
     """Five convolutions with relu, the first two normalised, overlapping max pooling after 1, 2 and 5; three affine.
 
-    On square images (N, C, H, W). 227 pixels, where the paper says 224: its own 55 x 55 maps follow from 227 only. In
-    one stream, not split over two GPUs. Dropout after each hidden layer. width scales the filters and hidden units.
+    On square images (N, C, H, W) of 227 pixels; the paper says 224, but its 55 x 55 maps follow from 227 only. In one
+    stream, not split over two GPUs. Dropout after each hidden affine. width scales the numbers of filters and units.
 
-    params are held as they are; without them weights are drawn in order from the paper's normal distribution of
-    standard deviation 0.01, and biases are 0 or, as there, 1. They come from rng (None for NumPy's global stream), and
-    so do the dropout masks. ValueError for sizes that do not fit together: images
-    of 67 + 32 k pixels a side do.
+    params are used without copying. Without them, weights are drawn in order from the paper's normal distribution of
+    standard deviation 0.01, and biases are 0 or, as in the paper, 1. Weights and dropout masks are drawn from rng (None
+    for NumPy's global stream). ValueError for sizes that do not fit together: images need 67 + 32 k pixels a side.
     """
 
     def __init__(
@@ -112,11 +111,12 @@ class AlexNet(Network):
             sizes = "x".join(map(str, input_dim[1:]))
             raise ValueError(f"an image of {sizes} pixels does not fit: sizes are 67 + 32 k, such as the paper's 227")
         stack = alexnet_stack(output_size, width, rng)
-        super().__init__(stacked(input_dim, stack, lambda stream, shape: std * stream.randn(*shape), rng, params, ONES))
+        layers = build_layers(input_dim, stack, lambda stream, shape: std * stream.randn(*shape), rng, params, ONES)
+        super().__init__(layers)
 
 
 def alexnet_stack(output_size: int = 1000, width: float = 1.0, rng: np.random.RandomState | None = None) -> Stack:
-    """The layers of an AlexNet with width times as many filters and hidden units. ValueError, TypeError."""
+    """Return the layers of an AlexNet with width times as many filters and hidden units. ValueError, TypeError."""
     stack: dict[str, object] = {}
     for number, (filters, size, stride, pad) in enumerate(ALEXNET_CONVOLUTIONS, 1):
         filter_num = scaled(filters, width)
@@ -134,7 +134,7 @@ def alexnet_stack(output_size: int = 1000, width: float = 1.0, rng: np.random.Ra
 
 
 def scaled(count: int, width: float) -> int:
-    """width times count, at least 1. ValueError, TypeError for a width that is not above 0."""
+    """Return width times count, rounded, at least 1. ValueError, TypeError for a width that is not above 0."""
     if check_number("width", width, 0) == 0:
         raise ValueError(f"width must be above 0, got {width}")
     return max(1, round(width * count))

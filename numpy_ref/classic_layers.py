@@ -28,8 +28,8 @@ class Tanh:
 class Subsampling(WindowLayer):
     """The sum of each window times a trained coefficient plus a trained bias, one of each per channel: W, b (C,).
 
-    LeNet-5's S2 and S4, before their activation (LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998, section
-    II.B). ValueError for other shapes than (C,), and for x of another number of channels.
+    LeNet-5's S2 and S4, without their activation (LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998, section
+    II.B). ValueError for shapes other than (C,), and for x with another number of channels.
     """
 
     KEPT = ("x", "sums")
@@ -61,7 +61,7 @@ class LocalResponseNormalization:
 
     AlexNet's, with its constants (Krizhevsky, Sutskever & Hinton, NIPS 2012, section 3.3): k = 2, n = 5, alpha = 1e-4,
     beta = 0.75. torch's LocalResponseNorm divides alpha by size. x is (N, C, H, W). ValueError for an even size, whose
-    neighbours would not lie around the channel, and for constants of 0 or less.
+    neighbours would not be centred on the channel, and for constants of 0 or less.
     """
 
     KEPT = ("x", "base")
@@ -74,7 +74,7 @@ class LocalResponseNormalization:
             if check_number(name, value, 0) == 0:
                 raise ValueError(f"{name} must be above 0, got {value}")
         self.alpha, self.k = alpha, k
-        self.exponent = beta  # by the name beta a network would take it for a parameter
+        self.exponent = beta  # a network would take an attribute beta for a parameter
         self.x: Array | None = None
         self.base: Array | None = None  # k + alpha * S
 
@@ -86,12 +86,12 @@ class LocalResponseNormalization:
     def backward(self, dout: Array) -> Array:
         x, base = recorded(self.x, self), recorded(self.base, self)
         scaled = dout * base**-self.exponent
-        # Each channel is in the sums of its neighbours, which are as far from it as it from them.
+        # Each channel appears in its neighbours' sums just as they appear in its own, so the same sum serves.
         through_sums = self.neighbours(scaled * x / base)
         return np.asarray(scaled - 2 * self.alpha * self.exponent * x * through_sums)
 
     def neighbours(self, x: Array) -> Array:
-        """Sums over size channels around each, of those that there are: x (N, C, H, W) and as large a result."""
+        """Sum x (N, C, H, W) over the size channels centred on each, as far as they exist; same shape."""
         reach = self.size // 2
         padded = np.pad(x, ((0, 0), (reach, reach), (0, 0), (0, 0)))
         return np.asarray(sum(padded[:, start : start + x.shape[1]] for start in range(self.size)))

@@ -1,4 +1,4 @@
-"""Convolutions and Affine layers in any number: what readers of the book make of its SimpleConvNet."""
+"""ConvNet: any number of convolutions and Affine layers, as readers extend the book's SimpleConvNet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy_ref.classic_layers import Tanh
 from numpy_ref.layers import Pooling, Relu, Sigmoid
 from numpy_ref.multi_layer_net_extend import check_hidden, normal
 from numpy_ref.network import Network
-from numpy_ref.stack import Stack, check_conv_param, stacked
+from numpy_ref.stack import Stack, build_layers, check_conv_param
 
 ACTIVATIONS: dict[str, type[Relu] | type[Sigmoid] | type[Tanh]] = {"relu": Relu, "sigmoid": Sigmoid, "tanh": Tanh}
 
@@ -19,9 +19,9 @@ ACTIVATIONS: dict[str, type[Relu] | type[Sigmoid] | type[Tanh]] = {"relu": Relu,
 class ConvNet(Network):
     """conv - activation (- pool) for each of conv_params, affine - activation for each hidden size, then affine.
 
-    On square images (N, C, H, W); pool_after has the numbers of the convolutions, from 1, that a 2x2 max pooling
-    follows. params, W1 b1 and so on, are held as they are; without them the weights are drawn in order from a normal
-    distribution of standard deviation weight_init_std (as MultiLayerNetExtend's), from rng (None for NumPy's global
+    On square images (N, C, H, W); pool_after lists the numbers, from 1, of the convolutions that a 2x2 max pooling
+    follows. params (W1 b1 and so on) are used without copying. Without them, weights are drawn in order from a normal
+    distribution of standard deviation weight_init_std (see MultiLayerNetExtend), from rng (None for NumPy's global
     stream), and biases are 0. ValueError for sizes that do not fit together (stack.weight_shapes); TypeError.
     """
 
@@ -39,7 +39,7 @@ class ConvNet(Network):
     ) -> None:
         sizes = [*check_hidden(hidden_size_list), check_int("output_size", output_size, 1)]
         stack = conv_net_stack(conv_params, sizes, pool_after, activation)
-        super().__init__(stacked(input_dim, stack, normal(weight_init_std), rng, params))
+        super().__init__(build_layers(input_dim, stack, normal(weight_init_std), rng, params))
 
 
 def conv_net_stack(
@@ -48,7 +48,7 @@ def conv_net_stack(
     pool_after: Sequence[int] = (),
     activation: str = "relu",
 ) -> Stack:
-    """The layers of a ConvNet, whose outputs are the last of affine_sizes. ValueError for other names and numbers."""
+    """Return the layers of a ConvNet with affine_sizes[-1] outputs. ValueError for unknown names and numbers."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if unknown := set(pool_after) - set(range(1, len(conv_params) + 1)):
@@ -61,5 +61,5 @@ def conv_net_stack(
             stack[f"Pool{number}"] = Pooling(pool_h=2, pool_w=2, stride=2)
     for number, size in enumerate(affine_sizes, 1):
         stack |= {f"Affine{number}": size, f"{name}{len(conv_params) + number}": kind()}
-    stack.popitem()  # the scores have no activation
+    stack.popitem()  # no activation after the last Affine
     return stack

@@ -10,12 +10,12 @@ import numpy as np
 from numpy_ref.checks import Array, check_int
 from numpy_ref.layers import Dropout, Pooling, Relu
 from numpy_ref.network import Network
-from numpy_ref.stack import Stack, check_conv_param, inputs_of, stacked
+from numpy_ref.stack import Stack, build_layers, check_conv_param, inputs_of
 
 DROPOUT_RATIO = 0.5
 
-# Filters and padding of the six convolutions: 3x3, stride 1. The fourth's wider pad makes 14 pixels 16, so that pooling
-# can halve them twice more.
+# The six convolutions: 3x3, stride 1. The fourth one's wider pad turns 14 pixels into 16, which pooling can halve twice
+# more.
 DEFAULT_CONV_PARAMS: tuple[Mapping[str, int], ...] = tuple(
     MappingProxyType({"filter_num": filter_num, "filter_size": 3, "pad": pad, "stride": 1})
     for filter_num, pad in ((16, 1), (16, 1), (32, 1), (32, 2), (64, 1), (64, 1))
@@ -25,10 +25,10 @@ DEFAULT_CONV_PARAMS: tuple[Mapping[str, int], ...] = tuple(
 class DeepConvNet(Network):
     """Three times conv - relu - conv - relu - pool, then affine - relu - dropout - affine - dropout - softmax.
 
-    On square images (N, C, H, W). params, W1 b1 to W8 b8, are held as they are; without them W1 to W8 are drawn in that
-    order from a normal distribution of variance 2 / inputs (He et al. 2015), and biases are 0. They come from rng (None
-    for NumPy's global stream), and so do the dropout masks. A conv_param that is None is DEFAULT_CONV_PARAMS'.
-    ValueError for sizes that do not fit together (stack.weight_shapes).
+    On square images (N, C, H, W). params (W1 b1 to W8 b8) are used without copying. Without them, W1 to W8 are drawn in
+    that order from a normal distribution of variance 2 / inputs (He et al. 2015), and biases are 0. Weights and dropout
+    masks are drawn from rng (None for NumPy's global stream). conv_params default to DEFAULT_CONV_PARAMS. ValueError
+    for sizes that do not fit together (stack.weight_shapes).
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class DeepConvNet(Network):
         rng: np.random.RandomState | None = None,
         params: Mapping[str, Array] | None = None,
     ) -> None:
-        given = (conv_param_1, conv_param_2, conv_param_3, conv_param_4, conv_param_5, conv_param_6)
+        arguments = (conv_param_1, conv_param_2, conv_param_3, conv_param_4, conv_param_5, conv_param_6)
         conv_params = [
-            default if param is None else param for param, default in zip(given, DEFAULT_CONV_PARAMS, strict=True)
+            default if param is None else param for param, default in zip(arguments, DEFAULT_CONV_PARAMS, strict=True)
         ]
         stack = deep_convnet_stack(conv_params, hidden_size, output_size, rng)
-        super().__init__(stacked(input_dim, stack, _drawn, rng, params))
+        super().__init__(build_layers(input_dim, stack, _draw_he, rng, params))
 
     def loss(self, x: Array, t: Array, train_flg: bool = True) -> np.floating:
-        """Mean loss of the batch x against t, labels (N,) or one-hot (N, C); with dropout unless told otherwise.
+        """Return the mean loss of the batch x against t, labels (N,) or one-hot (N, C); with dropout by default.
 
-        So does the original, which takes no train_flg here.
+        The original always applies dropout here: its loss takes no train_flg.
         """
         return super().loss(x, t, train_flg)
 
@@ -66,7 +66,7 @@ def deep_convnet_stack(
     output_size: int = 10,
     rng: np.random.RandomState | None = None,
 ) -> Stack:
-    """The layers of a DeepConvNet with these six convolutions. ValueError, TypeError for sizes under 1 and the like."""
+    """Return the layers of a DeepConvNet with these six convolutions. ValueError, TypeError for sizes below 1."""
     layers: dict[str, object] = {}
     for number, conv_param in enumerate(conv_params, 1):
         layers |= {f"Conv{number}": check_conv_param(conv_param), f"Relu{number}": Relu()}
@@ -82,5 +82,5 @@ def deep_convnet_stack(
     }
 
 
-def _drawn(stream: np.random.RandomState, shape: tuple[int, ...]) -> Array:
+def _draw_he(stream: np.random.RandomState, shape: tuple[int, ...]) -> Array:
     return np.asarray(np.sqrt(2.0 / inputs_of(shape)) * stream.randn(*shape))

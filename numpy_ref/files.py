@@ -1,4 +1,4 @@
-"""Reading a file within a limit, and replacing one whole or not at all."""
+"""Reads files within a size limit, and replaces files atomically: whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_KEPT = "not written, and left as it was"
+_UNCHANGED = "not written, and left as it was"
 
 
 class ParamsError(ValueError):
-    """A file that does not hold named float arrays, or arrays that such a file cannot hold."""
+    """Raised for a file that does not hold named float arrays, and for arrays that such a file cannot hold."""
 
 
 def over_limit(what: str, max_bytes: int) -> ParamsError:
-    """That what is larger than max_bytes."""
+    """Return the error for something larger than max_bytes."""
     way_out = "read it from Python with a larger max_bytes if you trust it"
     return ParamsError(f"{what}, over the limit of {max_bytes}: {way_out}")
 
 
 def read_file(path: str | Path, max_bytes: int) -> bytes:
-    """The bytes of a regular file. ParamsError for anything else, and for more than max_bytes; OSError."""
+    """Return the bytes of a regular file. ParamsError for anything else, and for more than max_bytes; OSError."""
     # Without O_NONBLOCK, opening a FIFO would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     status = os.fstat(descriptor)
@@ -34,7 +34,7 @@ def read_file(path: str | Path, max_bytes: int) -> bytes:
     with _naming(path, "not read"), os.fdopen(descriptor, "rb") as file:
         if status.st_size > max_bytes:
             raise over_limit(f"{path}: {status.st_size} bytes", max_bytes)
-        # Never max_bytes: read sets aside what it is asked for.
+        # Not read(max_bytes): it would allocate that much.
         data = file.read(status.st_size + 1)
     if len(data) > status.st_size:
         raise ParamsError(f"{path}: longer than its size of {status.st_size} bytes: is it still being written?")
@@ -43,39 +43,39 @@ def read_file(path: str | Path, max_bytes: int) -> bytes:
 
 @dataclass(frozen=True)
 class Staged:
-    """A file that waits to take the place of another: path is where it is now, name what the user calls its place."""
+    """A temporary file that is to replace target."""
 
-    path: Path
-    name: str | Path
+    path: Path  # of the temporary file
+    name: str | Path  # the user's name for target
     target: Path
 
     def commit(self) -> None:
-        """Take the place, which nobody sees empty or half filled. OSError."""
-        with _naming(self.name, _KEPT):
+        """Replace target atomically: nobody sees it empty or half written. OSError."""
+        with _naming(self.name, _UNCHANGED):
             self.path.replace(self.target)
         _sync_folder(self.target.parent)
 
 
 @contextlib.contextmanager
 def stage(name: str | Path, data: bytes) -> Iterator[Staged]:
-    """data in a temporary file beside name, on the disk; it goes again if it is not committed. OSError names name.
+    """Write data to a temporary file beside name, which is removed again unless it is committed. OSError names name.
 
-    Until then, and whatever fails, the old file stays as it was. A symbolic link keeps pointing to its target. A
+    Until the commit, and whatever fails, the old file stays as it is. A symbolic link keeps pointing to its target. A
     process that is killed may leave the temporary file, .NAME.*.tmp.
     """
     target = check_target(name)
     path = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with _naming(name, _KEPT):
+        with _naming(name, _UNCHANGED):
             _write(path, data, target.stat().st_mode if target.exists() else None)
         yield Staged(path, name, target)
     finally:
-        with contextlib.suppress(OSError):  # gone into its place, or never there
+        with contextlib.suppress(OSError):  # committed, or never created
             path.unlink()
 
 
 def replace_file(name: str | Path, data: bytes) -> None:
-    """Write data to name, whole or not at all, once it reads back. OSError names name."""
+    """Write data to name atomically, after it reads back. OSError names name."""
     with stage(name, data) as staged:
         if staged.path.read_bytes() != data:
             raise OSError(f"{name}: what was written does not read back as it was")
@@ -83,7 +83,7 @@ def replace_file(name: str | Path, data: bytes) -> None:
 
 
 def check_target(path: str | Path, source: str | Path | None = None) -> Path:
-    """The file that writing to path replaces or creates, links followed. source must not be the same file.
+    """Return the file that writing to path would replace or create, links followed; it must not be source.
 
     OSError for a folder, a device, a FIFO or a loop of links; ValueError for the source.
     """
@@ -102,10 +102,10 @@ def check_target(path: str | Path, source: str | Path | None = None) -> Path:
 
 
 def _write(path: Path, data: bytes, mode: int | None) -> None:
-    # "x" creates with the user's umask, and never follows a planted link.
+    # "x" respects the user's umask, and never follows a link that somebody has planted.
     with path.open("xb") as file:
         if mode is not None:
-            path.chmod(stat.S_IMODE(mode))  # of the file it replaces, which others may not be meant to read
+            path.chmod(stat.S_IMODE(mode))  # the old file's mode: it may be private
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -113,7 +113,7 @@ def _write(path: Path, data: bytes, mode: int | None) -> None:
 
 @contextlib.contextmanager
 def _naming(name: str | Path, what: str) -> Iterator[None]:
-    """Say the file that the user named, and what became of it, in errors that name the temporary one or none."""
+    """Make an OSError name the user's file and what became of it, instead of the temporary file or none."""
     try:
         yield
     except OSError as error:
@@ -121,8 +121,8 @@ def _naming(name: str | Path, what: str) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself must reach the disk. Windows cannot open folders and does not need it; nor can some network file
-    # systems do it, on which the file is nevertheless replaced.
+    # The rename itself must reach the disk. Windows cannot open folders and need not; some network file systems cannot
+    # sync them, but have replaced the file all the same.
     if os.name == "posix":
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY)

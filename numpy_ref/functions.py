@@ -6,7 +6,7 @@ import numpy as np
 
 from numpy_ref.checks import Array, check_array, check_batch
 
-# Keeps log away from zero; SoftmaxWithLoss.backward ignores it, so the loss and its gradient are two definitions.
+# Keeps the argument of log above zero. SoftmaxWithLoss.backward ignores it, so that it is not quite the derivative.
 LOG_OFFSET = 1e-7
 
 
@@ -68,7 +68,7 @@ mean_squared_error = sum_squared_error
 
 
 def class_labels(t: Array, shape: tuple[int, int]) -> Array:
-    """Labels 0..C-1 as (N,) from labels (N,) or (N, 1) or a one-hot (N, C), for outputs of shape (N, C).
+    """Return t, labels (N,) or (N, 1) or one-hot (N, C), as labels 0..C-1 (N,); shape is (N, C), that of the outputs.
 
     TypeError for labels that are not integers; ValueError for a wrong shape, a label out of range or a row that is not
     one-hot. A column (N, 1) is accepted since the book's gradient check passes one.

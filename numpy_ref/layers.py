@@ -1,8 +1,8 @@
 """The book's layers (Deep Learning from Scratch, chapters 5 to 7), each with forward and backward.
 
-Parameters are held, never copied: an optimizer that updates them in place is seen by the layer. No argument is
-changed, and every result has the dtype that NumPy gives the operation: float32 stays float32, where the original makes
-float64 of it in convolution and pooling. Only the loss, a single number, is always np.float64.
+Layers hold their parameters without copying, so that they see an optimizer's updates in place. No argument is changed,
+and every result has the dtype that NumPy gives the operation: float32 stays float32, where the original's convolution
+and pooling convert it to float64. Only the loss, a single number, is always np.float64.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from numpy_ref.checks import (
     recorded,
 )
 
-# A star import of the book's layers brings its functions and im2col along.
+# The book's scripts star-import its layers to get its functions and im2col too.
 from numpy_ref.functions import *  # noqa: F403
 from numpy_ref.functions import class_labels, cross_entropy_of_labels, sigmoid, softmax
 from numpy_ref.util import col2im as col2im, conv_output_size, im2col as im2col, pad_image
 
 
 class Layer(Protocol):
-    """What a network asks of a layer. Parameters, where there are any, are W and b or gamma and beta."""
+    """The interface of a layer. Parameters, if any, are the attributes W and b, or gamma and beta."""
 
     def forward(self, x: Array) -> Array: ...
 
@@ -37,13 +37,13 @@ class Layer(Protocol):
 
 
 def forget(layer: object) -> None:
-    """Drop what forward kept for backward: what the layer's class lists as KEPT."""
+    """Drop what forward has kept for backward: the attributes that the layer's class lists in KEPT."""
     for name in getattr(layer, "KEPT", ()):
         setattr(layer, name, None)
 
 
 class MulLayer:
-    """x y, of numbers or arrays (section 5.4)."""
+    """x * y, for numbers or arrays (section 5.4)."""
 
     KEPT = ("x", "y")
 
@@ -60,7 +60,7 @@ class MulLayer:
 
 
 class AddLayer:
-    """x + y, of numbers or arrays (section 5.4)."""
+    """x + y, for numbers or arrays (section 5.4)."""
 
     def forward(self, x: Any, y: Any) -> Any:
         return x + y
@@ -103,7 +103,7 @@ class Sigmoid:
 
 
 class Flatten:
-    """(N, C, H, W) to (N, C*H*W), in C, H, W order. Affine does this by itself; here it can be a layer of its own."""
+    """(N, C, H, W) to (N, C*H*W), in C, H, W order, as a layer of its own; Affine flattens by itself too."""
 
     KEPT = ("x_shape",)
 
@@ -150,8 +150,8 @@ class Affine:
 class SoftmaxWithLoss:
     """Mean cross-entropy of softmax(x) against t: labels (N,) or one-hot (N, C).
 
-    The value adds 1e-7 inside the log; the gradient, (softmax(x) - t) / N, does not know of it. backward(dout) scales
-    by dout, which the original ignores.
+    The value adds 1e-7 inside the log; the gradient, (softmax(x) - t) / N, ignores that. backward(dout) scales by dout,
+    which the original ignores.
     """
 
     KEPT = ("y", "t", "labels")
@@ -160,7 +160,7 @@ class SoftmaxWithLoss:
         self.loss: np.floating | None = None
         self.y: Array | None = None  # (N, C)
         self.t: Array | None = None  # as given
-        self.labels: Array | None = None  # (N,), what t says
+        self.labels: Array | None = None  # (N,), t as class numbers
 
     def forward(self, x: Array, t: Array) -> np.floating:
         n, classes = check_batch("x", x, ndim=2).shape
@@ -219,8 +219,8 @@ class BatchNormalization:
         running_var: Array | None = None,
     ) -> None:
         if (running_mean is None) != (running_var is None):
-            given = "running_var" if running_mean is None else "running_mean"
-            raise ValueError(f"running_mean and running_var must be given together, got only {given}")
+            name = "running_var" if running_mean is None else "running_mean"
+            raise ValueError(f"running_mean and running_var must be given together, got only {name}")
         self.gamma = gamma
         self.beta = beta
         self.momentum = check_number("momentum", momentum, 0, 1)
@@ -254,7 +254,7 @@ class BatchNormalization:
         flat = dout.reshape(xn.shape)
         self.dbeta = flat.sum(axis=0)
         self.dgamma = np.sum(xn * flat, axis=0)
-        # The mean and the variance move with x: project dout off the constant and off xn itself.
+        # The mean and the variance depend on x: subtract dout's projections on the constant and on xn.
         dx = self.gamma / std * (flat - self.dbeta / len(flat) - xn * (self.dgamma / len(flat)))
         return np.asarray(dx).reshape(x_shape)
 
@@ -292,13 +292,13 @@ class Convolution:
             raise ValueError(f"x of shape {x.shape} has {c} channels, W {self.W.shape} takes {channels}")
         out_h = conv_output_size(h, fh, self.stride, self.pad)
         out_w = conv_output_size(w, fw, self.stride, self.pad)
-        # In the dtype of the products now, while there is one number a pixel, and not one a filter's pixel.
+        # Convert to the dtype of the product before im2col, which repeats each pixel for every filter position.
         col = im2col(x.astype(np.result_type(x, self.W), copy=False), fh, fw, self.stride, self.pad)
         self.x, self.col, self.col_W = x, col, self.W.reshape(fn, -1).T
         out = col @ self.col_W  # (N*OH*OW, FN)
-        # In place where the dtype allows it: a second array of this size costs more than the addition.
-        fits = np.result_type(out, self.b) == out.dtype
-        out = np.add(out, self.b, out=out if fits else None)
+        # In place if the dtype allows it: a second array of this size costs more than the addition.
+        keeps_dtype = np.result_type(out, self.b) == out.dtype
+        out = np.add(out, self.b, out=out if keeps_dtype else None)
         return np.asarray(out.reshape(n, out_h, out_w, fn).transpose(0, 3, 1, 2))
 
     def backward(self, dout: Array) -> Array:
@@ -311,7 +311,7 @@ class Convolution:
 
 
 class WindowLayer:
-    """The windows that pooling layers share: (N, C, H, W) to (N, C, OH, OW), each channel by itself."""
+    """Base of the pooling layers: handles their windows, (N, C, H, W) to (N, C, OH, OW), each channel by itself."""
 
     KEPT: tuple[str, ...] = ("x",)
 
@@ -327,24 +327,24 @@ class WindowLayer:
         self.x: Array | None = None  # (N, C, H, W)
 
     def windows(self, x: Array, padding_value: float) -> Array:
-        """One window a row, (N*OH*OW*C, PH*PW)."""
+        """Return the windows of x (N, C, H, W), one per row: (N*OH*OW*C, PH*PW)."""
         self.x = check_batch("x", x, ndim=4)
         padded = pad_image(x, self.pad, padding_value) if self.pad else x
         return im2col(padded, self.pool_h, self.pool_w, self.stride).reshape(-1, self.pool_h * self.pool_w)
 
     def image(self, per_window: Array) -> Array:
-        """One value a window, (N*OH*OW*C,), as (N, C, OH, OW)."""
+        """Reshape one value per window, (N*OH*OW*C,), to (N, C, OH, OW)."""
         n, c, h, w = recorded(self.x, self).shape
         out_h = conv_output_size(h, self.pool_h, self.stride, self.pad)
         out_w = conv_output_size(w, self.pool_w, self.stride, self.pad)
         return per_window.reshape(n, out_h, out_w, c).transpose(0, 3, 1, 2)
 
     def per_window(self, dout: Array) -> Array:
-        """dout (N, C, OH, OW) in the order of the windows, (N*OH*OW*C,)."""
+        """Flatten dout (N, C, OH, OW) in the order of the windows, (N*OH*OW*C,)."""
         return dout.transpose(0, 2, 3, 1).reshape(-1)
 
     def scatter(self, dwindows: Array) -> Array:
-        """Add the windows' gradients (N*OH*OW*C, PH*PW) into the image; what falls on padding is dropped."""
+        """Sum the windows' gradients (N*OH*OW*C, PH*PW) into the image; gradients of the padding are dropped."""
         shape = recorded(self.x, self).shape
         rows = dwindows.reshape(-1, shape[1] * self.pool_h * self.pool_w)
         return col2im(rows, shape, self.pool_h, self.pool_w, self.stride, self.pad)
@@ -368,7 +368,7 @@ class Pooling(WindowLayer):
         lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
         windows = self.windows(x, lowest)
         self.arg_max = windows.argmax(axis=1)
-        # Where the maxima are is known by now, and NumPy's max over so short an axis is slow.
+        # Index with the known positions of the maxima: NumPy's max is slow over so short an axis.
         return self.image(windows[np.arange(len(windows)), self.arg_max])
 
     def backward(self, dout: Array) -> Array:
@@ -379,7 +379,7 @@ class Pooling(WindowLayer):
 
 
 class AveragePooling(WindowLayer):
-    """Mean of each window; padding counts as zeros, as in torch's AvgPool2d. The book names it and leaves it out."""
+    """Mean of each window; padding counts as zeros, as in torch's AvgPool2d. The book only mentions it."""
 
     def forward(self, x: Array) -> Array:
         return self.image(self.windows(x, 0).mean(axis=1))
@@ -390,14 +390,14 @@ class AveragePooling(WindowLayer):
 
 
 def _check_weight(W: Array, ndim: int) -> Array:
-    """W, with at least one input and one output."""
+    """Return W, an array of ndim axes, none of them empty. ValueError, TypeError."""
     if check_array("W", W, ndim).size == 0:
         raise ValueError(f"W must have no empty axis, got shape {W.shape}")
     return W
 
 
 def _check_bias(b: Array | float, outputs: int) -> Array | float:
-    """b, one number per output; a plain number serves all, as the book's filter demo passes it."""
+    """Return b, one number per output, or a plain number for all, as in the book's filter demo."""
     if np.ndim(b) == 0:
         return check_number("b", b, -np.inf)
     return check_shape("b", b, (outputs,))

@@ -10,15 +10,15 @@ from numpy_ref.checks import Array, check_int
 from numpy_ref.functions import softmax
 from numpy_ref.multi_layer_net_extend import MultiLayerNetExtend, check_activation, normal
 from numpy_ref.network import Network
-from numpy_ref.stack import stacked
+from numpy_ref.stack import build_layers
 
 
 class TwoLayerNet(Network):
-    """affine - relu - affine - softmax, of flat images (N, input_size), as in chapter 5: predict gives the scores.
+    """affine - relu - affine - softmax, on flat images (N, input_size), as in chapter 5: predict returns the scores.
 
-    activation may be "sigmoid" instead. params, W1 b1 W2 b2, are held as they are; without them W1 and W2 are drawn in
-    that order from a normal distribution of standard deviation weight_init_std, from rng (None for NumPy's global
-    stream), and biases are 0. ValueError for sizes under 1 or another activation; TypeError.
+    activation may be "sigmoid" instead. params (W1 b1 W2 b2) are used without copying. Without them, W1 and W2 are
+    drawn in that order from a normal distribution of standard deviation weight_init_std, from rng (None for NumPy's
+    global stream), and biases are 0. ValueError for sizes below 1 or another activation; TypeError.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class TwoLayerNet(Network):
             "Affine2": check_int("output_size", output_size, 1),
         }
         inputs = (check_int("input_size", input_size, 1),)
-        super().__init__(stacked(inputs, stack, normal(weight_init_std), rng, params))
+        super().__init__(build_layers(inputs, stack, normal(weight_init_std), rng, params))
 
 
 class Chapter4TwoLayerNet(TwoLayerNet):
-    """affine - sigmoid - affine, of which predict gives the softmax: what chapter 4 calls TwoLayerNet."""
+    """affine - sigmoid - affine, where predict returns the softmax: what chapter 4 calls TwoLayerNet."""
 
     def __init__(
         self,
@@ -56,18 +56,18 @@ class Chapter4TwoLayerNet(TwoLayerNet):
         super().__init__(input_size, hidden_size, output_size, weight_init_std, "sigmoid", rng, params)
 
     def predict(self, x: Array, train_flg: bool = False) -> Array:
-        """Probabilities, (N, C) for x (N, D). ValueError for N = 0."""
+        """Return the probabilities (N, C) for x (N, D). ValueError for N = 0."""
         return softmax(super().predict(x, train_flg))
 
 
 class MultiLayerNet(MultiLayerNetExtend):
-    """Affine layers with an activation between them, as in chapter 6, of flat images (N, input_size)."""
+    """Affine layers with an activation between them, as in chapter 6, on flat images (N, input_size)."""
 
 
 class ThreeLayerNet(MultiLayerNet):
-    """784-50-100-10 with sigmoid (section 3.6): what the trained parameters that come with chapter 3 belong to.
+    """784-50-100-10 with sigmoid (section 3.6): the network of the trained parameters that come with chapter 3.
 
-    predict gives the outputs before the softmax.
+    predict returns the outputs before the softmax.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A pickle as data: its opcodes are interpreted, and nothing in it is ever run."""
+"""A pickle interpreter: it reads the opcodes as data, and never imports or calls anything that a pickle names."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import numpy as np
 
 from numpy_ref.files import ParamsError
 
-MAX_NAME = 256  # bytes: what is longer can only be an array's content
+MAX_NAME = 256  # bytes; anything longer can only be an array's content
 MAX_LINE = 1024  # bytes of a line that holds a number or a name
-MAX_AXES = 32  # of an array: NumPy 1's own limit
-MAX_OPCODES = 2**19  # 15,000 arrays have as many; each leaves 130 bytes in memory at most, besides text and bytes
+MAX_AXES = 32  # NumPy 1's limit on the axes of an array
+MAX_OPCODES = 2**19  # enough for 15,000 arrays; each leaves at most 130 bytes in memory, besides text and bytes
 
-# What a call of each name gives, for the arguments; None where no such call is known.
+# By (module, name): returns what a call with these arguments builds, None if they are unknown.
 Vocabulary = dict[tuple[str, str], Callable[[Any], object]]
-Persistent = Callable[[Any], object] | None  # what is outside of a pickle, by its identity
+Persistent = Callable[[Any], object] | None  # returns the object with a persistent id, which lies outside the pickle
 
 
-def vocabulary(called: Callable[[str, Any], object], names: str) -> Vocabulary:
-    """Of each of names, module.name, what called gives for its last part and the arguments."""
+def vocabulary(call: Callable[[str, Any], object], names: str) -> Vocabulary:
+    """Return a vocabulary of names (module.name, separated by spaces), all handled by call(name, arguments)."""
     pairs = [name.rpartition(".")[::2] for name in names.split()]
-    return {(module, name): partial(called, name) for module, name in pairs}
+    return {(module, name): partial(call, name) for module, name in pairs}
 
 
 @dataclass(eq=False, slots=True, repr=False)
 class StandIn:
-    """What stands in for a name, a long text, a dtype or an array: which, in words, and its value.
+    """Stands in for a global, a long text, a dtype, an array or an unknown object; what describes it for messages.
 
-    A value of None comes with a state, once: complete makes it of the state, or None of what is no such state.
+    While value is None, BUILD may give it a state once: complete(state) returns the value, None for a wrong state.
     """
 
     what: str
@@ -45,34 +45,34 @@ class StandIn:
         return self.what
 
     def fill(self, value: object) -> None:
-        """Take the value, or what another stands for."""
+        """Set the value, or copy description and value if it is a StandIn itself."""
         self.what, self.value = (value.what, value.value) if isinstance(value, StandIn) else (self.what, value)
 
-    def made(self) -> StandIn:
-        """What a call of this name gives, where nothing is known of it."""
+    def instance(self) -> StandIn:
+        """Return a stand-in for an unknown object of this class."""
         return StandIn(f"an object of {self.what.removeprefix('the name ').removeprefix('an object of ')}")
 
 
 def describe(value: object) -> str:
-    """value in a few words, for messages."""
+    """Return a few words on value, for messages."""
     return value.what if isinstance(value, StandIn) else f"a {type(value).__name__}"
 
 
 def interpret(data: bytes, vocabulary: Vocabulary, lenient: bool = False, persistent: Persistent = None) -> Any:
-    """What the pickle in data builds, of what vocabulary knows; for all else ParamsError or, if lenient, a StandIn.
+    """Return what the pickle in data builds with vocabulary's calls; ParamsError for others, or StandIns if lenient.
 
-    A name stands in for vocabulary's function of it; what that gives may be a StandIn that waits for its state.
+    A global becomes a StandIn for vocabulary's function, whose result may be a StandIn that waits for its state.
     """
     value, end = interpret_first(data, vocabulary, lenient, persistent)
-    if left := len(data) - end:
-        raise ParamsError(f"{left} bytes follow the end of the pickle: expected a single one")
+    if extra := len(data) - end:
+        raise ParamsError(f"{extra} bytes follow the end of the pickle: expected a single one")
     return value
 
 
 def interpret_first(
     data: bytes, vocabulary: Vocabulary, lenient: bool = False, persistent: Persistent = None, start: int = 0
 ) -> tuple[Any, int]:
-    """The same of the pickle at start alone, and where it ends."""
+    """Interpret the pickle that begins at start, and return its value and its end."""
     try:
         machine = _Machine(data, vocabulary, lenient, persistent, start)
         return machine.run(), machine.file.tell()
@@ -81,25 +81,25 @@ def interpret_first(
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         part = error.object[error.start : error.end][:20]
         raise damaged(f"{part!r} is no text in {error.encoding}") from None
-    except (ValueError, OverflowError) as error:  # an argument that is cut off, a shape that NumPy cannot count
+    except (ValueError, OverflowError) as error:  # from a truncated argument, or a shape too large for NumPy
         raise damaged(" ".join(str(error).split())) from None
 
 
 class _Machine:
-    """The pickle machine, reduced to what arrays and their containers need: a stack, a memo and no calls."""
+    """The pickle machine, reduced to what arrays and their containers need: a stack and a memo, but no real calls."""
 
     def __init__(self, data: bytes, vocabulary: Vocabulary, lenient: bool, persistent: Persistent, start: int) -> None:
-        self.data, self.view, self.file = data, memoryview(data), io.BytesIO(data)  # one and the same, without a copy
+        self.data, self.view, self.file = data, memoryview(data), io.BytesIO(data)  # none of them copies data
         self.vocabulary, self.lenient, self.persistent = vocabulary, lenient, persistent
         self.steps = _LENIENT_STEPS if lenient else _STEPS
         self.stack: list[Any] = []
-        self.marks: list[int] = []  # how long the stack was at each
+        self.marks: list[int] = []  # length of the stack at each mark
         self.memo: list[Any] = []
         self.start = self.file.seek(start)
         self.frame_end = 0
 
     def run(self) -> Any:
-        """What the pickle builds."""
+        """Interpret opcodes up to STOP, and return what the pickle builds."""
         for _ in range(MAX_OPCODES):
             start = self.file.tell()
             code = self.file.read(1)
@@ -108,17 +108,17 @@ class _Machine:
             opcode = _OPCODES[code]
             if opcode.name not in self.steps:  # before its argument is read
                 raise self.refused(opcode.name)
-            given = self.argument(opcode.arg) if opcode.arg else self.pop(opcode.stack_before)
+            operand = self.argument(opcode.arg) if opcode.arg else self.pop(opcode.stack_before)
             if start < self.frame_end < self.file.tell():
                 raise damaged(f"an opcode straddles the end of its frame at byte {self.frame_end}")
-            self.steps[opcode.name](self, given)
+            self.steps[opcode.name](self, operand)
             if opcode.name == "STOP":
-                return given[0]
+                return operand[0]
         raise ParamsError(f"has more than {MAX_OPCODES} opcodes: no dict of fewer than 10000 arrays needs so many")
 
     def argument(self, kind: pickletools.ArgumentDescriptor) -> Any:
-        """The next argument: a whole number, text, bytes, or two names."""
-        if kind.name == "stringnl_noescape_pair":  # whose reader would undo escapes, as pickle does not
+        """Read the opcode's argument: an integer, text, bytes, or two names."""
+        if kind.name == "stringnl_noescape_pair":  # pickletools' reader would undo escapes, which pickle does not
             return [str(self.line(), "utf-8", "backslashreplace") for _ in range(2)]
         if kind.name == "unicodestringnl":
             return _text(self.line(len(self.data)), "raw-unicode-escape", self.lenient)
@@ -130,7 +130,7 @@ class _Machine:
         if kind.name.startswith("decimal"):
             line = bytes(self.line())
             end = rb"L?" if kind.name == "decimalnl_long" else rb"|0[01]"  # False and True
-            digits = b"{0,%d}" % (MAX_LINE if self.lenient else 18)  # of 64 bits, as sizes are
+            digits = b"{0,%d}" % (MAX_LINE if self.lenient else 18)  # 64 bits, which is enough for sizes
             if not re.fullmatch(rb"-?(0|[1-9][0-9]" + digits + b")" + end, line):
                 raise damaged(f"{line!r:.40} is no whole number")
             return line == b"01" if line in (b"00", b"01") else int(line.rstrip(b"L"))
@@ -140,23 +140,23 @@ class _Machine:
         return number
 
     def take(self, size: int) -> memoryview:
-        """The next size bytes, not copied."""
+        """Return a view of the next size bytes."""
         start = self.file.tell()
         if size > len(self.data) - start:
             raise damaged(f"{size} bytes are announced at byte {start}, where {len(self.data) - start} are left")
         self.file.seek(start + size)
         return self.view[start : start + size]
 
-    def line(self, longest: int = MAX_LINE) -> memoryview:
-        """Up to the next line feed, without it."""
+    def line(self, max_length: int = MAX_LINE) -> memoryview:
+        """Return a view of the bytes up to the next line feed, without it."""
         start = self.file.tell()
-        end = self.data.find(b"\n", start, start + longest)
+        end = self.data.find(b"\n", start, start + max_length)
         if end < 0:
             raise damaged(f"the line at byte {start} does not end")
         return self.take(end + 1 - start)[:-1]
 
     def pop(self, kinds: list[pickletools.StackObject]) -> list[Any]:
-        """The top values, one for each of kinds; for a mark, those above it."""
+        """Pop one value for each of kinds; if a mark is among them, also all values above it."""
         start, count = len(self.stack), len(kinds)
         if pickletools.markobject in kinds:
             if not self.marks:
@@ -173,14 +173,14 @@ class _Machine:
         self.stack.append(value)
 
     def put(self, index: int, values: list[Any] | None = None) -> None:
-        """Remember the top value. Picklers count from 0."""
+        """Store the top value in the memo. Picklers use the indices 0, 1, 2, ..."""
         if not 0 <= index <= len(self.memo):
             raise damaged(f"memo {index} is written where {len(self.memo)} is next")
         self.memo[index : index + 1] = values = values or self.pop([pickletools.anyobject])
         self.stack += values
 
     def get(self, index: int) -> None:
-        """Push what is remembered."""
+        """Push a value from the memo."""
         if not 0 <= index < len(self.memo):
             raise damaged(f"memo {index} is read before it is written")
         self.push(self.memo[index])
@@ -188,8 +188,8 @@ class _Machine:
     def push_tuple(self, values: list[Any]) -> None:
         if len(values) > MAX_AXES and not self.lenient:
             raise ParamsError(f"holds a tuple of {len(values)} values: an array has {MAX_AXES} axes at most")
-        # An array's state holds its shape: two levels are all that is ever needed.
-        inner = (value for tuple_ in values if isinstance(tuple_, tuple) for value in tuple_)
+        # An array's state contains its shape: arrays never need more than two levels.
+        inner = (value for item in values if isinstance(item, tuple) for value in item)
         if not self.lenient and any(isinstance(value, tuple) for value in inner):
             raise ParamsError("nests tuples deeper than an array's state does")
         self.push(tuple(values))
@@ -199,28 +199,28 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(attribute, str):
             raise ParamsError(f"names a global by {describe(module)} and {describe(attribute)}, expected two names")
         name, package = f"{module}.{attribute}", module.split(".")[0]
-        known = self.vocabulary.get((module, attribute))
-        if known is None and (not self.lenient or package == "joblib"):  # whose arrays are no part of the pickle
+        call = self.vocabulary.get((module, attribute))
+        if call is None and (not self.lenient or package == "joblib"):  # joblib stores arrays outside the pickle
             cause = f"names {name!r:.120}: only plain NumPy arrays are read, and nothing is ever run"
             way_out = "of a network, save net.params; of other values, np.array(value, dtype=float) for each"
             raise ParamsError(_REFUSED.get(package, f"{cause}; {way_out}"))
         name = name if name.isprintable() else ascii(name)[1:-1]
-        self.push(StandIn(f"the name {name:.120}", known or (lambda _: None)))
+        self.push(StandIn(f"the name {name:.120}", call or (lambda _: None)))
 
     def reduce(self, values: list[Any]) -> None:
-        """Call, as far as the vocabulary has such calls."""
+        """Push what vocabulary's function returns for the arguments."""
         name, arguments = values
-        known = isinstance(name, StandIn) and callable(name.value)
-        value = name.value(arguments) if known else None
+        is_known = isinstance(name, StandIn) and callable(name.value)
+        value = name.value(arguments) if is_known else None
         if value is None and not (self.lenient and isinstance(name, StandIn)):
             raise ParamsError(f"calls {describe(name)} in a way that no plain float array needs")
-        self.push(name.made() if value is None else value)
+        self.push(name.instance() if value is None else value)
 
     def push_object(self, values: list[Any]) -> None:
-        """Of the class that comes first; what it is made of is not looked at."""
+        """Push a stand-in for an object of the class values[0], ignoring its arguments."""
         if not isinstance(values[0], StandIn):
             raise damaged(f"an object of {describe(values[0])}")
-        self.push(values[0].made())
+        self.push(values[0].instance())
 
     def push_persistent(self, values: list[Any]) -> None:
         if self.persistent is None:
@@ -228,23 +228,23 @@ class _Machine:
         self.push(self.persistent(values[0]))
 
     def build(self, values: list[Any]) -> None:
-        """Give a value its state."""
+        """Complete a stand-in with its state."""
         target, state = values
-        waits = isinstance(target, StandIn) and target.value is None
-        if waits and (value := target.complete(state)) is not None:
+        is_incomplete = isinstance(target, StandIn) and target.value is None
+        if is_incomplete and (value := target.complete(state)) is not None:
             target.fill(value)
         elif not self.is_inert(target) and not (self.lenient and isinstance(target, dict)):
             raise ParamsError(f"gives {describe(target)} a state that no plain float array has")
         self.push(target)
 
     def add_items(self, values: list[Any]) -> None:
-        """Push the dict that comes first, with the items key, value, key, value ... that follow."""
+        """Push the dict values[0] with the items that follow it: key, value, key, value, ..."""
         if len(values) % 2 == 0 or not (isinstance(values[0], dict) or self.is_inert(values[0])):
             raise damaged("items for something that is not a dict")
         for key, value in zip(values[1::2], values[2::2], strict=True) if isinstance(values[0], dict) else ():
             if not isinstance(key, str) and not self.lenient:
                 raise ParamsError(f"a key is {describe(key)}, expected a name")
-            if not isinstance(key, str | int | StandIn):  # whose hash might take forever, as that of nested tuples
+            if not isinstance(key, str | int | StandIn):  # hashing nested tuples could take forever
                 key = StandIn(describe(key))
             if key in values[0]:
                 raise ParamsError(f"the key {key!r:.80} stands twice")
@@ -252,7 +252,7 @@ class _Machine:
         self.push(values[0])
 
     def append(self, values: list[Any]) -> None:
-        """Push the list that comes first, with the values that follow."""
+        """Push the list values[0] with the values that follow it."""
         if isinstance(values[0], list):
             values[0].extend(values[1:])
         elif not self.is_inert(values[0]):
@@ -260,7 +260,7 @@ class _Machine:
         self.push(values[0])
 
     def is_inert(self, value: object) -> bool:
-        """Whether value stands in for an object of which nothing is kept, whatever it is given."""
+        """Return whether value stands in for an object whose contents are ignored."""
         return self.lenient and describe(value).startswith(("an object of ", "a set"))
 
     def check_protocol(self, version: int) -> None:
@@ -274,12 +274,12 @@ class _Machine:
         self.frame_end = start + size
 
     def stop(self, _: list[Any]) -> None:
-        """Check that all is used."""
-        if others := len(self.stack) + len(self.marks):
-            raise damaged(f"{others + 1} values at the end, expected 1")
+        """Check that nothing remains on the stack."""
+        if extra := len(self.stack) + len(self.marks):
+            raise damaged(f"{extra + 1} values at the end, expected 1")
 
     def refused(self, name: str) -> ParamsError:
-        """The error for an opcode that no dict of arrays needs; of an item's value, it names the key."""
+        """Return the error for an opcode that no dict of arrays needs; it names the key whose value is being built."""
         words = _REFUSED.get(name, f"uses the pickle opcode {name}, which no dict of plain float arrays needs")
         if not words.startswith("a "):
             return ParamsError(words)
@@ -290,10 +290,13 @@ class _Machine:
 
 
 def _text(content: memoryview, codec: str, lenient: bool) -> object:
-    """A name, or a long text in place of bytes: a character each, as wider ones would make all take four bytes each."""
+    """Return a short text, or a stand-in for a long one, which protocols 0 to 2 write for an array's bytes.
+
+    A long text must be Latin-1, since a single wider character would make Python take four bytes for each.
+    """
     if len(content) <= MAX_NAME:
         text = str(content, codec)
-        text.encode()  # half a surrogate pair can be written in escapes
+        text.encode()  # raises for half a surrogate pair, which escapes can write
         return text
     if np.frombuffer(content, np.uint8).max() > 0xC3 if codec == "utf-8" else re.search(rb"\\(?!u00)", content):
         if lenient:
@@ -303,7 +306,7 @@ def _text(content: memoryview, codec: str, lenient: bool) -> object:
 
 
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
-# Each is given the opcode's argument, or else the values that it takes from the stack.
+# Each step gets the opcode's argument or, if there is none, the values that the opcode pops.
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "PROTO": _Machine.check_protocol,
     "FRAME": _Machine.enter_frame,
@@ -338,13 +341,13 @@ _LENIENT_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 
 
 def damaged(why: str) -> ParamsError:
-    """The error for a pickle that no pickler writes."""
+    """Return the error for a pickle that no pickler writes."""
     return ParamsError(f"damaged, truncated or not a pickle ({why:.200}): fetch or copy it again")
 
 
 _PYTHON_2 = "written by Python 2: load it there with Python 3's pickle.load(file, encoding='latin1') and save it again"
 _OBJECT = "holds an object, expected a dict of arrays: save net.params, not the network"
-_REFUSED = {  # by opcode, a value or what is wrong; by the first part of a module's name, what is wrong
+_REFUSED = {  # by opcode: a kind of value, or a full message; by package: a full message
     **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), _PYTHON_2),
     **dict.fromkeys(("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"), _OBJECT),
     **dict.fromkeys(("FLOAT", "BINFLOAT"), "a number"),

@@ -1,4 +1,4 @@
-"""The book's six update rules (Deep Learning from Scratch, section 6.1), in place on a dict of parameters."""
+"""The book's six update rules (Deep Learning from Scratch, section 6.1), which update a dict of parameters in place."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from numpy_ref.checks import Array, check_array, check_number
 
-EPS = 1e-7  # outside the root, in AdaGrad, RMSprop and Adam
+EPS = 1e-7  # added outside the root, in AdaGrad, RMSprop and Adam
 
 
 class Optimizer:
-    """One step for every parameter; a rule fills in `_step` and names the state it keeps.
+    """Base of the rules, which implement _step for one parameter.
 
-    ValueError for a missing or extra gradient or one of another shape; TypeError for what is neither an array nor a
-    number, and for an array of integers, of which an update in place would lose the fractions.
+    ValueError for a missing or extra gradient, or one of another shape; TypeError for anything but arrays and numbers,
+    and for arrays of integers, in which an update in place would lose the fractions.
     """
 
     def __init__(self, lr: float) -> None:
@@ -25,22 +25,22 @@ class Optimizer:
         self.iter = 0
 
     def update(self, params: MutableMapping[str, Any], grads: Mapping[str, Any]) -> None:
-        """Move params by one step along grads; both map the same names to arrays of the same shapes, or to numbers.
+        """Update params by one step; params and grads map the same names to arrays of the same shapes, or to numbers.
 
-        Arrays are moved in place; plain numbers, as in chapter 6's comparison, are replaced.
+        Arrays are updated in place; plain numbers, as in chapter 6's comparison, are replaced.
         """
         if params.keys() != grads.keys():
             raise ValueError(f"params and grads must have the same names, got {sorted(params)} and {sorted(grads)}")
         arrays = {name: _as_array(f"parameter {name}", param) for name, param in params.items()}
-        steps = {name: _as_array(f"the gradient of {name}", grads[name]) for name in arrays}
+        gradients = {name: _as_array(f"the gradient of {name}", grads[name]) for name in arrays}
         for name, array in arrays.items():
             if array.dtype.kind != "f":
                 raise TypeError(f"parameter {name} must be floating point, got dtype {array.dtype}")
-            if array.shape != steps[name].shape:
-                raise ValueError(f"{name} has shape {array.shape}, its gradient {steps[name].shape}")
+            if array.shape != gradients[name].shape:
+                raise ValueError(f"{name} has shape {array.shape}, its gradient {gradients[name].shape}")
         self.iter += 1
         for name, array in arrays.items():
-            self._step(name, array, steps[name])
+            self._step(name, array, gradients[name])
             if array is not params[name]:
                 params[name] = float(array)
 
@@ -49,7 +49,7 @@ class Optimizer:
 
 
 def _as_array(name: str, value: object) -> Array:
-    """value itself, or a number as an array without axes. TypeError."""
+    """Return value, a plain number as an array (). TypeError."""
     return np.array(check_number(name, value, -np.inf)) if np.isscalar(value) else check_array(name, value)
 
 
@@ -87,7 +87,7 @@ class Momentum(Optimizer):
 class Nesterov(Momentum):
     """p += momentum^2 v - (1 + momentum) lr g with the old v, then v = momentum v - lr g (arXiv:1212.0901).
 
-    Older printings of the book update v first: an erratum.
+    Older printings of the book update v first, which is an erratum.
     """
 
     def _step(self, name: str, param: Array, grad: Array) -> None:
@@ -129,8 +129,8 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """Adam (arXiv:1412.6980) as the book writes it: p -= lr_t m / (sqrt(v) + 1e-7).
 
-    lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t): the epsilon stands outside the bias correction, so no constant eps of
-    torch.optim.Adam is equal to it.
+    lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t): the epsilon is outside the bias correction, so torch.optim.Adam does
+    not equal it for any constant eps.
     """
 
     def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
@@ -142,7 +142,7 @@ class Adam(Optimizer):
 
     def _step(self, name: str, param: Array, grad: Array) -> None:
         m, v = _state_of(self.m, name, param), _state_of(self.v, name, param)
-        # A Python float, not a NumPy one: it must not lift float32 parameters to float64.
+        # A Python float, not a NumPy one, which would promote float32 parameters to float64.
         lr_t = self.lr * math.sqrt(1 - self.beta2**self.iter) / (1 - self.beta1**self.iter)
         m += (1 - self.beta1) * (grad - m)
         v += (1 - self.beta2) * (grad**2 - v)

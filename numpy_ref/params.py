@@ -1,4 +1,4 @@
-"""params.pkl to a dict of arrays and back, without ever unpickling: a pickle is a program, and loading it runs it."""
+"""Reads and writes params.pkl without ever unpickling: a pickle is a program, and loading it runs it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from numpy_ref.files import ParamsError as ParamsError, read_file, replace_file
 from numpy_ref.opcodes import MAX_AXES, MAX_NAME, describe
 from numpy_ref.pickles import native, read_arrays
 
-MAX_BYTES = 2**30  # of the file: 300 times the book's
+MAX_BYTES = 2**30  # of a file: 300 times the book's params.pkl
 
-_STARTS: dict[bytes | tuple[bytes, ...], str] = {  # of other files
+_OTHER_FORMATS: dict[bytes | tuple[bytes, ...], str] = {  # how other files start, and what to say of them
     b"\x1f\x8b": "a gzip file: unpack it first",
     b"BZh": "a bzip2 file: unpack it first",
     b"\xfd7zXZ\x00": "an xz file: unpack it first",
@@ -33,11 +33,11 @@ _STARTS: dict[bytes | tuple[bytes, ...], str] = {  # of other files
 
 
 def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite: bool = False) -> dict[str, Array]:
-    """Arrays by name from a pickled dict of float16, float32 or float64 arrays, protocols 0 to 5.
+    """Read a pickled dict of float16, float32 or float64 arrays, protocols 0 to 5; arrays get C and native byte order.
 
-    Nothing in the file is run: it is interpreted, and anything but such a dict is refused. Arrays come in C order and
-    native byte order. ParamsError names the cause, NaN and infinities (unless allowed) among them; OSError for a file
-    that cannot be read; TypeError, ValueError for a max_bytes that is not a positive integer.
+    The file is interpreted, never executed, and anything but such a dict is refused. ParamsError names the cause, such
+    as NaN or infinity unless allowed; OSError if the file cannot be read; TypeError, ValueError if max_bytes is not a
+    positive integer.
     """
     data = read_file(path, check_int("max_bytes", max_bytes, 1))
     try:
@@ -47,17 +47,17 @@ def read_params(path: str | Path, *, max_bytes: int = MAX_BYTES, allow_nonfinite
 
 
 def decode_params(data: bytes) -> object:
-    """What the pickle in data holds, arrays in C order: see check_arrays. ParamsError."""
-    return looked_at(data, read_arrays)
+    """Return what the pickle in data holds, arrays in C order; check_arrays judges it. ParamsError."""
+    return decode_or_explain(data, read_arrays)
 
 
-def looked_at(data: bytes, decode: Callable[[bytes], object]) -> object:
-    """What decode finds in data, unless it is no pickle. ParamsError says what it is instead."""
+def decode_or_explain(data: bytes, decode: Callable[[bytes], object]) -> object:
+    """Return decode(data). ParamsError, which says what data is if it starts like another format or was mangled."""
     if not data:
         raise ParamsError("this is an empty file")
     start = data[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
-    for known, what in _STARTS.items():
-        if start.startswith(known):
+    for signature, what in _OTHER_FORMATS.items():
+        if start.startswith(signature):
             raise ParamsError(f"this is {what}")
     try:
         return decode(data)
@@ -69,10 +69,10 @@ def looked_at(data: bytes, decode: Callable[[bytes], object]) -> object:
 
 
 def write_params(params: Mapping[str, Array], path: str | Path) -> None:
-    """Write params as a protocol 4 pickle that NumPy 1 and 2, so the book's own code too, can load.
+    """Write params as a protocol 4 pickle that NumPy 1 and 2, and so the book's own code, can load.
 
-    It is read back and compared bit for bit before it takes path's place. ParamsError for anything but a
-    non-empty dict of float arrays; TypeError for what is no mapping at all; OSError.
+    The file is read back and compared bit for bit before it replaces path. ParamsError for anything but a non-empty
+    dict of float arrays; TypeError if params is no mapping; OSError.
     """
     checked = check_arrays(dict(check_mapping("params", params)), allow_nonfinite=True)
     arrays = {name: native(value, "C") for name, value in checked.items()}
@@ -87,7 +87,7 @@ def write_params(params: Mapping[str, Array], path: str | Path) -> None:
 
 
 def same_bits(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
-    """Whether both have the same arrays under the same names, NaN too."""
+    """Return whether both hold the same arrays under the same names, down to the bits of each NaN."""
     if one.keys() != other.keys():
         return False
     pairs = ((value, other[name]) for name, value in one.items())
@@ -95,7 +95,7 @@ def same_bits(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
 
 
 def check_arrays(value: object, allow_nonfinite: bool = False) -> dict[str, Array]:
-    """value, if it is a dict of named, non-empty float arrays of at least one axis. ParamsError."""
+    """Return value, a dict of named, non-empty float arrays of at least one axis. ParamsError for anything else."""
     if not isinstance(value, dict):
         raise ParamsError(f"holds {describe(value)}, expected a dict of arrays")
     if not value:
@@ -108,14 +108,14 @@ def check_arrays(value: object, allow_nonfinite: bool = False) -> dict[str, Arra
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise ParamsError(f"{name!r:.80} is no text: it holds half a pair of surrogates")
         if not isinstance(array, np.ndarray):
-            wanted = "an array: save that dict alone" if isinstance(array, dict) else "an array of floats"
-            raise ParamsError(f"{name!r:.80} is {describe(array)}, expected {wanted}")
+            expected = "an array: save that dict alone" if isinstance(array, dict) else "an array of floats"
+            raise ParamsError(f"{name!r:.80} is {describe(array)}, expected {expected}")
         if array.dtype.kind != "f" or array.dtype.itemsize > 8:
             raise ParamsError(f"{name!r:.80} has dtype {array.dtype}, expected float16, float32 or float64")
         if not 1 <= array.ndim <= MAX_AXES or array.size == 0:
-            has = f"shape {array.shape!r:.120} of {array.ndim} axes"
-            raise ParamsError(f"{name!r:.80} has {has}, expected 1 to {MAX_AXES} axes and at least one entry")
-        # Its ends are NaN if any value is; np.isfinite of it all would take half the room of a float16 array.
+            shape = f"shape {array.shape!r:.120} of {array.ndim} axes"
+            raise ParamsError(f"{name!r:.80} has {shape}, expected 1 to {MAX_AXES} axes and at least one entry")
+        # min and max are NaN if any value is; np.isfinite(array) would take half the memory of a float16 array.
         if not allow_nonfinite and not np.isfinite([array.min(), array.max()]).all():
             way_out = "take weights from before training went wrong, or read them from Python with allow_nonfinite=True"
             raise ParamsError(f"{name!r:.80} holds NaN or infinity: {way_out}")
@@ -123,7 +123,7 @@ def check_arrays(value: object, allow_nonfinite: bool = False) -> dict[str, Arra
 
 
 def encode_params(arrays: Mapping[str, Array]) -> bytes:
-    """arrays as a pickle, opcode by opcode: pickle.dumps would write the names that only NumPy 2 knows."""
+    """Return arrays as a pickle, written opcode by opcode: pickle.dumps would write names that only NumPy 2 knows."""
     parts = [b"\x80\x04}("]
     for name, array in arrays.items():
         key = name.encode()

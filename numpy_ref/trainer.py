@@ -12,13 +12,13 @@ from numpy_ref.optimizer import OPTIMIZERS, Optimizer
 
 
 class Trainer:
-    """Train network on batches drawn with replacement, and record the loss of every step and two accuracies an epoch.
+    """Trains network on batches drawn with replacement, and records the loss of every step and two accuracies an epoch.
 
-    Each recorded loss is that of the batch after its update; accuracies are taken after the first step of each epoch,
-    on the first evaluate_sample_num_per_epoch samples of either set (None: on all). An epoch is a whole number of
-    steps, rounded up: the original tests a float iter_per_epoch with %, so that it misses evaluations where the batch
-    size does not divide the data. With verbose, each loss, each epoch and the final accuracy are printed, as the book's
-    does. network is a Network or anything with its params, gradient, loss and accuracy. ValueError for empty or
+    Each recorded loss is that of the batch after its update. Accuracies are measured after the first step of each
+    epoch, on the first evaluate_sample_num_per_epoch samples of either set (None: on all). An epoch is a whole number
+    of steps, rounded up; the original tests a float iter_per_epoch with %, and so misses evaluations if the batch size
+    does not divide the number of samples. With verbose, each loss, each epoch and the final accuracy are printed, as in
+    the book. network is a Network, or anything with its params, gradient, loss and accuracy. ValueError for empty or
     unequal data sets, sizes below 1 and unknown optimizers; TypeError.
     """
 
@@ -69,7 +69,7 @@ class Trainer:
         self._print(f"test acc:{self.final_test_acc}")
 
     def train_step(self) -> None:
-        """One batch, one update, and the epoch's two accuracies where an epoch begins."""
+        """Draw a batch, update the network, and measure the two accuracies if an epoch begins."""
         batch = self.rng.choice(self.train_size, self.batch_size)
         x, t = self.x_train[batch], self.t_train[batch]
         self.optimizer.update(self.network.params, self.network.gradient(x, t))

@@ -27,7 +27,7 @@ def conv_output_size(input_size: int, filter_size: int, stride: int = 1, pad: in
 
 
 def pad_image(x: Array, pad: int, value: float = 0) -> Array:
-    """Copy of x (N, C, H, W) with pad pixels of value on each of the four sides; dtype of x."""
+    """Return x (N, C, H, W) with pad pixels of value added on each of the four sides; a copy in x's dtype."""
     n, c, h, w = x.shape
     padded = np.full((n, c, h + 2 * pad, w + 2 * pad), value, dtype=x.dtype)
     padded[:, :, pad : pad + h, pad : pad + w] = x
@@ -35,10 +35,10 @@ def pad_image(x: Array, pad: int, value: float = 0) -> Array:
 
 
 def im2col(input_data: Array, filter_h: int, filter_w: int, stride: int = 1, pad: int = 0) -> Array:
-    """Every window of input_data (N, C, H, W) as one row: (N*OH*OW, C*FH*FW), in the dtype of the input.
+    """Return every window of input_data (N, C, H, W) as one row: (N*OH*OW, C*FH*FW), in the dtype of the input.
 
-    Rows run over (n, out_y, out_x), columns over (c, fy, fx). ValueError as conv_output_size. The original makes
-    float64 of every dtype; here the dtype is kept.
+    Rows run over (n, out_y, out_x), columns over (c, fy, fx). ValueError as in conv_output_size. The original converts
+    every dtype to float64; here the dtype is kept.
     """
     n, c, h, w = check_batch("input_data", input_data, ndim=4).shape
     out_h = conv_output_size(h, filter_h, stride, pad)
@@ -50,9 +50,9 @@ def im2col(input_data: Array, filter_h: int, filter_w: int, stride: int = 1, pad
 
 
 def im2col_by_window(input_data: Array, filter_h: int, filter_w: int, stride: int = 1, pad: int = 0) -> Array:
-    """im2col as a loop over the windows: slower, easier to see, and equal for every stride.
+    """Like im2col, as a loop over the windows: slower, but easier to read, and correct for every stride.
 
-    The version that circulates steps by 1 whatever the stride is.
+    The version that circulates moves its window by 1 pixel whatever the stride is.
     """
     n, c, h, w = check_batch("input_data", input_data, ndim=4).shape
     out_h = conv_output_size(h, filter_h, stride, pad)
@@ -70,9 +70,9 @@ def im2col_by_window(input_data: Array, filter_h: int, filter_w: int, stride: in
 def col2im(
     col: Array, input_shape: tuple[int, int, int, int], filter_h: int, filter_w: int, stride: int = 1, pad: int = 0
 ) -> Array:
-    """Add the rows of im2col back into an image of input_shape: its adjoint, in the dtype of col.
+    """Sum the rows of col (N*OH*OW, C*FH*FW) into images of input_shape: the adjoint of im2col, in col's dtype.
 
-    ValueError where col (N*OH*OW, C*FH*FW) does not fit input_shape. The original makes float64 of every dtype.
+    ValueError if col does not fit input_shape. The original converts every dtype to float64.
     """
     if len(input_shape) != 4 or min(input_shape) < 1:
         raise ValueError(f"input_shape must be (N, C, H, W) with no empty axis, got {tuple(input_shape)}")
@@ -81,7 +81,7 @@ def col2im(
     out_w = conv_output_size(w, filter_w, stride, pad)
     check_shape("col", col, (n * out_h * out_w, c * filter_h * filter_w))
     windows = col.reshape(n, out_h, out_w, c, filter_h, filter_w)
-    # Channels last in memory, as in the rows: that takes less time than to rearrange them on the way.
+    # Channels last in memory, as in the rows: this is faster than rearranging them on the way.
     padded = np.zeros((n, h + 2 * pad, w + 2 * pad, c), dtype=col.dtype)
     for y in range(filter_h):
         for x in range(filter_w):
@@ -91,7 +91,7 @@ def col2im(
 
 
 def shuffle_dataset(x: Array, t: Array, rng: np.random.RandomState | None = None) -> tuple[Array, Array]:
-    """x and t in one random order of their first axis. ValueError where their lengths differ."""
+    """Return x and t in one random order along their first axis. ValueError if their lengths differ."""
     check_array("x", x)
     check_array("t", t)
     if len(x) != len(t):
@@ -101,7 +101,7 @@ def shuffle_dataset(x: Array, t: Array, rng: np.random.RandomState | None = None
 
 
 def smooth_curve(x: Array) -> Array:
-    """Moving average of x (n,) for plots: a Kaiser window of 11 (beta 2), the ends mirrored. ValueError for n < 6.
+    """Return a moving average of x (n,) for plots: a Kaiser window of 11 (beta 2), ends mirrored. ValueError for n < 6.
 
     As in the book, the left end is mirrored without its edge sample and the right end with it.
     """

@@ -1,4 +1,4 @@
-"""What a network gets right."""
+"""Classification and Evaluation: predictions, accuracies and agreement on a test set."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def test_classification_is_the_predictions_and_their_softmax(
     images, labels = rng.integers(0, 256, (23, 1, 8, 8), np.uint8), rng.integers(0, 4, 23)
     logits = network.predict(images.astype(np.float32) / np.float32(255))
     for either in (network, SimpleConvNet.from_params(network.params, device=device)):
-        found = classify(either, images, labels, batch_size=batch_size)
-        np.testing.assert_array_equal(found.predictions, logits.argmax(axis=1))
-        np.testing.assert_allclose(found.confidence, nr.softmax(logits).max(axis=1), rtol=1e-12)
-        assert found.accuracy == network.accuracy(images.astype(np.float32) / np.float32(255), labels)
+        result = classify(either, images, labels, batch_size=batch_size)
+        np.testing.assert_array_equal(result.predictions, logits.argmax(axis=1))
+        np.testing.assert_allclose(result.confidence, nr.softmax(logits).max(axis=1), rtol=1e-12)
+        assert result.accuracy == network.accuracy(images.astype(np.float32) / np.float32(255), labels)
 
 
 def test_counts_of_a_classification() -> None:
-    found = Classification(
+    result = Classification(
         labels=np.array([0, 0, 1, 1, 1, 3]),
         predictions=np.array([0, 1, 1, 0, 0, 3]),
         confidence=np.array([0.9, 0.6, 0.5, 0.8, 0.6, 1.0]),
         classes=4,
     )
-    assert found.confusion.tolist() == [[1, 1, 0, 0], [2, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
-    assert found.mistakes.tolist() == [3, 1, 4]  # by confidence, equal ones in order
-    assert found.accuracy == 0.5
-    np.testing.assert_array_equal(found.accuracy_by_class, [1 / 2, 1 / 3, np.nan, 1.0])
-    text = found.to_text()
+    assert result.confusion.tolist() == [[1, 1, 0, 0], [2, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    assert result.mistakes.tolist() == [3, 1, 4]  # by confidence; ties keep their order
+    assert result.accuracy == 0.5
+    np.testing.assert_array_equal(result.accuracy_by_class, [1 / 2, 1 / 3, np.nan, 1.0])
+    text = result.to_text()
     assert "accuracy 0.5000: 3 of 6" in text
     assert "    1       1       3    0.3333" in text
     assert text.endswith("most often: 1 seen as 0 (2 times), 0 seen as 1 (1 times)")
@@ -61,9 +61,9 @@ def test_equal_outputs_go_to_the_first_class() -> None:
     net = SimpleConvNet((1, 8, 8), CONV, 6, 4)
     for parameter in net.parameters():
         nn.init.zeros_(parameter)
-    found = classify(net, np.ones((3, 1, 8, 8), np.uint8), np.array([0, 1, 3]))
-    assert found.predictions.tolist() == [0, 0, 0]
-    assert found.confidence.tolist() == [0.25, 0.25, 0.25]
+    result = classify(net, np.ones((3, 1, 8, 8), np.uint8), np.array([0, 1, 3]))
+    assert result.predictions.tolist() == [0, 0, 0]
+    assert result.confidence.tolist() == [0.25, 0.25, 0.25]
 
 
 def test_the_text_of_a_classification_without_mistakes() -> None:
@@ -75,8 +75,8 @@ def test_the_text_of_a_classification_without_mistakes() -> None:
 
 
 def test_a_classification_as_json_is_whole() -> None:
-    found = Classification(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([0.9, 0.6, 0.8]), 3)
-    assert json.loads(found.to_json(weights="params.pkl")) == {
+    result = Classification(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([0.9, 0.6, 0.8]), 3)
+    assert json.loads(result.to_json(weights="params.pkl")) == {
         "weights": "params.pkl",
         "samples": 3,
         "accuracy": 1 / 3,
@@ -94,9 +94,9 @@ def test_a_module_predicts_as_in_evaluation_and_stays_as_it_was(rng: np.random.G
     net[1].eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     images, labels = rng.integers(0, 256, (23, 1, 8, 8), np.uint8), rng.integers(0, 4, 23)
-    found, again = classify(net, images, labels, batch_size=7), classify(net.eval(), images, labels)
-    # Logits are sums of 64 terms below 63, as a running variance of 0 divides by 1e-3: each rounds by less than 1e-10.
-    np.testing.assert_allclose(found.confidence, again.confidence, rtol=1e-9)
+    result, again = classify(net, images, labels, batch_size=7), classify(net.eval(), images, labels)
+    # Logits are sums of 64 terms below 63, since a running variance of 0 divides by 1e-3: errors are below 1e-10.
+    np.testing.assert_allclose(result.confidence, again.confidence, rtol=1e-9)
     net.train()
     net[1].eval()
     classify(net, images, labels)
@@ -105,8 +105,8 @@ def test_a_module_predicts_as_in_evaluation_and_stays_as_it_was(rng: np.random.G
 
 
 def test_an_evaluation_as_text_has_a_line_per_network() -> None:
-    found = Evaluation(10, {"numpy": 0.1, "unfold": 0.9}, 9, 3 * 2**20)
-    assert found.to_text().splitlines() == [
+    evaluation = Evaluation(10, {"numpy": 0.1, "unfold": 0.9}, 9, 3 * 2**20)
+    assert evaluation.to_text().splitlines() == [
         "numpy: accuracy 0.1000 on 10 test images",
         "unfold: accuracy 0.9000 on 10 test images",
         "9 of 10 predictions equal in all 2",
@@ -148,10 +148,10 @@ def test_predictions_agree_where_all_networks_do(
     forward = module.forward
     monkeypatch.setattr(module, "forward", lambda self, input: -forward(self, input))
     wrong = classify(SimpleConvNet.from_params(network.params, conv=conv), images, labels)
-    found = evaluate_ports(Weights.of(network.params), images, labels)
-    assert found.agreeing == (wrong.predictions == right.predictions).sum() < found.samples == 23
+    evaluation = evaluate_ports(Weights.of(network.params), images, labels)
+    assert evaluation.agreeing == (wrong.predictions == right.predictions).sum() < evaluation.samples == 23
     assert wrong.accuracy != right.accuracy
-    assert found.accuracy == {
+    assert evaluation.accuracy == {
         name: (wrong if name == conv else right).accuracy for name in ("numpy", "conv2d", "unfold")
     }
 

@@ -1,4 +1,4 @@
-"""Weights from any file to any other: bit for bit, checked before an old file is replaced, and read by others."""
+"""Porting from any format to any other: bit for bit, checked before an old file is replaced, readable by others."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def own() -> nr.Network:
     return nr.ConvNet((1, 8, 8), conv_params, [5], 3, pool_after=[2], activation="tanh")
 
 
-# The network, and what its weights cannot tell.
+# The network, and the hints that its weights need.
 NETWORKS: dict[str, tuple[Callable[[], nr.Network], Hints]] = {
     "SimpleConvNet": (simple, Hints(stride=2, pad=1)),
     "DeepConvNet": (lambda: deep(4, 2, 3, 4), Hints()),
@@ -72,29 +72,29 @@ def write(path: Path, weights: Weights) -> Path:
     return path
 
 
-def assert_same(found: Any, expected: Any) -> None:
-    assert list(found) == list(expected)
+def assert_same(actual: Any, expected: Any) -> None:
+    assert list(actual) == list(expected)
     for name, value in expected.items():
-        assert found[name].flags.c_contiguous
-        assert (found[name].dtype, found[name].shape) == (value.dtype, value.shape)
-        assert found[name].tobytes() == value.tobytes()
+        assert actual[name].flags.c_contiguous
+        assert (actual[name].dtype, actual[name].shape) == (value.dtype, value.shape)
+        assert actual[name].tobytes() == value.tobytes()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_there_and_back_is_bit_identical(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, hints = weights(name), NETWORKS[name][1]
     expected.params["W1"].flat[:3] = [-0.0, 5e-324, -1e300]
-    monkeypatch.setattr("torchport.porting.check_ports", lambda *_, **__: [])  # another test has it
+    monkeypatch.setattr("torchport.porting.check_ports", lambda *_, **__: [])  # covered by another test
     pairs = [*itertools.product(SUFFIXES, SUFFIXES)] if name == "SimpleConvNet" else [*itertools.pairwise(SUFFIXES)]
     for number, (first, second) in enumerate(pairs):
         a, b, back = (tmp_path / f"{number}{part}" for part in (f"a{first}", f"b{second}", f"back{first}"))
         port(write(a, expected), b, hints=hints)
         port(b, back, hints=hints)
         for path in (b, back):
-            found = read_weights(path, hints)
-            assert_same(found.params, expected.params)
-            assert_same(found.statistics, expected.statistics)
-        assert back.read_bytes() == a.read_bytes() or first == ".safetensors"  # which tells of its source
+            restored = read_weights(path, hints)
+            assert_same(restored.params, expected.params)
+            assert_same(restored.statistics, expected.statistics)
+        assert back.read_bytes() == a.read_bytes() or first == ".safetensors"  # its header names the source
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -117,12 +117,12 @@ def test_both_ports_are_judged_first(name: str, tmp_path: Path) -> None:
 
 
 def assert_predicts(example: str, name: str) -> None:
-    """example prints the class that the reference predicts for zeros."""
-    held, printed = weights(name), io.StringIO()
+    """The example prints the class that the reference predicts for zeros."""
+    written, printed = weights(name), io.StringIO()
     assert example.count("\n") == 2
     with contextlib.redirect_stdout(printed):
         exec(example, {})
-    expected = int(held.reference().predict(np.zeros((1, *held.architecture.input_shape))).argmax())
+    expected = int(written.reference().predict(np.zeros((1, *written.architecture.input_shape))).argmax())
     assert printed.getvalue().strip() in (f"[{expected}]", f"tensor([{expected}])")
 
 
@@ -131,7 +131,7 @@ HINTS = NETWORKS["SimpleConvNet"][1]
 
 def read_pickle(path: Path) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy 2 knows numpy.core, and warns of it
+        warnings.simplefilter("ignore")  # NumPy 2 warns of numpy.core
         return pickle.loads(path.read_bytes())
 
 
@@ -187,9 +187,9 @@ def test_safetensors_tell_what_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_network_is_loaded_from_any_file_to_predict(suffix: str, tmp_path: Path) -> None:
-    held, x = weights("DeepConvNet"), torch.ones(2, 1, 4, 4, dtype=torch.float64)
-    path = write(tmp_path / f"model{suffix}", held)
-    np.testing.assert_allclose(load_network(path)(x).detach(), held.reference().predict(x.numpy()), rtol=1e-12)
+    written, x = weights("DeepConvNet"), torch.ones(2, 1, 4, 4, dtype=torch.float64)
+    path = write(tmp_path / f"model{suffix}", written)
+    np.testing.assert_allclose(load_network(path)(x).detach(), written.reference().predict(x.numpy()), rtol=1e-12)
     for conv, kind in CONVOLUTIONS.items():
         assert type(load_network(path, conv).get_submodule("conv1")) is kind
     assert load_network(path, dtype=torch.float32).get_parameter("conv1.weight").dtype == torch.float32
@@ -197,7 +197,7 @@ def test_a_network_is_loaded_from_any_file_to_predict(suffix: str, tmp_path: Pat
         load_network(path, stride=2)
 
 
-# --- What keeps the old file
+# --- Failures, which leave the old file unchanged
 
 
 @pytest.fixture

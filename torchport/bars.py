@@ -1,4 +1,4 @@
-"""A bar where somebody may see it."""
+"""Progress bars, shown only where somebody can see them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def bar(progress: bool, *args: Any, **options: Any) -> tqdm[Any]:
-    """tqdm's bar, in a notebook its own, where progress asks for one: on a terminal or in a notebook, in no file."""
+    """Return tqdm's bar, visible if progress is set and the output is a terminal or a notebook, not a file."""
     from tqdm import TqdmWarning
 
-    with warnings.catch_warnings():  # that a notebook without ipywidgets has bars of text is no news
+    with warnings.catch_warnings():  # tqdm warns if a notebook lacks ipywidgets; its text bar does as well
         warnings.simplefilter("ignore", TqdmWarning)
         from tqdm.auto import tqdm
     in_notebook = type(sys.stdout).__module__.startswith("ipykernel.")
-    hidden = True if not progress else False if in_notebook else None  # None: unless it is a terminal
-    make: Any = tqdm  # whose stubs know no options in a dict
-    shown: tqdm[Any] = make(*args, disable=hidden, **options)
-    return shown
+    disable = True if not progress else False if in_notebook else None  # None: unless it is a terminal
+    make: Any = tqdm  # its stubs do not accept **options
+    progress_bar: tqdm[Any] = make(*args, disable=disable, **options)
+    return progress_bar

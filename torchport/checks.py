@@ -1,4 +1,4 @@
-"""Argument checks shared by the package: each error names the value received and what was expected."""
+"""Checks of torch arguments, as numpy_ref.checks does of NumPy's: errors name the value received and the way out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_floating(name: str, value: Tensor) -> Tensor:
 
 
 def check_goes_with(name: str, value: Tensor, weight: Tensor) -> None:
-    """value is on weight's device and, outside autocast, of its dtype. ValueError, TypeError."""
+    """Raise ValueError unless value is on weight's device, TypeError unless, outside autocast, it has its dtype."""
     if value.device != weight.device:
         raise ValueError(f"{name} is on {value.device}, the weights on {weight.device}: move one with .to()")
     if value.dtype != weight.dtype and not torch.is_autocast_enabled(value.device.type):
@@ -35,7 +35,7 @@ def check_goes_with(name: str, value: Tensor, weight: Tensor) -> None:
 
 
 def check_device(name: str, value: torch.device | str | None) -> torch.device | str | None:
-    """Return value, a device on which this machine can make a tensor, or None. ValueError."""
+    """Return value, a device on which this machine can create a tensor, or None. ValueError."""
     try:
         torch.empty(0, device=value)
     except (RuntimeError, AssertionError, NotImplementedError) as error:

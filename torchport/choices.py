@@ -1,18 +1,18 @@
-"""The names that are chosen by, as types that a checker knows and as values: --help need not import torch for them."""
+"""Names that options choose from, as types for a checker and as values, kept apart so that --help needs no torch."""
 
 from typing import Final, Literal, TypeAlias, get_args
 
 Convolution: TypeAlias = Literal["conv2d", "unfold"]
 Dtype: TypeAlias = Literal["float32", "float64"]  # in which a network is trained and evaluated
-Activation: TypeAlias = Literal["relu", "sigmoid", "tanh"]  # of any network: what recognise may be told
-Mode: TypeAlias = Literal["ieee", "tf32", "bfloat16"]  # how products are computed
+Activation: TypeAlias = Literal["relu", "sigmoid", "tanh"]  # recognise's argument; not every network has all three
+Mode: TypeAlias = Literal["ieee", "tf32", "bfloat16"]  # arithmetic of matrix products
 
-# How the arrays of a file may lie: the order of flattening, the axes of a convolution's weight and of an Affine's.
+# Layout of a file's arrays: the order of flattening, the axes of a convolution's weight and of an Affine's.
 Flatten: TypeAlias = Literal["chw", "hwc"]
 Kernels: TypeAlias = Literal["oihw", "hwio"]
 Affine: TypeAlias = Literal["in-out", "out-in"]
 
-# Of a training run.
+# Options of a training run.
 Data: TypeAlias = Literal["mnist", "drawn"]
 Trained: TypeAlias = Literal["SimpleConvNet", "DeepConvNet", "LeNet5"]
 Model: TypeAlias = Literal["conv2d", "unfold", "numpy"]
@@ -33,5 +33,5 @@ FLATTEN: tuple[Flatten, ...] = get_args(Flatten)
 KERNELS: tuple[Kernels, ...] = get_args(Kernels)
 AFFINE: tuple[Affine, ...] = get_args(Affine)
 
-# Networks of images, which can be made with their own sizes.
+# Networks on images whose constructors have defaults for all sizes.
 OF_IMAGES = ("SimpleConvNet", "DeepConvNet", "LeNet5", "AlexNet")

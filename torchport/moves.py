@@ -1,4 +1,4 @@
-"""What a network makes of images that are moved by a few pixels, and what pooling does about it."""
+"""Measures how a network responds to images shifted by a few pixels, before and after its first pooling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchport.subjects import Subject
 
 
 def moved(images: Array, right: int, down: int = 0) -> Array:
-    """Images (N, C, H, W) moved by so many pixels, to the left and upwards below 0; zeros come in."""
+    """Shift images (N, C, H, W) by pixels to the right and down, or left and up if negative, filling with zeros."""
     height, width = images.shape[2:]
     padded = np.pad(images, ((0, 0), (0, 0), (abs(down), abs(down)), (abs(right), abs(right))))
     top, left = abs(down) - down, abs(right) - right
@@ -24,33 +24,33 @@ def moved(images: Array, right: int, down: int = 0) -> Array:
 
 
 def pair(subject: Subject, image: Array, number: int | None = None) -> dict[str, tuple[Array, Array]]:
-    """An image (C, H, W) of 0 to 1, and one filter's maps before and after pooling; each also of it moved by 1 pixel.
+    """Return an image (C, H, W), 0 to 1, and one filter's maps around the first pooling, each still and shifted by 1.
 
-    number is the filter's, None for the one whose map is the strongest.
+    number is the filter's; None chooses the one with the strongest map.
     """
     both = np.stack([image, moved(image[np.newaxis], 1)[0]])
     outputs = subject.network.outputs(subject.prepared(both))
     before, after = around_pooling(subject.network)
     strength = outputs[after][0].sum(axis=(1, 2))
     number = int(strength.argmax()) if number is None else check_index("filter", number, len(strength), "filters")
-    pairs = {f"{name.lower()}, filter {number}": outputs[name][:, number] for name in (before, after)}
-    return {name: (still, after) for name, (still, after) in {"image": both.mean(axis=1), **pairs}.items()}
+    maps = {f"{name.lower()}, filter {number}": outputs[name][:, number] for name in (before, after)}
+    return {name: (still, shifted) for name, (still, shifted) in {"image": both.mean(axis=1), **maps}.items()}
 
 
 def changes(subject: Subject, images: Array, pixels: Sequence[int]) -> dict[str, Array]:
-    """How much the maps before and after the first pooling change as images of 0 to 1 move by each of pixels, (n,)."""
+    """Return the relative change (n,) of the maps around the first pooling as images, 0 to 1, shift by each number."""
     network = subject.network
     still = network.outputs(subject.prepared(images))
-    found = [network.outputs(subject.prepared(moved(images, n))) for n in pixels]
+    shifted = [network.outputs(subject.prepared(moved(images, n))) for n in pixels]
     names = zip(("before pooling", "after pooling"), around_pooling(network), strict=True)
     return {
-        f"{when}: {name.lower()}": np.array([relative_change(still[name], after[name]) for after in found])
+        f"{when}: {name.lower()}": np.array([relative_change(still[name], outputs[name]) for outputs in shifted])
         for when, name in names
     }
 
 
 def accuracies(subject: Subject, images: Array, labels: Array, pixels: Sequence[int]) -> dict[str, Array]:
-    """The share of images uint8 (N, C, H, W) that are right when they move by each of pixels, by direction, (n,)."""
+    """Return the accuracy (n,) on images uint8 (N, C, H, W) shifted by each of pixels, for either direction."""
     port = subject.weights.port()
 
     def accuracy(right: int, down: int) -> float:
@@ -63,7 +63,7 @@ def accuracies(subject: Subject, images: Array, labels: Array, pixels: Sequence[
 
 
 def around_pooling(network: Network) -> tuple[str, str]:
-    """The names of the layer before the first pooling, and of the pooling. ValueError where there is none."""
+    """Return the names of the layer before the first pooling and of the pooling. ValueError if there is none."""
     for before, name in pairwise(network.layers):
         if isinstance(network.layers[name], WindowLayer):
             return before, name

@@ -1,4 +1,4 @@
-"""The book's six update rules by name: torch's own where the rule is equal, one of our own for the book's Adam."""
+"""The book's six update rules by name: torch's optimizers where they compute the same, BookAdam for the book's Adam."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from torch.optim import Optimizer
 from numpy_ref.checks import check_number
 from numpy_ref.optimizer import EPS
 
-# Every FLUSHED_EVERY steps, moments below NEGLIGIBLE are set to 0. At the book's 0.9 a step none becomes subnormal in
-# between, nor does its product with a learning rate of 1e-5 or more. float16 is computed in float32, at full speed.
-FLUSHED_EVERY = 20
+# Every FLUSH_INTERVAL steps, moments below NEGLIGIBLE are set to 0. Decaying by the book's 0.9 a step, none becomes
+# subnormal in between, nor does its product with a learning rate of at least 1e-5. float16 needs no flushing: it is
+# computed in float32, at full speed.
+FLUSH_INTERVAL = 20
 MOMENTS = ("exp_avg", "exp_avg_sq")  # torch's names
 NEGLIGIBLE = {torch.float32: 1e-32, torch.bfloat16: 1e-32, torch.float64: 1e-301}
 
-PIECES = 36  # of four lists of tensors, so many fit into the arguments of one launch
+MAX_PIECES = 36  # tensors per list that fit into the arguments of one launch on four lists
 
 
 class BookAdam(Optimizer):
@@ -29,11 +30,11 @@ class BookAdam(Optimizer):
     torch.optim.Adam adds its eps after the bias correction of v, so it equals this rule at no constant eps
     (arXiv:1412.6980 names both forms in section 2). As in the book, a group of parameters has one count of steps t.
 
-    Moments of parameters without gradient decay towards the subnormal numbers, on which a processor computes several
-    times slower. On the CPU they are set to 0 before: below 1e-32, or 1e-301 in float64.
+    Moments of parameters without gradient decay towards subnormal numbers, with which a processor computes several
+    times slower. On the CPU they are set to 0 before that: below 1e-32, or 1e-301 in float64.
 
-    A tensor () in a group's "rate", on the parameters' device, is taken as lr_t, and nothing is counted: a CUDA graph
-    can hold such a step, and whoever replays it writes next_rates there and counts in the group's "step".
+    If a group's "rate" is a tensor () on the parameters' device, step takes it as lr_t and does not count. A CUDA graph
+    can then hold the step; whoever replays the graph writes next_rates to "rate" and counts in the group's "step".
     ValueError, TypeError for a negative lr or betas outside [0, 1).
     """
 
@@ -46,9 +47,9 @@ class BookAdam(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "rate": None})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; the group starts at step 0."""
+        """Add a group as torch does; its step count starts at 0."""
         super().add_param_group(param_group)
-        # In float64, as Python's floats, and on the CPU, where they are computed with.
+        # In float64 like Python's floats, and on the CPU, since the rates are computed there.
         self.param_groups[-1].setdefault("step", torch.zeros((), dtype=torch.float64))
 
     @overload
@@ -59,47 +60,48 @@ class BookAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            moved = [(param, param.grad, *self._moments(param)) for param in group["params"] if param.grad is not None]
-            if moved:
-                params, grads, m, v = (list(column) for column in zip(*moved, strict=True))
+            rows = [(param, param.grad, *self._moments(param)) for param in group["params"] if param.grad is not None]
+            if rows:
+                params, grads, m, v = (list(column) for column in zip(*rows, strict=True))
                 self._update(params, grads, m, v, group)
         return loss
 
     def next_rates(self, group: dict[str, Any], count: int) -> list[float]:
-        """lr_t of the next count steps of group, which are not taken."""
+        """Return lr_t for the next count steps of group, without taking them."""
         (beta1, beta2), t = group["betas"], int(group["step"].item())
         return [group["lr"] * math.sqrt(1 - beta2**i) / (1 - beta1**i) for i in range(t + 1, t + count + 1)]
 
     def _update(
         self, params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], group: dict[str, Any]
     ) -> None:
-        (beta1, beta2), rate, at_once = group["betas"], group.get("rate"), all(map(_at_one_place, params, grads, m, v))
+        (beta1, beta2), rate = group["betas"], group.get("rate")
+        fusable = all(map(_same_dense_layout, params, grads, m, v))
         rule: dict[str, Any] = {"beta1": beta1, "beta2": beta2, "amsgrad": False, "weight_decay": 0, "maximize": False}
         if rate is not None:
-            if at_once:
-                params, grads, m, v = (in_pieces(each) for each in (params, grads, m, v))
-            # As float32 torch's kernel reads the rate; its own corrections are 1 after so many steps.
-            if at_once and params[0].dtype == rate.dtype == torch.float32 and max(beta1, beta2) < 1 - 1e-7:
-                steps = [_many_steps(rate.device)] * len(params)
+            if fusable:
+                params, grads, m, v = (in_pieces(tensors) for tensors in (params, grads, m, v))
+            # torch's kernel reads the rate as float32; at so large a step count its own bias corrections are 1.
+            if fusable and params[0].dtype == rate.dtype == torch.float32 and max(beta1, beta2) < 1 - 1e-7:
+                steps = [_huge_step(rate.device)] * len(params)
                 torch._fused_adam_(params, grads, m, v, [], steps, lr=rate, eps=EPS, **rule)
             else:
-                _update_by_parts(params, grads, m, v, rate, group["betas"])
+                _update_unfused(params, grads, m, v, rate, group["betas"])
             return
         rate, t = self.next_rates(group, 1)[0], group["step"].add_(1).item()
-        if at_once and params[0].is_cpu:
-            # With this step's eps / sqrt(1 - beta2^t) torch's rule is the book's, in one pass over memory, whatever the
-            # strides. Not by way of torch.optim.adam.adam, whose sorting of tensors by device takes longer than this.
+        if fusable and params[0].is_cpu:
+            # With eps / sqrt(1 - beta2^t) in this step, torch's rule is the book's, in one pass over memory for any
+            # strides. torch.optim.adam.adam would do too, but it sorts tensors by device, which takes longer than this.
             steps, eps = [torch.tensor(t, dtype=torch.float32)] * len(params), EPS / math.sqrt(1 - beta2**t)
             torch._fused_adam_(params, grads, m, v, [], steps, lr=group["lr"], eps=eps, **rule)
         else:
-            _update_by_parts(params, grads, m, v, rate, group["betas"])
-        if t % FLUSHED_EVERY == 0:
+            _update_unfused(params, grads, m, v, rate, group["betas"])
+        if t % FLUSH_INTERVAL == 0:
             self._flush(group)
 
     def _moments(self, param: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +113,7 @@ class BookAdam(Optimizer):
         return m, v
 
     def _flush(self, group: dict[str, Any]) -> None:
-        """Also where a parameter has no gradient in this very step."""
+        """Set negligible moments to 0, also of parameters that have no gradient in this step."""
         for param in group["params"]:
             state = self.state.get(param, {})
             for moment in (state[name] for name in MOMENTS if name in state):
@@ -119,10 +121,10 @@ class BookAdam(Optimizer):
                     torch.ops.aten.hardshrink.out(moment, NEGLIGIBLE[moment.dtype], out=moment)
 
 
-def _update_by_parts(
+def _update_unfused(
     params: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor], rate: Any, betas: tuple[float, float]
 ) -> None:
-    """In any dtype and on any device; rate is a number or a tensor ()."""
+    """Take one step in any dtype on any device, operation by operation; rate is a number or a tensor ()."""
     torch._foreach_lerp_(m, grads, 1 - betas[0])
     torch._foreach_lerp_(v, torch._foreach_mul(grads, grads), 1 - betas[1])
     denominators = torch._foreach_sqrt(v)
@@ -133,13 +135,13 @@ def _update_by_parts(
 
 
 @cache
-def _many_steps(device: torch.device) -> Tensor:
-    """A count of steps t at which 1 - beta^t is 1, for any beta below 1 - 1e-7."""
+def _huge_step(device: torch.device) -> Tensor:
+    """Return a step count t () at which 1 - beta^t rounds to 1 for any beta below 1 - 1e-7."""
     return torch.full((), 1e9, dtype=torch.float32, device=device)
 
 
-def _at_one_place(param: Tensor, *others: Tensor) -> bool:
-    """Whether what belongs together lies at the same place of each tensor's memory, without gaps."""
+def _same_dense_layout(param: Tensor, *others: Tensor) -> bool:
+    """Return whether all tensors have the same strides, without gaps in memory."""
     strides = param.stride()
     if any(other.stride() != strides for other in others):
         return False
@@ -147,26 +149,26 @@ def _at_one_place(param: Tensor, *others: Tensor) -> bool:
 
 
 def in_pieces(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The memory of tensors without gaps, flat and cut into pieces that one launch takes, in the same order for all.
+    """Cut dense tensors into flat pieces, in memory order, that fit into one launch.
 
-    A kernel for lists gives 65,536 elements to a block of threads, so that most of a GPU would have nothing to do.
+    A kernel for lists gives each block of threads 65,536 elements of one tensor: uncut, most of a GPU would be idle.
     """
     size = 1024
-    while sum(-(-tensor.numel() // size) for tensor in tensors) > max(PIECES, len(tensors)):
+    while sum(-(-tensor.numel() // size) for tensor in tensors) > max(MAX_PIECES, len(tensors)):
         size *= 2
-    return [part for tensor in tensors for part in tensor.as_strided((tensor.numel(),), (1,)).split(size)]
+    return [piece for tensor in tensors for piece in tensor.as_strided((tensor.numel(),), (1,)).split(size)]
 
 
 class Rule(NamedTuple):
-    """A rule of the book in torch's terms: the class, what makes it the book's, and the options with their defaults."""
+    """One of the book's rules in torch's terms: the class, the arguments that make it the book's, and its options."""
 
     kind: type[Optimizer]
     fixed: dict[str, Any]
     options: dict[str, Any]
 
 
-# By the book's name (numpy_ref.optimizer.OPTIMIZERS), with the book's defaults. Momentum and Nesterov are the book's
-# as long as lr stays what it is: torch scales the velocity by today's lr, the book each gradient by the lr of its day.
+# By the book's name (numpy_ref.optimizer.OPTIMIZERS), with the book's defaults. Momentum and Nesterov equal the book's
+# only while lr is constant: torch scales the velocity by the current lr, the book each gradient by the lr of its step.
 RULES = {
     "sgd": Rule(torch.optim.SGD, {}, {"lr": 0.01}),
     "momentum": Rule(torch.optim.SGD, {}, {"lr": 0.01, "momentum": 0.9}),
@@ -176,20 +178,18 @@ RULES = {
     "adam": Rule(BookAdam, {}, {"lr": 0.001, "betas": (0.9, 0.999)}),
 }
 
+TORCH_NAMES = {"decay_rate": "alpha"}  # the book's option names that torch spells otherwise
 
-# Where torch has another word for an option of the book's.
-TORCH_NAMES = {"decay_rate": "alpha"}
-
-# Rules whose state a CUDA graph can hold only if it is told; BookAdam is given its rate, the others read none.
+# Rules that need torch's argument capturable inside a CUDA graph: BookAdam reads "rate" there, the others no state.
 CAPTURABLE = ("rmsprop",)
 
 
 def make_optimizer(name: str, params: Iterable[Tensor], *, capturable: bool = False, **options: Any) -> Optimizer:
-    """The book's rule `name` (sgd, momentum, nesterov, adagrad, rmsprop, adam) over params, with its defaults.
+    """Return the optimizer for the book's rule name (sgd, momentum, nesterov, adagrad, rmsprop or adam).
 
-    options are torch's names: lr, momentum, alpha (the book's decay_rate), betas. capturable is for a step inside a
-    CUDA graph. ValueError for an unknown name or a value out of range; TypeError for an option that the rule does not
-    have.
+    Defaults are the book's; options have torch's names: lr, momentum, alpha (the book's decay_rate), betas. capturable
+    allows the step in a CUDA graph. ValueError for an unknown name or a value out of range; TypeError for an option
+    that the rule does not have.
     """
     if not isinstance(name, str) or name.lower() not in RULES:
         raise ValueError(f"optimizer must be one of {', '.join(RULES)}, got {name!r}")
@@ -197,16 +197,16 @@ def make_optimizer(name: str, params: Iterable[Tensor], *, capturable: bool = Fa
     for option, value in options.items():
         if option not in rule.options:
             raise TypeError(f"{name} has the options {', '.join(rule.options)}, got {option}={value!r}")
-        if option != "betas":  # which BookAdam checks
+        if option != "betas":  # BookAdam checks these itself
             check_number(option, value, 0, math.inf if option == "lr" else 1)
     graph: dict[str, Any] = {"capturable": True} if capturable and name.lower() in CAPTURABLE else {}
     return rule.kind(params, **rule.fixed, **graph, **{**rule.options, **options})
 
 
 def torch_options(options: Mapping[str, float]) -> dict[str, Any]:
-    """make_optimizer's options for those of numpy_ref.optimizer: decay_rate is alpha, beta1 and beta2 are betas."""
-    found: dict[str, Any] = {TORCH_NAMES.get(name, name): value for name, value in options.items()}
-    if {"beta1", "beta2"} & found.keys():
+    """Translate numpy_ref.optimizer's options to make_optimizer's: decay_rate to alpha, beta1 and beta2 to betas."""
+    renamed: dict[str, Any] = {TORCH_NAMES.get(name, name): value for name, value in options.items()}
+    if {"beta1", "beta2"} & renamed.keys():
         default1, default2 = RULES["adam"].options["betas"]
-        found["betas"] = (found.pop("beta1", default1), found.pop("beta2", default2))
-    return found
+        renamed["betas"] = (renamed.pop("beta1", default1), renamed.pop("beta2", default2))
+    return renamed

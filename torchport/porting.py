@@ -1,4 +1,4 @@
-"""Weights of any network from one file format to another, checked before an old file is replaced."""
+"""Converts weights from one file format to another, and checks them before an old file is replaced."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from torchport.parity import Report, Setting
 from torchport.parity.cases import check_ports, seeded_batch
 from torchport.parity.probes import check_predictions
 
-RUNS = ("training", "prediction", "batch")  # of parity.ALL: what the weights decide, not who wrote the port
+RUNS = ("training", "prediction", "batch")  # the runs of parity.ALL that depend on the weights
 BATCH_SIZE = 8  # samples on which the networks must agree
 ONNX = ".onnx"
 
-# What parity is judged in: float32 holds what float16 does.
-JUDGED = {torch.float64: torch.float64, torch.float32: torch.float32, torch.float16: torch.float32}
+# The dtype in which parity is checked, by that of the weights: float32 represents every float16 value.
+CHECK_DTYPES = {torch.float64: torch.float64, torch.float32: torch.float32, torch.float16: torch.float32}
 
 
 class NoParity(Exception):
-    """The reference and a port disagree, so nothing was written; reports say where."""
+    """Raised if the reference and a port disagree, so that nothing was written; reports say where."""
 
     def __init__(self, reports: Sequence[Report]) -> None:
         super().__init__("the networks do not agree")
@@ -38,16 +38,16 @@ class NoParity(Exception):
 
 @dataclass(frozen=True)
 class Ported:
-    """What was ported, and what that changed."""
+    """The result of port."""
 
-    weights: Weights  # as they were written; their source says what was done to the file's arrays, and rounded
+    weights: Weights  # as written; their source says how the file's arrays were converted and rounded
     format: Format
-    verdicts: tuple[str, ...]  # one of each port
+    verdicts: tuple[str, ...]  # one for each port
     example: str  # three lines of Python that load the target and predict
 
     @property
     def holds(self) -> str:
-        """Whose weights the target holds, and under whose names."""
+        """What the target holds: the state_dict of a port, or the params of a reference network."""
         name = self.weights.architecture.name
         if not self.format.torch_terms:
             return f"the params of numpy_ref.{name}"
@@ -56,7 +56,7 @@ class Ported:
 
     @property
     def values(self) -> int:
-        """How many there are."""
+        """Number of parameters."""
         return sum(value.size for value in self.weights.params.values())
 
 
@@ -70,22 +70,24 @@ def port(
 ) -> Ported:
     """Read weights, write them in another format, and prove that every network agrees on what was written.
 
+    The target appears only after the new file reads back bit for bit, and after the reference and both ports that hold
+    it agree on seeded input.
+
     Args:
-        source: A file of weights of any format, or a training run's folder (files.read_weights).
+        source: A file of weights of any format, or a training run's folder (see files.read_weights).
         target: The file to write: .pkl, .npz, .pt, .safetensors or .onnx.
-        dtype: float64, float32 or float16. None keeps what was found, except that an ONNX file, for which onnxruntime
-            has no float64 convolution, gets float32.
+        dtype: float64, float32 or float16. None keeps the source's, except that an ONNX file gets float32 in place of
+            float64, since onnxruntime has no float64 convolution.
         hints: What the file cannot tell.
-        force: Whether an existing target is replaced, once what was written reads back bit for bit and the reference
-            and both ports that hold it agree on seeded input.
+        force: Whether to replace an existing target.
 
     Returns:
-        What was ported, and what that changed.
+        The weights as written, the verdict on each port, and an example that loads the target.
 
     Raises:
-        NoParity: Where the networks do not agree.
-        FileExistsError: Where target exists, and force does not say that it is replaced.
-        ValueError, TypeError, OSError: For files that cannot be read or written, and weights of no network.
+        NoParity: If the networks do not agree.
+        FileExistsError: If target exists and force is not set.
+        ValueError, TypeError, OSError: If a file cannot be read or written, or its weights belong to no known network.
 
     Example:
         >>> import numpy_ref, tempfile, torchport
@@ -95,43 +97,43 @@ def port(
         >>> ported.weights.architecture.name, ported.values
         ('TwoLayerNet', 68)
     """
-    kind = format_named(target)
+    file_format = format_named(target)
     if check_target(target, file_of(source)).exists() and not force:
         raise FileExistsError(f"{target} exists: give another name, or have it replaced with --force (force=True)")
     weights = read_weights(source, hints, dtype=dtype)
-    if kind.suffixes == (ONNX,) and dtype is None and weights.dtype == torch.float64:
+    if file_format.suffixes == (ONNX,) and dtype is None and weights.dtype == torch.float64:
         with naming(source):
             weights = weights.astype(torch.float32)
     with stage_weights(weights, target) as staged:
         verdicts = check_staged(staged)
         staged.commit()
-    return Ported(weights, kind, verdicts, example(target, weights))
+    return Ported(weights, file_format, verdicts, example(target, weights))
 
 
 def check_staged(staged: StagedWeights) -> tuple[str, ...]:
-    """The verdict on each port that holds what the file does, and on an ONNX file's own predictions. NoParity."""
+    """Return the verdict on each port with the file's weights, and on an ONNX file's own predictions. NoParity."""
     weights = staged.read()
     architecture = weights.architecture
     x, t = seeded_batch(0, BATCH_SIZE, architecture.input_shape, architecture.classes)
-    reports = check_ports(weights, x, t, [Setting(JUDGED[weights.dtype])], runs=RUNS)
+    reports = check_ports(weights, x, t, [Setting(CHECK_DTYPES[weights.dtype])], runs=RUNS)
     if not all(report.ok for report in reports):
         raise NoParity(reports)
     verdicts = tuple(report.verdict for report in reports)
-    return (*verdicts, _run_by_onnxruntime(staged, x)) if staged.format.suffixes == (ONNX,) else verdicts
+    return (*verdicts, _check_onnxruntime(staged, x)) if staged.format.suffixes == (ONNX,) else verdicts
 
 
-def _run_by_onnxruntime(staged: StagedWeights, x: Array) -> str:
-    """A line on how it predicts. ValueError where that is not as the reference does."""
-    found, dtype = predictions(staged.staged.path.read_bytes(), x)
-    difference = check_predictions(staged.written.astype(torch.float64).reference(), x, found, dtype)
+def _check_onnxruntime(staged: StagedWeights, x: Array) -> str:
+    """Return the verdict on onnxruntime's predictions for x (N, ...). ValueError if they are not the reference's."""
+    logits, dtype = predictions(staged.staged.path.read_bytes(), x)
+    difference = check_predictions(staged.written.astype(torch.float64).reference(), x, logits, dtype)
     if difference.ratio > 1:
         raise ValueError(f"onnxruntime predicts otherwise than the reference: {difference}")
     return f"parity: onnxruntime in {str(dtype).removeprefix('torch.')}, largest error/limit {difference.ratio:.2g}"
 
 
 def example(target: str | Path, weights: Weights) -> str:
-    """Three lines of Python that load target and predict."""
-    told = "".join(f", {name}={value!r}" for name, value in weights.geometry.arguments.items())
+    """Return three lines of Python that load target and predict."""
+    arguments = "".join(f", {name}={value!r}" for name, value in weights.geometry.arguments.items())
     name, suffix, dtype = repr(str(target)), Path(target).suffix.lower(), str(weights.dtype).removeprefix("torch.")
     shape = f"(1, {', '.join(map(str, weights.architecture.input_shape))})"
     zeros = f"np.zeros({shape}, {dtype!r})"
@@ -153,6 +155,6 @@ def example(target: str | Path, weights: Weights) -> str:
         )
     return (
         "import torch, torchport\n"
-        f"net = torchport.load_network({name}{told})\n"
+        f"net = torchport.load_network({name}{arguments})\n"
         f"print(net(torch.zeros({shape}, dtype=torch.{dtype})).argmax(dim=1))"
     )

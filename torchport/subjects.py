@@ -1,4 +1,4 @@
-"""What there is to look at: networks from a file or from a seed, their layers, and what these make of an image."""
+"""Subjects of the pictures: networks from a file or a seed, their layers, and the layers' outputs for an image."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ from torchport.training.folder import RunFolder
 
 @dataclass(frozen=True)
 class Subject:
-    """A network of the book's, and what a title says of its weights."""
+    """A network, and the name of its weights for the title of a picture."""
 
     weights: Weights
     name: str
-    images: Preparation | None = None  # as it is given them, where that is not as its run was trained
+    images: Preparation | None = None  # preparation of its images; None for that of its training
 
     @property
     def network(self) -> Network:
-        """A NumPy network with copies of the weights."""
+        """The NumPy network with copies of the weights."""
         return self.weights.reference()
 
     @property
     def preparation(self) -> Preparation:
-        """How it is given its images."""
+        """How images are turned into the network's input."""
         return self.images or Preparation.parse(self.weights.source.trained.get("images", "unit"))
 
     @property
     def data(self) -> str:
-        """The data set that it was trained on, MNIST where nothing tells."""
+        """Name of the data set that the network was trained on; MNIST if that is unknown."""
         return self.weights.source.trained.get("data", DATA_SETS[0])
 
     @property
     def about(self) -> str:
-        """Its name, with that of a network of no file, and how it is given images where that is not the book's way."""
+        """Title: name, preceded by the architecture if no file gave it, and the preparation unless it is the book's."""
         name = self.name if self.weights.source.path else f"{self.weights.architecture.name}, {self.name}"
         return name if self.preparation == UNIT else f"{name} ({self.preparation} images)"
 
     def prepared(self, images: Array) -> Array:
-        """Images float (N, C, H, W) of 0 to 1 as it is given them."""
-        how = self.preparation
-        return images if how == UNIT else np.asarray(how.apply(255 * images, float))
+        """Turn images float (N, C, H, W), 0 to 1, into the network's input."""
+        preparation = self.preparation
+        return images if preparation == UNIT else np.asarray(preparation.apply(255 * images, float))
 
 
 class Samples(NamedTuple):
-    """Images uint8 (N, C, H, W) with labels (N,), and what a title says of them: "mnist test"."""
+    """Images uint8 (N, C, H, W) with labels (N,), and their name in titles: "mnist test"."""
 
     images: Array
     labels: Array
@@ -77,32 +77,32 @@ def load_samples(
     train: bool = False,
     progress: bool = True,
 ) -> Samples:
-    """A data set by its name, in folder; without a name what subject was trained on, else MNIST.
+    """Load the data set called name from folder, by default the one that subject was trained on, else MNIST.
 
-    Without folder it is that of the training, if that is still there.
+    folder defaults to the one used for training, if it still exists.
     """
     trained = {} if subject is None else subject.weights.source.trained
     name = name or (DATA_SETS[0] if subject is None else subject.data)
-    before = trained.get("data_dir")
-    if folder is None and name == trained.get("data") and before is not None and Path(before).is_dir():
-        folder = before
+    data_dir = trained.get("data_dir")
+    if folder is None and name == trained.get("data") and data_dir is not None and Path(data_dir).is_dir():
+        folder = data_dir
     return Samples(*data.load(name, train, folder, progress=progress), f"{name} {'training' if train else 'test'}")
 
 
 def load_subject(path: str | Path, hints: Hints = NO_HINTS, dtype: torch.dtype | None = None) -> Subject:
-    """The network whose weights are in path, a file or a run's folder."""
+    """Load the network whose weights are in path, a file or a run's folder."""
     return Subject(read_weights(path, hints, dtype=dtype), short_name(path))
 
 
-def seeded_subject(seed: int, like: Architecture) -> Subject:
-    """A network as it is before learning, drawn from RandomState(seed)."""
-    params = like.reference(rng=np.random.RandomState(seed)).params
-    weights = Weights(like, params) if like.arguments else Weights.of(params)
+def seeded_subject(seed: int, architecture: Architecture) -> Subject:
+    """Return an untrained network, its weights drawn from RandomState(seed)."""
+    params = architecture.reference(rng=np.random.RandomState(seed)).params
+    weights = Weights(architecture, params) if architecture.arguments else Weights.of(params)
     return Subject(weights, f"start of seed {seed}, nothing learned")
 
 
 def start_of(path: str | Path, learned: Subject, seed: int | None = None) -> Subject:
-    """learned, which path holds, before it learned: a run's own start, else one drawn from seed (None for 0)."""
+    """Return the network in path, learned, as before training: the run's own start, else drawn from seed (None: 0)."""
     folder, architecture = RunFolder(path), learned.weights.architecture
     if seed is not None or not folder.is_run:
         return seeded_subject(seed or 0, architecture)
@@ -115,31 +115,31 @@ def start_of(path: str | Path, learned: Subject, seed: int | None = None) -> Sub
 
 
 def short_name(path: str | Path) -> str:
-    """A file's name, or a folder's with the one before it (runs/1), as a title can hold it."""
+    """Return a name for titles, at most 41 characters: of a file its name, of a folder its last two parts (runs/1)."""
     path = Path(path)
     name = "/".join(path.resolve().parts[-2:]) if path.is_dir() else path.name
     return name if len(name) <= 40 else f"{name[:18]}...{name[-18:]}"
 
 
 def convolution(network: Network, name: str | None = None) -> tuple[str, nr.Convolution]:
-    """A convolution layer by name, of upper or lower case, and that name; None for the first. ValueError lists all."""
-    found = {key.lower(): layer for key, layer in network.layers.items() if isinstance(layer, nr.Convolution)}
-    if not found:
-        raise ValueError(f"the network has no convolution layer, only {_listed(network.layers)}")
-    name = next(iter(found)) if name is None else name.lower()
-    if name not in found:
-        raise ValueError(f"layer must be a convolution, one of {_listed(found)}, got {name!r}")
-    return name, found[name]
+    """Return a convolution layer and its name in lower case, by name in any case; None for the first. ValueError."""
+    conv_layers = {key.lower(): layer for key, layer in network.layers.items() if isinstance(layer, nr.Convolution)}
+    if not conv_layers:
+        raise ValueError(f"the network has no convolution layer, only {_join_lower(network.layers)}")
+    name = next(iter(conv_layers)) if name is None else name.lower()
+    if name not in conv_layers:
+        raise ValueError(f"layer must be a convolution, one of {_join_lower(conv_layers)}, got {name!r}")
+    return name, conv_layers[name]
 
 
-def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
-    """The outputs (N, FN, OH, OW) of those layers, without names of all up to the first pooling."""
-    maps = {name.lower(): value for name, value in found.items() if value.ndim == 4}
+def maps_of(outputs: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, Array]:
+    """Return the maps (N, FN, OH, OW) among outputs for the named layers, by default all up to the first pooling."""
+    maps = {name.lower(): value for name, value in outputs.items() if value.ndim == 4}
     if not maps:
-        raise ValueError(f"the network has no layers with images as outputs, only {_listed(found)}")
+        raise ValueError(f"the network has no layers with images as outputs, only {_join_lower(outputs)}")
     unknown = [name for name in names if name.lower() not in maps]
     if unknown:
-        raise ValueError(f"layers must be of {_listed(maps)}, got {_listed(unknown)}")
+        raise ValueError(f"layers must be of {_join_lower(maps)}, got {_join_lower(unknown)}")
     if names:
         return {name.lower(): maps[name.lower()] for name in names}
     pooled = [number for number, name in enumerate(maps, 1) if name.startswith(("pool", "subsample"))]
@@ -147,52 +147,51 @@ def maps_of(found: Mapping[str, Array], names: Sequence[str] = ()) -> dict[str, 
 
 
 def stages(subject: Subject, image: Array, layer: str | None = None, number: int = 0) -> list[Stage]:
-    """An image (C, H, W) of 0 to 1, one filter of a convolution layer, and what it makes up to the next pooling.
+    """Return an image (C, H, W), 0 to 1, one filter of a convolution layer, and its maps up to the next pooling.
 
-    Each with the pixels that the greatest value of the last is made of.
+    Each stage has the region that contributes to the greatest value of the last one.
     """
     network = subject.network
-    name, convolves = convolution(network, layer)
-    check_index("filter", number, len(convolves.W), "filters")
-    shown = _alone(network, name)
+    name, conv = convolution(network, layer)
+    check_index("filter", number, len(conv.W), "filters")
+    names = _layers_to_pooling(network, name)
     outputs = network.outputs(subject.prepared(image[np.newaxis]))
-    regions = _regions(network, shown[-1], outputs[shown[-1]][0, number])
-    made = [Stage(each.lower(), outputs[each][0, number], regions[each]) for each in shown]
-    seen = Stage("image", image.mean(axis=0), regions["image"])
-    kernel = Stage(f"filter {number}", convolves.W[number].mean(axis=0))
-    if shown[0] == next(iter(network.layers)):  # else the image is not what the filter is applied to
-        kernel, made[0] = kernel._replace(sign="*"), made[0]._replace(name=f"{name}, bias added", sign="=")
-    if convolves.W.shape[1] > 1:
-        kernel = kernel._replace(name=f"{kernel.name}, mean of {convolves.W.shape[1]} channels")
-    return [seen, kernel, *made]
+    regions = _regions(network, names[-1], outputs[names[-1]][0, number])
+    maps = [Stage(each.lower(), outputs[each][0, number], regions[each]) for each in names]
+    kernel = Stage(f"filter {number}", conv.W[number].mean(axis=0))
+    if names[0] == next(iter(network.layers)):  # only the first layer applies its filters to the image itself
+        kernel, maps[0] = kernel._replace(sign="*"), maps[0]._replace(name=f"{name}, bias added", sign="=")
+    if conv.W.shape[1] > 1:
+        kernel = kernel._replace(name=f"{kernel.name}, mean of {conv.W.shape[1]} channels")
+    return [Stage("image", image.mean(axis=0), regions["image"]), kernel, *maps]
 
 
-def _alone(network: Network, name: str) -> list[str]:
-    """The layer of that name in lower case and those after it up to a pooling, or before its maps are mixed."""
-    found = list[str]()
+def _layers_to_pooling(network: Network, name: str) -> list[str]:
+    """Return the layer called name in lower case and those after it up to a pooling, or before maps are mixed."""
+    names = list[str]()
     for each, layer in network.layers.items():
-        if found and isinstance(layer, nr.Convolution | nr.Affine):
+        if names and isinstance(layer, nr.Convolution | nr.Affine):
             break
-        if found or each.lower() == name:
-            found.append(each)
-        if found and isinstance(layer, WindowLayer):
+        if names or each.lower() == name:
+            names.append(each)
+        if names and isinstance(layer, WindowLayer):
             break
-    return found
+    return names
 
 
 def _regions(network: Network, last: str, values: Array) -> dict[str, Region]:
-    """Of which pixels of each layer up to last, and of the image, the greatest of last's values (H, W) is made."""
+    """Return, for the image and each layer up to last, the region behind the greatest of last's values (H, W)."""
     top, left = np.unravel_index(values.argmax(), values.shape)
     names = ["image", *network.layers]
     names = names[: names.index(last) + 1]
-    found = {last: (int(top), int(left), 1, 1)}
-    for before, name in zip(names[-2::-1], names[:0:-1], strict=True):
-        found[before] = _inputs(network.layers[name], found[name])
-    return found
+    regions = {last: (int(top), int(left), 1, 1)}
+    for previous, name in zip(names[-2::-1], names[:0:-1], strict=True):
+        regions[previous] = _input_region(network.layers[name], regions[name])
+    return regions
 
 
-def _inputs(layer: Layer, region: Region) -> Region:
-    """The pixels of which a layer makes those of region."""
+def _input_region(layer: Layer, region: Region) -> Region:
+    """Return the region (top, left, height, width) of a layer's input that contributes to region of its output."""
     if isinstance(layer, nr.Convolution):
         height, width = layer.W.shape[2:]
     elif isinstance(layer, WindowLayer):
@@ -205,19 +204,19 @@ def _inputs(layer: Layer, region: Region) -> Region:
 
 
 def boxes(subject: Subject) -> list[Box]:
-    """The input, each layer and the softmax, with shapes and numbers of parameters."""
+    """Return a Box for the input, each layer and the softmax, with output shapes and numbers of parameters."""
     shape = subject.weights.architecture.input_shape
     network = subject.network
-    found = network.outputs(np.zeros((1, *shape)))
+    outputs = network.outputs(np.zeros((1, *shape)))
     sizes = dict.fromkeys(network.layers, 0)
     for name, (owner, _) in network.owners.items():
         sizes[owner] += network.params[name].size
     layers = [
-        Box(name.lower(), kind_of(layer).about(layer), found[name].shape[1:], sizes[name], type(layer).__name__)
+        Box(name.lower(), kind_of(layer).about(layer), outputs[name].shape[1:], sizes[name], type(layer).__name__)
         for name, layer in network.layers.items()
     ]
     return [Box("input", "", shape, 0), *layers, Box("softmax", "probabilities", layers[-1].shape, 0)]
 
 
-def _listed(names: Mapping[str, object] | Sequence[str]) -> str:
+def _join_lower(names: Mapping[str, object] | Sequence[str]) -> str:
     return ", ".join(map(str.lower, names))

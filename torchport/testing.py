@@ -1,4 +1,4 @@
-"""For a user's own tests of a port."""
+"""assert_parity, for a user's own tests of a port."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ def assert_parity(reference: Network, port: nn.Module, x: Array, t: Array, **opt
     """Assert that port computes what reference computes, forward and backward.
 
     Args:
-        reference: the network in NumPy, which is right by definition.
-        port: any module, judged as it is and left as it was.
-        x: a batch (N, ...), and t its labels (N,) or one-hot (N, classes).
-        options: those of torchport.parity.check_parity, as loss, runs, mode and seed.
+        reference: The NumPy network, which is right by definition.
+        port: Any module; it is left unchanged.
+        x: A batch (N, ...).
+        t: Its labels, (N,) or one-hot (N, classes).
+        options: Those of torchport.parity.check_parity, such as loss, runs, mode and seed.
 
     Returns:
         The report, which says how much was compared.
 
     Raises:
-        AssertionError: in a few lines what differs and where, both values, error, limit, cause, and what is right.
+        AssertionError: Says in a few lines what differs and where, both values, the error, its limit and the cause.
 
     >>> import numpy as np, numpy_ref, torchport
     >>> reference, x = numpy_ref.TwoLayerNet(8, 6, 4), np.random.RandomState(0).randn(5, 8)
@@ -33,9 +34,9 @@ def assert_parity(reference: Network, port: nn.Module, x: Array, t: Array, **opt
     >>> assert_parity(reference, port, x, t=np.arange(5) % 4).ok
     True
     """
-    from torchport.parity import check_parity  # which takes torch's second to import
+    from torchport.parity import check_parity  # here, since it imports torch, which takes a second
 
-    __tracebackhide__ = True  # pytest shows the line that called
+    __tracebackhide__ = True  # pytest then shows the caller's line
     report = check_parity(reference, port, x, t, **options)
     report.raise_if_failed()
     return report

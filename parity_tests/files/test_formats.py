@@ -1,4 +1,4 @@
-"""Each format: how it is known, what of it is refused in one line, and what reading it costs.
+"""Each format: how it is detected, what is refused in one line, and how much memory reading takes.
 
 reference/test_refusals.py has what the book's own reader refuses, test_reading.py what people have.
 """
@@ -34,7 +34,7 @@ MIB = 2**20
 
 
 def one_npy(header: str, content: bytes = bytes(8), version: int = 1) -> bytes:
-    """A .npz of one .npy, W, with this header."""
+    """Return a .npz of one .npy file, W, with this header."""
     text = header.encode() + b"\n"
     return zipped({"W.npy": b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H", len(text)) + text + content})
 
@@ -48,7 +48,7 @@ ONE = npy(np.ones(1))
 
 def twice() -> bytes:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zipfile's own
+        warnings.simplefilter("ignore")  # zipfile warns
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for _ in range(2):
@@ -57,14 +57,14 @@ def twice() -> bytes:
 
 
 def encrypted() -> bytes:
-    """A .npz that says of its file that it is."""
+    """Return a .npz whose file is marked as encrypted."""
     content = bytearray(npz(W=np.ones(1)))
     content[content.rindex(b"PK\x01\x02") + 8] |= 1
     return bytes(content)
 
 
 def lying(declared: int) -> bytes:
-    """A deflated .npz whose directory declares another size of W than it has: 64 MiB."""
+    """Return a deflated .npz whose directory declares this size of W, which has 64 MiB."""
     content = bytearray(zipped({"W.npy": bytes(64 * MIB)}, zipfile.ZIP_DEFLATED))
     struct.pack_into("<I", content, content.rindex(b"PK\x01\x02") + 24, declared)
     return bytes(content)
@@ -73,7 +73,7 @@ def lying(declared: int) -> bytes:
 def safe(
     dtype: str = "F64", shape: str = "[1]", size: int = 8, names: tuple[str, ...] = ("W",), step: int = 1
 ) -> bytes:
-    """A safetensors file of zeros, from its header's text; a step of 0 gives each name the same ones."""
+    """Return a safetensors file of zeros with a header; with a step of 0 all names share the same bytes."""
     about = [
         f'"{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{k * step * size},{(k * step + 1) * size}]}}'
         for k, name in enumerate(names)
@@ -89,7 +89,7 @@ def pt(value: object, **options: Any) -> bytes:
 
 
 def net(kind: Any = float, first: Any = 1, **others: Any) -> dict[str, Any]:
-    """A network of one layer, whose first number is given."""
+    """Return the weights of a network with one layer and this first number."""
     return {"W1": np.array([[first, 1]], kind), "b1": np.ones(2, kind), **others}
 
 
@@ -242,9 +242,9 @@ def test_what_numpy_compresses_orders_and_swaps_is_read() -> None:
     buffer = io.BytesIO()
     odd: dict[str, Any] = {"W1": np.asfortranarray(arrays()["W1"].astype(">f4")), "b1": np.ones(3, np.float16)}
     np.savez_compressed(buffer, **odd)
-    found: Any = decode_npz(buffer.getvalue())
-    assert [(array.dtype, array.flags.f_contiguous) for array in found.values()] == [("f4", True), ("f2", True)]
-    assert all(np.array_equal(found[name], odd[name]) and found[name].flags.writeable for name in odd)
+    arrays_read: Any = decode_npz(buffer.getvalue())
+    assert [(array.dtype, array.flags.f_contiguous) for array in arrays_read.values()] == [("f4", True), ("f2", True)]
+    assert all(np.array_equal(arrays_read[name], odd[name]) and arrays_read[name].flags.writeable for name in odd)
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)], ids=str)
@@ -252,8 +252,8 @@ def test_npy_headers_of_every_version_are_read(version: tuple[int, int]) -> None
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, arrays()["W1"], version=version)
     assert buffer.getvalue()[6:8] == bytes(version)
-    found = decode_npz(zipped({"W.npy": buffer.getvalue()}))
-    np.testing.assert_array_equal(found["W"], arrays()["W1"], strict=True)
+    arrays_read = decode_npz(zipped({"W.npy": buffer.getvalue()}))
+    np.testing.assert_array_equal(arrays_read["W"], arrays()["W1"], strict=True)
 
 
 @pytest.mark.parametrize("suffix", WRITTEN)
@@ -272,9 +272,9 @@ def test_safetensors_of_bfloat16_are_widened() -> None:
     numbers = torch.tensor([[1.5, -2.0], [torch.inf, 3.0]])
     content = save_torch({"W": numbers.bfloat16(), "b": numbers})
     notes: list[str] = []
-    found = decode_safetensors(content, notes)
+    arrays_read = decode_safetensors(content, notes)
     for name in ("W", "b"):
-        np.testing.assert_array_equal(found[name], numbers.numpy(), strict=True)
+        np.testing.assert_array_equal(arrays_read[name], numbers.numpy(), strict=True)
     assert notes == ["arrays widened from bfloat16 to float32, which is exact: 1"]
 
 

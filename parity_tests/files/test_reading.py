@@ -1,4 +1,4 @@
-"""Weights as people have them: files of many kinds, each with its right values, or the words that refuse it."""
+"""Files of weights as people have them, each with its correct values or the words of its refusal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def drawn(**shapes: tuple[int, ...]) -> Params:
 
 
 def forked(*weights: tuple[int, ...]) -> Params:
-    """Of a network with these weights, and their biases."""
+    """Return the params of a network with these weights, and biases to match."""
     shapes: dict[str, tuple[int, ...]] = {}
     for number, shape in enumerate(weights, 1):
         shapes |= {f"W{number}": shape, f"b{number}": (shape[0] if len(shape) == 4 else shape[1],)}
@@ -48,7 +48,7 @@ STATISTICS = {"running_mean1": np.arange(7.0), "running_var1": np.arange(1.0, 8)
 
 
 def keyed(params: Mapping[str, Array], *layers: str, part: tuple[str, str] = ("weight", "bias")) -> dict[str, Any]:
-    """As a state_dict of torch's has it, under layers' names."""
+    """Return params as a torch state_dict with these names of layers."""
     return {
         f"{layer}.{part[name[0] == 'b']}": torch.tensor(np.ascontiguousarray(value.T if value.ndim == 2 else value))
         for layer, pair in zip(layers, zip(*[iter(params.items())] * 2, strict=True), strict=True)
@@ -65,12 +65,12 @@ def turned(params: Params, *names: str) -> Params:
 
 
 def parts(params: Params) -> dict[str, Params]:
-    """By layer, as nested dicts."""
+    """Return params as nested dicts, by layer."""
     return {f"l{k[1]}": {name: params[f"{name}{k[1]}"] for name in "Wb"} for k in params if k[0] == "W"}
 
 
 def keras_rows(params: Params) -> Params:
-    """The first Affine's rows in the order H, W, C."""
+    """Return params with the first Affine's rows in the order H, W, C."""
     rows = params["W2"].reshape(len(params["W1"]), 12, 12, -1).transpose(1, 2, 0, 3)
     return {**params, "W2": rows.reshape(params["W2"].shape)}
 
@@ -85,7 +85,7 @@ def keras(params: Params) -> Params:
 
 
 def written(name: str, save: Callable[[Any, Any], object], value: object) -> Callable[[Path], Path]:
-    """What writes value into a folder by save(path, value)."""
+    """Return a function that writes value into a folder by save(path, value)."""
 
     def write(folder: Path) -> Path:
         save(folder / name, value)
@@ -115,7 +115,7 @@ def before(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def momentums(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint as PyTorch's ImageNet example writes it: the optimizer's sums are as large as the network."""
+    """Return a checkpoint as in PyTorch's ImageNet example: the optimizer's moments are as large as the network."""
     state = {number: {"momentum_buffer": 0 * value} for number, value in enumerate(state_dict.values())}
     return {"state_dict": state_dict, "optimizer": {"state": state, "param_groups": [{"lr": 0.1}]}}
 
@@ -129,7 +129,7 @@ def adams(state_dict: dict[str, Any]) -> dict[str, Any]:
 
 
 class Case(NamedTuple):
-    """How a file is written, whose params come out, what a line says of it, and what had to be told."""
+    """A file: how to write it, the params expected from it, words of a line about it, and the hints it needs."""
 
     write: Callable[[Path], Path]
     expected: Params
@@ -315,12 +315,12 @@ PEOPLE: dict[str, Case] = {
 @pytest.mark.parametrize("case", PEOPLE)
 def test_what_people_have_is_read(case: str, tmp_path: Path) -> None:
     write, expected, says, hints, dtype = PEOPLE[case]
-    found = read_weights(write(tmp_path), hints, dtype=dtype)
-    assert list(found.params) == list(expected)
+    weights = read_weights(write(tmp_path), hints, dtype=dtype)
+    assert list(weights.params) == list(expected)
     for name, value in expected.items():
-        assert found.params[name].dtype == value.dtype
-        np.testing.assert_array_equal(found.params[name], value)
-    assert says in "\n".join([*found.source.steps, str(found.architecture)])
+        assert weights.params[name].dtype == value.dtype
+        np.testing.assert_array_equal(weights.params[name], value)
+    assert says in "\n".join([*weights.source.steps, str(weights.architecture)])
 
 
 def test_what_the_book_writes_needs_no_step(tmp_path: Path) -> None:
@@ -333,16 +333,16 @@ def test_running_statistics_come_along(keys: Params | None, tmp_path: Path) -> N
     weights = Weights.of({**BATCHNORM, **STATISTICS})
     state_dict = {**weights.state_dict(), "batchnorm1.num_batches_tracked": torch.tensor(3)}
     write = saved(state_dict) if keys is None else pickled({**keys, **STATISTICS})
-    found = read_weights(write(tmp_path)).reference().statistics
+    statistics = read_weights(write(tmp_path)).reference().statistics
     for name, value in STATISTICS.items():
-        np.testing.assert_array_equal(found[name], value)
+        np.testing.assert_array_equal(statistics[name], value)
 
 
 COPIES = {"best": STATE, "last": {k: 2 * v for k, v in STATE.items()}}
 
 
 class Unclear(NamedTuple):
-    """How a file is written, what the refusal says, and what was told."""
+    """A file that is refused: how to write it, the words of the refusal, and the hints."""
 
     write: Callable[[Path], Path]
     says: str

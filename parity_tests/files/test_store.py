@@ -1,9 +1,10 @@
-"""Weights from a path: whatever its name, within limits, or a run's folder."""
+"""read_weights: the format does not depend on the file's name; limits; a run's folder."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import torch
 
 import numpy_ref as nr
 from numpy_ref import ParamsError
+from numpy_ref.checks import Array
 from torchport import to_state_dict
 from torchport.files import listing, read_weights, stage_weights
 from torchport.files.formats import FORMATS
-from torchport.networks import Weights
+from torchport.networks import Weights, recognition
+from torchport.networks.nearest import nearest_network
 
 SUFFIXES = [kind.suffixes[0] for kind in FORMATS if kind.encode and kind.suffixes != (".onnx",)]
 CONV = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
@@ -33,10 +36,24 @@ def test_weights_are_known_by_their_bytes_and_not_by_their_name(network: nr.Simp
     torch.save(state_dict, tmp_path / "old.pkl", _use_new_zipfile_serialization=False)
     torch.save(state_dict, tmp_path / "model.pt")
     for path in (tmp_path / "weights.pt", tmp_path / "weights.pkl", tmp_path / "old.pkl", tmp_path):
-        found = read_weights(path).params
-        assert list(found) == list(network.params)
+        params = read_weights(path).params
+        assert list(params) == list(network.params)
         for name, value in network.params.items():
-            np.testing.assert_array_equal(found[name], value)
+            np.testing.assert_array_equal(params[name], value)
+
+
+def test_a_file_is_recognised_once(network: nr.SimpleConvNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def counted(params: Mapping[str, Array]) -> str:
+        nonlocal calls
+        calls += 1
+        return nearest_network(params)
+
+    monkeypatch.setattr(recognition, "nearest_network", counted)
+    network.save_params(tmp_path / "params.pkl")
+    assert read_weights(tmp_path / "params.pkl", dtype=torch.float32).architecture.name == "SimpleConvNet"
+    assert calls == 1
 
 
 def make_folder(path: Path, *names: str) -> None:
@@ -50,7 +67,7 @@ def make_folder(path: Path, *names: str) -> None:
     [
         (None, "No such file"),
         ((), "is no run's folder"),
-        (("checkpoint.pt",), "is no run's folder"),  # nor can it be resumed
+        (("checkpoint.pt",), "is no run's folder"),  # it cannot be resumed either
         (("config.json", "checkpoint.pt"), "has not ended: go on with .* --resume"),
         (("model.pt",), "this is an empty file"),
     ],

@@ -1,4 +1,4 @@
-"""What torch.save wrote is read as torch.load reads it, without torch; anything else is refused in one line, soon."""
+"""torch.save's files are read as torch.load reads them, without torch; anything else is refused in one line, fast."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ DTYPES = (torch.float16, torch.float64, torch.bool, torch.uint8, torch.int8, tor
 
 @pytest.fixture(autouse=True)
 def torch_load(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """torch.load for what is written here only; nothing else may call it."""
+    """Call torch.load, which is otherwise forbidden, on a file that the test itself has written."""
     load = torch.load
     monkeypatch.delattr(torch, "load")
     return load
 
 
 def arrays_of(value: Any) -> Any:
-    """value, with an array for each tensor."""
+    """Return value with an array for each tensor."""
     match value:
         case torch.Tensor():
             return value.detach().numpy()
@@ -122,17 +122,17 @@ def test_nothing_in_a_pickled_tensor_is_run(tmp_path: Path) -> None:
 
     assert same(decode_pickle(pickle.dumps({"W": Inner()})), {"W": ["an object of "]})
     assert not (tmp_path / "boom").exists()
-    # One content in many places would have to be read as often.
-    found: Any = decode_pickle(pickle.dumps([Inner() for _ in range(1000)]))
-    assert same(found[-1], "an object of torch.storage")
+    # The same content in many places would have to be read as many times.
+    items: Any = decode_pickle(pickle.dumps([Inner() for _ in range(1000)]))
+    assert same(items[-1], "an object of torch.storage")
 
 
 @pytest.mark.parametrize("how", WRITTEN)
 def test_bfloat16_is_widened(how: str) -> None:
     value = {"a": torch.randn(3, 2).bfloat16().t(), "b": torch.ones(2)}
     notes: list[str] = []
-    found = decode_pt(pt(value, **WRITTEN[how]), notes=notes)
-    assert same(found, {"a": value["a"].float().numpy(), "b": np.ones(2, np.float32)})
+    tree = decode_pt(pt(value, **WRITTEN[how]), notes=notes)
+    assert same(tree, {"a": value["a"].float().numpy(), "b": np.ones(2, np.float32)})
     assert notes == ["arrays widened from bfloat16 to float32, which is exact: 1"]
 
 
@@ -150,7 +150,7 @@ NAMED: dict[str, tuple[Callable[[], Any], str]] = {
     "a device": (lambda: torch.device("cpu"), "an object of torch.device"),
     "a dtype": (lambda: torch.float32, "the name torch.float32"),
 }
-# Nobody knows how long their storages are, which follow each other in the old format.
+# The old format stores one storage after the other, and the length of these is unknown.
 NAMED_IN_A_ZIP: dict[str, tuple[Callable[[], Any], str]] = {
     "with the negative bit": (lambda: pair().conj().imag, "a tensor with the negative or the conjugate bit: save"),
     "complex": (pair, "a tensor of ComplexFloat"),
@@ -163,13 +163,13 @@ NAMED_IN_A_ZIP: dict[str, tuple[Callable[[], Any], str]] = {
 @pytest.mark.parametrize(
     ("what", "how"), [(w, h) for w in NAMED for h in WRITTEN] + [(w, "zip") for w in NAMED_IN_A_ZIP]
 )
-@pytest.mark.filterwarnings("ignore")  # torch's, of nested and quantised tensors
+@pytest.mark.filterwarnings("ignore")  # torch warns of nested and quantised tensors
 def test_what_is_no_dense_tensor_is_named_and_what_is_beside_it_read(what: str, how: str) -> None:
     make, says = (NAMED | NAMED_IN_A_ZIP)[what]
-    found: Any = decode_pt(pt({"odd": make(), "W": torch.ones(2)}, **WRITTEN[how]))
-    assert same(found["W"], np.ones(2, np.float32))
-    assert isinstance(found["odd"], StandIn)
-    assert re.match(says, found["odd"].what)
+    tree: Any = decode_pt(pt({"odd": make(), "W": torch.ones(2)}, **WRITTEN[how]))
+    assert same(tree["W"], np.ones(2, np.float32))
+    assert isinstance(tree["odd"], StandIn)
+    assert re.match(says, tree["odd"].what)
 
 
 def test_nothing_is_run(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_nothing_is_run(tmp_path: Path) -> None:
         assert not (tmp_path / "boom").exists()
 
 
-# --- What is refused
+# --- Refusals
 
 
 STORAGE = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ"
@@ -188,17 +188,17 @@ K0, HUGE, MINUS = b"K\0", b"\x8a\x09" + bytes(8) + b"\x01", b"J\xff\xff\xff\xff"
 def tensor(
     start: bytes = K0, size: bytes = b"K\x04\x85", stride: bytes = b"K\x01\x85", storage: bytes = STORAGE
 ) -> bytes:
-    """The pickle of a list of a tensor of four numbers, or of what is almost that."""
+    """Return the pickle of a list with a tensor of four numbers, or of something close to that."""
     return b"\x80\x02](ctorch._utils\n_rebuild_tensor_v2\n(" + storage + start + size + stride + b"\x89}tRe."
 
 
 def of(count: bytes) -> bytes:
-    """The same, of a storage said to have count numbers."""
+    """Like tensor, with a storage that claims to have count numbers."""
     return tensor(storage=STORAGE.replace(b"K\x04tQ", count + b"tQ"))
 
 
 def saved(content: bytes, packing: int = zipfile.ZIP_STORED) -> bytes:
-    """A .pt file of this pickle and a storage of four numbers."""
+    """Return a .pt file of this pickle and a storage of four numbers."""
     numbers = np.arange(4, dtype="<f4").tobytes()
     return zipped({"x/data.pkl": content, "x/version": b"3\n", "x/data/0": numbers}, packing)
 
@@ -212,7 +212,7 @@ def script() -> bytes:
 
 
 def flipped(content: bytes, inside: bytes) -> bytes:
-    """With another bit in the bytes that are those of inside."""
+    """Return the file with one bit changed in the part that equals inside."""
     assert content.count(inside) == 1
     return content.replace(inside, bytes([inside[0] ^ 1]) + inside[1:])
 
@@ -301,14 +301,14 @@ def test_crafted_files_are_refused_for_their_flaw_alone(torch_load: Callable[...
     for packing in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         assert same(decode_pt(saved(tensor(), packing)), [np.arange(4, dtype=np.float32)])
     # torch's own reader has no opcode for the short text of protocol 4
-    content = re.sub(rb"\x8c(.)", lambda found: b"X" + found[1] + bytes(3), tensor())
+    content = re.sub(rb"\x8c(.)", lambda match: b"X" + match[1] + bytes(3), tensor())
     assert same([torch_load(io.BytesIO(saved(content))).pop().numpy()], [np.arange(4, dtype=np.float32)])
 
 
 def test_the_other_byte_order_is_read() -> None:
     content = np.arange(4, dtype=">f4").tobytes()
-    found = decode_pt(zipped({"x/data.pkl": tensor(), "x/byteorder": b"big", "x/data/0": content}))
-    assert same(found, [np.arange(4, dtype=np.float32)])
+    tree = decode_pt(zipped({"x/data.pkl": tensor(), "x/byteorder": b"big", "x/data/0": content}))
+    assert same(tree, [np.arange(4, dtype=np.float32)])
 
 
 BYTES = b"c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R"  # 2 GiB of them
@@ -326,14 +326,14 @@ HOSTILE: dict[str, bytes] = {
 def test_what_would_take_forever_takes_nothing(case: str) -> None:
     content = saved(b"\x80\x02](K\x01" + HOSTILE[case] + b"e.")
     assert peak_of(lambda: decode_pt(content)) < 2**20
-    found: Any = decode_pt(content)
-    assert found[0] == 1
+    tree: Any = decode_pt(content)
+    assert tree[0] == 1
 
 
 @pytest.mark.parametrize("how", WRITTEN)
 def test_memory_is_in_proportion_to_the_file(how: str) -> None:
     content = pt({"W": torch.rand(1024, 1024), "V": torch.rand(1024, 1024).t()}, **WRITTEN[how])
-    assert peak_of(lambda: decode_pt(content)) < 1.1 * len(content)  # besides the file's own bytes
+    assert peak_of(lambda: decode_pt(content)) < 1.1 * len(content)  # not counting the file's own bytes
 
 
 def test_one_storage_takes_no_more_than_the_limit_under_many_names() -> None:
@@ -351,7 +351,7 @@ EDITS = st.tuples(st.integers(0, 2**16), st.integers(0, 255))
 
 
 def spoilt(how: str, edits: list[tuple[int, int]]) -> bytes:
-    """A sample, of which some bytes are others; in a zip file those of the pickle, and the checksums fit."""
+    """Return a sample with some bytes changed; in a zip file those of the pickle, with correct checksums."""
     files = {"": SAMPLES[how]}
     if how != "old":
         with zipfile.ZipFile(io.BytesIO(SAMPLES[how])) as archive:

@@ -1,4 +1,4 @@
-"""Whatever happens while weights are written, what stands there is the old file or the new one, whole."""
+"""Whatever happens while weights are written, the path holds the old file or the new one, whole."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=SUFFIXES)
 def each(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A file of each format."""
+    """Write a file of each format."""
     write(OLD, tmp_path / f"params{request.param}")
     return tmp_path / f"params{request.param}"
 
@@ -50,7 +50,7 @@ def write(arrays: dict[str, Array], path: Path) -> None:
 
 
 def assert_old(file: Path) -> None:
-    """The old file is there, and nothing else."""
+    """Assert that the folder holds the old file and nothing else."""
     assert same(read_weights(file).params, OLD)
     assert list(file.parent.iterdir()) == [file]
 
@@ -61,7 +61,7 @@ def same(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
 
 @contextlib.contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """The kernel writes as much and then refuses, as when a disk is full."""
+    """The kernel writes that much and then refuses, as if the disk were full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -108,7 +108,7 @@ def test_any_step_may_fail(each: Path, step: str, error: BaseException, monkeypa
 
 
 def test_a_file_that_cannot_be_read_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system tells no path where a file is open already."""
+    """The system's error has no path if the file is open already."""
     monkeypatch.setattr(os, "fdopen", lambda *_: Unreadable())
     with pytest.raises(OSError, match=r"not read: Input/output error: '.*params\.pkl'") as error:
         read_params(file)
@@ -121,7 +121,7 @@ class Unreadable(io.BytesIO):
 
 
 def test_a_disk_that_lies_is_found_out(each: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was written reads back as something else, down to one bit."""
+    """The file reads back as something else, even if only by one bit."""
     right = files._write
 
     def flip(path: Path, data: bytes, mode: int | None) -> None:
@@ -150,7 +150,7 @@ def test_a_read_only_folder(each: Path, as_nobody: Callable[[], Any]) -> None:
     assert_old(each)
 
 
-# Forks once for each line that writing runs, kills itself there, and looks at what is left; for each format.
+# For each line that writing executes: fork, kill the child there, and look at the file; for each format.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -206,7 +206,7 @@ def test_a_kill_between_any_two_steps(tmp_path: Path) -> None:
     assert all(name.startswith(".params.") and name.endswith(".tmp") for name in left)
 
 
-# --- What stands where the file is to go
+# --- Targets that are no ordinary file
 
 
 def linked(path: Path) -> Path:
@@ -237,7 +237,7 @@ def test_a_target_that_is_no_file_stays_what_it_is(case: str, tmp_path: Path) ->
     target = make(folder)
     before = {path: path.lstat().st_ino for path in tmp_path.rglob("*")}
     with pytest.raises(OSError, match=says):
-        files.check_target(target)  # first, since /dev/null would be replaced for all
+        files.check_target(target)  # first, or else /dev/null would be replaced for the whole system
     if case != "a device":
         with pytest.raises(OSError, match=says):
             write_params(NEW, target)
@@ -291,7 +291,7 @@ def test_the_file_and_its_folder_reach_the_disk(file: Path, monkeypatch: pytest.
 
 
 def test_a_folder_that_cannot_be_synced_is_no_failure(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on some network file systems; the file has been replaced by then."""
+    """As on some network file systems: by then the file has been replaced."""
 
     def sync(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):

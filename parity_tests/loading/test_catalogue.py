@@ -1,4 +1,4 @@
-"""The catalogue's ports, begun anew and filled from their references: right ones read back, none filled wrongly."""
+"""The catalogue's ports, reset and filled from their references: right ones read back, none is filled wrongly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from parity import (  # which enter their ports
+from parity import (  # they add their ports to the catalogue
     right_ports as right_ports,
     right_ports_by_hand as right_ports_by_hand,
     right_ports_wrapped as right_ports_wrapped,
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated", "ignore:.*not a l
 SCRIPTED = "nothing is seen of what is scripted"
 COMPUTED = "since something is computed of it"
 
-# Those that are refused, each with a word of the reason.
+# Ports that are refused, each with a word of the reason.
 REFUSED = {
     "BiasInTwoHalves": COMPUTED,
     "WeightNormOfOld": COMPUTED,
@@ -49,7 +49,7 @@ REFUSED = {
 
 
 def begun_anew(port: RightPort | WrongPort) -> nn.Module:
-    """As it would be before anything is loaded: other weights, statistics that have seen nothing."""
+    """Reset a port to its state before loading: other weights, initial statistics."""
     module = port.build(port.reference()).to(port.dtypes[0])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -79,14 +79,14 @@ def test_a_right_port_is_filled_and_read_back_or_refused(port: RightPort, monkey
     loaded = load_params(module, reference, x)
     assert list(loaded.filled) == [*reference.params, *reference.statistics]
     assert loaded.report or check_parity(reference, module, x, t, runs=RUNS, **port.options)
-    monkeypatch.setattr(proof, "RUNS", RUNS[:1])  # the same weights in the same places, which are proved already
+    monkeypatch.setattr(proof, "RUNS", RUNS[:1])  # these weights and places have been proved before
     for name, value in params_from(module, emptied(port.reference()), x).items():
         expected = {**reference.params, **reference.statistics}[name]
         np.testing.assert_allclose(value, expected, rtol=1e-6 if value.dtype == np.float32 else 1e-13, atol=1e-16)
 
 
 def emptied(reference: nr.Network) -> nr.Network:
-    """Of zeros: only its layers tell anything."""
+    """All weights are zero: only the layers tell them apart."""
     reference.set_params({name: np.zeros_like(value) for name, value in reference.params.items()})
     return reference
 
@@ -98,7 +98,7 @@ def test_so_many_of_them_are_refused() -> None:
 
 @pytest.mark.parametrize("port", WRONG_PORTS[::12], ids=lambda port: port.name)
 def test_no_mistake_misleads(port: WrongPort) -> None:
-    """Weights are where the port's author has put them, or the port has become right, or nothing is changed."""
+    """The weights are where the port's author has put them, or the port has become right, or nothing has changed."""
     module = begun_anew(port)
     before = list(tensors(module))
     authors = dict(unwrapped(port.build(port.reference()).to(port.dtypes[0])).named_parameters())

@@ -1,4 +1,4 @@
-"""Which layout the use of a weight tells, where test_catalogue's ports do not, and what does not fit, named."""
+"""Layouts that follow from the use of a weight, beyond test_catalogue's ports, and the messages for misfits."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ X = seeded_batch(1, 4, (1, 10, 10))[0]
 
 
 def square_network() -> nr.SimpleConvNet:
-    """Whose last weight, 10 x 10, fits in two ways."""
+    """A network whose last weight, 10 x 10, fits in two ways."""
     sizes = ((1, 10, 10), {"filter_num": 5, "filter_size": 3, "pad": 0, "stride": 1}, 10, 10)
     return nr.SimpleConvNet(*sizes, params=seeded_params(0, nr.SimpleConvNet(*sizes).params))
 
 
 class Modules(nn.Module):
-    """What most people write, not in the order of use; others in their place, and another last layer."""
+    """A typical module, defined in another order than it is used; layers and names can be replaced."""
 
     conv: nn.Module
     hidden: nn.Module
@@ -45,7 +45,7 @@ class Modules(nn.Module):
 
 
 class ByHand(nn.Module):
-    """Of zeros, which look the same in every layout: a product from the left, and one with its addend first."""
+    """Zero weights, which look the same in every layout; one product from the left, one with its addend first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def test_the_use_of_a_weight_tells_its_layout(style: str) -> None:
 
 
 class Exponential(nn.Module):
-    """A parametrization that makes positive weights only."""
+    """A parametrization with positive weights only."""
 
     def forward(self, logarithm: Tensor) -> Tensor:
         return logarithm.exp()
@@ -122,7 +122,7 @@ MISFITS: dict[str, Callable[[], nn.Module]] = {
     "no parameter (nothing is seen of what is scripted), which the reference's W1 (5, 1, 3, 3)": lambda: (
         torch.jit.script(nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU()))
     ),
-    f"linear at LINE) {COMPUTED}": lambda: Modules(  # an equalised rate of learning
+    f"linear at LINE) {COMPUTED}": lambda: Modules(  # equalised learning rate
         lambda port, x: F.linear(x, 0.5 * port.out.weight, port.out.bias)
     ),
     COMPUTED: lambda: Modules(out=parametrizations.orthogonal(nn.Linear(10, 10))),

@@ -1,4 +1,4 @@
-"""What is proved of a module that was filled, from whatever source: weights alone are loaded, and never wrongly."""
+"""What load_params proves, from any source: it loads weights only, and never into the wrong place."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Mlp(Perceptron):
 
 
 def anew(module: nn.Module) -> Any:
-    """Other weights than the reference's."""
+    """Fill a port with weights other than the reference's."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     return module
 
 
-# --- What is no weight
+# --- Differences that are not weights
 
 
 class Normalised(Mlp):
@@ -52,7 +52,7 @@ class Normalised(Mlp):
 
 
 class Gelus(Convnet):
-    """Wherever it is told; its maps are flattened in the order H, W, C."""
+    """Other activations may stand in place of ReLU; maps are flattened in the order H, W, C."""
 
     def __init__(self, reference: nr.Network, first: Any = F.relu, second: Any = F.relu) -> None:
         super().__init__(reference)
@@ -89,7 +89,7 @@ def test_a_port_that_is_another_is_filled_and_the_report_says_so(says: str) -> N
     assert all(np.array_equal(back[name], value) for name, value in reference.statistics.items())
 
 
-# --- What is refused
+# --- Refusals
 
 
 class Reversed(Mlp):
@@ -98,7 +98,7 @@ class Reversed(Mlp):
 
 
 class OtherStride(Convnet):
-    """Whose parameters fit."""
+    """A wrong port whose parameters fit."""
 
     def forward(self, x: Tensor) -> Any:
         x = F.max_pool2d(F.relu(F.conv2d(x, self.conv1.weight, self.conv1.bias, dilation=2)), 2, 1)[..., :4, :4]
@@ -106,7 +106,7 @@ class OtherStride(Convnet):
 
 
 class Doubled(Mlp):
-    """Wrong in two layers at a stretch, of which only the first is told."""
+    """Two adjacent layers are wrong; the report names only the first."""
 
     def forward(self, x: Tensor) -> Any:
         x = F.gelu(self.fc2(F.gelu(self.fc1(x))))
@@ -135,7 +135,7 @@ def test_a_layer_with_weights_that_computes_something_else_is_refused(says: str)
 
 
 class Crossed(Mlp):
-    """Each bias goes with the other weight, and one weight is turned."""
+    """Each bias is used with the other weight, and one weight is transposed."""
 
     def forward(self, x: Tensor) -> Any:
         x = F.relu(F.linear(F.relu(self.fc1(x)), self.fc2.weight, self.fc3.bias))
@@ -164,7 +164,7 @@ class Einsum(Mlp):
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_a_square_weight_has_the_layout_that_holds(how: str, symmetric: bool) -> None:
     reference = EQUAL()
-    if symmetric:  # of which either would do
+    if symmetric:  # then either layout would do
         reference.set_params({**reference.params, "W2": reference.params["W2"] + reference.params["W2"].T})
     port = anew(Einsum(EQUAL(), how))
     assert load_params(port, reference, EQUAL.batch()[0]).report
@@ -173,7 +173,7 @@ def test_a_square_weight_has_the_layout_that_holds(how: str, symmetric: bool) ->
 
 
 def test_two_readings_that_hold_are_both_told() -> None:
-    """Of an input of zeros either makes the same."""
+    """For an input of zeros, both give the same output."""
     layers = dict(EQUAL().layers)
     affine1, relu1 = list(layers)[:2]
     blind = {affine1: layers.pop(affine1), relu1: layers.pop(relu1), "Dropout": nr.Dropout(1.0), **layers}
@@ -268,7 +268,7 @@ def test_lazy_modules_get_their_shapes_first() -> None:
 
 
 class Unnamed(Mlp):
-    """Statistics under names that tell nothing; the variance meets data first."""
+    """Statistics with arbitrary names, the variance used first."""
 
     p1: Tensor
     q1: Tensor
@@ -304,7 +304,7 @@ def test_statistics_without_names_lie_where_they_serve() -> None:
 
 
 class Deep(nn.Module):
-    """Seven normalisations: by two readings each there would be too many."""
+    """Seven normalisations with two readings each: too many combinations."""
 
     def __init__(self, mean: str, var: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The twins of the book's networks agree with them, layer by layer and end to end.
+"""The ports of the book's networks agree with them, layer by layer and end to end.
 
 Random ones are in layers/test_geometries.py (SimpleConvNet.from_params) and parity/test_clean.py.
 """
@@ -26,7 +26,7 @@ def simple(input_dim: tuple[int, int, int], pad: int, stride: int, hidden_size: 
     return nr.SimpleConvNet(input_dim, conv_param, hidden_size, classes)
 
 
-# The network, the shape of a batch, and the classes.
+# The network, the shape of a batch, and the number of classes.
 NETWORKS: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...], int]] = {
     "SimpleConvNet, the book's": (nr.SimpleConvNet, (4, 1, 28, 28), 10),
     "SimpleConvNet, stride 2": (lambda: simple((2, 11, 11), 1, 2, 9, 4), (5, 2, 11, 11), 4),
@@ -52,11 +52,11 @@ NETWORKS: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...], int]] = {
 }
 
 
-MANY = 500  # values of a sample: 128 of larger ones take seconds
+MANY = 500  # values in a sample: a batch of 128 larger ones takes seconds
 LARGE = "training", "prediction", "batch"
 
 
-# Without convolutions, both twins are one.
+# Without convolutions, both ports are the same.
 @pytest.mark.parametrize(
     ("name", "conv"),
     [(name, conv) for name in NETWORKS for conv in CONVOLUTIONS if "Layer" not in name or conv == "conv2d"],

@@ -1,4 +1,4 @@
-"""Which network params are of, by their names and shapes, or what the nearest one has otherwise."""
+"""recognise: the network that params belong to, by names and shapes, or the differences from the nearest one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def simple(image: int, filter_num: int, filter_size: int, pad: int, stride: int)
     return nr.SimpleConvNet((2, image, image), conv_param, 6, 6)
 
 
-# The network, what recognise is told, the line that it prints, and a word of its note.
+# The network, recognise's other arguments, the line that it prints, and a word of its note.
 KNOWN: dict[str, tuple[Callable[[], nr.Network], dict[str, Any], str, str]] = {
     "the book's": (
         nr.SimpleConvNet,
@@ -127,28 +127,28 @@ KNOWN: dict[str, tuple[Callable[[], nr.Network], dict[str, Any], str, str]] = {
 def test_alexnets_width_is_found_in_the_counts_of_all_layers(width: float) -> None:
     sizes = weight_shapes((3, 67, 67), alexnet_stack(7, width))
     params = {name: np.broadcast_to(np.float32(0), shape) for name, shape in sizes.items()}
-    found = recognise(params).arguments["width"]
-    assert weight_shapes((3, 67, 67), alexnet_stack(7, found)) == sizes
+    width_found = recognise(params).arguments["width"]
+    assert weight_shapes((3, 67, 67), alexnet_stack(7, width_found)) == sizes
     if width in (1 / 8, 1 / 2, 1.0):
-        assert found == width
+        assert width_found == width
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_params_are_recognised(name: str) -> None:
-    make, told, line, note = KNOWN[name]
+    make, hints, line, note = KNOWN[name]
     network = make()
     network.set_params(cast_params(seeded_params(0, network.params), torch.float32))
-    found = recognise(network.params, **told)
-    assert str(found) == (f"{line}  # {found.note}" if note else line)
-    assert note in found.note
-    again = found.reference(network.params)
+    architecture = recognise(network.params, **hints)
+    assert str(architecture) == (f"{line}  # {architecture.note}" if note else line)
+    assert note in architecture.note
+    again = architecture.reference(network.params)
     assert type(again) is type(network)
-    assert type(eval(str(found), dict(vars(nr)))) is type(network)
-    shape = found.arguments.get("input_dim") or (found.arguments["input_size"],)
+    assert type(eval(str(architecture), dict(vars(nr)))) is type(network)
+    shape = architecture.arguments.get("input_dim") or (architecture.arguments["input_size"],)
     x = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
     np.testing.assert_array_equal(again.predict(x), network.predict(x))
-    weights = Weights.of(network.params, Hints(**told))
-    assert weights.architecture == found
+    weights = Weights.of(network.params, Hints(**hints))
+    assert weights.architecture == architecture
     for conv in CONVOLUTIONS:
         port = weights.port(conv).eval()
         np.testing.assert_allclose(port(torch.from_numpy(x)).detach().numpy(), network.predict(x), rtol=1e-3, atol=1e-4)
@@ -257,12 +257,12 @@ REFUSED: dict[str, tuple[Callable[[], nr.Network], dict[str, Any], type[Exceptio
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_options_that_do_not_apply_are_refused(case: str) -> None:
-    make, told, error, says = REFUSED[case]
+    make, hints, error, says = REFUSED[case]
     with pytest.raises(error, match=says):
-        recognise(make().params, **told)
+        recognise(make().params, **hints)
 
 
 def test_params_of_another_architecture_are_refused() -> None:
-    found = recognise(nr.ThreeLayerNet().params)
+    architecture = recognise(nr.ThreeLayerNet().params)
     with pytest.raises(ValueError, match=r"W1 is \(9, 50\), expected \(784, 50\)"):
-        found.reference(nr.MultiLayerNet(9, [50, 100], 10).params)
+        architecture.reference(nr.MultiLayerNet(9, [50, 100], 10).params)

@@ -1,4 +1,4 @@
-"""The torch twin of any reference network: what it computes, what it holds, and what has no twin."""
+"""from_reference: what the port of any reference network computes and holds, and which networks have no port."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def arrays(state_dict: dict[str, torch.Tensor]) -> dict[str, Array]:
 @pytest.mark.parametrize("conv", CONVOLUTIONS)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_random_networks_twin_has_its_state(conv: Convolution, device: str, seed: int) -> None:
-    """That they agree is counted in parity/test_clean."""
+    """parity/test_clean tests that they agree."""
     reference, _, _ = random_case(seed)
     state, expected = from_reference(reference, conv, device).state_dict(), state_dict_of(reference)
     assert same_bits(arrays(state), arrays(expected))
@@ -82,8 +82,8 @@ def test_conv_names_the_convolution(conv: Convolution, kind: type[nn.Module]) ->
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 def test_the_weights_dtype_is_kept(dtype: str) -> None:
     network = normalised(dtype)
-    found = {value.dtype for value in from_reference(network).state_dict().values()}
-    assert found == {torch.from_numpy(network.params["W1"]).dtype}
+    dtypes = {value.dtype for value in from_reference(network).state_dict().values()}
+    assert dtypes == {torch.from_numpy(network.params["W1"]).dtype}
 
 
 def test_mixed_dtypes_are_refused() -> None:
@@ -98,7 +98,7 @@ def test_running_statistics_come_along() -> None:
     twin = from_reference(network)
     norm: Any = network.layers["Norm"]
     np.testing.assert_array_equal(twin.get_buffer("norm.running_mean").numpy(), norm.running_mean, strict=True)
-    twin(torch.from_numpy(x))  # in training mode, which moves them
+    twin(torch.from_numpy(x))  # in training mode, which updates them
     normalised_too = copy.deepcopy(network)
     normalised_too.predict(x, train_flg=True)
     moved: Any = normalised_too.layers["Norm"]
@@ -150,7 +150,7 @@ def test_names_that_modules_cannot_have_are_refused(case: str) -> None:
 
 
 class Doubled(nr.Relu):
-    """Not what its base class computes."""
+    """Its result differs from its base class's."""
 
     def forward(self, x: Array) -> Array:
         return 2 * super().forward(x)
@@ -158,7 +158,7 @@ class Doubled(nr.Relu):
 
 @pytest.fixture
 def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten after it."""
+    """Undo registrations after each test."""
     monkeypatch.setattr("torchport.layers.kinds.KINDS", dict(KINDS))
 
 
@@ -204,7 +204,7 @@ def test_register_takes_a_kind_of_layers() -> None:
 
 
 def test_running_statistics_are_saved_with_the_parameters(tmp_path: Path) -> None:
-    """Without them a network that was loaded would predict something else."""
+    """Without them a loaded network would predict something else."""
     network, other, x = normalised(), normalised(), np.random.default_rng(1).random((6, 4))
     network.predict(x, train_flg=True)
     network.save_params(tmp_path / "params.pkl")

@@ -1,4 +1,4 @@
-"""The book's SimpleConvNet in torch: its names, its start, its sizes; that it agrees is in test_agreement.py."""
+"""SimpleConvNet in torch: its names, initial weights and sizes; test_agreement.py compares it with the reference."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_weights_start_as_the_books_do() -> None:
     torch.manual_seed(0)
     net = SimpleConvNet()
     assert not any(value.any() for name, value in net.named_parameters() if name.endswith("bias"))
-    # The standard deviation of n samples is known to 1 / sqrt(2 n): five times that is 0.5 % at 432,000 samples.
+    # A standard deviation of n samples has the relative error 1 / sqrt(2 n): five times that is 0.5 % for 432,000.
     assert net.affine1.weight.std().item() == pytest.approx(0.01, rel=0.006)
 
 

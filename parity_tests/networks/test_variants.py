@@ -18,7 +18,7 @@ from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
 
 CONVS = ["conv2d", "unfold"]
-# Two channels: with one, channels last is no other order.
+# Two channels: with one, channels last would be the same order.
 SIZES = ((2, 12, 12), {"filter_num": 5, "filter_size": 5, "pad": 0, "stride": 1}, 20, 10)
 
 
@@ -41,7 +41,7 @@ def test_compiled(conv: Convolution, device: str) -> None:
 
 @pytest.mark.parametrize("conv", CONVS)
 def test_channels_last(conv: Convolution, setting: Setting) -> None:
-    """Of the weights, and in one run of the samples too."""
+    """Channels last for the weights, and in one run for the samples too."""
     reference, port, x, t = build(conv, setting)
     report = check_parity(reference, port.to(memory_format=torch.channels_last), x, t, runs=["training", "extremes"])
     report.raise_if_failed()
@@ -49,7 +49,7 @@ def test_channels_last(conv: Convolution, setting: Setting) -> None:
 
 
 def train(port: SimpleConvNet, x: Tensor, t: Tensor) -> SimpleConvNet:
-    """A few steps of the book's Adam."""
+    """Train for a few steps with the book's Adam."""
     port = copy.deepcopy(port)
     optimizer = make_optimizer("adam", port.parameters())
     for _ in range(5):
@@ -61,8 +61,8 @@ def train(port: SimpleConvNet, x: Tensor, t: Tensor) -> SimpleConvNet:
 
 @pytest.mark.parametrize("conv", CONVS)
 def test_a_second_run_is_bit_identical(conv: Convolution, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under torch.use_deterministic_algorithms, which raises for an operation that has no such form."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products need it to be deterministic
+    """torch.use_deterministic_algorithms raises for an operation without a deterministic form."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed for deterministic matrix products on CUDA
     _, port, x, t = build(conv, setting)
     inputs, labels = setting.tensor(x), torch.tensor(t, device=setting.device)
     before = torch.are_deterministic_algorithms_enabled()
@@ -77,7 +77,7 @@ def test_a_second_run_is_bit_identical(conv: Convolution, setting: Setting, monk
 
 
 class InLess(nn.Module):
-    """Autocasts, and says nothing of it in its output's dtype."""
+    """Uses autocast inside, which its output's dtype does not show."""
 
     def __init__(self, port: SimpleConvNet) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class InLess(nn.Module):
 
 
 def test_bfloat16_is_not_float32(device: str) -> None:
-    """The lower precision is seen: autocast outputs judged by float32's limits fail."""
+    """The lower precision is detected: autocast outputs exceed float32's limits."""
     reference, port, x, t = build("unfold", Setting(torch.float32, device))
     first = check_parity(reference, InLess(port), x, t, runs=["training"]).first_divergence
     assert first is not None

@@ -1,4 +1,4 @@
-"""The carrier; the book's params to a state_dict and back, bit for bit, and refusals before anything is copied."""
+"""Weights; the book's params to a state_dict and back, bit for bit, and refusals before anything is copied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 import numpy_ref as nr
 from numpy_ref.params import same_bits
 from torchport import SimpleConvNet, to_params, to_state_dict
-from torchport.networks import Hints, Weights
+from torchport.choices import Convolution
+from torchport.networks import CONVOLUTIONS, Hints, Weights, recognise
 from torchport.networks.names import cast_params, rounding_loss
 from torchport.parity.cases import seeded_params
 
@@ -77,7 +78,7 @@ BAD_PARAMS: dict[str, tuple[Any, type[Exception], str]] = {
 
 @pytest.mark.parametrize("case", BAD_PARAMS)
 def test_unfit_params_are_refused(params: Params, case: str) -> None:
-    """The others that recognise refuses are in test_architectures.py."""
+    """test_architectures.py has the other params that recognise refuses."""
     spoil, error, says = BAD_PARAMS[case]
     for take in (to_state_dict, SimpleConvNet.from_params, Weights.of):
         with pytest.raises(error, match=says):
@@ -110,7 +111,7 @@ def test_unfit_state_dicts_are_refused(params: Params, case: str) -> None:
         to_params(spoil(to_state_dict(params)))
 
 
-# --- The carrier
+# --- Weights
 
 
 def test_weights_make_networks_of_their_own(params: Params) -> None:
@@ -129,6 +130,15 @@ def test_what_was_told_is_carried(params: Params) -> None:
     assert weights.geometry.arguments == {"stride": 2, "pad": 1}
     assert weights.port().get_submodule("conv1").stride == (2, 2)
     assert weights.architecture.input_shape == (1, 49, 49)
+
+
+@pytest.mark.parametrize("conv", CONVOLUTIONS)
+def test_a_port_has_the_stride_and_pad_of_its_architecture(params: Params, conv: Convolution) -> None:
+    """Weights that were made with their architecture carry no hints."""
+    weights = Weights(recognise(params, stride=2, pad=1), params)
+    x = np.random.default_rng(0).standard_normal((2, 1, 49, 49))
+    logits = weights.port(conv).eval()(torch.tensor(x)).detach()
+    np.testing.assert_allclose(logits, weights.reference().predict(x), rtol=1e-12)
 
 
 def test_rounding_is_kept_in_the_source(params: Params) -> None:

@@ -366,7 +366,7 @@ def files_and_ports(folder: Path) -> None:
     arrays = {key: value.numpy() for key, value in weights.port().state_dict().items()}
     found, _ = layouts.to_params(arrays, Hints(flatten="hwc"))
     with pytest.raises(ValueError, match="nearest is SimpleConvNet"):
-        nearest.nearest({**found, "W9": np.ones(2)})
+        nearest.nearest_network({**found, "W9": np.ones(2)})
     evaluation.evaluate_ports(weights, IMAGES, LABELS)
     seen = evaluation.classify(weights.port(), IMAGES, LABELS)
     seen.to_text(), seen.to_json(weights="params.pkl"), seen.mistakes_figure(IMAGES)

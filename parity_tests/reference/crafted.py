@@ -1,4 +1,4 @@
-"""Files made for the readers' tests: pickles opcode by opcode, what stands for what in them, and what reading costs."""
+"""Files for the readers' tests: pickles written opcode by opcode, expected values, and the memory of reading."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def arrays() -> dict[str, Array]:
         "big-endian half": np.asfortranarray(rng.standard_normal((3, 2)).astype(">f2")),
         "strided": rng.standard_normal((4, 6))[:, ::2],
         "long": np.asfortranarray(rng.standard_normal((200, 150)).astype(">f4")),  # over a piece of text
-        "zeros": np.zeros((40, 50)),  # an escape for every byte in protocol 0
+        "zeros": np.zeros((40, 50)),  # protocol 0 escapes every byte
     }
 
 
@@ -48,14 +48,14 @@ def pickled(value: object, protocol: int = 4) -> bytes:
 
 
 def instructions(content: bytes) -> list[tuple[bytes, bytes]]:
-    """Opcodes and arguments of a valid pickle, without the frames, which may be left out."""
+    """Return the opcodes and arguments of a valid pickle, without the optional frames."""
     starts = [position or 0 for _, _, position in pickletools.genops(content)]
     parts = [content[start:end] for start, end in zip(starts, [*starts[1:], len(content)], strict=True)]
     return [(part[:1], part[1:]) for part in parts if part[:1] != b"\x95"]
 
 
 def renamed(content: bytes, package: str) -> bytes:
-    """With the names of numpy.core (NumPy 1) or numpy._core (NumPy 2), whichever were there."""
+    """Return the pickle with the names of numpy.core (NumPy 1) or numpy._core (NumPy 2)."""
     parts = []
     for code, argument in instructions(content):
         name = re.sub(rb"^.?numpy\._?core", package.encode(), argument)
@@ -65,15 +65,15 @@ def renamed(content: bytes, package: str) -> bytes:
 
 
 def unpickled(content: bytes) -> dict[str, Array]:
-    """For pickles made here only."""
+    """Unpickle a file that the test itself has made."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy 2 knows numpy.core, and warns of it
+        warnings.simplefilter("ignore")  # NumPy 2 warns of numpy.core
         value: dict[str, Array] = pickle.loads(content)
     return value
 
 
 class Bomb:
-    """Would create a folder if it were unpickled."""
+    """Unpickling this creates a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -83,7 +83,7 @@ class Bomb:
 
 
 def peak_of(call: Callable[[], object]) -> int:
-    """Bytes of memory at most during a call, which may be refused."""
+    """Return the peak of memory in bytes during a call, which may raise ParamsError."""
     tracemalloc.start()
     try:
         with contextlib.suppress(ParamsError):
@@ -93,20 +93,20 @@ def peak_of(call: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def same(found: object, expected: Any) -> bool:
-    """Whether found is expected, in which text that begins with "a " or "an " is how a StandIn's begins."""
+def same(actual: object, expected: Any) -> bool:
+    """Return whether actual equals expected; text "a ..." or "an ..." there is the beginning of a StandIn's."""
     match expected:
         case np.ndarray():
-            if not isinstance(found, np.ndarray) or found.dtype != expected.dtype.newbyteorder("="):
+            if not isinstance(actual, np.ndarray) or actual.dtype != expected.dtype.newbyteorder("="):
                 return False
-            return found.shape == expected.shape and np.array_equal(found, expected)
+            return actual.shape == expected.shape and np.array_equal(actual, expected)
         case dict():
-            return isinstance(found, dict) and same([*found.items()], [*expected.items()])
+            return isinstance(actual, dict) and same([*actual.items()], [*expected.items()])
         case list() | tuple():
-            return type(found) is type(expected) and len(found) == len(expected) and all(map(same, found, expected))
+            return type(actual) is type(expected) and len(actual) == len(expected) and all(map(same, actual, expected))
         case str() if expected.startswith(("a ", "an ")):
-            return isinstance(found, StandIn) and found.what.startswith(expected)
-    return type(found) is type(expected) and found == expected
+            return isinstance(actual, StandIn) and actual.what.startswith(expected)
+    return type(actual) is type(expected) and actual == expected
 
 
 # --- Opcodes
@@ -142,22 +142,22 @@ def dtype(code: str = "f8", order: bytes = ORDER) -> bytes:
 def array(
     shape: bytes = b"K\x01\x85", dtype: bytes = dtype(), content: bytes = b"C\x08" + bytes(8), version: int = 1
 ) -> bytes:
-    """The opcodes of np.zeros(1), or of what is almost that."""
+    """Return the opcodes of np.zeros(1), or of something close to that."""
     return SHELL + b"(K" + bytes([version]) + shape + dtype + b"\x89" + content + b"t" + BUILD
 
 
 def saved(*values: bytes) -> bytes:
-    """A pickled dict of opcodes under the names W, X, Y ..."""
+    """Return a pickled dict of these opcodes' values under the names W, X, Y ..."""
     return b"\x80\x04}(" + b"".join(text(chr(ord("W") + i)) + value for i, value in enumerate(values)) + b"u."
 
 
 def tuples(depth: int) -> bytes:
-    """A tuple in which stands another, twice, and so on: 2**depth values."""
+    """Return the opcodes of a tuple that contains another one twice, and so on: 2**depth values."""
     return b")\x94" + b"".join(b"h%c\x86\x94" % level for level in range(depth))
 
 
 STATE = array(b"(" + b"K\x01" * 32 + b"t")[len(SHELL) : -1]
-BOMBS: dict[str, Callable[[int], bytes]] = {  # of so many opcodes, in any reader
+BOMBS: dict[str, Callable[[int], bytes]] = {  # by the number of opcodes; a bomb for any reader
     "stack": lambda n: b"N" * n,
     "marks": lambda n: b"(" * n,
     "dicts": lambda n: b"}" * n,
@@ -191,7 +191,7 @@ def npz(**arrays: Any) -> bytes:
 
 
 def zipped(files: dict[str, bytes], packing: int = 0) -> bytes:
-    """A zip file of these, as they are unless they are to be packed."""
+    """Return a zip of these files, compressed by the method packing (0: stored)."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", packing) as archive:
         for name, content in files.items():

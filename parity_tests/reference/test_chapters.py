@@ -1,4 +1,4 @@
-"""The book's scripts of chapters 3 to 8 with their imports changed, and what its networks of chapters 4 to 6 computed.
+"""The book's scripts of chapters 3 to 8 with changed imports, and recorded results of chapters 4 to 6.
 
 golden/chapters.npz holds the recorded numbers, keys CASE/ARRAY.
 """
@@ -20,14 +20,14 @@ CASES = sorted({key.split("/")[0] for key in GOLDEN} - {"naive"})
 
 
 def part(case: str, name: str) -> dict[str, Array]:
-    """The arrays CASE/NAME.*, by what follows."""
+    """Return the arrays CASE/NAME.*, by the rest of their keys."""
     start = f"{case}/{name}."
     return {key.removeprefix(start): value for key, value in GOLDEN.items() if key.startswith(start)}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_network_computes_what_the_books_does(case: str) -> None:
-    """From its seed: parameters bit for bit, sums within 1e-12 of the largest entry."""
+    """From the recorded seed: parameters bit for bit, sums within 1e-12 of the largest entry."""
     arch = json.loads(str(GOLDEN[f"{case}/arch"]))
     make = nr.Chapter4TwoLayerNet if "chapter 4" in arch.get("meaning", "") else getattr(nr, arch["network"])
     np.random.seed(arch["seed"])
@@ -37,7 +37,7 @@ def test_a_network_computes_what_the_books_does(case: str) -> None:
     assert net.params.keys() == params.keys()
     for name, value in params.items():
         np.testing.assert_array_equal(net.params[name], value)
-    # In the recorded order: dropout's masks come from the same stream.
+    # In the recorded order, since dropout's masks come from the same stream.
     assert_near(net.predict(x), GOLDEN[f"{case}/predict"])
     assert_near(net.loss(x, np.eye(4)[t] if case == "chapter4" else t), GOLDEN[f"{case}/loss"])
     assert net.accuracy(x, t) == GOLDEN[f"{case}/accuracy"]
@@ -51,7 +51,7 @@ def test_a_network_computes_what_the_books_does(case: str) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam"])
 def test_optimizers_move_plain_numbers_bit_for_bit(name: str) -> None:
-    """Chapter 6's comparison: from (-7, 2) down x^2 / 20 + y^2."""
+    """Chapter 6's comparison: descend x^2 / 20 + y^2 from (-7, 2)."""
     rates: dict[str, nr.SGD | nr.Momentum | nr.AdaGrad | nr.Adam] = {
         "sgd": nr.SGD(lr=0.95),
         "momentum": nr.Momentum(lr=0.1),
@@ -65,14 +65,14 @@ def test_optimizers_move_plain_numbers_bit_for_bit(name: str) -> None:
     np.testing.assert_array_equal(path, GOLDEN[f"naive/{name}"])
 
 
-def assert_near(found: Any, expected: Array) -> None:
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * max(1.0, np.abs(expected).max()))
+def assert_near(actual: Any, expected: Array) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12 * max(1.0, np.abs(expected).max()))
 
 
-def assert_all_near(found: dict[str, Array], expected: dict[str, Array]) -> None:
-    assert found.keys() == expected.keys()
+def assert_all_near(actual: dict[str, Array], expected: dict[str, Array]) -> None:
+    assert actual.keys() == expected.keys()
     for name in expected:
-        assert_near(found[name], expected[name])
+        assert_near(actual[name], expected[name])
 
 
 DATA = """
@@ -81,7 +81,7 @@ np.random.seed(0)
 x_train, t_train = np.random.rand(60, 12), np.random.randint(0, 4, 60)
 """
 
-# A reader's scripts, as they look after their imports were changed.
+# A reader's scripts after changing their imports.
 SCRIPTS = {
     "chapter 4, trained numerically": """
 from numpy_ref import Chapter4TwoLayerNet as TwoLayerNet

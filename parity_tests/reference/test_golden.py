@@ -20,7 +20,7 @@ GOLDEN: dict[str, Array] = dict(np.load(Path(__file__).parent.parent / "golden" 
 
 
 class Case:
-    """The arrays of one case; remembers which of them were asked for."""
+    """The arrays of one case; records which of them were read."""
 
     def __init__(self, name: str) -> None:
         self.prefix = name + "/"
@@ -36,7 +36,7 @@ class Case:
 
 
 def assert_same_bits(actual: npt.ArrayLike, expected: Array) -> None:
-    """For moved data and for operations that IEEE 754 rounds correctly: + - * / sqrt and comparisons."""
+    """Bit for bit: for copied data and for operations that IEEE 754 rounds correctly: + - * / sqrt, comparisons."""
     np.testing.assert_array_equal(np.asarray(actual), expected, strict=True)
 
 
@@ -53,12 +53,12 @@ def assert_near(actual: npt.ArrayLike, expected: Array, rtol: float, atol: float
 
 
 def assert_same_sum(actual: npt.ArrayLike, expected: Array) -> None:
-    """Sums may be added in another order: 1e-12 relative."""
+    """Within 1e-12 relative: sums may be added in another order."""
     assert_near(actual, expected, rtol=1e-12, atol=0)
 
 
 def difference_limit(size: np.floating) -> float:
-    """For (f(x + h) - f(x - h)) / 2h: the values of f, of this size, may be 4 eps apart, which 1 / h magnifies."""
+    """The limit for (f(x + h) - f(x - h)) / 2h: values of f of this size may differ by 4 eps, which 1 / h magnifies."""
     return float(4 * np.finfo(float).eps * size / nr.gradient.STEP)
 
 
@@ -146,8 +146,8 @@ def check_functions(g: Case) -> None:
 
 def check_numerical_gradient(g: Case) -> None:
     limit = difference_limit(np.sum(np.abs(g["x"]) ** 3))
-    found = nr.numerical_gradient(lambda x: np.sum(x**3), g["x"])
-    assert_near(found, g["of_sum_of_cubes"], rtol=0, atol=limit)
+    gradient = nr.numerical_gradient(lambda x: np.sum(x**3), g["x"])
+    assert_near(gradient, g["of_sum_of_cubes"], rtol=0, atol=limit)
 
 
 def check_optimizer(g: Case) -> None:
@@ -241,7 +241,7 @@ CASES = sorted({key.rpartition("/")[0] for key in GOLDEN})
 
 
 def run(case: str) -> set[str]:
-    """Check one case; the keys that the check has looked at."""
+    """Check one case, and return the keys that it has read."""
     g = Case(case)
     CHECKS[case.split("/")[0]](g)
     return g.used

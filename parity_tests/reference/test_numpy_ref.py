@@ -1,4 +1,4 @@
-"""What numpy_ref promises beside the recorded numbers: the book's names, its mended faults, and clear refusals."""
+"""numpy_ref beyond the recorded numbers: the book's names, corrected errors of the book, and clear refusals."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from numpy_ref.checks import Array
 from numpy_ref.layers import Layer
 from reference.crafted import peak_of
 
-# What a script of the book imports from common.X, or from a chapter's folder: here from numpy_ref.X.
+# The names that the book's scripts import from common.X or a chapter's folder; here from numpy_ref.X.
 NAMES = {
     "functions": "identity_function step_function sigmoid sigmoid_grad relu relu_grad softmax sum_squared_error "
     "mean_squared_error cross_entropy_error softmax_loss",
     "gradient": "numerical_gradient numerical_gradient_2d",
     "util": "conv_output_size im2col col2im shuffle_dataset smooth_curve",
     "layers": "Relu Sigmoid Affine SoftmaxWithLoss Dropout BatchNormalization Convolution Pooling MulLayer AddLayer "
-    # which come along with a star import
+    # also available by a star import
     "sigmoid softmax cross_entropy_error im2col col2im",
     "optimizer": "SGD Momentum Nesterov AdaGrad RMSprop Adam",
     "trainer": "Trainer",
@@ -39,7 +39,7 @@ NAMES = {
     "params": "read_params write_params ParamsError",
 }
 
-# The book's parameter names, in the book's order; ours may follow.
+# The book's parameter names, in the book's order; our own may follow.
 PARAMETERS = {
     "im2col": "input_data filter_h filter_w stride pad",
     "col2im": "col input_shape filter_h filter_w stride pad",
@@ -64,13 +64,13 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("module", NAMES)
 def test_the_books_names_are_there(module: str) -> None:
-    found = importlib.import_module(f"numpy_ref.{module}")
+    imported = importlib.import_module(f"numpy_ref.{module}")
     for name in NAMES[module].split():
-        assert getattr(found, name) is getattr(nr, name)
+        assert getattr(imported, name) is getattr(nr, name)
 
 
 def test_no_module_hides_a_name() -> None:
-    modules = {found.name for found in pkgutil.iter_modules(nr.__path__)}
+    modules = {info.name for info in pkgutil.iter_modules(nr.__path__)}
     assert not modules & {name for names in NAMES.values() for name in names.split()}
     assert NAMES.keys() <= modules
 
@@ -95,7 +95,7 @@ def test_im2col_returns_a_copy_of_its_own() -> None:
 
 
 def test_padding_never_wins_the_maximum_of_whole_numbers() -> None:
-    """Which have no -inf; layers/test_geometries.py has floats."""
+    """Integers have no -inf; layers/test_geometries.py has floats."""
     assert (nr.Pooling(2, 2, 2, 1).forward(np.full((1, 1, 4, 4), -5)) == -5).all()
 
 
@@ -127,7 +127,7 @@ def test_an_epoch_is_a_whole_number_of_steps(train_size: int, batch: int, steps:
 
 
 class Counted:
-    """Stands in for a network: its loss falls by as much as its weight, its accuracy is the share of ones in t."""
+    """A fake network: its loss falls with its weight, its accuracy is the share of ones in t."""
 
     def __init__(self) -> None:
         self.params = {"W": np.ones(1)}
@@ -155,12 +155,12 @@ def test_a_verbose_trainer_prints_every_step_and_both_accuracies(capsys: pytest.
         "=== epoch:2, train acc:0.3333333333333333, test acc:0.6666666666666666 ===",
         "train loss:0.96",
         "=============== Final Test Accuracy ===============",
-        "test acc:0.75",  # of all samples
+        "test acc:0.75",  # on all samples
     ]
 
 
 def test_a_trainer_without_options_has_the_books_learning_rate() -> None:
-    """Which is not Adam's own default."""
+    """It differs from Adam's own default."""
     x, t = np.zeros((2, 1)), np.zeros(2, int)
     network: Any = Counted()
     assert nr.Trainer(network, x, t, x, t, optimizer="Adam").optimizer.lr == 0.01
@@ -193,7 +193,7 @@ def test_rng_none_is_numpys_global_stream() -> None:
         nr.SimpleConvNet(rng=np.random.default_rng())  # type: ignore[arg-type]
 
 
-# Each with the shape of a sample.
+# Networks, each with the shape of a sample.
 LARGE: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...]]] = {
     "SimpleConvNet": (nr.SimpleConvNet, (1, 28, 28)),
     "DeepConvNet": (lambda: nr.DeepConvNet((1, 12, 12)), (1, 12, 12)),
@@ -205,13 +205,13 @@ LARGE: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...]]] = {
     ("network", "ask"), [("SimpleConvNet", "predict"), ("DeepConvNet", "loss"), ("MultiLayerNetExtend", "accuracy")]
 )
 def test_memory_does_not_grow_with_the_samples(network: str, ask: str) -> None:
-    """Beyond the data: the original's predict takes 7.6 GB for 10,000 images."""
+    """Beyond the memory of the data; the original's predict takes 7.6 GB for 10,000 images."""
     make, shape = LARGE[network]
     net, x, t = make(), np.zeros((1200, *shape), np.float32), np.zeros(1200, int)
     given = (x,) if ask == "predict" else (x, t)
     peaks = [peak_of(partial(getattr(net, ask), *(each[:n] for each in given))) for n in (600, 1200)]
     assert max(peaks) < 0.3e9
-    assert peaks[1] - peaks[0] < 600 * 10 * 8 * 3  # outputs, and what they are joined from
+    assert peaks[1] - peaks[0] < 600 * 10 * 8 * 3  # outputs, and the chunks that they are joined from
 
 
 @pytest.mark.parametrize("ask", ["predict", "outputs", "accuracy", "large loss"])
@@ -243,7 +243,7 @@ def test_a_loss_keeps_what_a_readers_own_gradient_needs_up_to_500_samples() -> N
             backward(np.ones(1))
     parts = net.loss(x[:400], t[:400]) * 400 + net.loss(x[400:], t[400:]) * 101
     np.testing.assert_allclose(large, parts / 501, rtol=1e-14)
-    assert net.gradient(x, t).keys() == expected.keys()  # of any number
+    assert net.gradient(x, t).keys() == expected.keys()  # for any number of samples
 
 
 def test_a_loss_in_training_normalises_over_all_samples() -> None:
@@ -270,7 +270,7 @@ def test_layers_are_found_by_name_and_by_position() -> None:
     by_position = [net.layers[number] for number in range(len(net.layers))]
     assert by_position == list(net.layers.values())
     assert net.layers[-1] is net.layers["Dropout2"]
-    # The layers with weights, as the book's load_params counts them.
+    # The indices of layers with weights, as in the book's load_params.
     kinds = [type(net.layers[number]) for number in (0, 2, 5, 7, 10, 12, 15, 18)]
     assert kinds == [nr.Convolution] * 6 + [nr.Affine] * 2
     with pytest.raises(KeyError):
@@ -284,7 +284,7 @@ def test_predict_in_chunks_is_predict_at_once(monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_allclose(net.predict(x), whole, rtol=0, atol=1e-14)
 
 
-# Each with arguments that make it small.
+# Networks, each with arguments that make it small.
 NETWORKS: dict[str, Callable[..., nr.Network]] = {
     "SimpleConvNet": lambda **options: small_network(**options),
     "DeepConvNet": partial(nr.DeepConvNet, (1, 4, 4), hidden_size=3),
@@ -314,7 +314,7 @@ def test_given_parameters_are_taken_and_nothing_is_drawn(name: str) -> None:
 
 
 def test_a_network_of_ones_own() -> None:
-    """Any layers, named parameters, and gradients that central differences confirm."""
+    """Any layers, with named parameters, and gradients that central differences confirm."""
     rng = np.random.RandomState(6)
     layers: dict[str, Layer] = {
         "Conv1": nr.Convolution(0.3 * rng.randn(3, 1, 3, 3), rng.randn(3), pad=1),
@@ -331,7 +331,7 @@ def test_a_network_of_ones_own() -> None:
     x, t = rng.randn(30, 1, 6, 6), rng.randint(0, 4, 30)
     grads, expected = net.gradient(x, t), net.numerical_gradient(x, t)
     for name, grad in grads.items():
-        # Truncation: h^2 = 1e-8 times a third derivative, which batch normalisation makes large.
+        # Truncation error: h^2 = 1e-8 times a third derivative, which batch normalisation makes large.
         np.testing.assert_allclose(grad, expected[name], rtol=0, atol=1e-5)
     # Prediction uses the running statistics, training the batch's own.
     assert not np.allclose(net.predict(x[:5]), net.predict(x[:5], train_flg=True))
@@ -353,12 +353,12 @@ def test_numerical_gradient_puts_x_back_also_when_f_raises() -> None:
 
 
 def test_smooth_curve_is_the_books_formula() -> None:
-    """On a curve without symmetry: 10 mirrored samples a side, of which the book drops 5."""
+    """On an asymmetric curve: 10 mirrored samples on each side, of which the book drops 5."""
     x = np.arange(25.0) ** 2
     mirrored = [*x[10:0:-1], *x, *x[:14:-1]]
     weights = np.kaiser(11, 2)
     smooth = [np.dot(weights, mirrored[i : i + 11]) / weights.sum() for i in range(len(mirrored) - 10)]
-    # Each value is a sum of 11 terms, in another order here.
+    # Each value is a sum of 11 terms, added in another order here.
     np.testing.assert_allclose(nr.smooth_curve(x), smooth[5:-5], rtol=1e-14)
 
 

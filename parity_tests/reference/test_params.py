@@ -1,4 +1,4 @@
-"""params.pkl: what is written is whole, reads back, and is read by others; test_refusals.py has what is refused."""
+"""Writing params.pkl: files are whole, read back, and others can read them; refusals are in test_refusals.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading params.pkl: what pickle writes is read as pickle reads it, in little memory (refusals: test_refusals.py)."""
+"""Reading params.pkl gives the same as pickle does, in little memory; refusals are in test_refusals.py."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "params.pkl"
 
 
-def assert_same(found: dict[str, Array], expected: dict[str, Array]) -> None:
-    assert list(found) == list(expected)
+def assert_same(actual: dict[str, Array], expected: dict[str, Array]) -> None:
+    assert list(actual) == list(expected)
     for name, value in expected.items():
-        assert type(found[name]) is np.ndarray
-        assert found[name].dtype == value.dtype.newbyteorder("=")
-        assert found[name].flags.c_contiguous
-        assert found[name].flags.writeable
-        np.testing.assert_array_equal(found[name], value)
+        assert type(actual[name]) is np.ndarray
+        assert actual[name].dtype == value.dtype.newbyteorder("=")
+        assert actual[name].flags.c_contiguous
+        assert actual[name].flags.writeable
+        np.testing.assert_array_equal(actual[name], value)
 
 
 @pytest.mark.parametrize("package", ["numpy.core", "numpy._core"])
@@ -61,9 +61,9 @@ READ: dict[str, Any] = {
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("case", READ)
 def test_dicts_of_arrays_are_read_each_to_memory_of_its_own(file: Path, case: str, protocol: int) -> None:
-    found = read_params(write(file, pickled(READ[case], protocol)), allow_nonfinite=True)
-    assert_same(found, READ[case])
-    assert len({value.ctypes.data for value in found.values()}) == len(found)
+    params = read_params(write(file, pickled(READ[case], protocol)), allow_nonfinite=True)
+    assert_same(params, READ[case])
+    assert len({value.ctypes.data for value in params.values()}) == len(params)
 
 
 def test_as_many_arrays_as_are_promised_are_read(file: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_books_weights_are_read_as_pickle_reads_them(book_params: Path) -> N
     assert_same(read_params(book_params), unpickled(book_params.read_bytes()))
 
 
-# --- What the file system can hold in its place
+# --- Paths that are no ordinary file
 
 
 @pytest.mark.parametrize(("limit", "error"), [(0, ValueError), (1.5, TypeError), ("1", TypeError), (True, TypeError)])
@@ -126,10 +126,10 @@ def test_an_unreadable_file_is_refused(file: Path, as_nobody: Callable[[], Any])
         read_params(file)
 
 
-# --- What reading costs
+# --- Memory and time of reading
 
 
-# Big-endian, Fortran-ordered zeros and ones: what takes most copies, and in protocol 0 the most room; and noise.
+# Big-endian, Fortran-ordered zeros and ones need most copies, and in protocol 0 the most memory; and noise.
 CONTENTS: dict[str, Callable[[], Array]] = {
     "ones": lambda: np.asfortranarray(np.eye(1024).astype(">f8")),
     "noise": lambda: np.random.default_rng(0).standard_normal((1024, 1024)),
@@ -137,7 +137,7 @@ CONTENTS: dict[str, Callable[[], Array]] = {
 
 
 def limit(protocol: int) -> float:
-    """Bytes of memory for each of the file: protocols 0 to 2 keep bytes as text."""
+    """Limit on bytes of memory per byte of the file: protocols 0 to 2 store bytes as text."""
     return 2.1 if protocol > 2 else 5
 
 
@@ -170,7 +170,7 @@ def test_no_file_has_the_same_arrays_without_end(file: Path, bomb: str, monkeypa
 @pytest.mark.parametrize("protocol", [2, 5])
 def test_the_whole_process_takes_no_more(file: Path, protocol: int) -> None:
     size = write(file, pickled({"W": np.eye(1024, 4096)}, protocol)).stat().st_size
-    # getrusage would count what the parent process holds.
+    # getrusage would include the memory of the parent process.
     program = (
         "import re, sys; from pathlib import Path; from numpy_ref import read_params\n"
         "def peak(): return 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"

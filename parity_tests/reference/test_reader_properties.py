@@ -1,4 +1,4 @@
-"""Whatever was done to a file of weights: reading it gives what pickle gives, or one line; soon, and in little memory.
+"""Reading any damaged file of weights gives what pickle gives, or a refusal in one line; fast, and in little memory.
 
 EXAMPLES=1000000 pytest parity_tests/reference/test_reader_properties.py --hypothesis-profile=explore
 """
@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from numpy_ref import ParamsError
-from numpy_ref.params import check_arrays, decode_params, looked_at
+from numpy_ref.params import check_arrays, decode_or_explain, decode_params
 from numpy_ref.pickles import ARRAYS, read_values
 from reference.crafted import instructions, renamed, same
 
@@ -39,7 +39,7 @@ SAMPLES = [
     for weights in WEIGHTS
     for protocol in range(6)
     for core in ["numpy.core", "numpy._core"][: 1 + (np.__version__ >= "2")]
-    for memo in (bytes, pickletools.optimize)  # as it is, and without what is never read
+    for memo in (bytes, pickletools.optimize)  # as written, and without unused memo entries
 ]
 CODES = [opcode.code.encode("latin1") for opcode in pickletools.opcodes]
 SNIPPETS: list[Parts] = [
@@ -57,7 +57,7 @@ EDIT = struct.Struct("<BHHH")
 
 
 def edited(parts: Parts, kind: int, i: int, j: int, k: int) -> Parts:
-    """parts, of which one or a few are dropped, repeated, moved, taken from another file, put in, or forged."""
+    """Return parts with one or a few of them dropped, repeated, moved, taken from another file, inserted, or forged."""
     i %= len(parts)
     (code, argument), few = parts[i], parts[i : i + 1 + j % 24]
     new: Parts = []
@@ -85,7 +85,7 @@ def edited(parts: Parts, kind: int, i: int, j: int, k: int) -> Parts:
 
 
 def joined(parts: Parts, framed: bool, damage: str, at: int) -> bytes:
-    """The file, which may then be cut off or changed in one byte."""
+    """Return the file, possibly truncated or with one byte changed."""
     content = bytearray(b"".join(code + argument for code, argument in parts))
     if framed and parts[0][0] == b"\x80":
         content[2:2] = b"\x95" + struct.pack("<Q", len(content) - 2)
@@ -101,7 +101,7 @@ def arrays_in(content: bytes) -> Any:
 
 
 def read(content: bytes, decode: Callable[[bytes], Any] = arrays_in) -> tuple[Any, str, int]:
-    """What is in it, or {} and the refusal; and the peak of memory in bytes."""
+    """Return decode(content) or {}, the refusal or "", and the peak of memory in bytes."""
     tracemalloc.start()
     try:
         return decode(content), "", tracemalloc.get_traced_memory()[1]
@@ -112,7 +112,7 @@ def read(content: bytes, decode: Callable[[bytes], Any] = arrays_in) -> tuple[An
 
 
 class Plain(pickle.Unpickler):
-    """pickle itself, for what the reader takes to be harmless."""
+    """pickle itself, for files that the reader has accepted as harmless."""
 
     def find_class(self, module: str, name: str) -> Any:
         assert (module, name) in ARRAYS
@@ -120,12 +120,12 @@ class Plain(pickle.Unpickler):
 
 
 @pytest.mark.parametrize("_", range(max(1, EXAMPLES // BATCH)))
-@pytest.mark.filterwarnings("ignore:numpy.core", "ignore:dtype")  # what pickle says of old files
+@pytest.mark.filterwarnings("ignore:numpy.core", "ignore:dtype")  # pickle warns of old files
 @settings(max_examples=min(max(EXAMPLES, 400), BATCH), deadline=2000)
 @given(
     parts=st.sampled_from(SAMPLES),
     edits=st.integers(0, 4),
-    places=st.binary(min_size=4 * EDIT.size, max_size=4 * EDIT.size),  # in one: each draw takes hypothesis some time
+    places=st.binary(min_size=4 * EDIT.size, max_size=4 * EDIT.size),  # in one draw, to save time
     framed=st.booleans(),
     damage=st.sampled_from(["", "", "", "cut", "flip"]),
     at=st.integers(0, 2**16 - 1),
@@ -136,17 +136,17 @@ def test_any_file_is_read_as_pickle_reads_it_or_refused(
     for edit in [*EDIT.iter_unpack(places)][:edits]:
         parts = edited(parts, *edit) or [(b".", b"")]
     content = joined(parts, framed, damage, at)
-    leniently, strictly = read(content, lambda data: looked_at(data, read_values)), read(content)
+    leniently, strictly = read(content, lambda data: decode_or_explain(data, read_values)), read(content)
     for _, says, peak in (leniently, strictly):
         assert peak < 3 * len(content) + 2**18
         assert says.isprintable()
         assert len(says) < 400
-    found = strictly[0]
-    assert found or edits or damage
-    assert not found or same(leniently[0], found)
-    expected = Plain(io.BytesIO(content)).load() if found else {}
-    assert list(found) == list(expected)
-    for name, array in found.items():
+    params = strictly[0]
+    assert params or edits or damage
+    assert not params or same(leniently[0], params)
+    expected = Plain(io.BytesIO(content)).load() if params else {}
+    assert list(params) == list(expected)
+    for name, array in params.items():
         assert type(name) is str
         assert type(array) is np.ndarray
         assert array.flags.carray

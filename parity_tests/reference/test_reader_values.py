@@ -1,4 +1,4 @@
-"""Whatever a file holds beside arrays: it is read as plain values, or named and left alone; nothing in it ever runs."""
+"""Values other than arrays in a file are read as plain values, or named and ignored; nothing in it is ever executed."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def test_values_are_read_as_pickle_reads_them(protocol: int) -> None:
 
 
 def test_nothing_stands_in_two_places() -> None:
-    found: Any = read_values(pickled([HELD, HELD, W, W]))
-    assert found[0] is not found[1]
-    assert not np.shares_memory(found[2], found[3])
-    assert found[2].flags.writeable
+    tree: Any = read_values(pickled([HELD, HELD, W, W]))
+    assert tree[0] is not tree[1]
+    assert not np.shares_memory(tree[2], tree[3])
+    assert tree[2].flags.writeable
 
 
 PLAIN: dict[str, tuple[object, object]] = {
@@ -86,9 +86,9 @@ def test_what_has_no_plain_counterpart_is_named(case: str, protocol: int) -> Non
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_keys_that_are_neither_text_nor_whole_numbers_are_named(protocol: int) -> None:
-    found: Any = read_values(pickled({(1, 2): W, 0.5: 1, b"W": 2, None: 3}, protocol))
-    assert [str(key) for key in found] == ["a tuple", "a float", "a bytes", "a NoneType"]
-    assert same([*found.values()], [W, 1, 2, 3])
+    tree: Any = read_values(pickled({(1, 2): W, 0.5: 1, b"W": 2, None: 3}, protocol))
+    assert [str(key) for key in tree] == ["a tuple", "a float", "a bytes", "a NoneType"]
+    assert same([*tree.values()], [W, 1, 2, 3])
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -96,16 +96,16 @@ def test_nothing_is_run(protocol: int, tmp_path: Path) -> None:
     content = pickled({"bomb": Bomb(tmp_path / "boom"), "W": W}, protocol)
     with pytest.raises(ParamsError, match=r"names 'posix\.mkdir'|names 'nt\.mkdir'"):
         read_arrays(content)
-    found: Any = read_values(content)
-    assert same(found, {"bomb": "an object of ", "W": W})
-    assert found["bomb"].what.endswith(".mkdir")
-    assert found["bomb"].value is None
+    tree: Any = read_values(content)
+    assert same(tree, {"bomb": "an object of ", "W": W})
+    assert tree["bomb"].what.endswith(".mkdir")
+    assert tree["bomb"].value is None
     assert same(decode_npy(npy({"W": Bomb(tmp_path / "boom")})), {"W": "an object of "})
     assert not (tmp_path / "boom").exists()
 
 
 def test_an_array_of_bfloat16_is_widened() -> None:
-    """As ml_dtypes has it pickled: a class in place of the dtype's code."""
+    """ml_dtypes pickles it with a class in place of the dtype's code."""
     kind = b"cnumpy\ndtype\ncml_dtypes\nbfloat16\n\x89\x88\x87R(K\x03\x8c\x01<NNNK\x02K\x02K\x40tb"
     numbers = np.array([1.5, -2, np.inf], np.float32)
     content = saved(array(b"K\x03\x85", kind, b"C\x06" + (numbers.view(np.uint32) >> 16).astype("<u2").tobytes()))
@@ -120,7 +120,7 @@ def test_an_array_of_bfloat16_is_widened() -> None:
     [
         text("cupy._core.core") + text("array") + b"\x93" + array() + b"\x85R",
         text("cupy.core.core") + text("array") + b"\x93" + array() + b"\x85R",
-        # dill's and jax's: what makes the array, for what, and its state
+        # dill's and jax' calls: the array's constructor, its arguments, and its state
         b"cdill._dill\n_create_array\n(cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85C\1bt"
         b"(K\1K\1\x85" + dtype() + b"\x89C\x08" + bytes(8) + b"tNtR",
         array().replace(b"cnumpy\nndarray\n", b"cnumpy\nmemmap\n"),
@@ -135,7 +135,7 @@ PERMUTED = np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1)
 
 
 def permuted(axes: bytes, order: str = "K") -> bytes:
-    """As NumPy 2.3 has PERMUTED pickled in protocol 5: the bytes in order, and the order of the axes."""
+    """NumPy 2.3 pickles PERMUTED in protocol 5 as bytes in memory order and the order of the axes."""
     content = np.ascontiguousarray(PERMUTED.transpose(1, 2, 0)).tobytes()
     shape = b"(K\x02K\x03K\x04t"
     call = b"cnumpy._core.numeric\n_frombuffer\n(" + binary(content) + dtype() + shape + text(order) + axes + b"tR"
@@ -166,7 +166,7 @@ def test_other_permutations_are_refused(content: bytes, says: str) -> None:
             read(content)
 
 
-# --- What is refused, or costs nothing
+# --- Refusals, and files that must be cheap to read
 
 
 def lists(depth: int) -> bytes:
@@ -174,11 +174,11 @@ def lists(depth: int) -> bytes:
 
 
 def ordered(order: bytes) -> bytes:
-    """An array of protocol 5 in this memory order."""
+    """Return the opcodes of an array in protocol 5 with this memory order."""
     return saved(b"cnumpy.core.numeric\n_frombuffer\n(C\x08" + bytes(8) + dtype() + b"K\x01\x85" + order + b"tR")
 
 
-FILLED = array().index(b"(K\x01")  # where an array's state begins
+FILLED = array().index(b"(K\x01")  # start of an array's state
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a tuple of 2**60 values": (lambda: b"\x80\x04" + tuples(60) + b".", "more than 524288 values"),
     "a list of 2**60 values": (lambda: b"\x80\x04" + lists(60) + b".", "more than 524288 values"),
@@ -233,8 +233,8 @@ def test_what_would_take_forever_takes_nothing(case: str) -> None:
 
 
 def test_a_key_whose_hash_takes_forever_is_not_hashed() -> None:
-    found: Any = read_values(saved(b"}" + tuples(60) + b"K\x01s"))
-    assert [str(key) for key in found["W"]] == ["a tuple"]
+    tree: Any = read_values(saved(b"}" + tuples(60) + b"K\x01s"))
+    assert [str(key) for key in tree["W"]] == ["a tuple"]
 
 
 MORE_BOMBS: dict[str, Callable[[int], bytes]] = {

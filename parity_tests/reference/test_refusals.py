@@ -1,4 +1,4 @@
-"""Whatever is no pickled dict of float arrays is refused in one line.
+"""Anything but a pickled dict of float arrays is refused in one line.
 
 REFUSED has a row for each way in which a file can be wrong, made by the few opcodes that say what it is.
 """
@@ -44,7 +44,7 @@ from reference.crafted import (
 
 
 def dicts(depth: int) -> bytes:
-    """A dict in which stands another, twice, and so on: 2**depth in all."""
+    """Return a dict that contains another one twice, and so on: 2**depth in all."""
     items = b"".join(text("b") + b"h%cd\x94" % level for level in range(depth))
     return (b"(" + text("a")) * depth + b"}\x94" + items
 
@@ -55,7 +55,7 @@ def edited(old: bytes, new: bytes, content: bytes) -> bytes:
 
 
 def cupy(module: str) -> bytes:
-    """As cupy.ndarray.__reduce__ has itself pickled."""
+    """Return the opcodes that cupy.ndarray.__reduce__ leads to."""
     return saved(text(module) + text("array") + b"\x93" + array() + b"\x85R")
 
 
@@ -68,7 +68,7 @@ def of_content(content: bytes) -> bytes:
 
 
 def encoded(content: bytes, codec: str = "latin1") -> bytes:
-    """A call of _codecs.encode."""
+    """Return the opcodes of a call of _codecs.encode."""
     return b"c_codecs\nencode\n" + content + text(codec) + b"\x86R"
 
 
@@ -78,10 +78,10 @@ class Object:
 
 NETWORK = SimpleConvNet((1, 8, 8), hidden_size=2, output_size=2)
 
-# Protocol 2 of Python 2.7: str is pickled as bytes, U and T, and arrays as their raw content.
+# Python 2.7, protocol 2, pickles str with the opcodes U and T, and arrays as such raw bytes.
 PYTHON_2 = b"}q\x00(U\x01Wq\x01cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\nndarray\nq\x03K\x00\x85U\x01b\x87Rb"
 
-# Rows: the file, and what its refusal says.
+# The file, and words of its refusal.
 Rows = dict[str, tuple[Callable[[], bytes], str]]
 
 OTHER_FILES: Rows = {
@@ -289,7 +289,7 @@ VALUES: Rows = {
 
 
 def long_text(content: str) -> bytes:
-    """64 numbers whose bytes are text, as protocols 0 to 2 have them."""
+    """64 numbers whose bytes are stored as text, as in protocols 0 to 2."""
     long = content.encode()
     return of_shape(b"K\x40\x85", encoded(b"X" + u4(len(long)) + long))
 
@@ -324,9 +324,9 @@ def test_crafted_pickles_are_refused_for_their_flaw_alone(content: bytes) -> Non
 
 
 def test_an_array_in_a_shape_is_told_in_one_line() -> None:
-    """Its repr would be several."""
+    """The repr of an array would take several lines."""
     parts = instructions(pickle.dumps({"a": np.eye(3), "b": np.ones(2)}, 3))
-    made = next(i for i, (code, _) in enumerate(parts) if code == b"R")  # the first array, and behind it its memo
+    made = next(i for i, (code, _) in enumerate(parts) if code == b"R")  # the first array, followed by its memo opcode
     place = max(i for i, part in enumerate(parts) if part == (b"K", b"\x02"))
     parts[place] = (b"h", parts[made + 1][1])
     with pytest.raises(ParamsError, match=r"^an array has the shape \(an array,\)$"):

@@ -14,7 +14,16 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.optimizer import OPTIMIZERS
 from torchport import make_optimizer
-from torchport.optimizers import FLUSHED_EVERY, MOMENTS, NEGLIGIBLE, PIECES, RULES, BookAdam, in_pieces, torch_options
+from torchport.optimizers import (
+    FLUSH_INTERVAL,
+    MAX_PIECES,
+    MOMENTS,
+    NEGLIGIBLE,
+    RULES,
+    BookAdam,
+    in_pieces,
+    torch_options,
+)
 from torchport.parity import Setting
 
 OURS_AND_THEIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -132,7 +141,7 @@ def test_adams_moments_become_0_before_they_are_subnormal(dtype: torch.dtype) ->
     state = {i: {"exp_avg": moments[i].clone(), "exp_avg_sq": moments[i].abs()} for i in range(2)}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     silent.grad = torch.zeros_like(silent)
-    for _ in range(FLUSHED_EVERY - 1):
+    for _ in range(FLUSH_INTERVAL - 1):
         optimizer.step()
         for moment in optimizer.state[silent].values():
             assert (moment.abs().double() * 1e-5 > torch.finfo(dtype).tiny).all()
@@ -147,10 +156,10 @@ def test_adam_forgets_nothing_of_float16() -> None:
     """Whose smallest normal number, 6e-5, is not small."""
     weights = torch.nn.Parameter(torch.ones(1, dtype=torch.float16))
     optimizer = BookAdam([weights])
-    for _ in range(2 * FLUSHED_EVERY):
+    for _ in range(2 * FLUSH_INTERVAL):
         weights.grad = torch.full_like(weights, 1e-2)
         optimizer.step()
-    expected = 1 - 0.9 ** (2 * FLUSHED_EVERY)
+    expected = 1 - 0.9 ** (2 * FLUSH_INTERVAL)
     assert optimizer.state[weights]["exp_avg"].item() / 1e-2 == pytest.approx(expected, rel=1e-2)
 
 
@@ -211,7 +220,7 @@ def test_rates_are_the_books(rng: np.random.Generator) -> None:
 def test_pieces_are_all_of_the_memory_in_one_launch(sizes: list[tuple[int, ...]]) -> None:
     tensors = [torch.rand(size) for size in sizes]
     pieces = in_pieces(tensors)
-    assert len(pieces) <= max(PIECES, len(tensors))
+    assert len(pieces) <= max(MAX_PIECES, len(tensors))
     assert torch.equal(torch.cat(pieces), torch.cat([tensor.flatten() for tensor in tensors]))
     pieces[-1].fill_(2)
     assert (tensors[-1] == 2).any()

@@ -1,4 +1,4 @@
-"""What each format is called, how its files start, and how its bytes become arrays and weights its bytes."""
+"""The table of file formats: for each its suffixes, how its files start, its decoder and its encoder."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from torchport.files.safe import decode_safetensors, encode_safetensors, is_safe
 from torchport.networks import Weights
 from torchport.networks.names import state_dict_bytes
 
-About = Mapping[str, str]
+Metadata = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Format:
-    """One format: decode takes a file's bytes, max_bytes, beyond which it does not unpack them, and a list for notes.
+    """A file format.
 
-    What it gives may be nested: dicts, lists, arrays. encode takes weights, and what is to be told (if it can be).
+    decode takes a file's bytes, max_bytes (the limit for unpacking them) and a list to which it adds notes; it returns
+    arrays, possibly nested in dicts and lists. encode takes weights and metadata, which not every format can hold.
     """
 
-    suffixes: tuple[str, ...]  # the first one is its name
-    starts: Callable[[bytes], bool]
+    suffixes: tuple[str, ...]  # the first one is also its name
+    matches: Callable[[bytes], bool]  # whether a file that starts with these bytes has this format
     decode: Callable[[bytes, int, list[str]], object]
-    encode: Callable[[Weights, About], bytes] | None = None
+    encode: Callable[[Weights, Metadata], bytes] | None = None
     torch_terms: bool = True  # conv1.weight in torch's layout; else W1 in the book's
 
 
 def _starts_as_npz(data: bytes) -> bool:
-    # A zip's first entry: its name's length is at byte 26, the name at byte 30. A zip of nothing has none.
+    # In a zip's first entry the length of its name is at byte 26, the name at byte 30. An empty zip has no entry.
     name = data[30 : 30 + int.from_bytes(data[26:28], "little")]
     return data.startswith(b"PK\x05\x06") or (data.startswith(b"PK\x03\x04") and name.endswith(b".npy"))
 
 
 def _starts_as_onnx(data: bytes) -> bool:
-    return data[:1] == b"\x08" and data[2:3] in b"\x12:B"  # its version, and who wrote it, if it says so
+    return data[:1] == b"\x08" and data[2:3] in b"\x12:B"  # the fields ir_version and, perhaps, producer
 
 
-def _pt(weights: Weights, _: About) -> bytes:
+def _encode_pt(weights: Weights, _: Metadata) -> bytes:
     return state_dict_bytes(weights.state_dict())
 
 
@@ -50,7 +51,7 @@ FORMATS = (
     PKL,
     Format((".npz",), _starts_as_npz, decode_npz, lambda weights, _: encode_npz(weights.arrays), False),
     Format((".npy",), lambda data: data.startswith(MAGIC), decode_npy),
-    Format((".pt", ".pth"), lambda data: data.startswith(SIGNATURES), decode_pt, _pt),
+    Format((".pt", ".pth"), lambda data: data.startswith(SIGNATURES), decode_pt, _encode_pt),
     Format(
         (".safetensors",), is_safetensors, lambda data, _, notes: decode_safetensors(data, notes), encode_safetensors
     ),
@@ -59,16 +60,14 @@ FORMATS = (
 
 
 def format_of(data: bytes) -> Format:
-    """The format of a file by its first bytes; what has none of the known starts is taken to be a pickle."""
-    return next((kind for kind in FORMATS if kind.starts(data)), PKL)
+    """Return the format of a file by its first bytes; a pickle, which has no fixed start, if no other matches."""
+    return next((each for each in FORMATS if each.matches(data)), PKL)
 
 
 def format_named(target: str | Path) -> Format:
-    """The format that a file to be written has, by its suffix. ValueError."""
+    """Return the format in which target is to be written, by its suffix. ValueError."""
     suffix = Path(target).suffix.lower()
-    written = [kind for kind in FORMATS if kind.encode is not None]
-    for kind in written:
-        if suffix in kind.suffixes:
-            return kind
-    known = ", ".join(name for kind in written for name in kind.suffixes)
-    raise ValueError(f"{target} must end in one of {known}, got {suffix or 'no suffix'}")
+    by_suffix = {name: each for each in FORMATS if each.encode is not None for name in each.suffixes}
+    if suffix not in by_suffix:
+        raise ValueError(f"{target} must end in one of {', '.join(by_suffix)}, got {suffix or 'no suffix'}")
+    return by_suffix[suffix]

@@ -1,6 +1,6 @@
-"""The arrays of a .npz file, and back: NumPy's zip of .npy files, read without ever unpickling.
+"""Reads .npy files and .npz files (zips of .npy) without ever unpickling, and writes .npz files.
 
-Source: numpy/lib/format.py, which says what a .npy file is.
+The .npy format is specified in numpy/lib/format.py.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from numpy_ref.params import MAX_BYTES
 from numpy_ref.pickles import StandIn, native, read_values, view_of
 
 MAX_FILES = 10_000  # in one zip
-PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-MAGIC = b"\x93NUMPY"  # how a .npy file starts
-ENTRY = b"PK\x01\x02"  # how each file's entry in the zip's directory starts
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+MAGIC = b"\x93NUMPY"  # start of a .npy file
+ENTRY = b"PK\x01\x02"  # start of each entry in a zip's central directory
 
 _HEADER = re.compile(
     rb"\{'descr': (?P<dtype>.+), 'fortran_order': (?P<fortran>True|False), "
@@ -33,9 +33,9 @@ _DTYPE = re.compile(r"'([<>][fiu][248]|\|[iub]1)'")
 
 
 def decode_npz(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | None = None) -> dict[str, object]:
-    """The arrays in data, in the file's order, C or Fortran, as decode_npy gives each; np.savez_compressed's too.
+    """Return the arrays in data, compressed or not, each as decode_npy returns it.
 
-    ParamsError where they would take more than max_bytes unpacked, which is known before anything is.
+    ParamsError, before anything is unpacked, if they would take more than max_bytes.
     """
     values: dict[str, object] = {}
     with open_zip(data, max_bytes, "a .npz") as archive:
@@ -53,27 +53,27 @@ def decode_npz(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | None 
 def decode_npy(
     data: bytes | memoryview, max_bytes: int = MAX_BYTES, notes: list[str] | None = None, name: str = "this file"
 ) -> object:
-    """The array in data: of floats, whole numbers or bools; of objects what they are; a StandIn for all others.
+    """Return the array in data: of floats, integers or bools as it is, of objects as a tree, else a StandIn.
 
-    name is what a ParamsError calls it.
+    Memory order stays as in the file. name is what a ParamsError calls the array.
     """
     start = 10 if data[6:7] == b"\x01" else 12
-    begin = start + int.from_bytes(data[8:start], "little")
-    header = _HEADER.fullmatch(bytes(data[start:begin]))
+    end = start + int.from_bytes(data[8:start], "little")
+    header = _HEADER.fullmatch(bytes(data[start:end]))
     if data[:6] != MAGIC or data[6:7] not in (b"\x01", b"\x02", b"\x03") or header is None:
         raise ParamsError(f"{name} does not begin with a NumPy array's header")
-    written = header["dtype"].decode("latin1")
-    if written == "'|O'":
-        return read_values(bytes(data[begin:]), max_bytes, notes)
-    kind = _DTYPE.fullmatch(written)
-    if kind is None:
-        return StandIn(f"an array of dtype {ascii(written)[1:-1]:.40}")
-    shape, dtype = tuple(int(size) for size in header["shape"].replace(b",", b" ").split()), np.dtype(kind[1])
-    return native(view_of(memoryview(data)[begin:], shape, dtype, "F" if header["fortran"] == b"True" else "C"))
+    descr = header["dtype"].decode("latin1")
+    if descr == "'|O'":
+        return read_values(bytes(data[end:]), max_bytes, notes)
+    match = _DTYPE.fullmatch(descr)
+    if match is None:
+        return StandIn(f"an array of dtype {ascii(descr)[1:-1]:.40}")
+    shape, dtype = tuple(int(size) for size in header["shape"].replace(b",", b" ").split()), np.dtype(match[1])
+    return native(view_of(memoryview(data)[end:], shape, dtype, "F" if header["fortran"] == b"True" else "C"))
 
 
 def encode_npz(arrays: Mapping[str, Array]) -> bytes:
-    """arrays as np.savez writes them, except that no entry carries a date, so equal arrays make equal bytes."""
+    """Return what np.savez writes for arrays, but without dates, so that equal arrays give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
@@ -84,9 +84,9 @@ def encode_npz(arrays: Mapping[str, Array]) -> bytes:
 
 @contextmanager
 def open_zip(data: bytes, max_bytes: int, kind: str) -> Iterator[zipfile.ZipFile]:
-    """The zip file in data, of this kind; while it is open, ParamsError for whatever is wrong with it.
+    """Open the zip file in data; kind names it in the ParamsError that replaces every error while it is open.
 
-    For too many files too, for more than max_bytes unpacked, and for odd packing.
+    ParamsError also for too many files, more than max_bytes unpacked, encryption, and compression unknown to NumPy.
     """
     try:
         if (count := data.count(ENTRY)) > MAX_FILES:
@@ -96,23 +96,23 @@ def open_zip(data: bytes, max_bytes: int, kind: str) -> Iterator[zipfile.ZipFile
             if size > max_bytes:
                 raise over_limit(f"{size} bytes unpacked", max_bytes)
             for member in archive.infolist():
-                if member.compress_type not in PACKINGS or member.flag_bits & 1:
-                    odd = f"the file {member.filename!r:.80} in it"
-                    raise ParamsError(f"{odd} is encrypted, or packed in a way that NumPy does not")
+                if member.compress_type not in COMPRESSIONS or member.flag_bits & 1:
+                    name = f"the file {member.filename!r:.80} in it"
+                    raise ParamsError(f"{name} is encrypted, or packed in a way that NumPy does not")
             yield archive
     except (ParamsError, MemoryError):
         raise
-    except Exception as error:  # zipfile and zlib raise whatever the bytes lead them to
+    except Exception as error:  # damaged bytes make zipfile and zlib raise almost anything
         cause = " ".join(ascii(str(error))[1:-1].split())
         raise ParamsError(f"damaged, truncated or not {kind} file ({cause:.200}): fetch or copy it again") from None
 
 
 def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, data: bytes) -> bytes | memoryview:
-    """The bytes of one file in archive, the zip file in data: checked, and not copied unless they are packed."""
+    """Return the bytes of one file in archive, the zip in data, after checking the CRC; a view unless compressed."""
     with archive.open(member) as file:
         if member.compress_type != zipfile.ZIP_STORED:
-            return file.read(member.file_size)  # not read(): that unpacks what there is, and not what was announced
-    sizes = struct.unpack_from("<HH", data, member.header_offset + 26)  # of its name and of what else is before it
+            return file.read(member.file_size)  # not read(), which may unpack more than the announced size
+    sizes = struct.unpack_from("<HH", data, member.header_offset + 26)  # of the name and of the extra field
     start = member.header_offset + 30 + sum(sizes)
     content = memoryview(data)[start : start + member.file_size]
     if zlib.crc32(content) != member.CRC:

@@ -1,4 +1,7 @@
-"""Weights from whatever file they are in, and into one, whole or not at all."""
+"""Reads weights from files of any format, and writes them: the target is replaced whole or not at all.
+
+formats.py decodes the bytes, containers.py finds the network among the arrays, conversion.py turns it into Weights.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,57 +19,50 @@ import numpy as np
 import torch
 from torch import nn
 
-from numpy_ref.checks import Array, check_int
+from numpy_ref.checks import check_int
 from numpy_ref.files import Staged, read_file, stage
-from numpy_ref.params import MAX_BYTES, check_arrays, same_bits
+from numpy_ref.params import MAX_BYTES, same_bits
 from torchport.choices import Activation, Convolution
-from torchport.files.containers import ArraySet, array_sets, only_network
+from torchport.files.containers import array_sets, find_network
+from torchport.files.conversion import one_line, to_weights
 from torchport.files.formats import Format, format_named, format_of
 from torchport.files.safe import is_safetensors, metadata_of
-from torchport.networks import DTYPES, Hints, Source, Weights, cast_params
+from torchport.networks import Hints, Source, Weights
 from torchport.networks.hints import NO_HINTS
-from torchport.networks.layouts import to_params
-from torchport.networks.nearest import NoNetworkError, listed
-from torchport.networks.recognition import recognised
 
-# In a run's folder; config.json comes after the first checkpoint.
+# The files of a run's folder. The first checkpoint precedes config.json; the last three are written at the end.
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.pt"
-MODEL, PARAMS, CURVES = "model.pt", "params.pkl", "curves.png"  # in the end
-TRAINED = ("data", "data_dir", "images")  # of a configuration: on what
-
-Params = Mapping[str, Array]
-
-MAX_LINE = 2000  # characters of what is said of a file
-ORDER = "order leaves out layers that it does not name (--order)"
+MODEL, PARAMS, CURVES = "model.pt", "params.pkl", "curves.png"
+TRAINED = ("data", "data_dir", "images")  # the options in a run's configuration that say what it was trained on
 
 
 def _read(path: str | Path, max_bytes: int = MAX_BYTES) -> tuple[object, Source]:
-    """What is in path, a file of any format or a training run's folder, and where it comes from; nothing in it is run.
+    """Return what path holds, a file of any format or a run's folder, and its Source; nothing in it is executed.
 
-    Its first bytes tell what a file is, not its name. ValueError (ParamsError), TypeError or OSError.
+    The file's first bytes decide its format, not its name. ValueError (ParamsError), TypeError or OSError.
     """
     file, notes = file_of(path), list[str]()
     data = read_file(file, check_int("max_bytes", max_bytes, 1))
-    kind = format_of(data)
+    file_format = format_of(data)
     with naming(file):
-        value = kind.decode(data, max_bytes, notes)
-        told = {**_run_beside(file), **(metadata_of(data) if is_safetensors(data) else {})}
-    trained = {name: told[name] for name in TRAINED if isinstance(told.get(name), str)}
+        value = file_format.decode(data, max_bytes, notes)
+        metadata = {**_run_config(file), **(metadata_of(data) if is_safetensors(data) else {})}
+    trained = {name: metadata[name] for name in TRAINED if isinstance(metadata.get(name), str)}
     digest = hashlib.sha256(data).hexdigest()
-    return value, Source(file, kind.suffixes[0], digest, tuple(notes), trained=trained)
+    return value, Source(file, file_format.suffixes[0], digest, tuple(notes), trained=trained)
 
 
 def listing(path: str | Path) -> str:
-    """A line for each array in path: name, shape, dtype, memory order, least and greatest, a digest of its bytes."""
+    """Return a table of the arrays in path: name, shape, dtype, memory order, extremes and a digest of the bytes."""
     rows = [("array", "shape", "dtype", "order", "min", "max", "SHA-256 of the bytes in C order")]
-    for each in islice(array_sets(_read(path)[0]), 1):
-        for name, array in each.arrays.items():
+    for array_set in islice(array_sets(_read(path)[0]), 1):
+        for name, array in array_set.arrays.items():
             orders = {"C": array.flags.c_contiguous, "F": array.flags.f_contiguous}
             order = ", ".join(filter(orders.get, orders)) or "neither"
-            ends = f"{array.min():.6g}", f"{array.max():.6g}"
+            extremes = f"{array.min():.6g}", f"{array.max():.6g}"
             digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-            printable = name if name.isprintable() else ascii(name)
-            rows.append((printable, str(array.shape), str(array.dtype), order, *ends, digest))
+            label = name if name.isprintable() else ascii(name)
+            rows.append((label, str(array.shape), str(array.dtype), order, *extremes, digest))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -79,22 +75,22 @@ def read_weights(
     max_bytes: int = MAX_BYTES,
     allow_nonfinite: bool = False,
 ) -> Weights:
-    """The weights in path, of whichever network, under whatever names and in whichever layout they are there.
+    """Read the weights of any supported network from path, whatever the names and layout of the arrays there.
 
     Args:
         path: A params.pkl, .npz, .npy, .pt, .safetensors or .onnx file, or a training run's folder.
         hints: What the file cannot tell.
-        dtype: To which they are rounded: float16, float32 or float64. None for as they are.
-        max_bytes: Of the file, packed or unpacked.
-        allow_nonfinite: Whether NaN and infinity may be among them.
+        dtype: The dtype to round to: float16, float32 or float64. None keeps the file's.
+        max_bytes: Limit on the size of the file, packed and unpacked.
+        allow_nonfinite: Whether NaN and infinity are accepted.
 
     Returns:
-        Weights, whose source.steps say what was done to make the book's parameters of what the file holds.
+        Weights; their source.steps say how the file's arrays were converted to the book's parameters.
 
     Raises:
-        ValueError: What is wrong with the file, or which readings there are and what chooses between them.
-        TypeError: For other dtypes than float16, float32 and float64, or several, unless dtype is given.
-        OSError: For a file that cannot be read.
+        ValueError: If the file is unsuitable, or can be read in several ways; the message says which, and what decides.
+        TypeError: For mixed dtypes, or others than float16, float32 and float64, unless dtype is given.
+        OSError: If the file cannot be read.
 
     Example:
         >>> import numpy_ref, tempfile
@@ -107,7 +103,7 @@ def read_weights(
     """
     value, source = _read(path, max_bytes)
     with naming(path):
-        return only_network(value, hints.part, partial(_weights, hints, source, dtype, allow_nonfinite))
+        return find_network(value, hints.part, partial(to_weights, hints, source, dtype, allow_nonfinite))
 
 
 def load_network(
@@ -121,23 +117,23 @@ def load_network(
     dtype: torch.dtype | None = None,
     **hints: Any,
 ) -> nn.Sequential:
-    """The torch network that the weights in path belong to, in evaluation mode.
+    """Return the torch network that the weights in path belong to, in evaluation mode.
 
     Args:
-        path: A file of weights of any format, or a training run's folder (files.read_weights).
+        path: A file of weights of any format, or a training run's folder (see files.read_weights).
         conv: The convolution, "conv2d" or "unfold".
-        stride: Of a SimpleConvNet's convolution, in pixels: it leaves no trace in the weights.
-        pad: Likewise.
-        activation: Likewise: "relu", "sigmoid" or "tanh"; None for the book's.
-        device: Where to.
-        dtype: Of the network: float16, float32 or float64. None for that of the file.
-        hints: What else a file cannot tell, as of files.Hints: pool, flatten, kernels, affine, order, part.
+        stride: The stride of the convolutions in pixels, which weights do not show.
+        pad: Their padding in pixels, which weights do not show either.
+        activation: "relu", "sigmoid" or "tanh", which weights do not show either; None for the book's.
+        device: The device of the network.
+        dtype: The dtype of the network: float16, float32 or float64. None keeps the file's.
+        hints: The remaining fields of files.Hints: pool, flatten, kernels, affine, order, part.
 
     Returns:
         A SimpleConvNet, or an nn.Sequential of layers with the reference's names.
 
     Raises:
-        ValueError, TypeError, OSError: As read_weights; for another conv or device too.
+        ValueError, TypeError, OSError: As read_weights does; also for an unknown conv or device.
 
     Example:
         >>> import numpy_ref, tempfile, torch, torchport
@@ -147,23 +143,24 @@ def load_network(
         >>> net(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 10])
     """
-    told = Hints(stride, pad, activation, **hints)
-    return read_weights(path, told, dtype=dtype).port(conv, device).eval()
+    all_hints = Hints(stride, pad, activation, **hints)
+    return read_weights(path, all_hints, dtype=dtype).port(conv, device).eval()
 
 
 @dataclass(frozen=True)
 class StagedWeights:
-    """Weights in a file beside its target, whose place it takes with commit."""
+    """Weights in a temporary file beside their target, which commit replaces."""
 
     staged: Staged
     written: Weights
     format: Format
 
     def read(self) -> Weights:
-        """What is in the file: the weights, bit for bit. OSError for anything else."""
+        """Read the temporary file back. OSError unless it holds the written weights, bit for bit."""
+        read_back = partial(to_weights, self.written.geometry, self.written.source, None, True)
         try:
-            found = self.format.decode(self.staged.path.read_bytes(), MAX_BYTES, [])
-            back = only_network(found, None, partial(_weights, self.written.geometry, self.written.source, None, True))
+            value = self.format.decode(self.staged.path.read_bytes(), MAX_BYTES, [])
+            back = find_network(value, None, read_back)
         except (ValueError, TypeError) as error:
             raise OSError(f"{self.staged.name}: what was written does not read back: {error}") from None
         if not same_bits(self.written.arrays, back.arrays):
@@ -171,72 +168,35 @@ class StagedWeights:
         return back
 
     def commit(self) -> None:
-        """Take the target's place."""
+        """Move the temporary file to the target."""
         self.staged.commit()
 
 
 @contextmanager
 def stage_weights(weights: Weights, target: str | Path) -> Iterator[StagedWeights]:
-    """weights in a new file beside target, in the format that target's name says. ValueError, OSError."""
-    kind = format_named(target)
-    assert kind.encode is not None
+    """Write weights to a temporary file beside target, in the format of target's suffix. ValueError, OSError."""
+    file_format = format_named(target)
+    assert file_format.encode is not None
     about = {"architecture": weights.architecture.call, "layout": "torch"}
     if weights.source.sha256:
         about["source_sha256"] = weights.source.sha256
-    about |= {name: told for name, told in weights.source.trained.items() if name != "data_dir"}  # as on this machine
-    with stage(target, kind.encode(weights, about)) as staged:
-        yield StagedWeights(staged, weights, kind)
-
-
-def _weights(
-    hints: Hints, source: Source, dtype: torch.dtype | None, allow_nonfinite: bool, each: ArraySet, beside: Params
-) -> Weights:
-    params, said = to_params(each.arrays, hints)
-    try:
-        recognised(params, hints.geometry)  # first: what is no network needs no other dtype
-    except NoNetworkError as error:
-        way_out = [ORDER] * (" is unexpected" in str(error) and "gamma1" not in params)
-        raise NoNetworkError("; ".join([str(error), *said, *way_out])) from None
-    steps = [*source.steps, *[f"in the part {each.place!r}"] * bool(each.place), *each.left_out, *said]
-    steps += [f"left out beside it: {listed(beside)}"] * bool(beside)
-    dtypes = sorted({str(value.dtype) for value in params.values()})
-    source = replace(source, steps=tuple(map(_one_line, steps)), dtypes=tuple(dtypes))
-    cast = _one_dtype(params, dtype)
-    check_arrays(cast, allow_nonfinite)
-    return Weights.of(cast, hints.geometry, source.rounded(params, cast))
-
-
-def _one_dtype(params: Mapping[str, Array], dtype: torch.dtype | None) -> dict[str, Array]:
-    """params in dtype, or in their own. TypeError where that is none of a network's, or several."""
-    if wrong := next((name for name, value in params.items() if value.dtype.kind not in "fiu"), None):
-        raise TypeError(f"{wrong} has dtype {params[wrong].dtype}, expected float16, float32 or float64")
-    if dtype is not None:
-        return cast_params(params, dtype)
-    for name, value in params.items():
-        if value.dtype not in DTYPES:
-            raise TypeError(f"{name} has dtype {value.dtype}: give the dtype that all should have (--dtype float32)")
-    if len({value.dtype for value in params.values()}) > 1:
-        listing = ", ".join(f"{name} {value.dtype}" for name, value in params.items())
-        raise TypeError(f"the dtypes differ, {listing}: give the one that all should have (--dtype float32)")
-    return dict(params)
+    trained = weights.source.trained
+    about |= {name: value for name, value in trained.items() if name != "data_dir"}  # this machine's path is no use
+    with stage(target, file_format.encode(weights, about)) as staged:
+        yield StagedWeights(staged, weights, file_format)
 
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Have a ValueError or TypeError of what is inside begin with path."""
+    """Prefix the message of a ValueError or TypeError raised inside with path."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{path}: {_one_line(str(error))}") from error
+        raise type(error)(f"{path}: {one_line(str(error))}") from error
 
 
-def _one_line(text: str) -> str:
-    """text, some of which may be names from a stranger's file, as a terminal can show it."""
-    return (text if text.isprintable() else ascii(text)[1:-1])[:MAX_LINE]
-
-
-def _run_beside(file: Path) -> Mapping[str, str]:
-    """The configuration beside a run's weights, as a run names them; nothing where there is none."""
+def _run_config(file: Path) -> Mapping[str, str]:
+    """Return the configuration of the run that wrote file, empty if file is no run's model.pt or params.pkl."""
     try:
         config = json.loads((file.parent / CONFIG).read_text())
     except (OSError, ValueError):
@@ -245,7 +205,7 @@ def _run_beside(file: Path) -> Mapping[str, str]:
 
 
 def file_of(path: str | Path) -> Path:
-    """The file of weights that path names: itself, or that of a run's folder. ValueError for any other folder."""
+    """Return path itself, or the weights file inside if it is a run's folder. ValueError for any other folder."""
     folder = Path(path)
     if not folder.is_dir():
         return folder

@@ -1,7 +1,7 @@
-"""The book's weights into a module of one's own, and back.
+"""Loads the book's weights into a user's own module, and reads them back.
 
-To be read in this order: uses (in which order a forward pass uses what), places (what lies where, in every reading),
-proof (which of them hold), filling (load_params, params_from), writing.
+Read the files in this order: uses (the order in which a forward pass uses parameters), places (every way to match them
+with the reference's arrays, called readings), proof (which readings hold), filling (load_params, params_from), writing.
 """
 
 from torchport.loading.filling import Loaded as Loaded, load_params as load_params, params_from as params_from

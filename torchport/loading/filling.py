@@ -1,4 +1,4 @@
-"""The book's weights into a module of one's own, and back, and the proof that they are in their places."""
+"""load_params and params_from: the book's weights into a user's module and back, with proof that each is in place."""
 
 from __future__ import annotations
 
@@ -14,58 +14,59 @@ from numpy_ref.checks import Array, check_batch
 from numpy_ref.layers import Affine
 from numpy_ref.network import Network
 from torchport.files import read_weights
-from torchport.loading.places import Reading, read, readings, rounded, write
-from torchport.loading.proof import agreeing, proved
-from torchport.loading.uses import LoadError, dtype_of, initialise, paths_of, uses_of
+from torchport.loading.places import Reading, read, readings, round_weights, write
+from torchport.loading.proof import certify, matching_readings
+from torchport.loading.uses import LoadError, dtype_of, initialise, parameter_paths, uses_of
 from torchport.networks import Architecture, Weights, recognise
 from torchport.parity import Report
 from torchport.parity.given import restored, unwrapped
 
-SAMPLES = 4  # of a drawn batch
-MOST = 64  # readings that are tried
+SAMPLES = 4  # in a drawn batch
+MAX_READINGS = 64  # to try
 
 Source = Network | Architecture | Weights | Mapping[str, Array] | str | Path
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was filled with what: the book's names, and those of the port's parameters and buffers."""
+    """The result of load_params."""
 
-    filled: Mapping[str, str]
-    unused: tuple[str, ...]  # parameters of the port that no prediction needs, left alone
-    report: Report | None  # on the port with its new weights, in as far as it was asked for
+    filled: Mapping[str, str]  # the book's names to the names of the port's parameters and buffers
+    unused: tuple[str, ...]  # parameters of the port that no prediction uses; they were left unchanged
+    report: Report | None  # on the port with its new weights, None if no proof was asked for
 
     @property
     def lines(self) -> list[str]:
-        """One for each that was filled, or left alone."""
-        filled = [f"{ours}: {theirs}" for ours, theirs in self.filled.items()]
+        """One line for each parameter of the port that was filled or left unchanged."""
+        filled = [f"{book_name}: {port_name}" for book_name, port_name in self.filled.items()]
         return filled + [f"not used: {name}" for name in self.unused]
 
     def __str__(self) -> str:
-        otherwise = "" if self.report is None or self.report.ok else "the weights are in place, the port is another: "
-        return "\n".join([*self.lines, *([] if self.report is None else [f"{otherwise}{self.report.verdict}"])])
+        prefix = "" if self.report is None or self.report.ok else "the weights are in place, the port is another: "
+        return "\n".join([*self.lines, *([] if self.report is None else [f"{prefix}{self.report.verdict}"])])
 
 
 def load_params(port: nn.Module, source: Source, x: Array | None = None, *, prove: bool = True) -> Loaded:
-    """Fill a module of one's own with the reference's weights and running statistics, all or nothing.
+    """Fill a user's own module with the reference's weights and running statistics, all or nothing.
 
-    The order in which the forward pass first uses its parameters tells which is which, and what it does with a weight
-    tells its layout: names and the order of definition tell nothing. Then the certificate proves it.
+    Parameters are matched by the order in which the forward pass first uses them, and their layout follows from the
+    operation that uses them; names and the order of definition do not matter. The parity certificate then proves the
+    match.
 
     Args:
         port: Any module; it keeps its dtype and device.
         source: The reference, the book's params (W1, b1, ...), or a file that has them.
-        x: An example batch (N, ...), where the source does not tell the shape of its samples.
-        prove: Whether to prove it; without, whoever calls judges the port.
+        x: An example batch (N, ...), needed if the source does not determine the shape of its samples.
+        prove: Whether to prove the match; if not, the caller should check the port.
 
     Returns:
-        What went where, what was left alone, and the certificate's report. The port may still differ from the
-        reference in what is no weight, a missing dropout or another eps: then the report says so.
+        What was filled, what was left unchanged, and the certificate's report. The port may still differ from the
+        reference in more than weights, such as a missing dropout or another eps: the report then says so.
 
     Raises:
-        LoadError: A ValueError, where the port has other parameters, where two readings hold, or where a layer that
-            has parameters does not compute what the reference's does. The port is then as it was.
-        ValueError: Also for a source that is not known, and for weights that the port's dtype cannot hold.
+        LoadError: A ValueError: the port has other parameters, two readings hold, or a layer with parameters does not
+            compute what the reference's does. The port is left unchanged.
+        ValueError: Also for an unknown source, and for weights that the port's dtype cannot hold.
 
     Example:
         >>> import numpy_ref, torch, torchport
@@ -77,35 +78,35 @@ def load_params(port: nn.Module, source: Source, x: Array | None = None, *, prov
         >>> bool(loaded.report)
         True
     """
-    inner, (reference, x) = unwrapped(port), _given(source, x)
+    inner, (reference, x) = unwrapped(port), _network_and_batch(source, x)
     initialise(inner, x)
-    held = rounded(reference, dtype_of(inner))
-    arrays = {**held.params, **held.statistics}
+    rounded = round_weights(reference, dtype_of(inner))
+    arrays = {**rounded.params, **rounded.statistics}
 
-    def fill(places: Reading) -> Network:
-        write(inner, places, arrays)
-        return held
+    def fill(reading: Reading) -> Network:
+        write(inner, reading, arrays)
+        return rounded
 
     with restored(inner):
-        places, report = _settled(port, held, x, fill, prove)
-    fill(places)
-    filled = {place.name: place.use.label for place in places}
-    return Loaded(filled, tuple(sorted(paths_of(inner) - {*filled.values()})), report)
+        reading, report = _choose_reading(port, rounded, x, fill, prove)
+    fill(reading)
+    filled = {place.name: place.use.label for place in reading}
+    return Loaded(filled, tuple(sorted(parameter_paths(inner) - {*filled.values()})), report)
 
 
 def params_from(port: nn.Module, reference: Source, x: Array | None = None) -> dict[str, Array]:
-    """The weights of a module of one's own under the book's names and in its layout: what load_params would fill.
+    """Return the weights of a user's own module under the book's names and in its layout: load_params reversed.
 
     Args:
-        port: Any module; it stays as it is.
-        reference: A network, or what load_params takes, of the same layers; its own weights do not count.
-        x: An example batch (N, ...), where the reference does not tell the shape of its samples.
+        port: Any module; it is left unchanged.
+        reference: A network with the same layers, or another source that load_params takes; its weights do not matter.
+        x: An example batch (N, ...), needed if the reference does not determine the shape of its samples.
 
     Returns:
-        W1, b1 and so on, then running_mean1, running_var1 where there are any; copies in the port's dtype.
+        W1, b1 and so on, then running_mean1, running_var1 and so on if there are any; copies in the port's dtype.
 
     Raises:
-        LoadError: As load_params: the reference with these weights is proved to compute what the port does.
+        LoadError: As load_params does: the reference with these weights is proved to compute what the port computes.
 
     Example:
         >>> import numpy_ref, torch, torchport
@@ -114,17 +115,17 @@ def params_from(port: nn.Module, reference: Source, x: Array | None = None) -> d
         >>> {name: value.shape for name, value in params.items()}
         {'W1': (8, 6), 'b1': (6,), 'W2': (6, 4), 'b2': (4,)}
     """
-    inner, (like, x) = unwrapped(port), _given(reference, x)
+    inner, (network, x) = unwrapped(port), _network_and_batch(reference, x)
     initialise(inner, x)
-    places, _ = _settled(port, like, x, lambda places: read(inner, places, like))
-    found = read(inner, places, like)
+    reading, _ = _choose_reading(port, network, x, lambda reading: read(inner, reading, network))
+    filled = read(inner, reading, network)
     name = str(dtype_of(inner)).removeprefix("torch.")
     dtype = np.dtype("float32" if name == "bfloat16" else name)
-    return {name: value.astype(dtype) for name, value in {**found.params, **found.statistics}.items()}
+    return {name: value.astype(dtype) for name, value in {**filled.params, **filled.statistics}.items()}
 
 
-def _given(source: Source, x: Array | None) -> tuple[Network, Array]:
-    """The network and a batch for it. ValueError where x is none, and nothing tells what it should be."""
+def _network_and_batch(source: Source, x: Array | None) -> tuple[Network, Array]:
+    """Return source's network and x, or a drawn batch if x is None. ValueError if its shape cannot be determined."""
     if isinstance(source, str | Path):
         source = read_weights(source)
     if isinstance(source, Mapping):
@@ -132,12 +133,13 @@ def _given(source: Source, x: Array | None) -> tuple[Network, Array]:
     reference = source if isinstance(source, Network) else source.reference()
     if x is not None:
         return reference, np.asarray(check_batch("x", x), dtype=np.float64)
-    known = source.architecture if isinstance(source, Weights) else source
-    shape = known.input_shape if isinstance(known, Architecture) else _shape_of(reference)
+    architecture = source.architecture if isinstance(source, Weights) else source
+    shape = architecture.input_shape if isinstance(architecture, Architecture) else _input_shape(reference)
     return reference, np.random.default_rng(0).standard_normal((SAMPLES, *shape))
 
 
-def _shape_of(reference: Network) -> tuple[int, ...]:
+def _input_shape(reference: Network) -> tuple[int, ...]:
+    """Return the shape of one sample: from a first Affine, or from recognised parameters. ValueError."""
     first = next(iter(reference.layers.values()))
     if isinstance(first, Affine):
         return (len(first.W),)
@@ -152,30 +154,33 @@ def _shape_of(reference: Network) -> tuple[int, ...]:
     return shape
 
 
-def _settled(
-    port: nn.Module, like: Network, x: Array, move: Callable[[Reading], Network], prove: bool = True
+def _choose_reading(
+    port: nn.Module, network: Network, x: Array, apply: Callable[[Reading], Network], prove: bool = True
 ) -> tuple[Reading, Report | None]:
-    """The one reading that holds, and its certificate; move gives the network that the port should be then."""
+    """Return the one reading that holds, and its report; apply(reading) returns the network the port should equal."""
     inner = unwrapped(port)
-    uses = uses_of(inner, x, like.predict(x).size)
-    tried = list(itertools.islice(readings(like, x, uses), MOST + 1))
-    if len(tried) > MOST:
-        raise LoadError(f"there are more than {MOST} readings of what the port's parameters are, as {_told(tried[:2])}")
-    differing = {each[0].layer for each in zip(*tried, strict=True) if len({place.reading for place in each}) > 1}
-    likely = agreeing(inner, like, x, tried, differing) if differing else tried
-    judged = list[tuple[Reading, Report | None, bool]]((each, None, True) for each in likely or tried[:1])
+    uses = uses_of(inner, x, network.predict(x).size)
+    candidates = list(itertools.islice(readings(network, x, uses), MAX_READINGS + 1))
+    if len(candidates) > MAX_READINGS:
+        raise LoadError(
+            f"there are more than {MAX_READINGS} readings of what the port's parameters are, "
+            f"as {_describe_difference(candidates)}"
+        )
+    ambiguous = {each[0].layer for each in zip(*candidates, strict=True) if len({place.words for place in each}) > 1}
+    likely = matching_readings(inner, network, x, candidates, ambiguous) if ambiguous else candidates
+    results = list[tuple[Reading, Report | None, bool]]((reading, None, True) for reading in likely or candidates[:1])
     if prove:
-        judged = [(each, *proved(port, move(each), x, each)) for each in likely or tried]
-    holding = [(each, report) for each, report, holds in judged if holds]
+        results = [(reading, *certify(port, apply(reading), x, reading)) for reading in likely or candidates]
+    holding = [(reading, report) for reading, report, holds in results if holds]
     if not holding:
-        report = judged[0][1]
+        report = results[0][1]
         raise LoadError(f"with these weights the port is not what the reference is: {report!r}", report)
     if len(holding) > 1:
-        raise LoadError(f"two readings hold: {_told([each for each, _ in holding])}")
+        raise LoadError(f"two readings hold: {_describe_difference([reading for reading, _ in holding])}")
     return holding[0]
 
 
-def _told(tried: list[Reading]) -> str:
-    """What the first two differ in."""
-    pairs = [(a.reading, b.reading) for a, b in zip(*tried[:2], strict=True) if a.reading != b.reading]
+def _describe_difference(candidates: list[Reading]) -> str:
+    """Say how the first two readings differ."""
+    pairs = [(a.words, b.words) for a, b in zip(*candidates[:2], strict=True) if a.words != b.words]
     return " or ".join(", ".join(side) for side in zip(*pairs, strict=True))

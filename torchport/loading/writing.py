@@ -1,4 +1,4 @@
-"""A file of weights into the state_dict of a module of one's own: in its place once it is proved and reads back."""
+"""Writes the state_dict of a user's module filled with weights, once that is proved and the file reads back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchport.loading.filling import Loaded, load_params
 from torchport.networks import Weights
 from torchport.networks.names import state_dict_bytes
 
-# By suffix: to bytes, and back.
+# By suffix: encoder and decoder.
 FORMATS: dict[str, tuple[Callable[[dict[str, Tensor]], bytes], Callable[[bytes], dict[str, Tensor]]]] = {
     ".pt": (state_dict_bytes, lambda data: torch.load(io.BytesIO(data), weights_only=True)),
     ".safetensors": (save_safetensors, load_safetensors),
@@ -25,7 +25,7 @@ FORMATS: dict[str, tuple[Callable[[dict[str, Tensor]], bytes], Callable[[bytes],
 def write_into(port: nn.Module, weights: Weights, target: str | Path, *, force: bool = False) -> Loaded:
     """Fill port with weights (load_params), and write its state_dict to target, a .pt or .safetensors file.
 
-    FileExistsError; LoadError, ValueError, TypeError or OSError: then nothing is written.
+    Nothing is written on FileExistsError, LoadError, ValueError, TypeError or OSError.
     """
     suffix = Path(target).suffix.lower()
     if suffix not in FORMATS:

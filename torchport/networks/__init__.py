@@ -1,4 +1,4 @@
-"""A whole network: its architecture, its weights, and its torch ports."""
+"""Whole networks: which architecture weights belong to, their conversion to and from torch, and the torch ports."""
 
 from torchport.layers.sums import CONVOLUTIONS as CONVOLUTIONS
 from torchport.networks.architectures import NETWORKS as NETWORKS, Architecture as Architecture

@@ -1,4 +1,4 @@
-"""The book's networks by name, and one of them with its arguments."""
+"""The book's networks by name, and Architecture: one of them with its constructor's arguments."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """A class of numpy_ref and its arguments; str is the call, and note as a comment."""
+    """A network class of numpy_ref and its arguments; str gives the constructor call, with note as a comment."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    note: str = ""  # what the parameters cannot tell, and was taken as the book has it
+    note: str = ""  # which arguments are the book's because the parameters do not show them
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one sample: (C, H, W), or (D,) for fully connected networks."""
+        """Shape of one sample: (C, H, W), or (D,) for a fully connected network."""
         return tuple(self.arguments.get("input_dim") or (self.arguments["input_size"],))
 
     @property
     def classes(self) -> int:
-        """How many outputs there are."""
+        """Number of outputs."""
         return int(self.arguments["output_size"])
 
     def reference(self, params: Mapping[str, Array] | None = None, rng: np.random.RandomState | None = None) -> Network:
-        """The NumPy network with copies of params, or drawn from rng. ValueError for params of another one."""
+        """Build the NumPy network with copies of params, or with weights drawn from rng. ValueError for bad shapes."""
         copies = None if params is None else {name: np.array(value) for name, value in params.items()}
         return NETWORKS[self.name](**self.arguments, rng=rng, params=copies)
 
     @property
     def call(self) -> str:
-        """How numpy_ref makes it."""
+        """The constructor call, as Python code."""
         return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What a file of weights cannot tell of the network that it holds."""
+"""Hints: what a user can say about a network that a file of weights cannot."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ CHOICES = {"activation": ACTIVATIONS, "flatten": FLATTEN, "kernels": KERNELS, "a
 
 @dataclass(frozen=True)
 class Hints:
-    """What leaves no trace in the shapes of parameters, how arrays lie, and in which part; None for what a file says.
+    """What shapes do not show, how a file's arrays are laid out, and which part to read; None leaves it to the file.
 
-    pool has the convolutions that a 2x2 pooling follows. flatten, of what the first Affine behind a convolution takes:
-    "chw", or "hwc" as in Keras; kernels: "oihw" or "hwio"; affine: "in-out" (x @ W) or "out-in" (torch's Linear);
-    order: the network's layers, first to last; part: which one of a checkpoint.
+    stride and pad of the convolutions, in pixels, and the activation. pool: the numbers, from 1, of the convolutions
+    that a 2x2 pooling follows. flatten: the order of the inputs of the first Affine after a convolution, "chw", or
+    "hwc" as in Keras. kernels: "oihw" or "hwio". affine: "in-out" (x @ W) or "out-in" (torch's Linear). order: the
+    network's layers, first to last. part: which part of a checkpoint holds the network.
     """
 
     stride: int = 1
@@ -34,22 +35,22 @@ class Hints:
     def __post_init__(self) -> None:
         check_int("stride", self.stride, 1)
         check_int("pad", self.pad, 0)
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in (None, *known):
-                raise ValueError(f"{name} must be one of {', '.join(known)} or None, got {getattr(self, name)!r}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in (None, *choices):
+                raise ValueError(f"{name} must be one of {', '.join(choices)} or None, got {getattr(self, name)!r}")
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What is not as it is by default."""
+        """The hints that differ from their defaults, by name."""
         return {name: value for name, value in vars(self).items() if value != getattr(Hints, name)}
 
     @property
     def geometry(self) -> Hints:
-        """Those of the network alone: how arrays lay in a file is of no use once they are read."""
+        """The hints on the network itself, without those on the layout of a file."""
         return replace(self, flatten=None, kernels=None, affine=None, order=None, part=None)
 
     def refuse(self, network: str, *names: str) -> None:
-        """ValueError where one of these, which network does not have, is not as it is by default."""
+        """Raise ValueError if one of these hints, which do not apply to network, is not at its default."""
         for name in names:
             if name in self.arguments:
                 raise ValueError(f"{name} {self.arguments[name]!r} cannot be {network}'s: leave it out")

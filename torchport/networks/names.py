@@ -1,7 +1,7 @@
-"""Where the book's names and layouts meet torch's: W1 is conv1.weight, of arrays and of a whole network.
+"""Translates between the book's parameter names and layouts and torch's: W1 is conv1.weight.
 
-The one difference of layout: the book's Affine computes x W + b, torch's Linear x W^T + b, so two-dimensional weights
-are transposed. Flattening runs over C, H, W on both sides, so nothing is permuted.
+The layouts differ in one way: the book's Affine computes x W + b, torch's Linear x W^T + b, so two-dimensional weights
+are transposed. Both flatten images in the order C, H, W, so nothing is permuted.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ DTYPES: dict[np.dtype[Any], torch.dtype] = {
 
 
 def to_array(key: str, value: object) -> Array:
-    """The tensor that stands under key in a state_dict, on the CPU. TypeError unless dense and float16, 32 or 64."""
+    """Return a state_dict's value as an array on the CPU. TypeError, naming key, unless dense and float16, 32 or 64."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{key} must be a float16, float32 or float64 tensor, got {type(value).__name__}")
     if value.dtype not in DTYPES.values() or value.layout != torch.strided or value.is_meta:
-        found = f"{value.dtype} ({value.layout}) on {value.device}"
-        raise TypeError(f"{key} must be a dense float16, float32 or float64 tensor, got {found}")
+        actual = f"{value.dtype} ({value.layout}) on {value.device}"
+        raise TypeError(f"{key} must be a dense float16, float32 or float64 tensor, got {actual}")
     array: Array = value.detach().cpu().numpy()
     return array
 
 
 def cast_params(params: Mapping[str, Array], dtype: torch.dtype) -> dict[str, Array]:
-    """Copies of params, each entry rounded to dtype. ValueError for values that it cannot hold; TypeError."""
+    """Return copies of params rounded to dtype. ValueError for values out of its range; TypeError for other dtypes."""
     if dtype not in DTYPES.values():
         raise TypeError(f"dtype must be float16, float32 or float64, got {dtype}")
-    target = next(ours for ours, theirs in DTYPES.items() if theirs == dtype)
+    target = next(numpy_dtype for numpy_dtype, torch_dtype in DTYPES.items() if torch_dtype == dtype)
     largest = torch.finfo(dtype).max
     for name, value in params.items():
         greatest = float(np.max(np.abs(value), where=np.isfinite(value), initial=0))
@@ -52,7 +52,7 @@ def cast_params(params: Mapping[str, Array], dtype: torch.dtype) -> dict[str, Ar
 
 
 def rounding_loss(params: Mapping[str, Array], cast: Mapping[str, Array]) -> tuple[int, float]:
-    """How many entries cast_params has changed, and the largest change relative to its entry."""
+    """Return how many entries cast_params has changed, and the largest change relative to its entry."""
     before = np.concatenate([params[name].ravel() for name in params]).astype(np.float64)
     after = np.concatenate([cast[name].ravel() for name in params]).astype(np.float64)
     changed = before != after
@@ -62,43 +62,43 @@ def rounding_loss(params: Mapping[str, Array], cast: Mapping[str, Array]) -> tup
 
 
 def state_dict_bytes(state_dict: Mapping[str, Tensor]) -> bytes:
-    """What torch.save writes for state_dict."""
+    """Return the bytes that torch.save writes for state_dict."""
     buffer = io.BytesIO()
     torch.save(dict(state_dict), buffer)
     return buffer.getvalue()
 
 
 def shared_dtype(params: Mapping[str, Array]) -> torch.dtype | None:
-    """That of all params, None where there are none. TypeError for several, or none of float16, float32, float64."""
+    """Return the one dtype of all params, None if there are none. TypeError for several, or not float16, 32 or 64."""
     for name, value in params.items():
         if not isinstance(value, np.ndarray) or value.dtype not in DTYPES:
-            found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-            raise TypeError(f"{name} must be a float16, float32 or float64 array, got {found}")
+            actual = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+            raise TypeError(f"{name} must be a float16, float32 or float64 array, got {actual}")
     if len({value.dtype for value in params.values()}) > 1:
         raise TypeError(f"parameters must share one dtype, got { ({n: str(v.dtype) for n, v in params.items()}) }")
     return next((DTYPES[value.dtype] for value in params.values()), None)
 
 
 def layer_parameters(layer: Layer) -> dict[str, Array]:
-    """The trained arrays of a reference layer, by its module's names and in its layout: weight, bias."""
+    """Return a reference layer's parameters under its module's names and in its layout: weight, bias."""
     return in_torch_terms(parameters_of(layer))
 
 
 def state_dict_keys(network: Network) -> dict[str, str]:
-    """The key in the twin's state_dict for every parameter's name: W1 is conv1.weight where Conv1 has it."""
+    """Map each parameter's name to its key in the port's state_dict: W1 to conv1.weight if Conv1 owns it."""
     return {
         name: f"{layer.lower()}.{MODULE_ATTRIBUTES[attribute]}" for name, (layer, attribute) in network.owners.items()
     }
 
 
 def state_dict_of(network: Network) -> dict[str, Tensor]:
-    """The state_dict of network's twin (torchport.networks.from_reference): copies, bit for bit, in the same dtype.
+    """Return the state_dict of network's port (from_reference): copies, bit for bit, in the same dtype.
 
     TypeError for dtypes other than float16, float32 or float64, or mixed ones.
     """
     shared_dtype(network.params)
     return {
-        f"{name.lower()}.{own}": torch.from_numpy(np.array(value, order="C"))
+        f"{name.lower()}.{attribute}": torch.from_numpy(np.array(value, order="C"))
         for name, layer in network.layers.items()
-        for own, value in {**layer_parameters(layer), **layer_statistics(layer)}.items()
+        for attribute, value in {**layer_parameters(layer), **layer_statistics(layer)}.items()
     }

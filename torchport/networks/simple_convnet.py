@@ -1,4 +1,4 @@
-"""The book's SimpleConvNet in torch, with either convolution (Deep Learning from Scratch, section 7.5)."""
+"""The book's SimpleConvNet as a torch module, with either convolution (Deep Learning from Scratch, section 7.5)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numpy_ref.stack import weight_shapes
 from torchport.checks import check_device, check_floating_dtype, check_goes_with, check_tensor
 from torchport.choices import Convolution
 from torchport.layers.sums import check_convolution
+from torchport.networks.architectures import Architecture
 from torchport.networks.names import shared_dtype, state_dict_of
 from torchport.networks.recognition import recognise
 
@@ -23,11 +24,11 @@ WEIGHT_INIT_STD = 0.01  # the book's
 
 
 class SimpleConvNet(nn.Sequential):
-    """conv1 relu1 pool1 flatten affine1 relu2 affine2: logits (N, output_size) of images (N, C, H, W).
+    """conv1 relu1 pool1 flatten affine1 relu2 affine2: images (N, C, H, W) to logits (N, output_size).
 
-    The sizes are the book's arguments; conv names the convolution, and both variants share one state_dict layout.
-    Weights start as the book's do, normal with standard deviation 0.01 and biases 0, from torch's generator;
-    from_params takes trained ones. ValueError for sizes that do not fit together, as the reference.
+    The sizes are the arguments of the book's class. conv chooses the convolution, "conv2d" or "unfold"; the state_dict
+    is the same for both. Weights are drawn from torch's generator as in the book, normal with standard deviation 0.01,
+    biases 0; from_params loads trained ones. ValueError for sizes that do not fit together, as in the reference.
     """
 
     conv1: nn.Conv2d
@@ -73,7 +74,7 @@ class SimpleConvNet(nn.Sequential):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew, as the book's constructor does, from torch's generator."""
+        """Draw new weights from torch's generator, distributed as in the book's constructor."""
         for name, parameter in self.named_parameters():
             if name.endswith("weight"):
                 nn.init.normal_(parameter, std=WEIGHT_INIT_STD)
@@ -90,31 +91,44 @@ class SimpleConvNet(nn.Sequential):
         *,
         device: torch.device | str | None = None,
     ) -> SimpleConvNet:
-        """The network that the book's params (W1 b1 W2 b2 W3 b3) belong to, with copies of them, in their dtype.
+        """Return the network that the book's params (W1 b1 W2 b2 W3 b3) belong to, with copies of them, in their dtype.
 
-        torch's generator is not touched. Sizes are inferred from the shapes; stride and pad leave no trace there.
-        ValueError says what was found where they do not fit; TypeError for other dtypes than float16, float32, float64.
+        Sizes are inferred from the shapes, which do not show stride and pad. torch's generator is left untouched.
+        ValueError says which shapes do not fit; TypeError for dtypes other than float16, float32 and float64.
         """
         if isinstance(params, str | os.PathLike):
             raise TypeError(f"params must be a dict of arrays, got the path {params}: torchport.load_network reads it")
-        dtype, found = shared_dtype(check_mapping("params", params)), recognise(params, stride, pad)
-        if found.name != cls.__name__:
+        shared_dtype(check_mapping("params", params))
+        architecture = recognise(params, stride, pad)
+        if architecture.name != cls.__name__:
             raise ValueError(
-                f"these are the parameters of a {found.name}: torchport.load_network and from_reference do"
+                f"these are the parameters of a {architecture.name}: torchport.load_network and from_reference do"
             )
-        with torch.random.fork_rng(devices=[]):  # what it draws is overwritten
-            net = cls(**found.arguments, conv=conv, dtype=dtype)
-        net.load_state_dict(state_dict_of(found.reference(params)), strict=True)
+        return cls.from_architecture(architecture, params, conv, device=device)
+
+    @classmethod
+    def from_architecture(
+        cls,
+        architecture: Architecture,
+        params: Mapping[str, Array],
+        conv: Convolution = "conv2d",
+        *,
+        device: torch.device | str | None = None,
+    ) -> SimpleConvNet:
+        """Return the network of a recognised architecture, with copies of params, in their dtype. ValueError."""
+        with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
+            net = cls(**architecture.arguments, conv=conv, dtype=shared_dtype(params))
+        net.load_state_dict(state_dict_of(architecture.reference(params)), strict=True)
         return net.to(check_device("device", device))
 
     def __getitem__(self, index: Any) -> Any:
-        """A layer by number, or a slice of layers as a plain nn.Sequential."""
+        """Return a layer by its index, or a slice of layers as a plain nn.Sequential."""
         if isinstance(index, slice):
             return nn.Sequential(OrderedDict(list(self.named_children())[index]))
         return super().__getitem__(index)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Logits before the softmax. ValueError, TypeError for another shape, dtype or device than the weights'."""
+        """Return the logits (N, output_size). ValueError, TypeError for another shape, device or dtype than needed."""
         check_tensor("input", input)
         if tuple(input.shape[1:]) != self.input_dim:
             raise ValueError(f"input must be (N, {', '.join(map(str, self.input_dim))}), got {tuple(input.shape)}")
