@@ -11,7 +11,7 @@ from torch import nn
 
 from numpy_ref.checks import Array
 from torchport.layers import Setting, kind_of
-from torchport.layers.sums import own_limit
+from torchport.layers.sums import entry_limit
 from torchport.layers.terms import MODULE_ATTRIBUTES
 
 SETTINGS = {
@@ -71,7 +71,7 @@ def _ratio(
     for index in zip(*np.nonzero(error > limit), strict=True):
         place = tuple(int(i) for i in index)
         if products is not None:
-            limit[place] = max(limit[place], own_limit(products(layer, x, dout, quantity, place), setting.arithmetic))
+            limit[place] = max(limit[place], entry_limit(products(layer, x, dout, quantity, place), setting.arithmetic))
         if error[place] > limit[place]:
             break
     return float(np.max(np.divide(error, limit, out=np.where(error > 0, np.inf, 0), where=limit > 0)))

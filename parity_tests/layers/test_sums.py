@@ -23,7 +23,7 @@ from numpy_ref.checks import Array
 from torchport.choices import BFLOAT16, IEEE, TF32, Mode
 from torchport.layers import Setting, kind_of
 from torchport.layers.kinds import Terms
-from torchport.layers.sums import own_limit
+from torchport.layers.sums import entry_limit
 from torchport.networks.ports import load_layer
 
 FEW = 80
@@ -170,7 +170,7 @@ def test_own_products_are_taken_in_the_worst_order_of_their_places() -> None:
     x = (np.arange(1, 401) * np.resize([1.0, -1.0], 400)).reshape(1, 1, 20, 20)
     products = kind_of(layer).rule.products
     assert products is not None
-    found = own_limit(products(layer, x, np.ones((1, 1)), "output", (0, 0)), a)
+    found = entry_limit(products(layer, x, np.ones((1, 1)), "output", (0, 0)), a)
     steps = [np.cumsum([0.5, *sorted(x.ravel(), reverse=down)])[1:] for down in (False, True)]
     whole = np.sum(x**2) + 0.25 + max(np.sum(step**2) for step in steps)
     assert found / a.u == pytest.approx(8 / np.sqrt(3) * np.sqrt(whole), rel=1e-3)
@@ -183,7 +183,7 @@ def test_equal_terms_are_judged_by_themselves() -> None:
     found = float(np.cumsum(np.full(k, term, np.float32), dtype=np.float32)[-1])
     error, terms = abs(found - k * term), np.full(k, term)
     assert error > a.of_products(np.array(k), np.array(k * term), np.array(k * term), np.array(k * term**2))
-    assert error < own_limit(Terms([terms]), a)
+    assert error < entry_limit(Terms([terms]), a)
 
 
 def test_a_product_left_out_is_above_both_limits() -> None:
@@ -220,7 +220,7 @@ def test_what_tensorfloat_32_cuts_off_is_allowed_for(data: str) -> None:
         limit = rule.forward(layer, x, a)
         assert rule.products is not None
         for index in zip(*np.nonzero(error > limit), strict=True):  # one number in all products: cut off alike
-            limit[index] = own_limit(rule.products(layer, x, products, "output", tuple(map(int, index))), a)
+            limit[index] = entry_limit(rule.products(layer, x, products, "output", tuple(map(int, index))), a)
         ratios_found.append(np.max(error / limit))
     assert 0.2 < max(ratios_found) <= 1
 

@@ -21,12 +21,12 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
 from torchport.layers import Setting, kind_of, rounded, softmax_with_loss
-from torchport.layers.sums import own_limit
+from torchport.layers.sums import entry_limit
 from torchport.layers.terms import to_torch_layout
 from torchport.networks import from_reference
 from torchport.parity import cases, check_parity
-from torchport.parity.given import BATCH
 from torchport.parity.integers import homogeneous, integer_case
+from torchport.parity.preparation import BATCH
 
 FOUR: dict[str, Any] = {f"conv_param_{k}": {**p, "filter_num": 4} for k, p in enumerate(DEFAULT_CONV_PARAMS, 1)}
 NETWORKS: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...]]] = {  # and the shape of a batch
@@ -210,7 +210,7 @@ def sights(dtype: torch.dtype, layer: Any, x: Array, dout: Array, *, exact: bool
             seen = list[Sight]()
             for at in zip(*np.unravel_index(near, limit.shape), strict=True):
                 terms = rule.products(layer, x, dout, quantity, at)
-                products, own = np.append(terms.orders[0], terms.bias), max(limit[at], own_limit(terms, a))
+                products, own = np.append(terms.orders[0], terms.bias), max(limit[at], entry_limit(terms, a))
                 if exact:
                     own = torch.finfo(dtype).eps * 2.0 ** np.floor(np.log2(np.abs(products).sum()))
                 size_there = abs(products.sum()), np.abs(products[:-1]).max()

@@ -25,7 +25,7 @@ from torchport.networks import SimpleConvNet, from_reference
 from torchport.networks.names import cast_params
 from torchport.parity import check_layer, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
-from torchport.parity.given import ALL, BATCH, PREDICTION, TRAINING
+from torchport.parity.preparation import ALL, BATCH, PREDICTION, TRAINING
 from torchport.parity.rows import Row
 
 

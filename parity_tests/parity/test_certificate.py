@@ -22,8 +22,8 @@ from torchport.networks import from_reference
 from torchport.parity import Report, Row, check_layer, check_parity, compare
 from torchport.parity.cases import seeded_batch
 from torchport.parity.compare import MOST
-from torchport.parity.given import BATCH, PREDICTION, TRAINING
 from torchport.parity.losses import check_loss
+from torchport.parity.preparation import BATCH, PREDICTION, TRAINING
 
 Spoil = Callable[[Any], Any]
 

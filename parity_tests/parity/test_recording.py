@@ -106,7 +106,7 @@ def way(found: Record) -> list[str]:
     seen, todo = set[int](), [last(found).number]
     while todo:
         number = todo.pop()
-        if number not in seen and found.calls[number].of_data:
+        if number not in seen and found.calls[number].depends_on_input:
             seen.add(number)
             todo += found.calls[number].parents
     return [name for number in sorted(seen - {0}) if (name := found.calls[number].name) not in ("cpu", "to")]
@@ -122,23 +122,29 @@ def test_the_datas_way_is_seen(name: str, device: str) -> None:
 
 def test_a_value_is_that_of_its_call_whatever_happens_to_the_tensor_later() -> None:
     found = recorded(lambda port, x: (x * 2).relu_().add_(1))
-    values = [call.value for call in found.calls if call.of_data]
+    values = [call.value for call in found.calls if call.depends_on_input]
     for value, expected in zip(values, (X, 2 * X, 2 * np.maximum(X, 0), 2 * np.maximum(X, 0) + 1), strict=True):
         np.testing.assert_array_equal(value, expected)
 
 
 def test_only_what_can_end_a_layer_is_kept() -> None:
     found = recorded(lambda port, x: (x.sum(1) * 2)[:, None] * x, sizes=(12,))
-    assert [call.value is not None for call in found.calls if call.of_data] == [True, False, False, False, True]
+    assert [call.value is not None for call in found.calls if call.depends_on_input] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_parameters_and_buffers_are_called_by_name_and_stay_apart_from_the_data() -> None:
     found = recorded(lambda port, x: x * port.weight + port.scale + torch.zeros_like(x))
     names = {call.label: call for call in found.calls if call.label}
     assert names.keys() == {"weight", "scale"}
-    assert [call.of_data for call in names.values()] == [False, False]
+    assert [call.depends_on_input for call in names.values()] == [False, False]
     assert (names["weight"].is_leaf, names["scale"].is_leaf) == (True, False)
-    assert not next(call for call in found.calls if call.name == "zeros_like").of_data
+    assert not next(call for call in found.calls if call.name == "zeros_like").depends_on_input
 
 
 @pytest.mark.parametrize(
@@ -237,7 +243,7 @@ def test_an_error_of_the_port_is_kept_with_its_line() -> None:
 
     found = recorded(raises)
     assert isinstance(found.error, RuntimeError)
-    assert (found.raised, found.returned, found.calls[-1].name) == (marked(raises), [], "relu")
+    assert (found.raised_at, found.returned, found.calls[-1].name) == (marked(raises), [], "relu")
 
 
 # --- Random numbers
@@ -267,11 +273,11 @@ def of_its_own_stream(port: Any, x: Tensor) -> Tensor:
     "function", [of_torch, of_dropout, of_numpy, of_python], ids=lambda function: function.__name__
 )
 def test_what_draws_is_seen_at_its_line(function: Function, device: str) -> None:
-    assert recorded(function, device=device).drew == marked(function)
+    assert recorded(function, device=device).drew_at == marked(function)
 
 
 def test_a_stream_of_ones_own_moves_nobody_elses() -> None:
-    assert recorded(of_its_own_stream).drew is None
+    assert recorded(of_its_own_stream).drew_at is None
 
 
 # --- Gradients
@@ -316,7 +322,7 @@ def test_the_gradient_that_arrives_at_a_call_is_kept(name: str, device: str) -> 
 
 def test_no_gradient_is_said() -> None:
     found = recorded(lambda port, x: (x * port.weight).detach().relu())
-    assert [call.requires_grad for call in found.calls if call.of_data] == [False, True, False, False]
+    assert [call.requires_grad for call in found.calls if call.depends_on_input] == [False, True, False, False]
 
 
 @pytest.mark.parametrize("shape", [(12, 2), (12, 1), (2, 12)])

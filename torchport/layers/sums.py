@@ -13,7 +13,7 @@ bridge, the other: 4e-11 an entry. No order rounds a term more than K + 1 times:
 and Stability of Numerical Algorithms, 2002, section 3.1), and rules up to some 20 products.
 
 Data need not be without order, nor roundings independent: equal terms round alike. So an entry above L is judged by its
-own products (own_limit): T in the orders that kernels take, and K over the number of different terms in its place.
+own products (entry_limit): T in the orders that kernels take, and K over the number of different terms in its place.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_convolution(conv: Convolution) -> type[nn.Conv2d]:
 Linear = nr.Affine | nr.Convolution | nr.Subsampling
 
 
-def own_limit(terms: Terms, a: Arithmetic) -> float:
+def entry_limit(terms: Terms, a: Arithmetic) -> float:
     """How far one sum may be off, by what it adds up: u min((K + 1) S, 8 / sqrt(3) sqrt(m T))."""
     products = terms.orders[0][terms.orders[0] != 0]
     k, bias = len(products) + (terms.bias != 0), terms.bias

@@ -19,7 +19,7 @@ from torchport.loading.proof import agreeing, proved
 from torchport.loading.uses import LoadError, dtype_of, initialise, paths_of, uses_of
 from torchport.networks import Architecture, Weights, recognise
 from torchport.parity import Report
-from torchport.parity.given import restored, unwrapped
+from torchport.parity.preparation import restored, unwrapped
 
 SAMPLES = 4  # of a drawn batch
 MOST = 64  # readings that are tried

@@ -15,7 +15,7 @@ from torchport.loading.places import Reading, with_arrays, write
 from torchport.loading.uses import dtype_of, values_in
 from torchport.parity import Report, check_parity
 from torchport.parity.cases import seeded_params
-from torchport.parity.given import BATCH, PREDICTION, TRAINING, restored, unwrapped
+from torchport.parity.preparation import BATCH, PREDICTION, TRAINING, restored, unwrapped
 
 RUNS = (TRAINING, PREDICTION, BATCH)  # of the certificate: what weights decide
 NEAR = 2.0**-6  # of its size: with its weights in another order a layer makes something else altogether

@@ -13,9 +13,9 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from numpy_ref.checks import Array
 from torchport.parity import Report
-from torchport.parity.calls import Call, Record, told
-from torchport.parity.given import restored
-from torchport.parity.places import sides
+from torchport.parity.calls import Call, Record, describe_error
+from torchport.parity.places import side_inputs
+from torchport.parity.preparation import restored
 from torchport.parity.recording import record
 
 ADDEND_FIRST = ("addmm", "addbmm", "baddbmm", "addmv", "addcmul")
@@ -56,7 +56,7 @@ def uses_of(port: nn.Module, x: Array, size: int) -> list[Use]:
             if run.error is None:
                 return list(_uses(port, run, size))
     assert run.error is not None
-    raise LoadError(f"the port raised {told(run.error)}, at {run.raised}") from run.error
+    raise LoadError(f"the port raised {describe_error(run.error)}, at {run.raised_at}") from run.error
 
 
 def initialise(port: nn.Module, x: Array) -> None:
@@ -67,13 +67,13 @@ def initialise(port: nn.Module, x: Array) -> None:
             with torch.no_grad():
                 port(torch.tensor(x, dtype=like.dtype, device=like.device))
         except Exception as error:  # whatever a user's port raises
-            raise LoadError(f"the port raised {told(error)} on its first batch") from error
+            raise LoadError(f"the port raised {describe_error(error)} on its first batch") from error
 
 
 def values_in(port: nn.Module, x: Array, sizes: frozenset[int]) -> list[Array]:
     """What of these sizes the port makes of x in prediction."""
     with restored(port), torch.no_grad():
-        return [call.value for call in _run(port, x, sizes).calls if call.of_data and call.value is not None]
+        return [call.value for call in _run(port, x, sizes).calls if call.depends_on_input and call.value is not None]
 
 
 def dtype_of(port: nn.Module) -> torch.dtype:
@@ -133,9 +133,11 @@ def _uses(port: nn.Module, run: Record, size: int) -> Iterator[Use]:
         if call.name in ADDEND_FIRST:
             parents = [*parents[1:], *parents[:1]]
         for place, held in enumerate(parents):
-            left = any(other.of_data for other in parents[place:])  # W @ x
+            left = any(other.depends_on_input for other in parents[place:])  # W @ x
             first = left if call.name in PRODUCTS else True if call.name in OUTPUTS_FIRST else None
-            for path in [_path(each.label) for each in (held, *sides(run.calls, [held])) if not held.of_data]:
+            for path in [
+                _path(each.label) for each in (held, *side_inputs(run.calls, [held])) if not held.depends_on_input
+            ]:
                 form = held.array if path else None
                 if form is None:
                     continue
@@ -151,7 +153,7 @@ def _towards_output(run: Record, size: int) -> list[Call]:
     found: dict[int, Call] = {}
     while todo:
         call = todo.pop()
-        if call.of_data and call.number not in found:
+        if call.depends_on_input and call.number not in found:
             found[call.number] = call
             todo += [run.calls[number] for number in call.parents]
     return [found[number] for number in sorted(found)]

@@ -12,8 +12,8 @@ from torchport.layers.arithmetic import Setting as Setting
 from torchport.parity import cases as cases, gradients as gradients
 from torchport.parity.certificate import check_layer as check_layer, check_parity as check_parity
 from torchport.parity.compare import Difference as Difference, compare as compare
-from torchport.parity.given import ALL as ALL
 from torchport.parity.gradients import GradientRow as GradientRow, gradient_check as gradient_check
 from torchport.parity.losses import check_loss as check_loss
+from torchport.parity.preparation import ALL as ALL
 from torchport.parity.report import Report as Report
 from torchport.parity.rows import Row as Row

@@ -24,14 +24,14 @@ class Call:
     name: str  # of the function; "" for what came from outside: the input, parameters, buffers, constants
     parents: tuple[int, ...]
     where: str
-    of_data: bool  # whether it depends on the input
+    depends_on_input: bool  # whether it depends on the input
     tensor: Tensor
     label: str = ""  # of a parameter or a buffer
     module: str = ""  # the path of the innermost module that made it
     value: Array | None = None  # float64, of what can end a layer
     edge: GradientEdge | None = None  # of what a call made; a leaf has its gradient itself
-    taken: bool = False  # whether value and edge are as they were when it was first used
-    arrived: Array | None = None
+    captured: bool = False  # whether value and edge are as they were when it was first used
+    captured_grad: Array | None = None
 
     @property
     def is_leaf(self) -> bool:
@@ -47,23 +47,23 @@ class Call:
     def grad(self) -> Array | None:
         """What arrived at it, and what hooks have made of that."""
         if not self.is_leaf:
-            return self.arrived
+            return self.captured_grad
         return None if self.tensor.grad is None else as_array(self.tensor.grad, copy=False)
 
-    def take(self, sizes: frozenset[int]) -> None:
+    def capture(self, sizes: frozenset[int]) -> None:
         """Keep value and edge, before an in-place call changes them; autograd.Function sets the edge after forward."""
-        if self.taken:
+        if self.captured:
             return
-        self.taken = True
+        self.captured = True
         if self.tensor.grad_fn is not None:
             self.edge = get_gradient_edge(self.tensor)
-        if self.of_data and self.tensor.numel() in sizes:
+        if self.depends_on_input and self.tensor.numel() in sizes:
             self.value = as_array(self.tensor)
 
     @property
     def array(self) -> Array | None:
         """Its value; of what does not depend on the input, as it is now."""
-        return self.value if self.of_data else as_array(self.tensor)
+        return self.value if self.depends_on_input else as_array(self.tensor)
 
     def watch(self) -> None:
         """Let grad be what arrives here in the next backward pass, all hooks included that come before."""
@@ -74,7 +74,7 @@ class Call:
         def keep(grads: tuple[Tensor | None, ...]) -> None:
             found = grads[part]
             if found is not None:
-                self.arrived = as_array(found)
+                self.captured_grad = as_array(found)
 
         node.register_prehook(keep)
 
@@ -86,10 +86,10 @@ class Record:
     calls: list[Call]
     output: Call | None = None
     error: Exception | None = None
-    raised: str = ""  # where
-    raw: Any = None  # what the port returned
+    raised_at: str = ""  # where
+    result: Any = None  # what the port returned
     returned: list[Call] = field(default_factory=list)  # all tensors in it
-    drew: str | None = None  # where random numbers were drawn
+    drew_at: str | None = None  # where random numbers were drawn
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,7 +97,7 @@ class Record:
         return tuple(call.name for call in self.calls)
 
 
-def behind(every: Sequence[Call], calls: Iterable[Call], follow: Callable[[Call], object] = bool) -> list[Call]:
+def with_ancestors(every: Sequence[Call], calls: Iterable[Call], follow: Callable[[Call], object] = bool) -> list[Call]:
     """These calls and all that they were made of, as far as it is to be followed, the nearest first."""
     found, now = dict[int, Call](), [call for call in calls if follow(call)]
     while now:
@@ -107,7 +107,7 @@ def behind(every: Sequence[Call], calls: Iterable[Call], follow: Callable[[Call]
     return list(found.values())
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """An error in a line."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 

@@ -75,7 +75,7 @@ class Deviation:
             return compare(value.reshape(made.shape), made, self.limit).ratio <= 1
         try:
             found = apply(Stage("", layer), x, self.a, actual=value, predicting=self.predicting)
-            return compare(value.reshape(found.y.shape), found.y, found.limit, found.own).ratio <= 1
+            return compare(value.reshape(found.y.shape), found.y, found.limit, found.entry_limit).ratio <= 1
         except (ValueError, IndexError):  # with the mistake, the layer does not take it
             return False
 
@@ -131,10 +131,10 @@ def _of_output(it: Deviation) -> Iterator[Mistake]:
     factors = variants.factors(layer, len(x), it.made)
     yield from _given(it)
     if it.same_size:
-        rounding = mistakes.in_place(it.made, 4 * it.u)
+        rounding = mistakes.in_place_of(it.made, 4 * it.u)
         yield none._replace(sentence="the result is right but for roundings", step=rounding)
         yield from _steps(it)
-        yield from _each("the result", mistakes.alike(it.value, it.made, factors, it.u), "step", none)
+        yield from _each("the result", mistakes.uniform_changes(it.value, it.made, factors, it.u), "step", none)
     for attribute, parameter in it.own.items():
         changed = mistakes.changes(parameter, attribute, it.others)
         twins = ((phrase, other(layer, **{attribute: rounded(array, it.dtype)})) for phrase, array in changed)
@@ -161,7 +161,9 @@ def _steps(it: Deviation) -> Iterator[Mistake]:
     for axis in axes if bias.size > 1 else ():
         if axis != 1 and it.made.shape[axis] == bias.size:
             wrong, right = (np.expand_dims(bias, [each for each in axes if each != place]) for place in (axis, 1))
-            yield plain(f"the bias is added along axis {axis}, not 1", step=mistakes.in_place(it.made - right + wrong))
+            yield plain(
+                f"the bias is added along axis {axis}, not 1", step=mistakes.in_place_of(it.made - right + wrong)
+            )
 
 
 def _given(it: Deviation) -> Iterator[Mistake]:
@@ -198,13 +200,13 @@ def _of_gradient(it: Deviation) -> Iterator[Mistake]:
     assert dout is not None
     none, of_input = Mistake("", layer, x, dout), it.quantity == "grad_input"
     factors = variants.factors(layer, len(x), dout)
-    yield none._replace(sentence="the gradient is right but for roundings", step=mistakes.in_place(made, 4 * u))
-    yield from _each("the gradient", mistakes.alike(value, made, factors, u), "step", none)
-    yield from _each("the gradient goes through", mistakes.bends(value, made, u), "step", none)
+    yield none._replace(sentence="the gradient is right but for roundings", step=mistakes.in_place_of(made, 4 * u))
+    yield from _each("the gradient", mistakes.uniform_changes(value, made, factors, u), "step", none)
+    yield from _each("the gradient goes through", mistakes.piecewise_functions(value, made, u), "step", none)
     arrays = variants.slopes(layer, x, dout) if of_input else _of_parameter(it.own[it.quantity], value, made)
     allowed = 0 if isinstance(layer, nr.Relu) else 4 * u
     yield from _each(
-        "the gradient", ((phrase, mistakes.in_place(array, allowed)) for phrase, array in arrays), "step", none
+        "the gradient", ((phrase, mistakes.in_place_of(array, allowed)) for phrase, array in arrays), "step", none
     )
     yield from _each("the upstream gradient", variants.parts(dout), "dout", none)
     if it.quantity == "W":

@@ -17,8 +17,8 @@ from torchport.choices import IEEE, Mode
 from torchport.layers import kind_of
 from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import softmax_with_loss
-from torchport.parity.given import ALL, PREDICTION, TRAINING, check_finite, check_given, restored, unwrapped
 from torchport.parity.losses import Loss
+from torchport.parity.preparation import ALL, PREDICTION, TRAINING, check_finite, check_given, restored, unwrapped
 from torchport.parity.report import Report
 from torchport.parity.rows import Row
 from torchport.parity.runs import Trial, judge

@@ -10,7 +10,7 @@ import numpy as np
 
 from numpy_ref.checks import Array
 
-Own = Callable[[tuple[int, ...]], float]  # the limit of one entry by what it adds up itself
+EntryLimit = Callable[[tuple[int, ...]], float]  # the limit of one entry by what it adds up itself
 
 MOST = 2**22  # entries that are compared at a time, for memory: a weight of AlexNet has 38 million
 
@@ -38,7 +38,7 @@ class Difference:
         return f"{entry} {actual}, expected {expected} (error {self.error:.1e}, limit {self.limit:.1e})"
 
 
-def compare(actual: Array, expected: Array, limit: Array | float, own: Own | None = None) -> Difference:
+def compare(actual: Array, expected: Array, limit: Array | float, entry_limit: EntryLimit | None = None) -> Difference:
     """The entry of actual whose distance from expected is the greatest multiple of its limit.
 
     Shapes must be equal: nothing is broadcast. NaN must stand where NaN is expected, and infinities with their sign;
@@ -48,23 +48,25 @@ def compare(actual: Array, expected: Array, limit: Array | float, own: Own | Non
         return Difference(note=f"shape {actual.shape}, expected {expected.shape}")
     limit = np.broadcast_to(limit, expected.shape)
     if expected.size <= MOST or len(expected) == 1:
-        return _worst(actual, expected, limit, own)
+        return _worst(actual, expected, limit, entry_limit)
     parts, step = list[Difference](), max(len(expected) * MOST // expected.size, 1)
     for first in range(0, len(expected), step):
         some = slice(first, first + step)
-        shifted = None if own is None else lambda index, first=first: own((index[0] + first, *index[1:]))
+        shifted = (
+            None if entry_limit is None else lambda index, first=first: entry_limit((index[0] + first, *index[1:]))
+        )
         part = _worst(actual[some], expected[some], limit[some], shifted)
         parts.append(replace(part, shape=actual.shape, index=(part.index[0] + first, *part.index[1:])))
     return max(parts, key=lambda part: math.inf if math.isnan(part.ratio) else part.ratio)
 
 
-def _worst(actual: Array, expected: Array, limit: Array, own: Own | None) -> Difference:
+def _worst(actual: Array, expected: Array, limit: Array, entry_limit: EntryLimit | None) -> Difference:
     agree = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         error = np.asarray(np.abs(actual - expected))
         error[agree] = 0
-        if own is not None:
-            limit = _widened(error, limit, own)
+        if entry_limit is not None:
+            limit = _widened(error, limit, entry_limit)
         ratio = np.asarray(error / limit)
     ratio[~(np.isfinite(actual) & np.isfinite(expected))] = np.inf
     ratio[agree] = 0
@@ -73,7 +75,7 @@ def _worst(actual: Array, expected: Array, limit: Array, own: Own | None) -> Dif
     return Difference(actual.shape, index, *here)
 
 
-def _widened(error: Array, limit: Array, own: Own) -> Array:
+def _widened(error: Array, limit: Array, entry_limit: EntryLimit) -> Array:
     """limit, but own's where it is wider, for the entries that error exceeds: up to the first that exceeds both."""
     above = np.flatnonzero(error > limit)
     if not len(above):
@@ -81,7 +83,7 @@ def _widened(error: Array, limit: Array, own: Own) -> Array:
     found = np.array(limit)
     for place in _greatest_first(error.flat[above] / limit.flat[above]):
         index = tuple(int(i) for i in np.unravel_index(above[place], error.shape))
-        found[index] = max(found[index], own(index))
+        found[index] = max(found[index], entry_limit(index))
         if not error[index] <= found[index]:
             break
     return found

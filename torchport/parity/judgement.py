@@ -12,16 +12,16 @@ from torch import Tensor
 
 from numpy_ref.checks import Array
 from torchport.layers import EXACT, parameters_of
-from torchport.parity.calls import Call, Record, is_real, tensors_in, told
+from torchport.parity.calls import Call, Record, describe_error, is_real, tensors_in
 from torchport.parity.compare import Difference, compare
-from torchport.parity.given import overridden
 from torchport.parity.lines import MOVING, lines_of
-from torchport.parity.links import Finder
-from torchport.parity.parameters import Found
-from torchport.parity.places import sides
+from torchport.parity.links import LinkFinder
+from torchport.parity.parameters import Location
+from torchport.parity.places import side_inputs
+from torchport.parity.preparation import overridden
 from torchport.parity.recording import record
 from torchport.parity.rows import Row
-from torchport.parity.stages import Applied, Link, Stage, like
+from torchport.parity.stages import Applied, Link, Stage, transfer_links
 from torchport.parity.subject import Guide, Key, Run, Subject
 
 UNIT = 2.0**-8  # of what average pooling makes of whole numbers
@@ -32,11 +32,11 @@ class Judgement:
 
     def __init__(self, subject: Subject, run: Run) -> None:
         self.subject, self.run, self.a = subject, run, subject.setting.arithmetic
-        self.parameters: dict[Key, list[Found]] = {}
+        self.parameters: dict[Key, list[Location]] = {}
         self.applied: dict[Link, Applied] = {}  # layers that have run on what the port gave them
         self.links: list[Link] = []
         self._record()
-        self.output = self._chosen()
+        self.output = self._choose_output()
         if self.output is not None:
             self.record.output = self.output
             self.finder = self._finder()
@@ -46,8 +46,8 @@ class Judgement:
         run, port = self.run, self.subject.port
         given = self.subject.setting.tensor(run.x).to(memory_format=run.memory_format).requires_grad_(run.wants_grad)
         # A leaf that needs a gradient cannot be changed in place, which a right port may do with its own copy.
-        self.given = given.clone() if run.wants_grad else given
-        for module, training in self.subject.flags:
+        self.x_tensor = given.clone() if run.wants_grad else given
+        for module, training in self.subject.training_flags:
             module.training = training
         if overridden(port):  # which may do more than to set flags
             port.eval() if run.predicting else port.train()
@@ -57,20 +57,20 @@ class Judgement:
         for parameter in port.parameters():
             parameter.grad = None
         sizes = frozenset(len(run.x) * int(np.prod(shape)) for shape in self.subject.shapes)
-        trains = run.cotangent is not None or run.labels is not None or run.grads
+        trains = run.cotangent is not None or run.labels is not None or run.enable_grad
         with torch.set_grad_enabled(trains), warnings.catch_warnings():
             if not trains:
                 warnings.simplefilter("ignore")  # of a checkpoint that misses gradients
-            self.record: Record = record(port, self.given, sizes)
+            self.record: Record = record(port, self.x_tensor, sizes)
         if run.predicting and torch.is_autocast_enabled():
             torch.clear_autocast_cache()  # weights that it has cast would have no gradient in training
 
-    def _chosen(self) -> Call | None:
+    def _choose_output(self) -> Call | None:
         """Of what the port returned, the tensor that is its output: of several, the one whose links hold."""
         found = [call for call in self.record.returned if call.tensor.is_floating_point() and is_real(call.tensor)]
         shape = len(self.run.x), *self.subject.shapes[-1]
         if found and self.subject.output is not None:
-            part = list(tensors_in(_part(self.record.raw, self.subject.output)))
+            part = list(tensors_in(_part(self.record.result, self.subject.output)))
             found = [call for call in found if any(call.tensor is tensor for tensor in part)]
         fitting = [call for call in found if tuple(call.tensor.shape) == shape]
 
@@ -83,16 +83,16 @@ class Judgement:
             self.subject.note(f"judged is part {found.index(fitting[0])} of the {len(found)} that the port returns")
         return next(iter(fitting or found), None)
 
-    def _finder(self) -> Finder:
+    def _finder(self) -> LinkFinder:
         subject, predicting = self.subject, self.run.predicting
-        return Finder(self.record, subject.stages, subject.shapes, self.a, predicting=predicting)
+        return LinkFinder(self.record, subject.stages, subject.shapes, self.a, predicting=predicting)
 
     def _find(self) -> None:
         """The links, by number where a run before had the same calls: values may coincide in this one."""
         names, guides = self.record.names, self.subject.guides
         guide = next((guide for guide in guides if guide.names == names), None)
         if guide is not None:
-            self.guide, self.links = guide, like(guide.links, self.record, self.subject.stages)
+            self.guide, self.links = guide, transfer_links(guide.links, self.record, self.subject.stages)
             return
         self.links = self.finder.links()
         self.guide = Guide(names, self.links)
@@ -104,18 +104,20 @@ class Judgement:
     def release(self) -> None:
         """Let go of what a run has computed: guides need only the numbers of its calls, and its parameters."""
         for call in self.record.calls:
-            call.value = call.edge = call.arrived = None
+            call.value = call.edge = call.captured_grad = None
             if not call.is_leaf:
                 call.tensor = torch.empty(0, dtype=call.tensor.dtype)  # of a sparse one, too
         for parameter in self.subject.port.parameters():
             parameter.grad = None
 
-    def found_anew(self) -> bool:
+    def relink(self) -> bool:
         """Whether this run's own values tell other links than the run before, and right ones.
 
         There values may have coincided: a relu that nothing negative reached, a dropout that dropped nothing.
         """
-        links = self.finder.right(len(self.links)) if self.guide.links is not self.links else []  # nor in fewer pieces
+        links = (
+            self.finder.faultless_links(len(self.links)) if self.guide.links is not self.links else []
+        )  # nor in fewer pieces
         self.links = links or self.links
         return bool(links)
 
@@ -125,7 +127,7 @@ class Judgement:
         """A row of this run."""
         return Row(self.run.name, layer, quantity, rule, worst, where, cause, known)
 
-    def wrong(self, layer: str, quantity: str, note: str, where: str = "") -> Row:
+    def failing_row(self, layer: str, quantity: str, note: str, where: str = "") -> Row:
         """A row that fails without a number."""
         return self.row(layer, quantity, EXACT, Difference(note=note), where)
 
@@ -145,12 +147,12 @@ class Judgement:
         """Of the batch before a stage, or so many stages behind that."""
         return (len(self.run.x), *self.subject.shapes[self.subject.indices[stage] + behind])
 
-    def shaped(self, value: Array | None, stage: str, behind: int = 0) -> Array | None:
+    def reshaped(self, value: Array | None, stage: str, behind: int = 0) -> Array | None:
         """A value in the shape that the reference has there, if it has as many elements."""
         shape = self.shape(stage, behind)
         return value.reshape(shape) if value is not None and value.size == np.prod(shape) else None
 
-    def exact(self, stage: Stage, x: Array, dout: Array | None = None) -> bool:
+    def is_exact(self, stage: Stage, x: Array, dout: Array | None = None) -> bool:
         """Whether nothing of this stage's output may be off, or of its gradients; behind a fault x is not exact."""
         until, index = self.run.inexact_from, self.subject.indices
         transforms = any("fft" in name for name in self.record.names)
@@ -160,17 +162,17 @@ class Judgement:
             return not until and _is_whole(dout, 1.0)
         return not until or index[stage.name] < index[until]
 
-    def widened(self, links: Sequence[Link], limit: Array, like: Array) -> Array:
+    def widened_for_fft(self, links: Sequence[Link], limit: Array, expected: Array) -> Array:
         """The limit, but for a convolution by Fourier transforms, which errs by the largest sum in every entry.
 
         By at most 11 u of it, as was measured; L is at least 5 u of it from 4 products on.
         """
-        if not any("fft" in call.name for link in links for call in self.finder.between(link)):
+        if not any("fft" in call.name for link in links for call in self.finder.calls_of(link)):
             return limit
         self.subject.note(f"{links[0].name} is computed by Fourier transforms: judged by its largest sum")
-        return np.full(like.shape, 4 * np.max(limit))
+        return np.full(expected.shape, 4 * np.max(limit))
 
-    def compared(self, call: Call, expected: Array, limit: Array | float, own: Any = None) -> Difference:
+    def compare_call(self, call: Call, expected: Array, limit: Array | float, own: Any = None) -> Difference:
         """A call's value against what it should be; of another shape, but the same size, in its order."""
         value, shape = call.array, tuple(call.tensor.shape)
         if call is self.output:
@@ -182,9 +184,9 @@ class Judgement:
             return Difference(note=f"shape {shape}, expected {expected.shape}")
         return compare(value.reshape(expected.shape), expected, limit, own)
 
-    def sides(self, link: Link) -> list[Call]:
+    def side_inputs(self, link: Link) -> list[Call]:
         """What a link takes besides the data."""
-        return sides(self.record.calls, self.finder.between(link))
+        return side_inputs(self.record.calls, self.finder.calls_of(link))
 
     def where(self, *links: Link) -> str:
         """The lines of links; of a missing layer, before which line it is expected."""
@@ -192,22 +194,22 @@ class Judgement:
             later = (n for n in sorted(self.finder.ancestors) if n > links[0].end.number)
             following = next(filter(None, (self.record.calls[number].where for number in later)), "")
             return f"expected {links[0].name} {f'before {following}' if following else 'at the end'}"
-        return lines_of([call for link in links for call in self.finder.between(link)])
+        return lines_of([call for link in links for call in self.finder.calls_of(link)])
 
-    def raised(self) -> Row:
+    def raised_row(self) -> Row:
         """Of a port that raised: the first layer that is not there, and the line."""
         error, run = self.record.error, self.run
         if error is None:
-            raw = self.record.raw
+            raw = self.record.result
             kind = f"{type(raw).__name__} of {raw.dtype}" if isinstance(raw, Tensor) else type(raw).__name__
             note = f"the port returned no tensor of real numbers, but {kind}"
-            return self.wrong("output", "output", note, self.record.calls[-1].where)
-        layer, rest = self._finder().broken()
-        where = next((call.where for call in rest if call.where and call.name not in MOVING), self.record.raised)
-        last = next(call for call in reversed(self.record.calls) if call.of_data)
+            return self.failing_row("output", "output", note, self.record.calls[-1].where)
+        layer, rest = self._finder().first_missing()
+        where = next((call.where for call in rest if call.where and call.name not in MOVING), self.record.raised_at)
+        last = next(call for call in reversed(self.record.calls) if call.depends_on_input)
         if last.name in MOVING and len(last.tensor) != len(run.x):  # a hard-wired number of samples
             where = last.where
-        return self.wrong(layer, "output", f"the port raised {told(error)}", where)
+        return self.failing_row(layer, "output", f"the port raised {describe_error(error)}", where)
 
 
 def _is_whole(array: Array, scale: float) -> bool:

@@ -19,9 +19,9 @@ from torchport.layers.loss import Identity
 from torchport.parity.calls import Call, Record
 from torchport.parity.compare import compare
 from torchport.parity.lines import MOVING
-from torchport.parity.places import Places, sides
+from torchport.parity.places import Places, side_inputs
 from torchport.parity.probes import probe
-from torchport.parity.stages import Applied, Link, Stage, apply, coincides, joined
+from torchport.parity.stages import Applied, Link, Stage, apply, has_no_calls, joint_name
 
 # As near to a layer's output as only a slip in that layer can be: what lies so near is that layer, and wrong.
 NEAR = 2.0**-6
@@ -29,7 +29,7 @@ NEAR = 2.0**-6
 CHANCE = 1e-3  # from which on something is thought possible
 
 
-class Finder(Places):
+class LinkFinder(Places):
     """Finds the links of one run."""
 
     def __init__(
@@ -48,18 +48,18 @@ class Finder(Places):
         """One after the other, from the input to the output."""
         found = self._chain(0, self.calls[0], set()) or list(self._one_by_one())
         first = next((link for link in found if link.fault), None)
-        if first is not None and not first.stages and _far(first):
+        if first is not None and not first.stages and _is_unrelated(first):
             # What is undone later, samples in another order say, is no fault of the whole.
             return self._whole() or found
-        return self._told_apart(found)
+        return self._separate_idle(found)
 
-    def right(self, fewest: int) -> list[Link]:
+    def faultless_links(self, fewest: int) -> list[Link]:
         """The same if none has a fault and they are so many at least, else none: the search ends when that is clear."""
         found = self._chain(0, self.calls[0], set()) or []
         if not found and fewest < len(self.stages):  # some layers may be judged together
             found = list(itertools.takewhile(lambda link: not link.fault, self._one_by_one()))
         is_whole = sum(len(link.stages) for link in found) == len(self.stages)
-        return self._told_apart(found) if is_whole and len(found) >= fewest else []
+        return self._separate_idle(found) if is_whole and len(found) >= fewest else []
 
     def _chain(self, k: int, place: Call, tried: set[tuple[int, int]]) -> list[Link] | None:
         """Every stage from k on by itself, if that holds for some choice among calls of equal values.
@@ -84,17 +84,17 @@ class Finder(Places):
             yield (link := self._next(k, place))
             place, k = link.end, k + len(link.stages)
 
-    def _told_apart(self, found: list[Link]) -> list[Link]:
+    def _separate_idle(self, found: list[Link]) -> list[Link]:
         """Where nothing had to be done, as by a relu that nothing negative reached, the last calls are that layer's."""
         for i, base in enumerate(found):
-            idle = list(itertools.takewhile(coincides, found[i + 1 :]))
-            if coincides(base) or not idle or base.end.value is None:
+            idle = list(itertools.takewhile(has_no_calls, found[i + 1 :]))
+            if has_no_calls(base) or not idle or base.end.value is None:
                 continue
             values = base.end.value.ravel()
-            calls = self.between(base)
+            calls = self.calls_of(base)
             if any(isinstance(stage.layer, Identity) for stage in base.stages):  # the input: the place before is all
                 calls.insert(0, base.start)
-            same = [c for c in calls if c.number in self.cuts and c.name not in MOVING and _same(c, values)]
+            same = [c for c in calls if c.number in self.cuts and c.name not in MOVING and _has_values(c, values)]
             if len(same) > len(idle):
                 places = [*same[-len(idle) - 1 : -1], base.end]
                 base.end = places[0]
@@ -105,18 +105,18 @@ class Finder(Places):
     def _whole(self) -> list[Link] | None:
         """All layers in one piece, if that is right."""
         x, actual = self.value(self.calls[0], 0), self.value(self.output, len(self.stages))
-        if x is None or actual is None or any(map(self._draws, range(len(self.stages)))):
+        if x is None or actual is None or any(map(self._is_random, range(len(self.stages)))):
             return None
         if not self._are_right(self.stages, x, actual):
             return None
-        return [Link(joined(self.stages[1:-1] or self.stages), tuple(self.stages), self.calls[0], self.output)]
+        return [Link(joint_name(self.stages[1:-1] or self.stages), tuple(self.stages), self.calls[0], self.output)]
 
-    def broken(self) -> tuple[str, list[Call]]:
+    def first_missing(self) -> tuple[str, list[Call]]:
         """Of a run that raised, the first stage that is not there, and the calls from where it should begin."""
         place, k = self.calls[0], 0
         while k < len(self.stages) and (end := self._end(k, place)):
             place, k = end, k + 1
-        rest = [call for call in self.calls[place.number + 1 :] if call.of_data]
+        rest = [call for call in self.calls[place.number + 1 :] if call.depends_on_input]
         return self.stages[min(k, len(self.stages) - 1)].name, rest
 
     def _apply(self, k: int, x: Array, actual: Array | None = None) -> Applied | None:
@@ -125,14 +125,14 @@ class Finder(Places):
         except ValueError:
             return None
 
-    def _draws(self, k: int) -> bool:
+    def _is_random(self, k: int) -> bool:
         """Whether a stage is judged by what the port itself drew."""
         return kind_of(self.stages[k].layer).repeat is not None and not self.predicting
 
-    def _idle(self, k: int, x: Array, made: Applied | None) -> bool:
+    def _needs_no_call(self, k: int, x: Array, made: Applied | None) -> bool:
         """Whether no call is needed, as for flattening; of few entries a dropout may have dropped none."""
-        if self._draws(k):
-            return bool(self.stages[k].kept ** np.count_nonzero(x) > CHANCE)
+        if self._is_random(k):
+            return bool(self.stages[k].keep_ratio ** np.count_nonzero(x) > CHANCE)
         return made is not None and np.array_equal(made.y.ravel(), x.ravel())
 
     def _end(self, k: int, place: Call) -> Call | None:
@@ -144,13 +144,13 @@ class Finder(Places):
         x = self.value(place, k)
         if x is None:
             return []
-        applied = None if self._draws(k) else self._apply(k, x)
+        applied = None if self._is_random(k) else self._apply(k, x)
         ends, nearest = list[Call](), np.inf
-        for call, actual in self.candidates(place, k + 1, first=0 if self._idle(k, x, applied) else 1):
+        for call, actual in self.candidates(place, k + 1, first=0 if self._needs_no_call(k, x, applied) else 1):
             if ends and call.number not in self.cuts:
                 break
-            found = self._apply(k, x, actual) if self._draws(k) else applied
-            ratio = np.inf if found is None else compare(actual, found.y, found.limit, found.own).ratio
+            found = self._apply(k, x, actual) if self._is_random(k) else applied
+            ratio = np.inf if found is None else compare(actual, found.y, found.limit, found.entry_limit).ratio
             if ratio <= 1 and ratio <= nearest:  # a later layer may change its input by less than a wide limit
                 ends, nearest = [*(ends if ratio == nearest else ()), call], ratio
         return ends
@@ -158,7 +158,7 @@ class Finder(Places):
     def _next(self, k: int, place: Call) -> Link:
         if end := self._end(k, place):
             return Link(self.stages[k].name, (self.stages[k],), place, end)
-        return self._displaced(k, place) or self._near(k, place) or self._fault(k, place)
+        return self._displaced(k, place) or self._near_miss(k, place) or self._fault(k, place)
 
     def _displaced(self, k: int, place: Call) -> Link | None:
         """Stage k is right, on something else than what the layer before it made."""
@@ -169,33 +169,35 @@ class Finder(Places):
             end = self._end(k, call)
             if end is not None and end.value is not None and not np.array_equal(end.value.ravel(), value.ravel()):
                 link = Link(self.stages[k].name, (), place, call, "input")
-                changing = self.between(link)
+                changing = self.calls_of(link)
                 # A change inside the module of the layer before is that one's, or with its parameters.
                 outside = k == len(self.stages) - 1 or end.module != place.module
                 same = place.module and outside and {place.module} == {each.module for each in changing}
-                if k > 0 and (same or self._takes(place) & {id(s.tensor) for s in sides(self.calls, changing)}):
+                if k > 0 and (
+                    same or self._trained_inputs(place) & {id(s.tensor) for s in side_inputs(self.calls, changing)}
+                ):
                     link.name, link.fault = self.stages[k - 1].name, "changed"
                 return link
         return None
 
-    def _takes(self, call: Call) -> set[int]:
+    def _trained_inputs(self, call: Call) -> set[int]:
         """The trained tensors that the call itself takes."""
-        return {id(c.tensor) for c in sides(self.calls, [call]) if c.requires_grad}
+        return {id(c.tensor) for c in side_inputs(self.calls, [call]) if c.requires_grad}
 
-    def _near(self, k: int, place: Call) -> Link | None:
+    def _near_miss(self, k: int, place: Call) -> Link | None:
         """Stage k is there, and a little wrong; or right in one piece with the next: pooled before relu, scripted."""
         x = y = self.value(place, k)
         for last in range(k, len(self.stages)):
-            if x is None or y is None or self._draws(last) or (applied := self._apply(last, y)) is None:
+            if x is None or y is None or self._is_random(last) or (applied := self._apply(last, y)) is None:
                 return None
             y, stages = applied.y, tuple(self.stages[k : last + 1])
             for call, actual in self.candidates(place, last + 1):
-                if not _distance(actual, y) < NEAR:
+                if not _relative_distance(actual, y) < NEAR:
                     continue
                 if last == k:
                     return Link(stages[0].name, stages, place, call, "output")
                 if self._are_right(stages, x, actual):
-                    return Link(joined(stages), stages, place, call)
+                    return Link(joint_name(stages), stages, place, call)
         return None
 
     def _are_right(self, stages: Sequence[Stage], x: Array, actual: Array) -> bool:
@@ -216,24 +218,24 @@ class Finder(Places):
         stages = tuple(self.stages[k : last if ends else last + 1])
         return Link(stages[0].name, stages, place, self.output, "output")
 
-    def between(self, link: Link) -> list[Call]:
+    def calls_of(self, link: Link) -> list[Call]:
         """The calls of a link, in order."""
         return [self.calls[i] for i in sorted(self.ancestors) if link.start.number < i <= link.end.number]
 
 
-def _far(link: Link) -> bool:
+def _is_unrelated(link: Link) -> bool:
     """Whether what was changed is another thing than before, and not a slip."""
     before, behind = link.start.value, link.end.value
     if before is None or behind is None or before.size != behind.size:
         return True
-    return not _distance(behind.ravel(), before.ravel()) < NEAR
+    return not _relative_distance(behind.ravel(), before.ravel()) < NEAR
 
 
-def _same(call: Call, values: Array) -> bool:
+def _has_values(call: Call, values: Array) -> bool:
     return call.value is not None and np.array_equal(call.value.ravel(), values)
 
 
-def _distance(actual: Array, expected: Array) -> float:
+def _relative_distance(actual: Array, expected: Array) -> float:
     """Of two arrays, relative to the size of the second; infinite where not finite."""
     size = np.linalg.norm(expected)
     found = float(np.linalg.norm(actual - expected) / size) if size > 0 else np.inf

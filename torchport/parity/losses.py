@@ -15,7 +15,7 @@ from torchport.layers import EXP
 from torchport.layers.arithmetic import Arithmetic, Setting, arithmetic_of
 from torchport.layers.loss import OUTPUTS, LogSoftmax, loss_limits, softmax_with_loss
 from torchport.layers.smooth import EXP_ULPS
-from torchport.parity.calls import array_of, told
+from torchport.parity.calls import array_of, describe_error
 from torchport.parity.compare import Difference, compare
 from torchport.parity.rows import Row
 
@@ -53,7 +53,7 @@ def check_loss(
             value = loss(leaf, torch.tensor(t, device=setting.device))
             value.backward()
     except Exception as error:  # whatever a user's loss raises
-        return [Row(run, "loss", "output", EXP, Difference(note=f"the loss raised {told(error)}"))]
+        return [Row(run, "loss", "output", EXP, Difference(note=f"the loss raised {describe_error(error)}"))]
     grad = None if leaf.grad is None else array_of(leaf.grad)
     return list(loss_rows(run, array_of(leaf), t, value, grad, arithmetic_of(setting.dtype), takes))
 

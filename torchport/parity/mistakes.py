@@ -58,7 +58,7 @@ FUNCTIONS = {
 }
 
 
-def as_it_is(value: Array, _: Array) -> Array:
+def no_step(value: Array, _: Array) -> Array:
     """No step."""
     return value
 
@@ -70,13 +70,13 @@ class Mistake(NamedTuple):
     layer: Any
     x: Array
     dout: Array | None = None
-    step: Step = as_it_is
+    step: Step = no_step
 
 
 # --- Steps behind a layer
 
 
-def behind(function: Callable[[Array], Array], u: float, size: Any = lambda value, made: 0.0) -> Step:
+def undo(function: Callable[[Array], Array], u: float, size: Any = lambda value, made: 0.0) -> Step:
     """The step back from what function made, but for roundings u of its value and of size(value, made)."""
 
     def step(value: Array, made: Array) -> Array:
@@ -107,7 +107,7 @@ def instead(step: Step, x: Array) -> Step:
     return lambda value, made: np.where(step(value, x[: len(value)]) == x[: len(value)], made, np.nan)
 
 
-def in_place(array: Array, allowed: float = 0) -> Step:
+def in_place_of(array: Array, allowed: float = 0) -> Step:
     """The step back from array in the place of what is made, but for an error allowed relative to it."""
 
     def step(value: Array, made: Array) -> Array:
@@ -125,31 +125,31 @@ def on_arrays(function: Callable[[Any], Any]) -> Callable[[Array], Array]:
 def functions(value: Array, x: Array, u: float) -> Steps:
     """Functions that may have made value of x."""
     for name, each in FUNCTIONS.items():
-        yield name, behind(on_arrays(each.call), each.roundings * u, each.size)
-    yield from bends(value, x, u)
+        yield name, undo(on_arrays(each.call), each.roundings * u, each.size)
+    yield from piecewise_functions(value, x, u)
 
 
-def bends(value: Array, x: Array, u: float) -> Steps:
+def piecewise_functions(value: Array, x: Array, u: float) -> Steps:
     """A leaky relu and a clamp, with the numbers that value shows."""
     if np.sum(below := x < 0) >= ENOUGH:
         slope = np.vdot(x[below], value[below]) / np.vdot(x[below], x[below])
-        yield f"leaky relu of slope {slope:.4g}", behind(lambda x: np.where(x < 0, slope * x, x), 2 * u)
+        yield f"leaky relu of slope {slope:.4g}", undo(lambda x: np.where(x < 0, slope * x, x), 2 * u)
     cut_below, cut_above = ((value == value.min()) & (x < value.min()), (value == value.max()) & (x > value.max()))
     low = value.min() if np.sum(cut_below) >= ENOUGH else -np.inf
     high = value.max() if np.sum(cut_above) >= ENOUGH else np.inf
     if low < high:
-        yield f"a clamp to {low:.4g} … {high:.4g}", behind(lambda x: np.clip(x, low, high), 0)
+        yield f"a clamp to {low:.4g} … {high:.4g}", undo(lambda x: np.clip(x, low, high), 0)
 
 
-def alike(value: Array, made: Array, factors: Mapping[str, float], u: float) -> Steps:
+def uniform_changes(value: Array, made: Array, factors: Mapping[str, float], u: float) -> Steps:
     """What may have become of all entries alike: a factor, an offset, rounding."""
     if not value.any():
         yield "is 0 everywhere", lambda _, made: made
     for name, c in _fitted(value, made, factors):
-        yield f"is {name} times the reference's", behind(partial(np.multiply, c), 2 * u)
+        yield f"is {name} times the reference's", undo(partial(np.multiply, c), 2 * u)
     if value.size >= ENOUGH:
         offset = np.mean(value - made)
-        yield f"has {offset:.6g} added to every entry", behind(partial(np.add, offset), 2 * u)
+        yield f"has {offset:.6g} added to every entry", undo(partial(np.add, offset), 2 * u)
     yield from ((f"is rounded to {name}", unrounded(dtype)) for name, dtype in DTYPES.items())
 
 
@@ -157,7 +157,7 @@ def dropped(value: Array, made: Array, factors: Mapping[str, float], u: float) -
     """Entries that are 0 where they should not be, the others with a factor: of all steps this one explains most."""
 
     def step(c: float) -> Step:
-        times = behind(partial(np.multiply, c), 2 * u)
+        times = undo(partial(np.multiply, c), 2 * u)
         return lambda value, made: np.where(value == 0, made, times(value, made))
 
     lost = np.sum((value == 0) & (made != 0))

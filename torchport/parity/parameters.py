@@ -12,7 +12,7 @@ import torch
 
 from numpy_ref.checks import Array
 from torchport.parity.calls import UNSEEN, Call, Record, array_of, is_real
-from torchport.parity.places import sides
+from torchport.parity.places import side_inputs
 
 Region = tuple[slice, ...]  # () for everything
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # an array is split into this shape, and its axes come in this order
@@ -30,27 +30,27 @@ class Piece:
     call: Call
     layout: Layout
     region: Region = ()
-    inside: Region = ()
+    tensor_region: Region = ()
 
-    def arranged(self, value: Array) -> Array:
+    def parameter_part(self, value: Array) -> Array:
         """The region of a parameter or of its gradient; a view."""
         shape, order = self.layout
         return value.reshape(shape).transpose(order)[self.region or ...]
 
-    def whole(self, array: Array, like: Array) -> Array:
+    def as_parameter(self, array: Array, like: Array) -> Array:
         """All of what the port has, in the reference's layout: a view where that can be."""
         shape, order = self.layout
         return array.reshape([shape[axis] for axis in order]).transpose(np.argsort(order)).reshape(like.shape)
 
-    def held(self, array: Array, like: Array) -> Array:
+    def tensor_part(self, array: Array, like: Array) -> Array:
         """The same region of what the port has; a view."""
-        if not self.inside:
-            return array.reshape(self.arranged(like).shape)
-        return _axes(array, len(self.inside))[self.inside]
+        if not self.tensor_region:
+            return array.reshape(self.parameter_part(like).shape)
+        return _axes(array, len(self.tensor_region))[self.tensor_region]
 
 
 @dataclass(eq=False)
-class Found:
+class Location:
     """Where a port holds a parameter of the reference: in one piece, most often."""
 
     pieces: list[Piece]
@@ -73,34 +73,34 @@ class Found:
     def _together(self, arrays: Sequence[Array | None], like: Array) -> Array | None:
         """An array of each piece, 0 where one has none, in the reference's layout; None where all have none."""
         pieces = [(piece, array) for piece, array in zip(self.pieces, arrays, strict=True) if array is not None]
-        if len(self.pieces) == len(pieces) == 1 and not (self.pieces[0].region or self.pieces[0].inside):
-            return self.pieces[0].whole(pieces[0][1], like)
+        if len(self.pieces) == len(pieces) == 1 and not (self.pieces[0].region or self.pieces[0].tensor_region):
+            return self.pieces[0].as_parameter(pieces[0][1], like)
         found = np.zeros(like.shape)
         for piece, array in pieces:
-            piece.arranged(found)[...] = piece.held(array, like)
+            piece.parameter_part(found)[...] = piece.tensor_part(array, like)
         return found if pieces else None
 
-    def set(self, value: Array) -> None:
+    def write(self, value: Array) -> None:
         """Let the port have value (in the reference's layout) for this parameter."""
         for piece in self.pieces:
             tensor = piece.call.tensor
             array = array_of(tensor)
-            piece.held(array, value)[...] = piece.arranged(value)
+            piece.tensor_part(array, value)[...] = piece.parameter_part(value)
             with torch.no_grad():
                 tensor.copy_(torch.from_numpy(array))
 
-    def of(self, record: Record) -> Found:
+    def in_record(self, record: Record) -> Location:
         """The same in another run with the same sequence of calls."""
-        return Found([Piece(record.calls[p.call.number], p.layout, p.region, p.inside) for p in self.pieces])
+        return Location([Piece(record.calls[p.call.number], p.layout, p.region, p.tensor_region) for p in self.pieces])
 
 
-def find(record: Record, calls: Sequence[Call], value: Array, place: tuple[int, ...], u: float) -> list[Found]:
+def locate(record: Record, calls: Sequence[Call], value: Array, place: tuple[int, ...], u: float) -> list[Location]:
     """Where these calls take value from: at the nearest such tensor, in every layout that fits; empty if nowhere.
 
     That is the parameter itself where it was only moved on the way. What is computed of several, as weight_norm does,
     may be off by roundings of u. place is the shape (C, H, W) of a sample before the layer.
     """
-    held = sides(record.calls, calls)
+    held = side_inputs(record.calls, calls)
     if any(call.name == UNSEEN for call in calls):
         held += [call for call in record.calls if call.is_leaf and call not in held]
     held = [call for call in held if call.tensor.is_floating_point() and is_real(call.tensor)]
@@ -160,18 +160,18 @@ def _leaf(record: Record, call: Call) -> Call:
     return leaf if leaf.tensor.is_leaf and is_real(leaf.tensor) else call
 
 
-def _at_leaf(record: Record, call: Call, layout: Layout, value: Array, layouts: list[Layout]) -> Found:
+def _at_leaf(record: Record, call: Call, layout: Layout, value: Array, layouts: list[Layout]) -> Location:
     """The same at the parameter behind it, whose own hooks count."""
     leaf = _leaf(record, call)
     if leaf is not call:
         for other in _fitting(leaf, value, layouts):
-            return Found([Piece(leaf, other)])
+            return Location([Piece(leaf, other)])
         for found in _in_parts(record, [leaf], value):
             return found
-    return Found([Piece(call, layout)])
+    return Location([Piece(call, layout)])
 
 
-def _in_parts(record: Record, held: Sequence[Call], value: Array) -> list[Found]:
+def _in_parts(record: Record, held: Sequence[Call], value: Array) -> list[Location]:
     """value as a part of a larger tensor, or put together of smaller ones."""
     pieces: list[Piece] = []
     covered = np.zeros(value.size, dtype=bool)
@@ -186,7 +186,7 @@ def _in_parts(record: Record, held: Sequence[Call], value: Array) -> list[Found]
                 pieces.append(piece)
             break
         if covered.all():
-            return [Found(pieces)]
+            return [Location(pieces)]
     return []
 
 
@@ -204,8 +204,8 @@ def _part(call: Call, layout: Layout, value: Array) -> Piece | None:
     if array.ndim != arranged.ndim or array.size == value.size:
         return None
     if array.size > arranged.size:
-        inside = _region(arranged, array)
-        return None if inside is None else Piece(call, layout, inside=inside)
+        tensor_region = _region(arranged, array)
+        return None if tensor_region is None else Piece(call, layout, tensor_region=tensor_region)
     region = _region(array, arranged)
     return None if region is None else Piece(call, layout, region, tuple(slice(None) for _ in region))
 

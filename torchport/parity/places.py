@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.parity.calls import Call, Record, behind
+from torchport.parity.calls import Call, Record, with_ancestors
 from torchport.parity.lines import LAYING
 
 
@@ -17,14 +17,14 @@ class Places:
 
     def __init__(self, record: Record, shapes: Sequence[tuple[int, ...]]) -> None:
         # Of a port that raised, what it had made until then.
-        self.output = record.output or next(call for call in reversed(record.calls) if call.of_data)
+        self.output = record.output or next(call for call in reversed(record.calls) if call.depends_on_input)
         self.calls = record.calls
         self.shapes = [(len(record.calls[0].tensor), *shape) for shape in shapes]
 
     @cached_property
     def ancestors(self) -> set[int]:
         """Of the output, itself included: those that depend on the input."""
-        return {call.number for call in behind(self.calls, [self.output], lambda call: call.of_data)}
+        return {call.number for call in with_ancestors(self.calls, [self.output], lambda call: call.depends_on_input)}
 
     @cached_property
     def cuts(self) -> set[int]:
@@ -62,7 +62,7 @@ def _is_laid_out(call: Call) -> bool:
     return call.name in LAYING and call.value is not None and bool((call.value == call.value.flat[0]).all())
 
 
-def sides(every: Sequence[Call], calls: Sequence[Call]) -> list[Call]:
+def side_inputs(every: Sequence[Call], calls: Sequence[Call]) -> list[Call]:
     """What goes into these calls and does not depend on the input, parameters above all, the nearest first."""
-    taken = [every[number] for call in reversed(calls) for number in call.parents if not every[number].of_data]
-    return behind(every, taken, lambda call: not call.of_data)
+    taken = [every[number] for call in reversed(calls) for number in call.parents if not every[number].depends_on_input]
+    return with_ancestors(every, taken, lambda call: not call.depends_on_input)

@@ -34,20 +34,20 @@ def record(port: nn.Module, x: Tensor, sizes: frozenset[int]) -> Record:
     except Exception as raised:  # whatever a user's port raises
         error = raised
     for call in recorder.calls:
-        call.take(sizes)
+        call.capture(sizes)
     recorder.running = False
-    if recorder.drew is None and recorder.state != _generators():
-        recorder.drew = ""
-    found = Record(recorder.calls, error=error, raw=returned, drew=recorder.drew)
+    if recorder.drew_at is None and recorder.state != _generators():
+        recorder.drew_at = ""
+    found = Record(recorder.calls, error=error, result=returned, drew_at=recorder.drew_at)
     if error is not None:
-        found.raised = raised_at(error)
+        found.raised_at = raised_at(error)
     else:
         found.returned = [recorder.known(tensor) for tensor in tensors_in(returned)]
         if any(call.name == UNSEEN for call in recorder.calls):  # which may take any parameter
             for parameter in port.parameters():
                 recorder.known(parameter)
         for call in found.returned:
-            call.take(sizes | {call.tensor.numel()})
+            call.capture(sizes | {call.tensor.numel()})
     return found
 
 
@@ -59,14 +59,14 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, port: nn.Module, x: Tensor, sizes: frozenset[int]) -> None:
         super().__init__()
         self.sizes, self.calls = sizes, list[Call]()
-        self.drew: str | None = None
+        self.drew_at: str | None = None
         self.running, self.functions = True, {getattr(each.forward, "__code__", None) for each in _functions()}
         self.nodes: dict[int, Call] = {}  # of each living tensor, by id
         self.sharing: dict[int, list[Tensor]] = {}  # tensors by their memory, for changes through views
         self.labels = {id(value): name for name, value in [*port.named_parameters(), *port.named_buffers()]}
         self.paths = {id(module): name for name, module in port.named_modules()}
         self.last, self.module, self.state = "", "", _generators()
-        self._add("", (), "", True, x).take(frozenset([x.numel()]))
+        self._add("", (), "", True, x).capture(frozenset([x.numel()]))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -84,8 +84,8 @@ class _Recorder(TorchFunctionMode):
         parents = [self.known(tensor) for tensor in given]
         for call in parents:
             if name == call.name == "__setitem__":  # or a loop that fills a tensor would have every step kept
-                call.taken = True
-            call.take(self.sizes)
+                call.captured = True
+            call.capture(self.sizes)
         versions = [_version(tensor) for tensor in given]
         result = func(*args, **(kwargs or {}))
         changed = [t for t, version in zip(given, versions, strict=True) if _version(t) != version]
@@ -97,7 +97,7 @@ class _Recorder(TorchFunctionMode):
     def _note(self, name: str, parents: list[Call], changed: list[Tensor], made: list[Tensor]) -> None:
         where = self.last = self._where()
         numbers = tuple(dict.fromkeys(call.number for call in parents))
-        of_data = any(call.of_data for call in parents)
+        of_data = any(call.depends_on_input for call in parents)
         for tensor in made:
             if id(tensor) not in self.nodes or self.nodes[id(tensor)] not in parents:
                 self._add(name, numbers, where, of_data, tensor)
@@ -108,8 +108,8 @@ class _Recorder(TorchFunctionMode):
                     before = self.nodes[id(other)].number
                     self._add(name, (before, self.nodes[id(tensor)].number), where, of_data, other)
         state = _generators()
-        if self.drew is None and state != self.state:
-            self.drew = where
+        if self.drew_at is None and state != self.state:
+            self.drew_at = where
         self.state = state
 
     def known(self, tensor: Tensor) -> Call:
@@ -119,7 +119,7 @@ class _Recorder(TorchFunctionMode):
         # What comes from a scripted function, NumPy or another unseen piece goes on from the last call before it.
         own = id(tensor) in self.labels or tensor.requires_grad
         unseen = tensor.grad_fn is not None or (not own and tensor.numel() in self.sizes)
-        before = tuple(c.number for c in self.calls[::-1] if c.of_data)[:1] if unseen else ()
+        before = tuple(c.number for c in self.calls[::-1] if c.depends_on_input)[:1] if unseen else ()
         where = self._where() if self.running else self.last
         call = self._add(UNSEEN if unseen else "", before, where, unseen, tensor)
         call.label = self.labels.get(id(tensor), "")

@@ -25,17 +25,17 @@ from torchport.layers.arithmetic import Setting
 from torchport.layers.loss import OUTPUTS
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.backward import backward_rows
-from torchport.parity.calls import array_of, tensors_in, told
+from torchport.parity.calls import array_of, describe_error, tensors_in
 from torchport.parity.compare import Difference, compare
-from torchport.parity.computed import computed_rows
+from torchport.parity.derived_weights import computed_rows
 from torchport.parity.forward import forward_rows, parameter_rows
-from torchport.parity.given import BATCH, PREDICTION, TRAINING, restored
 from torchport.parity.integers import IntegerCase, homogeneous, integer_case, scaled
 from torchport.parity.judgement import Judgement
-from torchport.parity.left import extra_rows, left_rows
 from torchport.parity.losses import LOGITS, check_loss
+from torchport.parity.preparation import BATCH, PREDICTION, TRAINING, restored
 from torchport.parity.probes import probe
 from torchport.parity.rows import Row
+from torchport.parity.side_effects import extra_parameter_rows, side_effect_rows
 from torchport.parity.stages import Stage
 from torchport.parity.subject import Run, Subject
 
@@ -47,26 +47,26 @@ FACTORS = (2.0**12, 2.0**-30)  # of the integers: finds clamps, thresholds and o
 
 def judge(subject: Subject, run: Run) -> list[Row]:
     """The rows of one run: forward from the input, what the run leaves behind, the loss, backward from the output."""
-    judged = Judgement(subject, run)
-    rows = rows_of(judged)
-    judged.release()
+    judgement = Judgement(subject, run)
+    rows = rows_of(judgement)
+    judgement.release()
     return rows
 
 
-def rows_of(judged: Judgement) -> list[Row]:
+def rows_of(judgement: Judgement) -> list[Row]:
     """Of a run that has been made."""
-    if judged.output is None:
-        return [judged.raised()]
-    parameters = list(parameter_rows(judged))  # first: a value that the port computes is the one to judge with
-    forward = list(forward_rows(judged))
-    if not all(row.ok for row in forward) and judged.found_anew():
-        forward = list(forward_rows(judged))
-    rows = [*forward, *left_rows(judged), *parameters]
-    if judged.run.labels is not None or judged.run.cotangent is not None:
-        rows += backward_rows(judged)
-    if judged.run.first and all(row.ok for row in rows):
-        rows += computed_rows(judged)
-    return rows if any(not row.ok for row in rows) else [*rows, *extra_rows(judged)]
+    if judgement.output is None:
+        return [judgement.raised_row()]
+    parameters = list(parameter_rows(judgement))  # first: a value that the port computes is the one to judge with
+    forward = list(forward_rows(judgement))
+    if not all(row.ok for row in forward) and judgement.relink():
+        forward = list(forward_rows(judgement))
+    rows = [*forward, *side_effect_rows(judgement), *parameters]
+    if judgement.run.labels is not None or judgement.run.cotangent is not None:
+        rows += backward_rows(judgement)
+    if judgement.run.first and all(row.ok for row in rows):
+        rows += computed_rows(judgement)
+    return rows if any(not row.ok for row in rows) else [*rows, *extra_parameter_rows(judgement)]
 
 
 class Trial:
@@ -122,7 +122,7 @@ class Trial:
         """On drawn data; then on others and with gradients enabled: an answer may be kept, or be another one then."""
         run = Run(PREDICTION, self._draw(len(self.x)), predicting=True)
         yield from self._judge(run)
-        yield from judge(self.subject, run._replace(x=self._draw(len(self.x)), grads=True))
+        yield from judge(self.subject, run._replace(x=self._draw(len(self.x)), enable_grad=True))
 
     def sizes(self) -> Iterator[Row]:
         """Other numbers of samples: hard-wired sizes, squeeze, a remainder that is dropped."""
@@ -168,11 +168,11 @@ class Trial:
         with restored(subject.port, whole=False):
             try:
                 for (place, attribute), found in subject.parameters.items():
-                    found[0].set(np.asarray(getattr(layers[place], attribute)))
+                    found[0].write(np.asarray(getattr(layers[place], attribute)))
                 return self._judge(run, replace(subject, stages=own), may_raise=True)
             finally:
                 for key, found in subject.parameters.items():
-                    found[0].set(subject.values[key])
+                    found[0].write(subject.values[key])
 
     def again(self) -> Iterator[Row]:
         """What is kept between calls."""
@@ -202,9 +202,11 @@ class Trial:
             subject.port.double()
             n = len(self.x)
             run = Run("as float64", self._draw(n), cotangent=self._cotangent(n))
-            judgement = Judgement(replace(subject, setting=setting, notes={}, seen={}), run)
+            judgement = Judgement(replace(subject, setting=setting, notes={}, earlier_outputs={}), run)
             rows = rows_of(judgement)
-            kinds = {c.tensor.dtype for c in judgement.record.calls if c.of_data and c.tensor.is_floating_point()}
+            kinds = {
+                c.tensor.dtype for c in judgement.record.calls if c.depends_on_input and c.tensor.is_floating_point()
+            }
             if judgement.record.error is not None or kinds != {torch.float64}:
                 subject.note("not judged as a float64 twin: it computes in float32 whatever its weights are")
                 return
@@ -227,7 +229,7 @@ class Trial:
             made = next((tensor for tensor in returned if tensor.shape == whole.output[0].shape), returned[0])
             made.backward(subject.setting.tensor(cotangent).to(made.dtype))
         except Exception as error:  # whatever a user's callable raises
-            yield Row(name, "port", "output", SUM, Difference(note=f"it raised {told(error)}"))
+            yield Row(name, "port", "output", SUM, Difference(note=f"it raised {describe_error(error)}"))
             return
         yield Row(name, "port", "output", SUM, compare(array_of(made), *whole.output))
         for (stage, attribute), found in subject.parameters.items():

@@ -14,9 +14,9 @@ from numpy_ref.layers import Flatten
 from torchport.layers.arithmetic import Arithmetic, rounded
 from torchport.layers.kinds import kind_of, other
 from torchport.layers.loss import Identity
-from torchport.layers.sums import PRODUCTS, own_limit
+from torchport.layers.sums import PRODUCTS, entry_limit
 from torchport.parity.calls import Call, Record
-from torchport.parity.compare import Own
+from torchport.parity.compare import EntryLimit
 
 
 class Stage(NamedTuple):
@@ -26,7 +26,7 @@ class Stage(NamedTuple):
     layer: Any
 
     @property
-    def kept(self) -> float:
+    def keep_ratio(self) -> float:
         """The share of entries that it keeps, of a layer that drops the others; a user's own may draw otherwise."""
         ratio = kind_of(self.layer).ratio
         return 0.0 if ratio is None else 1 - ratio(self.layer)
@@ -39,7 +39,7 @@ class Applied(NamedTuple):
     x: Array
     y: Array
     limit: Array
-    own: Own | None
+    entry_limit: EntryLimit | None
 
 
 def apply(
@@ -58,7 +58,7 @@ def apply(
     y = layer.forward(x)
     if exact:
         return Applied(layer, x, y, np.asarray(0.0), None)
-    return Applied(layer, x, y, kind.rule.forward(stage.layer, x, a), own_limits(stage.layer, x, y, "output", a))
+    return Applied(layer, x, y, kind.rule.forward(stage.layer, x, a), entry_limits(stage.layer, x, y, "output", a))
 
 
 def cast(layer: Any, x: Array, a: Arithmetic) -> Array:
@@ -66,12 +66,12 @@ def cast(layer: Any, x: Array, a: Arithmetic) -> Array:
     return rounded(x, torch.bfloat16) if a.u_result and kind_of(layer).rule is PRODUCTS else x
 
 
-def own_limits(layer: Any, x: Array, dout: Array, quantity: str, a: Arithmetic) -> Own | None:
+def entry_limits(layer: Any, x: Array, dout: Array, quantity: str, a: Arithmetic) -> EntryLimit | None:
     """The limit of one entry of quantity by its own products; None where the layer's rule has none."""
     products = kind_of(layer).rule.products
     if products is None:
         return None
-    return lambda index: own_limit(products(layer, x, dout, quantity, index), a)
+    return lambda index: entry_limit(products(layer, x, dout, quantity, index), a)
 
 
 @dataclass(eq=False)
@@ -90,17 +90,17 @@ class Link:
     fault: str = ""
 
 
-def coincides(link: Link) -> bool:
+def has_no_calls(link: Link) -> bool:
     """Whether nothing had to be done for a layer that does something."""
     return link.start is link.end and bool(link.stages) and not isinstance(link.stages[0].layer, Flatten | Identity)
 
 
-def joined(stages: Sequence[Stage]) -> str:
+def joint_name(stages: Sequence[Stage]) -> str:
     """The name of several layers that are judged together."""
     return " and ".join(stage.name for stage in stages)
 
 
-def like(links: Sequence[Link], record: Record, stages: Sequence[Stage]) -> list[Link]:
+def transfer_links(links: Sequence[Link], record: Record, stages: Sequence[Stage]) -> list[Link]:
     """The same links in another run with the same sequence of calls, for stages of the same names."""
     by_name = {stage.name: stage for stage in stages}
     return [

@@ -15,7 +15,7 @@ from torchport.layers.arithmetic import Setting, rounded
 from torchport.layers.kinds import other, parameters_of
 from torchport.layers.loss import OUTPUTS, softmax_with_loss
 from torchport.parity.losses import LOGITS, Loss, taken_by
-from torchport.parity.parameters import Found
+from torchport.parity.parameters import Location
 from torchport.parity.stages import Link, Stage
 
 Key = tuple[str, str]  # a parameter of the reference: the stage's name, and W, b, gamma or beta
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     wants_grad: bool = False  # whether x needs a gradient too
     first: bool = False  # whether it is the run that the others are judged by
     again: bool = False  # whether it is a run made before
-    grads: bool = False  # whether gradients are enabled though nothing is propagated back
+    enable_grad: bool = False  # whether gradients are enabled though nothing is propagated back
     memory_format: torch.memory_format = torch.contiguous_format
 
 
@@ -45,7 +45,7 @@ class Guide:
 
     names: tuple[str, ...]
     links: list[Link]
-    parameters: dict[Key, list[Found]] = field(default_factory=dict)
+    parameters: dict[Key, list[Location]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -65,11 +65,11 @@ class Subject:
     guides: list[Guide] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)  # in order
     masks: dict[str, Array] = field(default_factory=dict)  # what was kept of the user's batch, by stage
-    seen: dict[str, tuple[Tensor, Array]] = field(default_factory=dict)  # earlier outputs, which should rest
-    flags: list[tuple[nn.Module, bool]] = field(default_factory=list)  # of training, as given
+    earlier_outputs: dict[str, tuple[Tensor, Array]] = field(default_factory=dict)  # earlier outputs, which should rest
+    training_flags: list[tuple[nn.Module, bool]] = field(default_factory=list)  # of training, as given
 
     def __post_init__(self) -> None:
-        self.flags = self.flags or [(module, module.training) for module in self.port.modules()]
+        self.training_flags = self.training_flags or [(module, module.training) for module in self.port.modules()]
         self.indices = {stage.name: index for index, stage in enumerate(self.stages)}
 
     @classmethod
@@ -107,7 +107,7 @@ class Subject:
         return [stage.layer for stage in self.stages]
 
     @property
-    def parameters(self) -> dict[Key, list[Found]]:
+    def parameters(self) -> dict[Key, list[Location]]:
         """Where the first run has found them."""
         return self.guides[0].parameters if self.guides else {}
 

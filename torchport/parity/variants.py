@@ -18,7 +18,7 @@ from numpy_ref.network import layer_statistics
 from numpy_ref.util import conv_output_size
 from torchport.layers import kind_of, other
 from torchport.layers.arithmetic import arithmetic_of, rounded
-from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, as_it_is, unrounded
+from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, no_step, unrounded
 
 
 def factors(layer: Any, n: int, y: Array) -> dict[str, float]:
@@ -122,8 +122,8 @@ def precisions(layer: Any, x: Array, own: Mapping[str, Array], u: float) -> Iter
 
     # TF32 is for products: biases are not rounded.
     kinds: list[tuple[str, tuple[str, ...], Callable[[Array], Array], Step]] = [
-        ("TF32", ("W",), partial(tf32, np.round), as_it_is),
-        ("TF32, cut off", ("W",), partial(tf32, np.trunc), as_it_is),
+        ("TF32", ("W",), partial(tf32, np.round), no_step),
+        ("TF32, cut off", ("W",), partial(tf32, np.trunc), no_step),
     ]
     for name, dtype in DTYPES.items():
         if (share := u / arithmetic_of(dtype).u) < 0.5:
