@@ -39,7 +39,7 @@ class Judgement:
         self.output = self._choose_output()
         if self.output is not None:
             self.record.output = self.output
-            self.finder = self._finder()
+            self.finder = self._link_finder()
             self._find()
 
     def _record(self) -> None:
@@ -67,23 +67,25 @@ class Judgement:
 
     def _choose_output(self) -> Call | None:
         """Of what the port returned, the tensor that is its output: of several, the one whose links hold."""
-        found = [call for call in self.record.returned if call.tensor.is_floating_point() and is_real(call.tensor)]
+        candidates = [call for call in self.record.returned if call.tensor.is_floating_point() and is_real(call.tensor)]
         shape = len(self.run.x), *self.subject.shapes[-1]
-        if found and self.subject.output is not None:
-            part = list(tensors_in(_part(self.record.result, self.subject.output)))
-            found = [call for call in found if any(call.tensor is tensor for tensor in part)]
-        fitting = [call for call in found if tuple(call.tensor.shape) == shape]
+        if candidates and self.subject.output is not None:
+            part_tensors = list(tensors_in(_part(self.record.result, self.subject.output)))
+            candidates = [call for call in candidates if any(call.tensor is tensor for tensor in part_tensors)]
+        fitting = [call for call in candidates if tuple(call.tensor.shape) == shape]
 
         def faults(output: Call) -> int:
             self.record.output = output
-            return sum(bool(link.fault) for link in self._finder().links())
+            return sum(bool(link.fault) for link in self._link_finder().find_links())
 
         if len(fitting) > 1:
             fitting.sort(key=faults)
-            self.subject.note(f"judged is part {found.index(fitting[0])} of the {len(found)} that the port returns")
-        return next(iter(fitting or found), None)
+            self.subject.note(
+                f"judged is part {candidates.index(fitting[0])} of the {len(candidates)} that the port returns"
+            )
+        return next(iter(fitting or candidates), None)
 
-    def _finder(self) -> LinkFinder:
+    def _link_finder(self) -> LinkFinder:
         subject, predicting = self.subject, self.run.predicting
         return LinkFinder(self.record, subject.stages, subject.shapes, self.a, predicting=predicting)
 
@@ -94,7 +96,7 @@ class Judgement:
         if guide is not None:
             self.guide, self.links = guide, transfer_links(guide.links, self.record, self.subject.stages)
             return
-        self.links = self.finder.links()
+        self.links = self.finder.find_links()
         self.guide = Guide(names, self.links)
         guides.append(self.guide)
         for link in self.links:
@@ -204,7 +206,7 @@ class Judgement:
             kind = f"{type(raw).__name__} of {raw.dtype}" if isinstance(raw, Tensor) else type(raw).__name__
             note = f"the port returned no tensor of real numbers, but {kind}"
             return self.failing_row("output", "output", note, self.record.calls[-1].where)
-        layer, rest = self._finder().first_missing()
+        layer, rest = self._link_finder().first_missing()
         where = next((call.where for call in rest if call.where and call.name not in MOVING), self.record.raised_at)
         last = next(call for call in reversed(self.record.calls) if call.depends_on_input)
         if last.name in MOVING and len(last.tensor) != len(run.x):  # a hard-wired number of samples
