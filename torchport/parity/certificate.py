@@ -97,7 +97,7 @@ def check_parity(
         rows = [row for part in parts_with_bar for row in getattr(trial, part)()]
         if run is not None:
             rows += trial.piece(run)
-    return Report(tuple(rows), name, setting.name, setting.device, seed, tuple(trial.made), tuple(subject.notes))
+    return Report(tuple(rows), name, setting.name, setting.device, seed, tuple(trial.run_names), tuple(subject.notes))
 
 
 def check_layer(name: str, layer: Layer, module: nn.Module, x: Array, dout: Array, setting: Setting) -> list[Row]:

@@ -1,4 +1,7 @@
-"""Weights that a port computes of others, as weight_norm does: whether what arrives at those is the gradient."""
+"""Judges weights that a port computes from other parameters, as weight_norm does, by finite differences.
+
+Their own gradients are judged in backward; here those that arrive at the parameters they are computed from.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,20 @@ from torchport.parity.parameters import Location
 from torchport.parity.recording import record
 from torchport.parity.rows import Row
 
-STEP = 1e-2  # of a parameter's size, as float32 needs it
-WITHIN = 0.05  # relative: a coarse check, for what is detached, doubled or of the wrong sign
+STEP = 1e-2  # relative to a parameter's size; large enough for float32
+TOLERANCE = 0.05  # relative: coarse, as it is to find what is detached, doubled or of the wrong sign
 
 
-def computed_rows(judgement: Judgement) -> Iterator[Row]:
-    """Every such weight moved along a drawn direction of its parameters, against their gradients along it."""
-    for (stage, attribute), found in judgement.parameters.items():
-        leaves = [] if not found or found[0].settable else _leaves(judgement, found[0])
+def derived_weight_rows(judgement: Judgement) -> Iterator[Row]:
+    """Step along a drawn direction of each computed weight's parameters; yield rows where their gradients disagree."""
+    for (stage, attribute), locations in judgement.parameters.items():
+        leaves = [] if not locations or locations[0].settable else _leaves(judgement, locations[0])
         if not leaves:
             continue
-        moved, arrived = _along(judgement, found[0], leaves)
-        size = max(float(np.linalg.norm(each)) for each in (moved, arrived))
-        expected, actual = float(moved.sum()), float(arrived.sum())
-        if not abs(expected - actual) <= WITHIN * max(abs(expected), abs(actual)) + 1e-3 * size:
+        changes, predicted_changes = _changes_along(judgement, locations[0], leaves)
+        size = max(float(np.linalg.norm(change)) for change in (changes, predicted_changes))
+        expected, actual = float(changes.sum()), float(predicted_changes.sum())
+        if not abs(expected - actual) <= TOLERANCE * max(abs(expected), abs(actual)) + 1e-3 * size:
             names = " and ".join(leaf.label for leaf in leaves)
             note = f"it is computed of {names}, where {actual:.3g} arrives along a direction, expected {expected:.3g}"
             yield judgement.failing_row(
@@ -36,43 +39,46 @@ def computed_rows(judgement: Judgement) -> Iterator[Row]:
             )
 
 
-def _leaves(judgement: Judgement, found: Location) -> list[Call]:
-    """The port's parameters behind a weight that need a gradient as given."""
-    seen = with_ancestors(judgement.record.calls, [piece.call for piece in found.pieces])
-    held = {id(call.tensor): call for call in seen if call.is_leaf and call.label}
-    return [call for key, call in held.items() if key not in judgement.subject.frozen]
+def _leaves(judgement: Judgement, location: Location) -> list[Call]:
+    """The port's parameters that a weight is computed from, but for those frozen by the user."""
+    calls = with_ancestors(judgement.record.calls, [piece.call for piece in location.pieces])
+    leaf_by_id = {id(call.tensor): call for call in calls if call.is_leaf and call.label}
+    return [call for key, call in leaf_by_id.items() if key not in judgement.subject.frozen]
 
 
-def _along(judgement: Judgement, found: Location, leaves: list[Call]) -> tuple[Array, Array]:
-    """By how much the result moves with each number of the weight, and by what arrives at each of the leaves'."""
+def _changes_along(judgement: Judgement, location: Location, leaves: list[Call]) -> tuple[Array, Array]:
+    """The change of the run's result along a drawn step of leaves: by the weight's gradient, and by the leaves' own.
+
+    Both as one term for each entry, whose sum is the change.
+    """
     rng, before = np.random.default_rng(0), [array_of(leaf.tensor) for leaf in leaves]
     steps = [STEP * np.sqrt(np.mean(old**2) or 1) * rng.choice([-1.0, 1.0], old.shape) for old in before]
-    sides = []
+    ends = []
     for sign in (1, -1):
-        _set(leaves, [old + sign * step for old, step in zip(before, steps, strict=True)])
-        sides.append(_weights(judgement, found))
-    _set(leaves, before)
-    halves = [(high - low) / 2 for high, low in zip(*sides, strict=True)]
-    return _products(halves, [piece.call for piece in found.pieces]), _products(steps, leaves)
+        _write(leaves, [old + sign * step for old, step in zip(before, steps, strict=True)])
+        ends.append(_pieces_now(judgement, location))
+    _write(leaves, before)
+    halves = [(high - low) / 2 for high, low in zip(*ends, strict=True)]
+    return _products(halves, [piece.call for piece in location.pieces]), _products(steps, leaves)
 
 
 def _products(steps: list[Array], calls: list[Call]) -> Array:
-    found = [(step * call.grad).ravel() for step, call in zip(steps, calls, strict=True) if call.grad is not None]
-    return np.concatenate([*found, np.zeros(1)])
+    products = [(step * call.grad).ravel() for step, call in zip(steps, calls, strict=True) if call.grad is not None]
+    return np.concatenate([*products, np.zeros(1)])
 
 
-def _set(leaves: list[Call], values: list[Array]) -> None:
+def _write(leaves: list[Call], values: list[Array]) -> None:
     with torch.no_grad():
         for leaf, value in zip(leaves, values, strict=True):
             leaf.tensor.copy_(torch.from_numpy(value))
 
 
-def _weights(judgement: Judgement, found: Location) -> list[Array]:
-    """The weight's pieces as the port computes them now, by the same calls."""
+def _pieces_now(judgement: Judgement, location: Location) -> list[Array]:
+    """The numbers of the weight's pieces as the port computes them now, by the same calls."""
     port = judgement.subject.port
-    for name, value in port.named_buffers():  # which a forward may move
+    for name, value in port.named_buffers():  # a forward may have moved them
         if name in judgement.buffers:
             value.data.copy_(judgement.buffers[name])
     with torch.no_grad():
-        again = record(port, judgement.x_tensor.detach().clone(), frozenset())
-    return [array_of(again.calls[piece.call.number].tensor) for piece in found.pieces]
+        run = record(port, judgement.x_tensor.detach().clone(), frozenset())
+    return [array_of(run.calls[piece.call.number].tensor) for piece in location.pieces]

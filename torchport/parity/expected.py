@@ -1,4 +1,4 @@
-"""What gradients should arrive in a port: each layer's backward of the gradient that the port had behind it."""
+"""The gradients that should arrive in a port: each layer's backward of the gradient that the port had after it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchport.parity.stages import Link, Stage, cast, entry_limits
 
 
 class Gradient(NamedTuple):
-    """What should arrive: at a stage's input ("grad_input"), or at one of its parameters (W, b, gamma, beta)."""
+    """The expected gradient of a stage's input (name "grad_input") or of one of its parameters (W, b, gamma, beta)."""
 
     stage: Stage
     name: str
@@ -29,13 +29,13 @@ class Gradient(NamedTuple):
 
     @property
     def quantity(self) -> str:
-        """By its name in a report."""
+        """Its name in a report."""
         return self.name if self.name == "grad_input" else f"grad_{MODULE_ATTRIBUTES[self.name]}"
 
 
 @dataclass(eq=False)
 class Stretch:
-    """Links between two places where gradients are seen: most often one."""
+    """Consecutive links, most often one, on input x with upstream gradient dout, and no gradient seen in between."""
 
     links: list[Link]
     x: Array
@@ -49,32 +49,32 @@ class Stretch:
 
 
 def only_passes_gradients(stage: Stage) -> bool:
-    """Whether a layer only moves or drops gradients, so that limits go through it as they are."""
+    """Whether the stage's layer only moves or drops gradients, so that limits pass through it like gradients."""
     return kind_of(stage.layer).rule.name == EXACT and kind_of(stage.layer).repeat is None
 
 
 def expected_gradients(judgement: Judgement, stretch: Stretch) -> Iterator[Gradient]:
-    """What the reference has for x and dout, of several layers within the probes' limits."""
+    """Yield the reference's gradients for the stretch's x and dout; for several layers with the limits of probes."""
     if len(stretch.stages) == 1:
-        yield from _of_layer(judgement, stretch)
+        yield from _layer_gradients(judgement, stretch)
         return
     if all(len(link.stages) == 1 for link in stretch.links) and all(map(only_passes_gradients, stretch.stages[:-1])):
-        yield from _through(judgement, stretch)
+        yield from _gradients_through(judgement, stretch)
         return
-    # What was drawn is repeated: layers that were seen one by one forward have it.
+    # A layer that was judged by itself in the forward pass repeats what the port drew there.
     layers = [layer for link in stretch.links for layer in judgement.layers(link)]
-    whole = probe(layers, stretch.x, stretch.dout, judgement.a)
-    for (number, name), value in whole.values.items():
+    probed = probe(layers, stretch.x, stretch.dout, judgement.a)
+    for (number, name), value in probed.values.items():
         if name != "output":
-            yield Gradient(stretch.stages[number], name, value, whole.limits[number, name])
+            yield Gradient(stretch.stages[number], name, value, probed.limits[number, name])
 
 
-def _through(judgement: Judgement, stretch: Stretch) -> Iterator[Gradient]:
-    """Of a layer behind others that only pass gradients on: its limit goes with them."""
+def _gradients_through(judgement: Judgement, stretch: Stretch) -> Iterator[Gradient]:
+    """Yield the gradients of a layer after others that only pass gradients on; its limits pass through them too."""
     link = stretch.links[-1]
     x = judgement.reshaped(link.start.value, link.stages[0].name)
     assert x is not None
-    for gradient in _of_layer(judgement, Stretch([link], x, stretch.dout)):
+    for gradient in _layer_gradients(judgement, Stretch([link], x, stretch.dout)):
         value, limit = gradient.value, np.broadcast_to(gradient.limit, gradient.value.shape)
         if gradient.name == "grad_input":
             for before in reversed(stretch.links[:-1]):
@@ -84,10 +84,10 @@ def _through(judgement: Judgement, stretch: Stretch) -> Iterator[Gradient]:
         yield gradient
 
 
-def _of_layer(judgement: Judgement, stretch: Stretch) -> Iterator[Gradient]:
+def _layer_gradients(judgement: Judgement, stretch: Stretch) -> Iterator[Gradient]:
     (link,), (stage,) = stretch.links, stretch.stages
     (layer,), kind = judgement.layers(link), kind_of(stage.layer)
-    x, dout = (cast(stage.layer, each, judgement.a) for each in (stretch.x, stretch.dout))
+    x, dout = (cast(stage.layer, value, judgement.a) for value in (stretch.x, stretch.dout))
     if kind.repeat is not None and link.end.value is not None:
         grad = None if link.start.grad is None else link.start.grad.reshape(x.shape)
         layer = kind.repeat(stage.layer, x, link.end.value.reshape(x.shape), grad)

@@ -1,4 +1,4 @@
-"""Forward: each layer of the reference on the port's own input of it, against what the port made of that."""
+"""Judges the forward pass: each layer of the reference, on the port's own input, against the port's output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torchport.parity.stages import Link, Stage, apply
 
 
 def forward_rows(judgement: Judgement) -> Iterator[Row]:
-    """From the input to the output."""
+    """Yield rows for all links, from the input to the output."""
     for link in judgement.links:
         yield from _link_rows(judgement, link)
 
@@ -35,12 +35,12 @@ def _link_rows(judgement: Judgement, link: Link) -> Iterator[Row]:
     if x is None:
         yield judgement.failing_row(link.name, "output", "no call holds its input", where)
     elif len(link.stages) > 1 and not link.fault:
-        layers = [each.layer for each in link.stages]
+        layers = [s.layer for s in link.stages]
         expected, limit = probe(layers, x, None, judgement.a, prediction=judgement.run.predicting).output
         limit = np.zeros(()) if judgement.is_exact(link.stages[-1], x) else limit
         yield judgement.row(link.name, "output", SUM, judgement.compare_call(link.end, expected, limit), where)
     elif link.start is link.end and not link.fault and rule == EXACT:
-        pass  # nothing was done, and nothing had to be: a flattening that the next layer does by itself
+        pass  # no call, and none needed: a flattening that the next layer does by itself
     else:
         yield _layer_row(judgement, link, stage, x, where)
 
@@ -54,7 +54,7 @@ def _layer_row(judgement: Judgement, link: Link, stage: Stage, x: Array, where: 
     except ValueError as error:  # the port cannot have drawn that
         return judgement.failing_row(link.name, "output", str(error), where)
     judgement.applied[link] = applied
-    for further in link.stages[1:]:  # of a fault: seen where the next right layer begins
+    for further in link.stages[1:]:  # a link with a fault ends where the next right layer begins
         applied = apply(further, applied.y, judgement.a, predicting=predicting)
     worst = judgement.compare_call(
         link.end, applied.y, judgement.widened_for_fft([link], applied.limit, applied.y), applied.entry_limit
@@ -64,15 +64,17 @@ def _layer_row(judgement: Judgement, link: Link, stage: Stage, x: Array, where: 
 
 
 def _changed_row(judgement: Judgement, link: Link) -> Row:
-    """Of a link between two layers, where nothing should be done."""
+    """The row for a link between two layers, where the port changes a value and should not."""
     is_behind = link.fault == "changed"
     x, actual = judgement.reshaped(link.start.value, link.name, int(is_behind)), link.end.value
     where, quantity = judgement.where(link), "output" if is_behind else "input"
     if x is None or actual is None or actual.size != x.size:
         return judgement.failing_row(link.name, quantity, "it has another shape there", where)
     worst = judgement.compare_call(link.end, x, 0.0)
-    found = Deviation(f"the {quantity} of {link.name}", Identity(), x, actual.reshape(x.shape), judgement.a, limit=0.0)
-    return judgement.row(link.name, quantity, EXACT, worst, where, found.cause if worst.ratio > 1 else "")
+    deviation = Deviation(
+        f"the {quantity} of {link.name}", Identity(), x, actual.reshape(x.shape), judgement.a, limit=0.0
+    )
+    return judgement.row(link.name, quantity, EXACT, worst, where, deviation.cause if worst.ratio > 1 else "")
 
 
 def _cause(judgement: Judgement, link: Link, stage: Stage, x: Array, worst: Difference) -> str:
@@ -80,53 +82,55 @@ def _cause(judgement: Judgement, link: Link, stage: Stage, x: Array, worst: Diff
         return f"{stage.name} is missing"
     if link.end.value is None or len(link.stages) > 1:
         return ""
-    sides = ((call.label or f"a tensor of {call.where}", call.array) for call in judgement.side_inputs(link))
-    params = {name: array for name, array in sides if array is not None}
+    side_inputs = ((call.label or f"a tensor of {call.where}", call.array) for call in judgement.side_inputs(link))
+    params = {name: array for name, array in side_inputs if array is not None}
     others = {
-        f"{each.name}.{MODULE_ATTRIBUTES[attribute]}": value
-        for each in judgement.subject.stages
-        for attribute, value in parameters_of(each.layer).items()
+        f"{s.name}.{MODULE_ATTRIBUTES[attribute]}": value
+        for s in judgement.subject.stages
+        for attribute, value in parameters_of(s.layer).items()
     }
-    taken: dict[str, Any] = {"predicting": judgement.run.predicting, "params": params, "others": others}
-    found = Deviation(stage.name, stage.layer, x, link.end.value, judgement.a, **taken)
-    if worst.note and found.fits(found.actual, stage.layer, x, x):
-        return ""  # it is the dtype or an axis, and no number
-    return found.cause
+    context: dict[str, Any] = {"predicting": judgement.run.predicting, "params": params, "others": others}
+    deviation = Deviation(stage.name, stage.layer, x, link.end.value, judgement.a, **context)
+    if worst.note and deviation.fits(deviation.actual, stage.layer, x, x):
+        return ""  # the numbers are right: the note names a dtype or a shape
+    return deviation.cause
 
 
 def parameter_rows(judgement: Judgement) -> Iterator[Row]:
-    """Where the port holds the parameters of the reference, by the guide if there is one; rows for what is amiss."""
-    known = judgement.guide.parameters
+    """Locate the reference's parameters in the port, by the guide if it has them; yield rows for what is wrong."""
+    known_locations = judgement.guide.parameters
     for link in judgement.links:
         for stage, attribute in judgement.parameters_of(link) if not link.fault else ():
             key = stage.name, attribute
-            if known:
-                judgement.parameters[key] = [each.in_record(judgement.record) for each in known.get(key, [])]
+            if known_locations:
+                judgement.parameters[key] = [
+                    location.in_record(judgement.record) for location in known_locations.get(key, [])
+                ]
                 continue
-            place = judgement.subject.shapes[judgement.subject.indices[stage.name]]
+            sample_shape = judgement.subject.shapes[judgement.subject.indices[stage.name]]
             calls = judgement.finder.calls_of(link)
             value = getattr(stage.layer, attribute) if judgement.run.exact else judgement.subject.values[key]
-            judgement.parameters[key] = locate(judgement.record, calls, value, place, judgement.a.u)
+            judgement.parameters[key] = locate(judgement.record, calls, value, sample_shape, judgement.a.u)
             yield from _parameter_row(judgement, link, stage, attribute, value)
     judgement.guide.parameters = judgement.parameters
 
 
 def _parameter_row(judgement: Judgement, link: Link, stage: Stage, attribute: str, value: Array) -> Iterator[Row]:
-    """Whether the port has a parameter of the reference; what it computes of others may be off by roundings."""
-    found, quantity = judgement.parameters[stage.name, attribute], MODULE_ATTRIBUTES[attribute]
+    """Yield rows if the port has no such parameter, or not with the reference's numbers within DERIVED roundings."""
+    locations, quantity = judgement.parameters[stage.name, attribute], MODULE_ATTRIBUTES[attribute]
     where = judgement.where(link)
-    if not found:
+    if not locations:
         yield judgement.failing_row(stage.name, quantity, "no tensor that it takes has the reference's values", where)
         return
-    if any(piece.call.is_leaf and not piece.call.label for piece in found[0].pieces):
+    if any(piece.call.is_leaf and not piece.call.label for piece in locations[0].pieces):
         note = "it is no parameter of the port, so no optimizer trains it"
         yield judgement.failing_row(stage.name, f"grad_{quantity}", note, where)
-    if any(id(piece.call.tensor) in judgement.subject.frozen for piece in found[0].pieces):
+    if any(id(piece.call.tensor) in judgement.subject.frozen for piece in locations[0].pieces):
         judgement.subject.note(f"{stage.name}.{quantity} is frozen: judged as though it were trained")
-    if not found[0].settable:
+    if not locations[0].settable:
         judgement.subject.note(f"{stage.name}.{quantity} is computed from others, which are not judged")
-    held = found[0].value(value)
-    if not np.array_equal(held, value):
-        worst = compare(held, value, DERIVED * judgement.a.u * np.abs(value))
+    actual = locations[0].value(value)
+    if not np.array_equal(actual, value):
+        worst = compare(actual, value, DERIVED * judgement.a.u * np.abs(value))
         yield judgement.row(stage.name, quantity, SUM, worst, where)
-        setattr(stage.layer, attribute, judgement.subject.setting.round(held))
+        setattr(stage.layer, attribute, judgement.subject.setting.round(actual))
