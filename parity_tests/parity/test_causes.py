@@ -44,7 +44,9 @@ def fault(
     """A link as the certificate gives it."""
     others = {name: rounded(value, dtype) for name, value in OTHERS.items()}
     a = arithmetic_of(dtype)
-    return Deviation("it", layer, x, actual, a, predicting=not train_flg, params=params or {}, others=others)
+    return Deviation(
+        "it", layer, x, actual, a, predicting=not train_flg, port_tensors=params or {}, reference_params=others
+    )
 
 
 def drawn(rng: np.random.Generator, *shape: int) -> Array:

@@ -397,13 +397,13 @@ def test_a_layer_of_another_class_keeps_its_parameters() -> None:
 @pytest.mark.parametrize(("window", "most"), [(2, 1), (8, 6)])
 def test_no_more_draws_than_help(window: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of windows of 8 x 8 no draw shows one zero in a hundred."""
-    drawn, draw = list[IntegerCase](), integers._drawn
+    drawn, draw = list[IntegerCase](), integers._draw_case
 
     def counted(*args: Any) -> IntegerCase:
         drawn.append(draw(*args))
         return drawn[-1]
 
-    monkeypatch.setattr(integers, "_drawn", counted)
+    monkeypatch.setattr(integers, "_draw_case", counted)
     rows = 16 * (8 // window) ** 2
     reference = chain(convolution(16, 3), nr.Relu(), nr.Pooling(window, window, window), affine(rows, 9))
     for seed in range(4):

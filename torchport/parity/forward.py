@@ -83,13 +83,17 @@ def _cause(judgement: Judgement, link: Link, stage: Stage, x: Array, worst: Diff
     if link.end.value is None or len(link.stages) > 1:
         return ""
     side_inputs = ((call.label or f"a tensor of {call.where}", call.array) for call in judgement.side_inputs(link))
-    params = {name: array for name, array in side_inputs if array is not None}
-    others = {
+    port_tensors = {name: array for name, array in side_inputs if array is not None}
+    reference_params = {
         f"{s.name}.{MODULE_ATTRIBUTES[attribute]}": value
         for s in judgement.subject.stages
         for attribute, value in parameters_of(s.layer).items()
     }
-    context: dict[str, Any] = {"predicting": judgement.run.predicting, "params": params, "others": others}
+    context: dict[str, Any] = {
+        "predicting": judgement.run.predicting,
+        "port_tensors": port_tensors,
+        "reference_params": reference_params,
+    }
     deviation = Deviation(stage.name, stage.layer, x, link.end.value, judgement.a, **context)
     if worst.note and deviation.fits(deviation.actual, stage.layer, x, x):
         return ""  # the numbers are right: the note names a dtype or a shape
