@@ -34,7 +34,7 @@ def ratios(layer: Any, module: nn.Module, x: Array, dout: Array, setting: Settin
     found = computed(layer, module, x, dout, setting)
     if kind.repeat:
         layer = kind.repeat(layer, x, found["output"], found["grad_input"])
-    of_quantity = {"output": kind.rule.forward(layer, x, a), **kind.rule.backward(layer, x, dout, a).each}
+    of_quantity = {"output": kind.rule.forward(layer, x, a), **kind.rule.backward(layer, x, dout, a).by_name}
     return {
         quantity: _ratio(layer, x, dout, quantity, found[quantity], expected, of_quantity[quantity], setting)
         for quantity, expected in _expected(layer, x, dout).items()

@@ -201,7 +201,7 @@ def sights(dtype: torch.dtype, layer: Any, x: Array, dout: Array, *, exact: bool
     """
     rule, a, found = kind_of(layer).rule, Setting(dtype).arithmetic, dict[str, list[Sight]]()
     assert rule.products is not None
-    limits = {"output": rule.forward(layer, x, a), **rule.backward(layer, x, dout, a).each}
+    limits = {"output": rule.forward(layer, x, a), **rule.backward(layer, x, dout, a).by_name}
     values = changed(np.positive, layer, x, dout)
     powers = changed(lambda value: (np.abs(value) / np.abs(value).max()) ** HIGH, layer, x, dout)
     for quantity, limit in (changed(np.abs, layer, x, dout) if exact else limits).items():

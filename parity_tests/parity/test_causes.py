@@ -459,7 +459,7 @@ def slip_of(slip: Slip, rng: np.random.Generator, dtype: torch.dtype) -> tuple[D
     dout = rounded(drawn(rng, *forward(copy.deepcopy(layer), x).shape), dtype)
     backward = Backward(layer, slip.quantity)
     found = kind_of(layer).rule.backward(copy.deepcopy(layer), x, dout, arithmetic_of(dtype))
-    bound, expected = found.each[slip.quantity], backward(x, dout)
+    bound, expected = found.by_name[slip.quantity], backward(x, dout)
     actual = rounded(slip.make(backward, x, dout), dtype)
     assert actual.shape != expected.shape or (np.abs(actual - expected) > bound).any(), "no mistake"
     repeat = kind_of(layer).repeat

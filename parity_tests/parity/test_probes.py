@@ -98,7 +98,7 @@ def test_of_one_layer_they_are_the_layers_own() -> None:
     for layer in (nr.Affine(rng.standard_normal((10, 5)), rng.standard_normal(5)), nr.Sigmoid()):
         x, dout = rng.standard_normal((4, 10)), rng.standard_normal((4, 5 if isinstance(layer, nr.Affine) else 10))
         probed, rule = probe([layer], x, dout, a), kind_of(layer).rule
-        own = {"output": rule.forward(layer, x, a), **rule.backward(layer, x, dout, a).each}
+        own = {"output": rule.forward(layer, x, a), **rule.backward(layer, x, dout, a).by_name}
         assert [*probed.limits] == [(0, name) for name in own]
         for name, limit in own.items():
             np.testing.assert_array_equal(probed.limits[0, name], limit)

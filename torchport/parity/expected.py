@@ -98,6 +98,6 @@ def _layer_gradients(judgement: Judgement, stretch: Stretch) -> Iterator[Gradien
         for name, value in values.items():
             yield Gradient(stage, name, value, np.zeros(()))
         return
-    limits = kind.rule.backward(layer if kind.repeat else stage.layer, x, dout, judgement.a).each
+    limits = kind.rule.backward(layer if kind.repeat else stage.layer, x, dout, judgement.a).by_name
     for name, value in values.items():
         yield Gradient(stage, name, value, limits[name], entry_limits(stage.layer, x, dout, name, judgement.a))

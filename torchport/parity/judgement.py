@@ -145,7 +145,7 @@ class Judgement:
 
     def link_of(self, stage: str) -> Link:
         """The link that contains the stage of this name."""
-        return next(link for link in self.links if stage in [each.name for each in link.stages])
+        return next(link for link in self.links if stage in [s.name for s in link.stages])
 
     def layers(self, link: Link) -> list[Any]:
         """The layers of link; after their forward on the port's own input, if that was run."""

@@ -82,16 +82,16 @@ def loss_rows(
 
 def _expected_value(x: Array, labels: Array, a: Arithmetic, takes: str, offset: float) -> tuple[Array, Array]:
     """The mean of -log(p + offset) over the labels' probabilities p, and its limit."""
-    n, rows, own = len(x), np.arange(len(x)), np.zeros(())
+    n, rows, log_roundings = len(x), np.arange(len(x)), np.zeros(())
     if takes == PROBABILITIES:
         logs = np.log(x[rows, labels] + offset)
-        own = EXP_ULPS * np.abs(logs) + 2
+        log_roundings = EXP_ULPS * np.abs(logs) + 2
     else:
         logs = (LogSoftmax().forward(x) if takes == LOGITS else x)[rows, labels]
         logs = np.log(np.exp(logs) + offset) if offset else logs
     if takes == LOGITS:
         return np.asarray(-logs.mean()), np.asarray(loss_limits(x, labels, a, offset)[0])
-    return np.asarray(-logs.mean()), np.asarray(a.u * np.mean(own + (n + 2) * np.abs(logs)))
+    return np.asarray(-logs.mean()), np.asarray(a.u * np.mean(log_roundings + (n + 2) * np.abs(logs)))
 
 
 def _expected_gradient(x: Array, labels: Array, a: Arithmetic, takes: str) -> tuple[Array, Array]:

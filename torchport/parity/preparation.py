@@ -55,8 +55,8 @@ def check_given(reference: Network, port: nn.Module, loss: Any, runs: Sequence[s
 
 def overridden(port: nn.Module) -> bool:
     """Whether some module of port overrides train() or eval()."""
-    own = nn.Module.train, nn.Module.eval
-    return any((type(module).train, type(module).eval) != own for module in port.modules())
+    defaults = nn.Module.train, nn.Module.eval
+    return any((type(module).train, type(module).eval) != defaults for module in port.modules())
 
 
 @contextmanager

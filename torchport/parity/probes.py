@@ -70,9 +70,9 @@ def probe(
     values = run(lambda _, value: value)
     limits = _local_limits(layers, x, dout, prediction, values, a)
     keys = [last, (0, "grad_input"), *((k, name) for k in range(len(layers)) for name in NAMES)]
-    kept = {key: values[key] for key in keys if key in values}
-    spread = _spread(run, kept, limits, np.random.default_rng(seed), count)
-    return Probed(kept, {key: limits[key] + LAMBDA * spread[key] for key in kept})
+    reported = {key: values[key] for key in keys if key in values}
+    spread = _spread(run, reported, limits, np.random.default_rng(seed), count)
+    return Probed(reported, {key: limits[key] + LAMBDA * spread[key] for key in reported})
 
 
 def _spread(run: Run, values: Values, limits: Values, rng: np.random.Generator, count: int) -> Values:
@@ -112,7 +112,7 @@ def _local_limits(
         kind = kind_of(layer)
         limits[k, "output"] = ((prediction and kind.prediction) or kind.rule.forward)(layer, x, a)
         if dout is not None:
-            layer_limits = kind.rule.backward(layer, x, values.get((k + 1, "grad_input"), dout), a).each
+            layer_limits = kind.rule.backward(layer, x, values.get((k + 1, "grad_input"), dout), a).by_name
             limits |= {(k, name): limit for name, limit in layer_limits.items()}
         x = values[k, "output"]
     return limits

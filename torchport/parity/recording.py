@@ -117,8 +117,8 @@ class _Recorder(TorchFunctionMode):
         if id(tensor) in self.call_by_id:
             return self.call_by_id[id(tensor)]
         # A tensor from a scripted function, NumPy or the like is taken to be made from the last call before it.
-        own = id(tensor) in self.labels or tensor.requires_grad
-        unseen = tensor.grad_fn is not None or (not own and tensor.numel() in self.sizes)
+        is_parameter = id(tensor) in self.labels or tensor.requires_grad
+        unseen = tensor.grad_fn is not None or (not is_parameter and tensor.numel() in self.sizes)
         before = tuple(c.number for c in self.calls[::-1] if c.depends_on_input)[:1] if unseen else ()
         where = self._where() if self.active else self.last_line
         call = self._add_call(UNSEEN if unseen else "", before, where, unseen, tensor)

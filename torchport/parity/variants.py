@@ -158,14 +158,14 @@ SLOPES: dict[type, dict[str, Slope]] = {
         "is half at x == 0 ({zeros} entries of x are 0)": lambda _, x, dout: dout * ((x > 0) + 0.5 * (x == 0)),
     },
     nr.Sigmoid: {
-        "is dout y, without 1 - y": lambda own, _, dout: dout * own.out,
-        "is the slope at y, not at x": lambda own, _, dout: dout * sigmoid(own.out) * (1 - sigmoid(own.out)),
-        "is tanh's, dout (1 - y^2)": lambda own, _, dout: dout * (1 - own.out**2),
+        "is dout y, without 1 - y": lambda layer, _, dout: dout * layer.out,
+        "is the slope at y, not at x": lambda layer, _, dout: dout * sigmoid(layer.out) * (1 - sigmoid(layer.out)),
+        "is tanh's, dout (1 - y^2)": lambda layer, _, dout: dout * (1 - layer.out**2),
     },
     nr.Tanh: {
-        "is dout (1 - y), without the square": lambda own, _, dout: dout * (1 - own.out),
+        "is dout (1 - y), without the square": lambda layer, _, dout: dout * (1 - layer.out),
         "is dout (1 - x^2), of x and not of y": lambda _, x, dout: dout * (1 - x**2),
-        "is sigmoid's, dout y (1 - y)": lambda own, _, dout: dout * own.out * (1 - own.out),
+        "is sigmoid's, dout y (1 - y)": lambda layer, _, dout: dout * layer.out * (1 - layer.out),
     },
     nr.Pooling: {
         "goes to all of a window": _pooled(lambda windows, _: np.ones_like(windows)),
