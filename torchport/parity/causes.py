@@ -91,8 +91,9 @@ class Deviation:
                     return False
             except (ValueError, IndexError):  # the mistake gives other shapes than the port
                 return False
-            if (m.dout is None or n == len(m.x)) and not self.fits(value, m.layer, m.x[:n], expected):
-                return False  # not for a gradient on few samples, whose limit is that of all
+            has_limit = m.dout is None or n == len(m.x)  # limits of gradients are those of all samples
+            if has_limit and not self.fits(value, m.layer, m.x[:n], expected):
+                return False
         return True
 
     def readings(self, parameter: Array) -> Iterator[tuple[str, Array]]:
@@ -182,7 +183,7 @@ def _function_mistakes(deviation: Deviation) -> Iterator[Mistake]:
 
 
 def _parameter_mistakes(deviation: Deviation) -> Iterator[Mistake]:
-    """Yield the tensors that the port's calls take in place of the reference's parameters, if the link holds so."""
+    """Yield choices of the port's tensors as the layer's parameters, other than the right ones, that hold."""
     layer, parameters = deviation.layer, deviation.parameters
     image = deviation.x.shape[1:] if isinstance(layer, nr.Affine) and deviation.x.ndim == 4 else ()
     choices = [[("", parameter), *deviation.readings(parameter)] for parameter in parameters.values()]

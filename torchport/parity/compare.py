@@ -52,12 +52,15 @@ def compare(actual: Array, expected: Array, limit: Array | float, entry_limit: E
     parts, step = list[Difference](), max(len(expected) * MOST // expected.size, 1)
     for start in range(0, len(expected), step):
         block = slice(start, start + step)
-        shifted = (
-            None if entry_limit is None else lambda index, start=start: entry_limit((index[0] + start, *index[1:]))
-        )
-        part = _worst(actual[block], expected[block], limit[block], shifted)
+        in_block = entry_limit and _from_row(start, entry_limit)
+        part = _worst(actual[block], expected[block], limit[block], in_block)
         parts.append(replace(part, shape=actual.shape, index=(part.index[0] + start, *part.index[1:])))
     return max(parts, key=lambda part: math.inf if math.isnan(part.ratio) else part.ratio)
+
+
+def _from_row(start: int, entry_limit: EntryLimit) -> EntryLimit:
+    """entry_limit for the block of an array that begins at row start."""
+    return lambda index: entry_limit((index[0] + start, *index[1:]))
 
 
 def _worst(actual: Array, expected: Array, limit: Array, entry_limit: EntryLimit | None) -> Difference:
@@ -71,14 +74,8 @@ def _worst(actual: Array, expected: Array, limit: Array, entry_limit: EntryLimit
     ratio[~(np.isfinite(actual) & np.isfinite(expected))] = np.inf
     ratio[agree] = 0
     index = tuple(int(i) for i in np.unravel_index(np.argmax(ratio), ratio.shape))
-    numbers = (
-        float(expected[index]),
-        float(actual[index]),
-        float(error[index]),
-        float(limit[index]),
-        float(ratio[index]),
-    )
-    return Difference(actual.shape, index, *numbers)
+    entry = float(expected[index]), float(actual[index]), float(error[index]), float(limit[index]), float(ratio[index])
+    return Difference(actual.shape, index, *entry)
 
 
 def _widened(error: Array, limit: Array, entry_limit: EntryLimit) -> Array:

@@ -1,6 +1,6 @@
-"""Judges weights that a port computes from other parameters, as weight_norm does, by finite differences.
+"""Judges, by finite differences, the gradients of parameters from which a port computes a weight, as weight_norm does.
 
-Their own gradients are judged in backward; here those that arrive at the parameters they are computed from.
+The gradient of the computed weight itself is judged in backward.
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ def derived_weight_rows(judgement: Judgement) -> Iterator[Row]:
         leaves = [] if not locations or locations[0].settable else _leaves(judgement, locations[0])
         if not leaves:
             continue
-        changes, predicted_changes = _changes_along(judgement, locations[0], leaves)
-        size = max(float(np.linalg.norm(change)) for change in (changes, predicted_changes))
-        expected, actual = float(changes.sum()), float(predicted_changes.sum())
+        by_weight, by_leaves = _changes_along(judgement, locations[0], leaves)
+        size = max(float(np.linalg.norm(change)) for change in (by_weight, by_leaves))
+        expected, actual = float(by_weight.sum()), float(by_leaves.sum())
         if not abs(expected - actual) <= TOLERANCE * max(abs(expected), abs(actual)) + 1e-3 * size:
             names = " and ".join(leaf.label for leaf in leaves)
             note = f"it is computed of {names}, where {actual:.3g} arrives along a direction, expected {expected:.3g}"
-            yield judgement.failing_row(
-                stage, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, judgement.where(judgement.link_of(stage))
-            )
+            where = judgement.where(judgement.link_of(stage))
+            yield judgement.failing_row(stage, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, where)
 
 
 def _leaves(judgement: Judgement, location: Location) -> list[Call]:
@@ -47,10 +46,7 @@ def _leaves(judgement: Judgement, location: Location) -> list[Call]:
 
 
 def _changes_along(judgement: Judgement, location: Location, leaves: list[Call]) -> tuple[Array, Array]:
-    """The change of the run's result along a drawn step of leaves: by the weight's gradient, and by the leaves' own.
-
-    Both as one term for each entry, whose sum is the change.
-    """
+    """The first-order change of the result along a drawn step of leaves, entry by entry: by the weight, by leaves."""
     rng, before = np.random.default_rng(0), [array_of(leaf.tensor) for leaf in leaves]
     steps = [STEP * np.sqrt(np.mean(old**2) or 1) * rng.choice([-1.0, 1.0], old.shape) for old in before]
     ends = []
@@ -63,6 +59,7 @@ def _changes_along(judgement: Judgement, location: Location, leaves: list[Call])
 
 
 def _products(steps: list[Array], calls: list[Call]) -> Array:
+    """Each entry of steps times the gradient that arrived there."""
     products = [(step * call.grad).ravel() for step, call in zip(steps, calls, strict=True) if call.grad is not None]
     return np.concatenate([*products, np.zeros(1)])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -46,34 +45,30 @@ def _link_rows(judgement: Judgement, link: Link) -> Iterator[Row]:
 
 
 def _layer_row(judgement: Judgement, link: Link, stage: Stage, x: Array, where: str) -> Row:
-    predicting, rule = judgement.run.predicting, kind_of(stage.layer).rule.name
+    a, predicting, exact = judgement.a, judgement.run.predicting, judgement.is_exact(stage, x)
     try:
-        applied = apply(
-            stage, x, judgement.a, actual=link.end.value, predicting=predicting, exact=judgement.is_exact(stage, x)
-        )
+        applied = apply(stage, x, a, actual=link.end.value, predicting=predicting, exact=exact)
     except ValueError as error:  # the port cannot have drawn that
         return judgement.failing_row(link.name, "output", str(error), where)
     judgement.applied[link] = applied
     for further in link.stages[1:]:  # a link with a fault ends where the next right layer begins
-        applied = apply(further, applied.y, judgement.a, predicting=predicting)
-    worst = judgement.compare_call(
-        link.end, applied.y, judgement.widened_for_fft([link], applied.limit, applied.y), applied.entry_limit
-    )
+        applied = apply(further, applied.y, a, predicting=predicting)
+    limit = judgement.widened_for_fft([link], applied.limit, applied.y)
+    worst = judgement.compare_call(link.end, applied.y, limit, applied.entry_limit)
     cause = _cause(judgement, link, stage, x, worst) if worst.ratio > 1 else ""
-    return judgement.row(link.name, "output", rule, worst, where, cause)
+    return judgement.row(link.name, "output", kind_of(stage.layer).rule.name, worst, where, cause)
 
 
 def _changed_row(judgement: Judgement, link: Link) -> Row:
     """The row for a link between two layers, where the port changes a value and should not."""
-    is_behind = link.fault == "changed"
-    x, actual = judgement.reshaped(link.start.value, link.name, int(is_behind)), link.end.value
-    where, quantity = judgement.where(link), "output" if is_behind else "input"
+    is_after = link.fault == "changed"
+    x, actual = judgement.reshaped(link.start.value, link.name, int(is_after)), link.end.value
+    where, quantity = judgement.where(link), "output" if is_after else "input"
     if x is None or actual is None or actual.size != x.size:
         return judgement.failing_row(link.name, quantity, "it has another shape there", where)
     worst = judgement.compare_call(link.end, x, 0.0)
-    deviation = Deviation(
-        f"the {quantity} of {link.name}", Identity(), x, actual.reshape(x.shape), judgement.a, limit=0.0
-    )
+    name, actual = f"the {quantity} of {link.name}", actual.reshape(x.shape)
+    deviation = Deviation(name, Identity(), x, actual, judgement.a, limit=0.0)
     return judgement.row(link.name, quantity, EXACT, worst, where, deviation.cause if worst.ratio > 1 else "")
 
 
@@ -89,12 +84,12 @@ def _cause(judgement: Judgement, link: Link, stage: Stage, x: Array, worst: Diff
         for s in judgement.subject.stages
         for attribute, value in parameters_of(s.layer).items()
     }
-    context: dict[str, Any] = {
-        "predicting": judgement.run.predicting,
-        "port_tensors": port_tensors,
-        "reference_params": reference_params,
-    }
-    deviation = Deviation(stage.name, stage.layer, x, link.end.value, judgement.a, **context)
+    deviation = Deviation(
+        *(stage.name, stage.layer, x, link.end.value, judgement.a),
+        predicting=judgement.run.predicting,
+        port_tensors=port_tensors,
+        reference_params=reference_params,
+    )
     if worst.note and deviation.fits(deviation.actual, stage.layer, x, x):
         return ""  # the numbers are right: the note names a dtype or a shape
     return deviation.cause
@@ -102,14 +97,13 @@ def _cause(judgement: Judgement, link: Link, stage: Stage, x: Array, worst: Diff
 
 def parameter_rows(judgement: Judgement) -> Iterator[Row]:
     """Locate the reference's parameters in the port, by the guide if it has them; yield rows for what is wrong."""
-    known_locations = judgement.guide.parameters
+    locations_by_key = judgement.guide.parameters
     for link in judgement.links:
         for stage, attribute in judgement.parameters_of(link) if not link.fault else ():
             key = stage.name, attribute
-            if known_locations:
-                judgement.parameters[key] = [
-                    location.in_record(judgement.record) for location in known_locations.get(key, [])
-                ]
+            if locations_by_key:
+                locations = locations_by_key.get(key, [])
+                judgement.parameters[key] = [location.in_record(judgement.record) for location in locations]
                 continue
             sample_shape = judgement.subject.shapes[judgement.subject.indices[stage.name]]
             calls = judgement.finder.calls_of(link)

@@ -34,7 +34,7 @@ from torchport.parity.rows import table
 STEPS = (STEP, STEP / 10, STEP / 100)
 
 # The least probability of a label, so that nothing underflows.
-LEAST_CHANCE = float(np.sqrt(np.finfo(np.float64).tiny))
+LEAST_PROBABILITY = float(np.sqrt(np.finfo(np.float64).tiny))
 
 UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 
@@ -68,9 +68,11 @@ def central_differences(reference: Network, x: Array, t: Array) -> dict[str, Cen
     x = x.astype(np.float64)
     logits = network.predict(x)
     labels = class_labels(t, (len(logits), logits.shape[1]))
-    chances = softmax(logits)[np.arange(len(labels)), labels]
-    if not (chances > LEAST_CHANCE).all():
-        raise ValueError(f"a label's probability must be above {LEAST_CHANCE:.0e} for a gradient, got {chances.min()}")
+    probabilities = softmax(logits)[np.arange(len(labels)), labels]
+    if not (probabilities > LEAST_PROBABILITY).all():
+        raise ValueError(
+            f"a label's probability must be above {LEAST_PROBABILITY:.0e} for a gradient, got {probabilities.min()}"
+        )
     rounding = _loss_rounding(network, x, labels)
     return {
         name: _differences(lambda: _evaluate(network, x, labels), param, rounding)
@@ -90,13 +92,13 @@ def _evaluate(network: Network, x: Array, labels: Array) -> _Point:
     for layer in network.layers.values():
         x = layer.forward(x)
     loss = float(network.last_layer.forward(x, labels))
-    chances = recorded(network.last_layer.y, network)[np.arange(len(labels)), labels]
+    probabilities = recorded(network.last_layer.y, network)[np.arange(len(labels)), labels]
     sides = [
         np.asarray(layer.mask if isinstance(layer, Relu) else layer.arg_max).tobytes()
         for layer in network.layers.values()
         if isinstance(layer, Relu | Pooling)
     ]
-    return _Point(loss, loss + float(np.log1p(LOG_OFFSET / chances).mean()), frozenset([b"".join(sides)]))
+    return _Point(loss, loss + float(np.log1p(LOG_OFFSET / probabilities).mean()), frozenset([b"".join(sides)]))
 
 
 def _differences(evaluate: Callable[[], _Point], param: Array, rounding: float) -> CentralDifferences:
@@ -150,10 +152,10 @@ def _loss_rounding(network: Network, x: Array, labels: Array) -> float:
     """
     arithmetic, (rows, n) = Setting().arithmetic, (np.arange(len(x)), len(x))
     logits, limit = probe(list(network.layers.values()), x, None, arithmetic).output
-    chances = softmax(logits)
-    slope = np.abs(chances - np.eye(chances.shape[1])[labels]) / n
+    probabilities = softmax(logits)
+    slope = np.abs(probabilities - np.eye(probabilities.shape[1])[labels]) / n
     loss_limit, grad_limit = loss_limits(logits, labels, arithmetic)
-    of_label = chances[rows, labels]
+    of_label = probabilities[rows, labels]
     correction = np.log1p(LOG_OFFSET / of_label)
     passed = n * grad_limit[rows, labels] / of_label * LOG_OFFSET / (of_label + LOG_OFFSET)
     size = correction.mean() + np.abs(np.log(of_label)).mean()

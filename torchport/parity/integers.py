@@ -49,9 +49,8 @@ def integer_case(reference: Network, sample_shape: tuple[int, ...], n: int, seed
     for _ in range(DRAWS):
         case, best_share = _draw_case(reference, (n, *sample_shape), rng), -1.0 if best is None else best.least_share
         best = case if case.least_share >= best_share else best  # keeping only one saves memory
-        if (
-            case.least_share >= ENOUGH or 0 < case.least_share <= best_share
-        ):  # with large windows, more draws gain little
+        # Large windows let few ties through: then draw only until there is no further gain.
+        if case.least_share >= ENOUGH or 0 < case.least_share <= best_share:
             break
     assert best is not None
     return best

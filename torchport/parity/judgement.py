@@ -70,8 +70,8 @@ class Judgement:
         candidates = [call for call in self.record.returned if call.tensor.is_floating_point() and is_real(call.tensor)]
         shape = len(self.run.x), *self.subject.shapes[-1]
         if candidates and self.subject.output is not None:
-            part_tensors = list(tensors_in(_part_of(self.record.result, self.subject.output)))
-            candidates = [call for call in candidates if any(call.tensor is tensor for tensor in part_tensors)]
+            part = list(tensors_in(_part_of(self.record.result, self.subject.output)))
+            candidates = [call for call in candidates if any(call.tensor is tensor for tensor in part)]
         fitting = [call for call in candidates if tuple(call.tensor.shape) == shape]
 
         def faults(output: Call) -> int:
@@ -80,9 +80,8 @@ class Judgement:
 
         if len(fitting) > 1:
             fitting.sort(key=faults)
-            self.subject.note(
-                f"judged is part {candidates.index(fitting[0])} of the {len(candidates)} that the port returns"
-            )
+            index = candidates.index(fitting[0])
+            self.subject.note(f"judged is part {index} of the {len(candidates)} that the port returns")
         return next(iter(fitting or candidates), None)
 
     def _link_finder(self) -> LinkFinder:
@@ -208,8 +207,8 @@ class Judgement:
         """The row for a run without output: the error's text or what was returned, at the first layer not reached."""
         error, run = self.record.error, self.run
         if error is None:
-            raw = self.record.result
-            kind = f"{type(raw).__name__} of {raw.dtype}" if isinstance(raw, Tensor) else type(raw).__name__
+            result = self.record.result
+            kind = f"{type(result).__name__} of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
             note = f"the port returned no tensor of real numbers, but {kind}"
             return self.failing_row("output", "output", note, self.record.calls[-1].where)
         layer, rest = self._link_finder().first_missing()

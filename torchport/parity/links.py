@@ -48,7 +48,7 @@ class LinkFinder(Places):
         """All links from the input to the output, in order."""
         links = self._chain(0, self.calls[0], set()) or list(self._one_by_one())
         first = next((link for link in links if link.fault), None)
-        if first is not None and not first.stages and _is_unrelated(first):
+        if first is not None and not first.stages and _differs_widely(first):
             # A change that is undone later, such as samples in another order, is no fault of the whole.
             return self._whole() or links
         return self._separate_idle(links)
@@ -133,11 +133,11 @@ class LinkFinder(Places):
         """Whether stage k draws random numbers, so that it is judged by what the port itself drew."""
         return kind_of(self.stages[k].layer).repeat is not None and not self.predicting
 
-    def _needs_no_call(self, k: int, x: Array, made: Applied | None) -> bool:
-        """Whether stage k may have no call: its output applied equals x, or a dropout may have dropped nothing."""
+    def _needs_no_call(self, k: int, x: Array, applied: Applied | None) -> bool:
+        """Whether stage k may have no call: its output equals x, or a dropout may have dropped nothing."""
         if self._is_random(k):
             return bool(self.stages[k].keep_ratio ** np.count_nonzero(x) > CHANCE)
-        return made is not None and np.array_equal(made.y.ravel(), x.ravel())
+        return applied is not None and np.array_equal(applied.y.ravel(), x.ravel())
 
     def _end(self, k: int, place: Call) -> Call | None:
         """The call where stage k ends if it begins at place; the last one of equal values, None without any."""
@@ -205,8 +205,8 @@ class LinkFinder(Places):
 
     def _are_right(self, stages: Sequence[Stage], x: Array, actual: Array) -> bool:
         """Whether actual is what the stages together make of x, within the limits of probes."""
-        whole = probe([stage.layer for stage in stages], x, None, self.a, prediction=self.predicting)
-        return compare(actual, *whole.output).ratio <= 1
+        probed = probe([stage.layer for stage in stages], x, None, self.a, prediction=self.predicting)
+        return compare(actual, *probed.output).ratio <= 1
 
     def _fault(self, k: int, place: Call) -> Link:
         """A link for stage k, wrong or missing; it ends where a later stage begins, or at the output."""
@@ -226,8 +226,8 @@ class LinkFinder(Places):
         return [self.calls[i] for i in sorted(self.ancestors) if link.start.number < i <= link.end.number]
 
 
-def _is_unrelated(link: Link) -> bool:
-    """Whether the link's end is no slightly changed version of its start."""
+def _differs_widely(link: Link) -> bool:
+    """Whether the link's end differs from its start by more than a small mistake would explain."""
     before, behind = link.start.value, link.end.value
     if before is None or behind is None or before.size != behind.size:
         return True

@@ -74,7 +74,7 @@ class Mistake(NamedTuple):
     step: Step = no_step
 
 
-# --- Steps behind a layer
+# --- Steps after a layer
 
 
 def undo(function: Callable[[Array], Array], u: float, size: Any = lambda value, expected: 0.0) -> Step:
@@ -97,9 +97,8 @@ def unrounded(dtype: torch.dtype, share: float = 1) -> Step:
     """The step that undoes a rounding to dtype; of the error beyond half a unit only share is judged."""
 
     def step(value: Array, expected: Array) -> Array:
-        half = np.ldexp(torch.finfo(dtype).eps / 2, np.frexp(value)[1] - 1) * (
-            value != 0
-        )  # half the distance to the next number
+        # Half the distance to the next number of the dtype.
+        half = np.ldexp(torch.finfo(dtype).eps / 2, np.frexp(value)[1] - 1) * (value != 0)
         excess = np.clip(expected, value - half, value + half) - expected
         return np.where(rounded(value, dtype) == value, expected + share * excess, np.nan)
 

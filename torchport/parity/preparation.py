@@ -88,8 +88,8 @@ def restored(port: nn.Module, *, whole: bool = True) -> Iterator[frozenset[int]]
             module.training = training  # train() would set the flags of its children too
         for parameter in parameters:
             parameter.grad = None  # it may have another dtype now
-        for entry in saved:
-            _restore_tensor(*entry)
+        for tensors in saved:
+            _restore_tensor(*tensors)
         for parameter, grad, required in grads:
             parameter.grad, parameter.requires_grad = grad, required
 

@@ -84,9 +84,8 @@ def _spread(run: Run, values: Values, limits: Values, rng: np.random.Generator, 
     spread = {key: np.zeros(value.shape) for key, value in values.items()}
     for _ in range(count):
         perturbed = run(shake)
-        spread = {
-            key: np.hypot(spread[key], perturbed[key] - values[key]) for key in values
-        }  # sums of squares would underflow
+        # By hypot, as sums of squares would underflow.
+        spread = {key: np.hypot(spread[key], perturbed[key] - values[key]) for key in values}
     return {key: value / np.sqrt(count) for key, value in spread.items()}
 
 

@@ -204,10 +204,9 @@ class Trial:
             run = Run("as float64", self._draw(n), cotangent=self._cotangent(n))
             judgement = Judgement(replace(subject, setting=setting, notes={}, earlier_outputs={}), run)
             rows = judgement_rows(judgement)
-            kinds = {
-                c.tensor.dtype for c in judgement.record.calls if c.depends_on_input and c.tensor.is_floating_point()
-            }
-            if judgement.record.error is not None or kinds != {torch.float64}:
+            tensors = [call.tensor for call in judgement.record.calls if call.depends_on_input]
+            dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+            if judgement.record.error is not None or dtypes != {torch.float64}:
                 subject.note("not judged as a float64 twin: it computes in float32 whatever its weights are")
                 return
         self.run_names.append(run.name)

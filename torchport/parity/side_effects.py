@@ -53,12 +53,9 @@ def _changed_state_rows(judgement: Judgement) -> Iterator[Row]:
     for name, value in port.named_buffers() if run.predicting else ():
         if name in judgement.buffers and not torch.equal(value, judgement.buffers[name]):
             where = next((call.where for call in calls if call.tensor is value and call.name), "")
-            users = (
-                link.name
-                for link in judgement.links
-                if any(call.tensor is value for call in judgement.side_inputs(link))
-            )
-            yield row("buffers", f"the buffer {name} changes in prediction", where, next(users, "port"))
+            links = (link for link in judgement.links if any(c.tensor is value for c in judgement.side_inputs(link)))
+            layer = next((link.name for link in links), "port")
+            yield row("buffers", f"the buffer {name} changes in prediction", where, layer)
 
 
 def _earlier_output_rows(judgement: Judgement) -> Iterator[Row]:

@@ -69,9 +69,8 @@ def _pools(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
         yield Mistake("ceil_mode", bare, _padded(_padded(x, p, p, -np.inf), 0, s - 1, -np.inf))
         return
     for counts, extra in itertools.product((1, 0), (0, s - 1)):
-        share = bare.forward(
-            _padded(_padded(np.ones_like(x[:1]), p, p, counts), 0, extra)
-        )  # the share of each window that counts
+        counted = _padded(_padded(np.ones_like(x[:1]), p, p, counts), 0, extra)
+        share = bare.forward(counted)  # of each window that counts
         sentence = f"padding that counts{'' if counts else ' not'}{', ceil_mode' if extra else ''}"
         step: Step = partial(lambda share, value, _: value * share, share)
         yield Mistake(sentence, bare, _padded(x, p, p + extra), step=step)
