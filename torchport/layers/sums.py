@@ -134,12 +134,10 @@ def _linear_backward(layer: Linear, x: Array, dout: Array, a: Arithmetic) -> Lim
         twin.forward(part(x))
         return twin.backward(part(dout)), twin.dW, twin.db
 
-    limits = [a.of_products(*roundings) for roundings in zip(*(sums_of(part) for part in PARTS), strict=True)]
+    limits = [a.of_products(*sums) for sums in zip(*(sums_of(part) for part in PARTS), strict=True)]
     if a.u_result and isinstance(layer, nr.Convolution):
-        limits = [
-            limit + a.u_result * roundings
-            for limit, roundings in zip(limits, _share_roundings(layer, x, dout), strict=True)
-        ]
+        errors = _share_roundings(layer, x, dout)
+        limits = [limit + a.u_result * error for limit, error in zip(limits, errors, strict=True)]
     grad_input, grad_w, grad_b = limits
     if _may_use_transforms(layer, a):
         of_x, of_dout = _squared_norms(x), _squared_norms(dout)

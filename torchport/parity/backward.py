@@ -33,7 +33,7 @@ def backward_rows(judgement: Judgement) -> Iterator[Row]:
     if dout is None:
         yield _cut_row(judgement, judgement.links, "no gradient passes here")
         return
-    sums = _SharedParameters(judgement)
+    sums = _SharedSums(judgement)
     yield from sums.rows()
     stretches, absorbed = _observable_stretches(judgement), list[Link]()
     while stretches:
@@ -125,7 +125,7 @@ def _observable_stretches(judgement: Judgement) -> list[list[Link]]:
     return stretches
 
 
-def _stretch_rows(judgement: Judgement, links: list[Link], last_dout: Array, sums: _SharedParameters) -> Iterator[Row]:
+def _stretch_rows(judgement: Judgement, links: list[Link], last_dout: Array, sums: _SharedSums) -> Iterator[Row]:
     """Yield rows for one group of links; none if it has a fault, or no gradient arrives after it (reported there)."""
     first = next((link.stages[0].name for link in links if link.stages), "")
     x, dout = links[0].start.value, last_dout if links[-1] is judgement.links[-1] else links[-1].end.grad
@@ -146,9 +146,7 @@ def _stretch_rows(judgement: Judgement, links: list[Link], last_dout: Array, sum
             yield _gradient_row(judgement, stretch, gradient, actual)
 
 
-def _parameter_rows(
-    judgement: Judgement, stretch: Stretch, gradient: Gradient, sums: _SharedParameters
-) -> Iterator[Row]:
+def _parameter_rows(judgement: Judgement, stretch: Stretch, gradient: Gradient, sums: _SharedSums) -> Iterator[Row]:
     """Yield the row of a parameter's gradient, read in the layout that fits best among those its values allow."""
     stage, total = gradient.stage, sums.accumulated(gradient)
     if total is None:
@@ -192,7 +190,7 @@ def _cut_row(judgement: Judgement, links: Sequence[Link], note: str) -> Row:
     return judgement.failing_row(blamed.name, "grad_input", note, judgement.where(blamed))
 
 
-class _SharedParameters:
+class _SharedSums:
     """Parameters of the port that hold several of the reference's, which is right only if the reference shares them."""
 
     def __init__(self, judgement: Judgement) -> None:

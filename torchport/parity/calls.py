@@ -97,15 +97,13 @@ class Record:
         return tuple(call.name for call in self.calls)
 
 
-def with_ancestors(
-    all_calls: Sequence[Call], calls: Iterable[Call], follow: Callable[[Call], object] = bool
-) -> list[Call]:
-    """The calls and their ancestors, nearest first; a call for which follow is false is left out, and not followed."""
-    reached, frontier = dict[int, Call](), [call for call in calls if follow(call)]
+def with_ancestors(calls: Sequence[Call], ends: Iterable[Call], follow: Callable[[Call], object] = bool) -> list[Call]:
+    """The ends and their ancestors among calls, nearest first; a call for which follow is false is not gone through."""
+    reached, frontier = dict[int, Call](), [call for call in ends if follow(call)]
     while frontier:
         reached |= {call.number: call for call in frontier}
         numbers = dict.fromkeys(number for call in frontier for number in call.parents if number not in reached)
-        frontier = [all_calls[number] for number in numbers if follow(all_calls[number])]
+        frontier = [calls[number] for number in numbers if follow(calls[number])]
     return list(reached.values())
 
 

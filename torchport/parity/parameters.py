@@ -94,13 +94,11 @@ class Location:
         return Location([Piece(record.calls[p.call.number], p.layout, p.region, p.tensor_region) for p in self.pieces])
 
 
-def locate(
-    record: Record, calls: Sequence[Call], value: Array, sample_shape: tuple[int, ...], u: float
-) -> list[Location]:
+def locate(record: Record, calls: Sequence[Call], value: Array, shape: tuple[int, ...], u: float) -> list[Location]:
     """The locations of a parameter value among what calls take: the nearest tensor, in every layout that fits.
 
     A tensor that only moves a parameter's numbers gives the parameter itself. One computed from several, as by
-    weight_norm, may be off by DERIVED roundings of u. sample_shape (C, H, W) is that of a sample before the layer.
+    weight_norm, may be off by DERIVED roundings of u. shape (C, H, W) is that of a sample before the layer.
     """
     candidates = side_inputs(record.calls, calls)
     if any(call.name == UNSEEN for call in calls):
@@ -108,7 +106,7 @@ def locate(
     candidates = [call for call in candidates if call.tensor.is_floating_point() and is_real(call.tensor)]
     # Trained tensors come first: a running mean of 0, say, looks like a beta.
     candidates.sort(key=lambda call: not call.requires_grad)
-    layouts = list(_layouts(value, sample_shape))
+    layouts = list(_layouts(value, shape))
     for call in candidates:
         tolerance = 0.0 if call.is_leaf or len(call.parents) == 1 else DERIVED * u
         if matching := _matching_layouts(call, value, layouts, tolerance):

@@ -65,7 +65,7 @@ def _rearranges_one_value(call: Call) -> bool:
     return call.name in LAYING and call.value is not None and bool((call.value == call.value.flat[0]).all())
 
 
-def side_inputs(all_calls: Sequence[Call], calls: Sequence[Call]) -> list[Call]:
-    """The tensors these calls take that do not depend on the input, parameters above all, nearest first."""
-    parents = [all_calls[number] for call in reversed(calls) for number in call.parents]
-    return with_ancestors(all_calls, parents, lambda call: not call.depends_on_input)
+def side_inputs(calls: Sequence[Call], ends: Sequence[Call]) -> list[Call]:
+    """The tensors that ends, some of calls, take and that do not depend on the input, as parameters; nearest first."""
+    parents = [calls[number] for call in reversed(ends) for number in call.parents]
+    return with_ancestors(calls, parents, lambda call: not call.depends_on_input)

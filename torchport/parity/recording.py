@@ -66,7 +66,7 @@ class _Recorder(TorchFunctionMode):
         self.labels = {id(value): name for name, value in [*port.named_parameters(), *port.named_buffers()]}
         self.module_paths = {id(module): name for name, module in port.named_modules()}
         self.last_line, self.module, self.generator_states = "", "", _generator_states()
-        self._add_call("", (), "", True, x).capture(frozenset([x.numel()]))
+        self._append("", (), "", True, x).capture(frozenset([x.numel()]))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -100,13 +100,13 @@ class _Recorder(TorchFunctionMode):
         depends_on_input = any(call.depends_on_input for call in parents)
         for tensor in made:
             if id(tensor) not in self.call_by_id or self.call_by_id[id(tensor)] not in parents:
-                self._add_call(name, numbers, where, depends_on_input, tensor)
+                self._append(name, numbers, where, depends_on_input, tensor)
         for tensor in changed:
-            self._add_call(name, numbers, where, depends_on_input, tensor)
+            self._append(name, numbers, where, depends_on_input, tensor)
             for other in self.tensors_by_storage.get(_storage_address(tensor), []):
                 if other is not tensor:
                     before = self.call_by_id[id(other)].number
-                    self._add_call(name, (before, self.call_by_id[id(tensor)].number), where, depends_on_input, other)
+                    self._append(name, (before, self.call_by_id[id(tensor)].number), where, depends_on_input, other)
         generator_states = _generator_states()
         if self.drew_at is None and generator_states != self.generator_states:
             self.drew_at = where
@@ -121,13 +121,11 @@ class _Recorder(TorchFunctionMode):
         unseen = tensor.grad_fn is not None or (not is_parameter and tensor.numel() in self.sizes)
         before = tuple(c.number for c in self.calls[::-1] if c.depends_on_input)[:1] if unseen else ()
         where = self._where() if self.active else self.last_line
-        call = self._add_call(UNSEEN if unseen else "", before, where, unseen, tensor)
+        call = self._append(UNSEEN if unseen else "", before, where, unseen, tensor)
         call.label = self.labels.get(id(tensor), "")
         return call
 
-    def _add_call(
-        self, name: str, parents: tuple[int, ...], where: str, depends_on_input: bool, tensor: Tensor
-    ) -> Call:
+    def _append(self, name: str, parents: tuple[int, ...], where: str, depends_on_input: bool, tensor: Tensor) -> Call:
         call = Call(len(self.calls), name, parents, where, depends_on_input, tensor, module=self.module)
         self.calls.append(call)
         if id(tensor) not in self.call_by_id:
