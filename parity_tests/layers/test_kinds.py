@@ -67,9 +67,8 @@ def test_backward_is_the_derivative_of_forward(sample: tuple[Any, Array], rng: n
     dout = rng.standard_normal(layer.forward(x).shape)
     dx = layer.backward(dout)
     gradients: dict[str, tuple[Any, Any]] = {"x": (x, dx)}
-    gradients |= {
-        name: (getattr(layer, name), getattr(layer, f"d{name}")) for name in ("W", "b") if hasattr(layer, name)
-    }
+    names = [name for name in ("W", "b") if hasattr(layer, name)]
+    gradients |= {name: (getattr(layer, name), getattr(layer, f"d{name}")) for name in names}
     if isinstance(layer, nr.BatchNormalization):
         gradients |= {"gamma": (layer.gamma, layer.dgamma), "beta": (layer.beta, layer.dbeta)}
     for name, (value, grad) in gradients.items():

@@ -154,9 +154,8 @@ def smallest(mistake: str, name: str, scale: str, dtype: torch.dtype) -> dict[st
         accepted = {ONE_RUN: ok, ALL_RUNS: ok and check_parity(reference, port, x, t).ok}
         pairs = list(numbers(reference, port, x, t))
         accepted |= {rule: all(fits(*pair, dtype) for pair in pairs) for rule, fits in RULES.items()}
-        smallest_by_rule |= {
-            rule: size for rule, fits in accepted.items() if not fits and smallest_by_rule[rule] == before
-        }
+        caught = [rule for rule, fits in accepted.items() if not fits and smallest_by_rule[rule] == before]
+        smallest_by_rule |= dict.fromkeys(caught, size)
     return smallest_by_rule
 
 
@@ -234,9 +233,7 @@ def row(mistake: str, name: str, scale: str) -> str:
     """A row of the first table."""
     words = {NEVER: "never", ALWAYS: "always"}
     sizes = [smallest(mistake, name, scale, dtype) for dtype in DTYPES]
-    cells = (
-        " ".join(words.get(size_by_rule[rule], f"-{size_by_rule[rule]}") for size_by_rule in sizes) for rule in sizes[0]
-    )
+    cells = (" ".join(words.get(size[rule], f"-{size[rule]}") for size in sizes) for rule in sizes[0])
     return f"| {name} | {scale} | {mistake} | {' | '.join(cells)} |"
 
 

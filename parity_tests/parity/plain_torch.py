@@ -96,7 +96,7 @@ def port_run(port: Port, module: nn.Module, x: Tensor, t: Array) -> Tensor:
 
 def _own_loss(port: Port) -> bool:
     """Whether the gradient at the output comes from the port's own loss; else it is drawn, as for a wrong loss."""
-    return "loss" in port.options and not (isinstance(port, WrongPort) and port.shown_by == says.LOSS)
+    return "loss" in port.options and not (isinstance(port, WrongPort) and port.sign == says.LOSS)
 
 
 def error(actual: Tensor | Array | None, expected: Array) -> float:
@@ -241,9 +241,7 @@ def at_extremes(port: WrongPort, reference: nr.Network, module: nn.Module) -> bo
     if x.ndim == 4:
         inputs.append(torch.tensor(x).to(memory_format=torch.channels_last))
     with np.errstate(over="ignore"):  # the book's sigmoid of large numbers
-        return any(
-            error(prediction(port, module, value), reference.predict(value.numpy())) > TOLERANCE for value in inputs
-        )
+        return any(error(prediction(port, module, x), reference.predict(x.numpy())) > TOLERANCE for x in inputs)
 
 
 def in_loss(port: WrongPort, *_: Any) -> bool:

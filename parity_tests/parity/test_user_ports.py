@@ -74,7 +74,7 @@ def test_right_ports_are_accepted(port: RightPort, dtype: torch.dtype) -> None:
 def test_wrong_ports_are_blamed(port: WrongPort, dtype: torch.dtype) -> None:
     """The report names the layer, the quantity, the line and the cause that the catalogue does."""
     module = port.build(port.reference()).to(dtype)
-    runs = ("training", *RUNS[port.shown_by]) if port.shown_by in RUNS else ALL
+    runs = ("training", *RUNS[port.sign]) if port.sign in RUNS else ALL
     if port.reference is says.DROPPED:
         runs = (*runs, "extremes")  # what is drawn of few samples may look right
     row = check_parity(port.reference(), module, *port.reference.batch(), runs=runs, **port.options).first_divergence
@@ -125,7 +125,7 @@ def test_the_catalogue_is_complete(ports: Sequence[RightPort | WrongPort]) -> No
 
 @pytest.mark.parametrize("port", WRONG_PORTS, ids=lambda port: port.name)
 def test_a_wrong_port_says_where(port: WrongPort) -> None:
-    assert bool(port.lines) == (port.shown_by != says.LOSS)
+    assert bool(port.lines) == (port.sign != says.LOSS)
     layers = [name.lower() for name in port.reference().layers]
     assert {*port.layer.split()} <= {"input", *layers, "output", "loss"}
 
@@ -169,6 +169,6 @@ def test_torchs_normalisation_has_the_books_statistics_but_for_the_unbiased_vari
 @pytest.mark.parametrize("port", WRONG_PORTS, ids=lambda port: port.name)
 def test_a_wrong_port_differs_in_what_it_says(port: WrongPort) -> None:
     """A port whose mistake shows in another run is right in training on drawn samples, so every run is needed."""
-    if port.shown_by not in (says.TRAINING, says.LOSS):
+    if port.sign not in (says.TRAINING, says.LOSS):
         assert not plain.differences(port, *plain.made(port), *port.reference.batch())
-    assert plain.EVIDENCE[port.shown_by](port, *plain.made(port))
+    assert plain.EVIDENCE[port.sign](port, *plain.made(port))

@@ -75,7 +75,7 @@ class WrongPort:
     lines: tuple[str, ...] = ()  # "file.py:12": one of them is blamed
     options: Mapping[str, Any] = field(default_factory=dict)  # of check_parity
     cause: str = ""  # a word that the cause must have
-    shown_by: str = TRAINING  # what shows it
+    sign: str = TRAINING  # what shows it
     only64: str = ""  # why float32 cannot show it
 
     @property
@@ -108,7 +108,7 @@ def wrong(
     layer: str,
     quantity: str = "",
     cause: str = "",
-    shown_by: str = TRAINING,
+    sign: str = TRAINING,
     only64: str = "",
     marked: Callable[..., Any] | None = None,
     **options: Any,
@@ -118,7 +118,7 @@ def wrong(
     def enter(build: Built) -> Built:
         lines = marked_lines(marked or build)
         WRONG_PORTS.append(
-            WrongPort(_name(build), reference, build, layer, quantity, lines, options, cause, shown_by, only64)
+            WrongPort(_name(build), reference, build, layer, quantity, lines, options, cause, sign, only64)
         )
         return build
 
@@ -133,13 +133,13 @@ def step(
     function: Step,
     blamed: str = "",
     cause: str = "",
-    shown_by: str = TRAINING,
+    sign: str = TRAINING,
     only64: str = "",
 ) -> None:
     """Enter a port that is right but for function(module, x) in place of a layer; blamed is the layer, if another."""
     lines = (f"{Path(function.__code__.co_filename).name}:{function.__code__.co_firstlineno}",)
     build = partial(Stepwise, layer=layer, function=function)
-    WRONG_PORTS.append(WrongPort(name, reference, build, blamed or layer, quantity, lines, {}, cause, shown_by, only64))
+    WRONG_PORTS.append(WrongPort(name, reference, build, blamed or layer, quantity, lines, {}, cause, sign, only64))
 
 
 def in_loss(

@@ -135,9 +135,8 @@ def _uses(port: nn.Module, run: Record, size: int) -> Iterator[Use]:
         for place, held in enumerate(parents):
             left = any(other.depends_on_input for other in parents[place:])  # W @ x
             first = left if call.name in PRODUCTS else True if call.name in OUTPUTS_FIRST else None
-            for path in [
-                _path(each.label) for each in (held, *side_inputs(run.calls, [held])) if not held.depends_on_input
-            ]:
+            sources = [] if held.depends_on_input else [held, *side_inputs(run.calls, [held])]
+            for path in (_path(source.label) for source in sources):
                 form = held.array if path else None
                 if form is None:
                     continue
