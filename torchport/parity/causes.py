@@ -97,9 +97,9 @@ class Deviation:
         return True
 
     def readings(self, parameter: Array) -> Iterator[tuple[str, Array]]:
-        """Yield the port's tensors, by label, in the shape of parameter, but for those equal to it.
+        """Yield (label, array): the port's tensors in the shape of parameter, unless equal to it.
 
-        A tensor of fewer numbers than a vector has is repeated: one number for each channel.
+        For a vector, a tensor of fewer numbers is repeated, as one number for each channel.
         """
         for label, tensor in self.port_tensors.items():
             is_shared = parameter.ndim == 1 and tensor.size and parameter.size % tensor.size == 0

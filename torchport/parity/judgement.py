@@ -24,7 +24,7 @@ from torchport.parity.rows import Row
 from torchport.parity.stages import Applied, Link, Stage, transfer_links
 from torchport.parity.subject import Guide, Key, Run, Subject
 
-UNIT = 2.0**-8  # the unit in which outputs of average pooling on whole numbers are whole
+UNIT = 2.0**-8  # average pooling of integers gives multiples of it
 
 
 class Judgement:

@@ -23,7 +23,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 KNOWN = "the book adds 1e-7 inside the log, this loss does not"
 LOGITS, LOG_PROBABILITIES, PROBABILITIES = OUTPUTS  # what a port may end in
 
-# Relative difference within which a loss is taken to be one of its kind, so that a small mistake in it still is judged.
+# Relative tolerance for recognising what a loss takes; wide, so that a loss with a small mistake is recognised too.
 TOLERANCE = 1e-2
 
 

@@ -73,7 +73,7 @@ class Report:
         return "\n".join([*map(wrapped, lines), "", *layers, "", *map(wrapped, notes)]).rstrip()
 
     def _summary_lines(self, most: int) -> list[str]:
-        """The verdict, then at most so many faults in full, the others' names and what is right; or the counts."""
+        """The verdict, then the first most faults in full, the others' names and what is right; or the counts."""
         if not self.faults:
             return [self.head, self.measured]
         lines = [self.head]
