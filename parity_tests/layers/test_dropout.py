@@ -1,4 +1,4 @@
-"""Dropout in training: judged with the mask that the port drew, which must be a plausible one."""
+"""Dropout in training is judged with the mask that the port drew, which must be plausible."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ RATIO = 0.4
 
 
 def drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """An input of which a half is 0, and a mask."""
+    """An input with half of its entries 0, and a mask."""
     return np.maximum(rng.standard_normal(shape), 0), rng.random(shape) > RATIO
 
 
 def repeated(ratio: float, x: Array, y: Array, dx: Array | None) -> nr.Dropout:
     repeat = kind_of(nr.Dropout()).repeat
     assert repeat is not None
-    found: nr.Dropout = repeat(nr.Dropout(ratio, np.random.RandomState(0)), x, y, dx)
-    return found
+    layer: nr.Dropout = repeat(nr.Dropout(ratio, np.random.RandomState(0)), x, y, dx)
+    return layer
 
 
 def test_the_layer_repeats_the_mask_of_the_port_as_often_as_it_is_asked(rng: np.random.Generator) -> None:

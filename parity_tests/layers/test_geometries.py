@@ -1,4 +1,4 @@
-"""Geometries that nobody thought of: hypothesis draws them, and shrinks one that fails to the smallest.
+"""Unusual geometries, drawn by hypothesis, which shrinks one that fails to the smallest.
 
 By default the examples are the same in every run (conftest.py). New ones, a thousand for most tests:
 
@@ -33,7 +33,7 @@ Pair = tuple[int, int]
 
 
 class Geometry(NamedTuple):
-    """Windows over images, and how many filters look through them."""
+    """Windows over images, and the number of filters."""
 
     images: tuple[int, int, int, int]  # (N, C, H, W)
     filters: int
@@ -49,13 +49,13 @@ class Geometry(NamedTuple):
 
 
 class Values(NamedTuple):
-    """What an image holds; drawn as two small choices, so that shrinking a geometry is fast."""
+    """The contents of an image, drawn as two small choices, so that shrinking a geometry is fast."""
 
     kind: str
     seed: int
 
     def image(self, shape: tuple[int, ...]) -> tuple[Array, np.random.Generator]:
-        """An image, and the stream for all other numbers."""
+        """An image, and the generator of all other numbers."""
         rng = np.random.default_rng(self.seed)
         normal = rng.standard_normal(shape)
         # Rounding leaves small whole numbers: most windows have several maxima, and there are zeros of either sign.
@@ -119,13 +119,13 @@ def test_im2col_moves_the_same_entries(setting: Setting, geometry: Geometry, val
     expected = nr.im2col_by_window(x, *size, stride, pad)
     assert expected.shape == (geometry.images[0] * np.prod(geometry.output), geometry.images[1] * np.prod(size))
     port = torchport.im2col(tensor, size, stride, pad).cpu().numpy()
-    for found in (nr.im2col(x, *size, stride, pad), port):
-        assert (found.dtype, found.shape, found.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())
+    for rows in (nr.im2col(x, *size, stride, pad), port):
+        assert (rows.dtype, rows.shape, rows.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())
 
 
 @given(geometry=geometries(), seed=st.integers(0, 2**32 - 1))
 def test_col2im_is_the_adjoint_of_im2col(setting: Setting, geometry: Geometry, seed: int) -> None:
-    """<im2col(x), col> = <x, col2im(col)> for all x and col; exactly so on small whole numbers."""
+    """<im2col(x), col> = <x, col2im(col)> for all x and col, and exactly so on small integers."""
     rng = np.random.default_rng(seed)
     x = rng.integers(-8, 9, geometry.images).astype(float)
     size, stride, pad = geometry.size, geometry.stride[0], geometry.pad[0]
@@ -133,12 +133,12 @@ def test_col2im_is_the_adjoint_of_im2col(setting: Setting, geometry: Geometry, s
     col = rng.integers(-8, 9, rows.shape).astype(float)
     image = nr.col2im(col, geometry.images, *size, stride, pad)
     assert np.sum(rows * col) == np.sum(x * image)
-    found = torchport.col2im(setting.tensor(col), geometry.images, size, stride, pad)
-    np.testing.assert_array_equal(found.cpu().numpy(), image)
+    summed = torchport.col2im(setting.tensor(col), geometry.images, size, stride, pad)
+    np.testing.assert_array_equal(summed.cpu().numpy(), image)
 
 
 def reference_in_pairs(layer: nr.Convolution, x: Array, dout: Array, geometry: Geometry) -> tuple[Array, Array]:
-    """Output and grad_input of a convolution with a stride and a pad for each axis, by one that has neither."""
+    """Output and grad_input of a convolution with a stride and a pad for each axis, by one without stride and pad."""
     (stride_y, stride_x), (pad_y, pad_x) = geometry.stride, geometry.pad
     padded = np.pad(x, ((0, 0), (0, 0), (pad_y, pad_y), (pad_x, pad_x)))
     dense = layer.forward(padded)
@@ -149,7 +149,7 @@ def reference_in_pairs(layer: nr.Convolution, x: Array, dout: Array, geometry: G
 
 
 def pairs_agree(geometry: Geometry, seed: int, setting: Setting) -> bool:
-    """UnfoldConv2d with a stride and a pad for each axis, on small whole numbers, whose sums are exact."""
+    """Whether UnfoldConv2d with a stride and a pad for each axis is right on small integers, whose sums are exact."""
     rng = np.random.default_rng(seed)
     n, channels, _, _ = geometry.images
     x, weight = (
@@ -162,12 +162,12 @@ def pairs_agree(geometry: Geometry, seed: int, setting: Setting) -> bool:
     module = module.to(setting.device, setting.dtype)
     module.weight = nn.Parameter(setting.tensor(weight))
     leaf = setting.tensor(x).requires_grad_()
-    found = module(leaf)
-    if tuple(found.shape) != output.shape:
+    y = module(leaf)
+    if tuple(y.shape) != output.shape:
         return False
-    found.backward(setting.tensor(dout))
+    y.backward(setting.tensor(dout))
     assert leaf.grad is not None
-    return np.array_equal(found.detach().cpu(), output) and np.array_equal(leaf.grad.cpu(), grad)
+    return np.array_equal(y.detach().cpu(), output) and np.array_equal(leaf.grad.cpu(), grad)
 
 
 @given(geometry=geometries(square=False), seed=st.integers(0, 2**32 - 1))
@@ -177,7 +177,7 @@ def test_unfold_with_a_stride_and_a_pad_for_each_axis(setting: Setting, geometry
 
 @st.composite
 def illegal_geometries(draw: st.DrawFn) -> Geometry:
-    """One thing about a legal geometry broken."""
+    """A legal geometry with one number made illegal."""
     legal = draw(geometries())
     axis = draw(st.integers(0, 1))
     n, channels, h, w = legal.images
@@ -202,7 +202,7 @@ def illegal_geometries(draw: st.DrawFn) -> Geometry:
 
 
 def columns(geometry: Geometry) -> Array:
-    """Of the shape that col2im takes, where there is one."""
+    """An array of the shape that col2im takes, if there is one."""
     rows = geometry.images[0] * np.prod(np.maximum(geometry.output, 0)) if all(geometry.stride) else 1
     return np.zeros((rows, geometry.images[1] * np.prod(geometry.size)))
 
@@ -244,7 +244,7 @@ def test_no_filters_are_refused(name: str, geometry: Geometry) -> None:
 
 @st.composite
 def architectures(draw: st.DrawFn) -> dict[str, Any]:
-    """Arguments of SimpleConvNet. In one of three the image has a pixel too many or too few, or none."""
+    """Arguments of SimpleConvNet; in one of three cases the image has a pixel too many or too few, or none."""
     conv_param = {
         "filter_num": draw(st.integers(1, 3)),
         "filter_size": draw(st.integers(1, 6)),
@@ -278,7 +278,7 @@ RUNS = "training", "prediction", "batch", "integers"
 @a_fifth
 @given(architecture=architectures(), batch=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
 def test_network(conv: Convolution, setting: Setting, architecture: dict[str, Any], batch: int, seed: int) -> None:
-    """Both sides refuse an architecture in the same words, or agree on it."""
+    """Both sides refuse an architecture with the same message, or agree on it."""
     reference = built_or_refused(nr.SimpleConvNet, **architecture)
     port = built_or_refused(torchport.SimpleConvNet, **architecture, conv=conv)
     if isinstance(reference, str) or isinstance(port, str):

@@ -1,4 +1,4 @@
-"""What holds for every kind of layer that is registered, on its own sample."""
+"""What holds for every registered kind of layer, on its own sample."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ BOOKS = {name: kind for name, kind in BY_NAME.items() if kind not in OUTPUTS.val
 
 @pytest.fixture(params=BY_NAME)
 def sample(request: pytest.FixtureRequest, rng: np.random.Generator) -> tuple[Any, Array]:
-    """A layer and an input of it."""
+    """A layer and an input for it."""
     return KINDS[BY_NAME[request.param]].sample(rng)
 
 
 def test_every_layer_of_numpy_ref_is_registered() -> None:
     several = {nr.MulLayer, nr.AddLayer, nr.SoftmaxWithLoss}  # of two inputs, or of a target
-    found = {value for value in vars(nr).values() if isinstance(value, type) and hasattr(value, "backward")}
-    assert KINDS.keys() == (found - several) | set(OUTPUTS.values())
+    layers = {value for value in vars(nr).values() if isinstance(value, type) and hasattr(value, "backward")}
+    assert KINDS.keys() == (layers - several) | set(OUTPUTS.values())
 
 
 def test_no_argument_is_changed_or_needs_to_be_writable(sample: tuple[Any, Array]) -> None:
@@ -53,24 +53,25 @@ def test_float32_stays_float32(sample: tuple[Any, Array]) -> None:
 
 
 class OneDraw(np.random.RandomState):
-    """The same numbers at every call."""
+    """A generator that draws the same numbers at every call."""
 
     def rand(self, *shape: int) -> Array:  # type: ignore[override]
         return np.random.RandomState(2).rand(*shape)
 
 
 def test_backward_is_the_derivative_of_forward(sample: tuple[Any, Array], rng: np.random.Generator) -> None:
-    """Central differences of a random projection of the output, in x and in every parameter."""
+    """Gradients agree with central differences of a random projection of the output, for x and every parameter."""
     layer, x = sample
     if isinstance(layer, nr.Dropout):
         layer.rng = OneDraw()
     dout = rng.standard_normal(layer.forward(x).shape)
     dx = layer.backward(dout)
-    found: dict[str, tuple[Any, Any]] = {"x": (x, dx)}
-    found |= {name: (getattr(layer, name), getattr(layer, f"d{name}")) for name in ("W", "b") if hasattr(layer, name)}
+    gradients: dict[str, tuple[Any, Any]] = {"x": (x, dx)}
+    names = [name for name in ("W", "b") if hasattr(layer, name)]
+    gradients |= {name: (getattr(layer, name), getattr(layer, f"d{name}")) for name in names}
     if isinstance(layer, nr.BatchNormalization):
-        found |= {"gamma": (layer.gamma, layer.dgamma), "beta": (layer.beta, layer.dbeta)}
-    for name, (value, grad) in found.items():
+        gradients |= {"gamma": (layer.gamma, layer.dgamma), "beta": (layer.beta, layer.dbeta)}
+    for name, (value, grad) in gradients.items():
         expected = nr.numerical_gradient(lambda _: float(np.sum(layer.forward(x) * dout)), value)
         # Truncation is of order h^2 = 1e-8 of the third derivative, which batch normalisation makes large.
         np.testing.assert_allclose(grad, expected, rtol=0, atol=1e-5, err_msg=name)
@@ -100,7 +101,7 @@ def test_forward_refuses_what_is_no_batch(sample: tuple[Any, Array]) -> None:
 
 
 def test_a_nan_is_computed_with(sample: tuple[Any, Array]) -> None:
-    """As the book does; who judges names it."""
+    """As in the book; judging names the layer."""
     layer, x = sample
     x.flat[0] = np.nan
     assert layer.forward(x).shape == copy.copy(layer).forward(np.zeros_like(x)).shape
@@ -114,12 +115,12 @@ def test_its_module_is_within_its_limits(
     dout = rng.standard_normal(copy.copy(layer).forward(x).shape)
     module = kind_of(layer).module(layer, "conv2d").to(dtype)
     load_layer(module, layer)
-    found = ratios(layer, module, x, dout, Setting(dtype))
-    assert max(found.values()) <= 1, found
+    ratio_by_quantity = ratios(layer, module, x, dout, Setting(dtype))
+    assert max(ratio_by_quantity.values()) <= 1, ratio_by_quantity
 
 
 def test_its_limits_are_not_loose(sample: tuple[Any, Array], rng: np.random.Generator) -> None:
-    """In float64 no limit is above 1e-12 of the largest entry; what is moved or selected has none at all."""
+    """In float64 no limit exceeds 1e-12 of the largest entry; those of moved or selected data are 0."""
     layer, x = sample
     rule, arithmetic = kind_of(layer).rule, Setting().arithmetic
     y = copy.copy(layer).forward(x)
@@ -145,9 +146,9 @@ def test_a_picture_says_something_of_it(sample: tuple[Any, Array]) -> None:
 
 def test_the_example_of_a_kind_of_ones_own_does_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "KINDS", dict(KINDS))
-    found = doctest.testmod(kinds)
-    assert found.attempted > 8
-    assert found.failed == 0
+    results = doctest.testmod(kinds)
+    assert results.attempted > 8
+    assert results.failed == 0
 
 
 class Slotted:

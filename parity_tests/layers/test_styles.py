@@ -1,4 +1,4 @@
-"""Right modules in other words than torch's own, on ordinary and on hostile data: within their layer's limits."""
+"""Right modules written in other ways than torch's, on ordinary and hostile data: within their layer's limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Draw = Callable[[np.random.Generator], Array]
 
 
 class Written(nn.Module):
-    """A function of the input, and of a weight and a bias where the layer has them; in bfloat16, from the first on."""
+    """A module that computes function(input, weight, bias), all cast to bfloat16 in that mode."""
 
     def __init__(self, function: Callable[..., Tensor], layer: Any, setting: Setting) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def images(rng: np.random.Generator) -> Array:
 
 
 def blank(rng: np.random.Generator) -> Array:
-    """Maps of one value, as behind a relu of blank patches; large enough for their sums to round."""
+    """Maps of one value each, as after a relu of blank patches, large enough that their sums round."""
     return np.zeros((3, 2, 30, 30)) + rng.random((3, 2, 1, 1))
 
 
@@ -131,8 +131,8 @@ def test_a_right_module_is_within_its_limits(style: str, arithmetic: str, rng: n
         x = draw(rng)
         shape = copy.copy(layer).forward(x).shape
         dout = rng.standard_normal(shape)
-        found = ratios(layer, Written(function, layer, setting), x, dout, setting)
-        assert max(found.values()) <= 1, found
+        ratio_by_quantity = ratios(layer, Written(function, layer, setting), x, dout, setting)
+        assert max(ratio_by_quantity.values()) <= 1, ratio_by_quantity
 
 
 # Nothing is left of some gradients, or of the deviation.
@@ -141,13 +141,13 @@ HOSTILE = ("two samples", "far from 0", "constant columns", "hardly moved", "one
 
 @pytest.mark.parametrize("style", [style for style in STYLES if not style.endswith(HOSTILE)])
 def test_an_error_of_a_ten_thousandth_is_above_its_limits(style: str, rng: np.random.Generator) -> None:
-    """Of the output and of all gradients, in float32."""
+    """An error of 1e-4 is above the limits of the output and of all gradients, in float32."""
     layer, function, draw = STYLES[style]
     x = draw(rng)
     dout = rng.standard_normal(copy.copy(layer).forward(x).shape)
     wrong = Written(lambda *given: 1.0001 * function(*given), layer, SETTINGS["float32"])
-    found = ratios(layer, wrong, x, dout, SETTINGS["float32"])
-    assert min(found.values()) > 1, found
+    ratio_by_quantity = ratios(layer, wrong, x, dout, SETTINGS["float32"])
+    assert min(ratio_by_quantity.values()) > 1, ratio_by_quantity
 
 
 LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], float]] = {
@@ -162,7 +162,7 @@ LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], float]] = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_right_loss_is_within_its_limits(name: str, dtype: torch.dtype, rng: np.random.Generator) -> None:
-    """On logits of every size: F.cross_entropy rounds where the book does not."""
+    """On logits of every size; F.cross_entropy has roundings that the book's loss has not."""
     (loss, offset), setting = LOSSES[name], Setting(dtype)
     for scale in (1e-3, 1, 10, 30, 80):
         x, t = setting.round(scale * rng.standard_normal((300, 10))), rng.integers(0, 10, 300)
@@ -181,7 +181,7 @@ def test_a_right_loss_is_within_its_limits(name: str, dtype: torch.dtype, rng: n
 
 
 def test_the_books_loss_is_never_off_by_more_than_its_offset_lets_it(rng: np.random.Generator) -> None:
-    """Of 5,000 classes bfloat16's softmax may be off by more than itself."""
+    """With 5,000 classes, bfloat16's softmax may be off by more than its own value."""
     x, t = rng.standard_normal((30, 5000)), rng.integers(0, 5000, 30)
     assert 1 < loss_limits(x, t, SETTINGS["bfloat16"].arithmetic)[0] < -np.log(LOG_OFFSET)
 
@@ -205,7 +205,7 @@ def test_running_statistics_are_within_their_limits(batch: str, dtype: torch.dty
 
 
 def test_a_constant_feature_whose_gradients_cancel_is_within_its_limits(rng: np.random.Generator) -> None:
-    """Its xn are 0, and in float32 all off alike, so that only roundings are left of their product with dout."""
+    """The xn of a constant feature are 0, and in float32 all off by the same; their product with dout only rounds."""
     layer, x = nr.BatchNormalization(np.ones(40), np.zeros(40)), np.tile(rng.standard_normal(40), (9, 1))
     dout = np.concatenate([each := rng.standard_normal((4, 40)), np.zeros((1, 40)), -each])
     module = BatchNormalization(40).float()

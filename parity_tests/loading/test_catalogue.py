@@ -24,7 +24,7 @@ from torchport import load_params, params_from
 from torchport.loading import LoadError, proof
 from torchport.loading.proof import RUNS
 from torchport.parity import check_parity
-from torchport.parity.given import unwrapped
+from torchport.parity.preparation import unwrapped
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated", "ignore:.*not a leaf")
 

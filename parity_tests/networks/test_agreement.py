@@ -18,7 +18,7 @@ from torchport.networks import CONVOLUTIONS, from_reference
 from torchport.networks.names import cast_params, state_dict_keys
 from torchport.parity import Setting, check_parity
 from torchport.parity.cases import seeded_params
-from torchport.parity.given import ALL
+from torchport.parity.preparation import ALL
 
 
 def simple(input_dim: tuple[int, int, int], pad: int, stride: int, hidden_size: int, classes: int) -> nr.Network:

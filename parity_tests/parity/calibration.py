@@ -33,7 +33,7 @@ class Calibration:
 
 
 def settings(device: str) -> list[Setting]:
-    """Every arithmetic that a port can be judged in on this device."""
+    """Every setting in which a port can be judged on this device."""
     modes: list[Mode] = [IEEE, BFLOAT16, *((TF32,) if torch.device(device).type == "cuda" else ())]
     return [Setting(torch.float64, device), *(Setting(torch.float32, device, mode) for mode in modes)]
 
@@ -61,7 +61,7 @@ def run_clean(cases: int, device: str = "cpu", *, progress: bool = False) -> Cal
 
 
 def kind_of_run(name: str) -> str:
-    """The run's name, without how many samples there were."""
+    """The run's name without its number of samples."""
     return "N samples" if name.endswith(("sample", "samples")) else name
 
 

@@ -1,4 +1,4 @@
-"""How small a mistake is still seen: by check_parity, and by the rules by which other tools accept a port.
+"""The smallest mistakes that are still seen: by check_parity, and by the rules by which other tools accept a port.
 
 python parity_tests/parity/kill_table.py prints two tables as Markdown, in some minutes: the smallest size at which each
 planted mistake is caught, and the smallest relative errors that are seen in every layer that adds products.
@@ -21,12 +21,12 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
 from torchport.layers import Setting, kind_of, rounded, softmax_with_loss
-from torchport.layers.sums import own_limit
+from torchport.layers.sums import entry_limit
 from torchport.layers.terms import to_torch_layout
 from torchport.networks import from_reference
 from torchport.parity import cases, check_parity
-from torchport.parity.given import BATCH
 from torchport.parity.integers import homogeneous, integer_case
+from torchport.parity.preparation import BATCH
 
 FOUR: dict[str, Any] = {f"conv_param_{k}": {**p, "filter_num": 4} for k, p in enumerate(DEFAULT_CONV_PARAMS, 1)}
 NETWORKS: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...]]] = {  # and the shape of a batch
@@ -60,12 +60,12 @@ def network(name: str, scale: str = FAN_IN) -> tuple[nr.Network, Array, Array]:
 
 
 def slope(eps: float, value: Tensor, *_: Any) -> Tensor:
-    """value, of which the gradient counts 1 + eps times."""
+    """value, with its gradient multiplied by 1 + eps."""
     return value + eps * (value - value.detach())
 
 
 def one_product(eps: float, y: Tensor, x: Tensor, module: Any) -> Tensor:
-    """y, where the largest product in the first sample's largest entry counts 1 + eps times."""
+    """y, with the largest product in the largest entry of the first sample multiplied by 1 + eps."""
     change, inputs = torch.zeros_like(y), x[0]
     channel, place = divmod(int(y[0].argmax()), y[0, 0].numel())
     if isinstance(module, nn.Conv2d):
@@ -93,7 +93,7 @@ MISTAKES: dict[str, tuple[str, Callable[..., Tensor]]] = {
 
 
 def plant(port: nn.Sequential, layer: str, at: str, change: Callable[..., Any]) -> None:
-    """Make a mistake in the port's layer, or in another one."""
+    """Plant a mistake in a layer of the port."""
     module = port.get_submodule(at if at in dict(port.named_children()) else layer)
     if at in ("weight", "bias"):
         getattr(module, at).register_hook(change)
@@ -121,7 +121,7 @@ NEVER, ALWAYS = 0, -1  # not caught; refused where there is no mistake
 
 
 def numbers(reference: nr.Network, port: nn.Sequential, x: Array, t: Array) -> Iterator[tuple[Array, Array]]:
-    """(actual, expected) of the whole, and of each layer on the port's own input and upstream gradient of it."""
+    """Yield (actual, expected) for the whole, and for each layer on the port's own input and upstream gradient."""
     tensors = [torch.tensor(x, dtype=next(port.parameters()).dtype, requires_grad=True)]
     for module in port:
         module.register_forward_hook(lambda _, __, y: tensors.append(y))
@@ -143,8 +143,8 @@ def numbers(reference: nr.Network, port: nn.Sequential, x: Array, t: Array) -> I
 
 
 def smallest(mistake: str, name: str, scale: str, dtype: torch.dtype) -> dict[str, int]:
-    """Of each rule, the size of the smallest mistake that is caught as all larger ones are; or NEVER, ALWAYS."""
-    found = dict.fromkeys((ALL_RUNS, ONE_RUN, *RULES), NEVER)
+    """By rule, the size of the smallest mistake that is caught, with all larger ones too; or NEVER, or ALWAYS."""
+    smallest_by_rule = dict.fromkeys((ALL_RUNS, ONE_RUN, *RULES), NEVER)
     for before, size in zip((NEVER, NEVER, *SIZES), (ALWAYS, *SIZES), strict=False):
         at, change = MISTAKES[mistake]
         reference, x, t = network(name, scale)
@@ -154,8 +154,9 @@ def smallest(mistake: str, name: str, scale: str, dtype: torch.dtype) -> dict[st
         accepted = {ONE_RUN: ok, ALL_RUNS: ok and check_parity(reference, port, x, t).ok}
         pairs = list(numbers(reference, port, x, t))
         accepted |= {rule: all(fits(*pair, dtype) for pair in pairs) for rule, fits in RULES.items()}
-        found |= {rule: size for rule, fits in accepted.items() if not fits and found[rule] == before}
-    return found
+        caught = [rule for rule, fits in accepted.items() if not fits and smallest_by_rule[rule] == before]
+        smallest_by_rule |= dict.fromkeys(caught, size)
+    return smallest_by_rule
 
 
 # --- The smallest relative errors that are seen
@@ -166,7 +167,7 @@ EXACT = "integers"
 
 
 class Sight(NamedTuple):
-    """An entry of a layer's output or gradient, its limit, and the smallest relative error that is above it."""
+    """An entry of a layer's output or gradient, its limit, and the smallest relative error that exceeds it."""
 
     at: tuple[int, ...]  # in the reference's layout
     limit: float
@@ -174,7 +175,7 @@ class Sight(NamedTuple):
 
 
 def links(reference: nr.Network, x: Array, dout: Array | None = None) -> Iterator[tuple[str, Any, Array, Array]]:
-    """Name, layer, x (N, ...) and dout of each layer that adds products, from the last on; dout is drawn, or given."""
+    """Yield name, layer, x (N, ...) and dout of each layer that sums products, last first; dout=None draws it."""
     y = reference.predict(x, train_flg=True)
     dout = np.random.default_rng(0).standard_normal(y.shape) if dout is None else dout
     layer: Any
@@ -192,35 +193,35 @@ def changed(change: Callable[[Array], Array], layer: Any, x: Array, dout: Array)
 
 
 def sights(dtype: torch.dtype, layer: Any, x: Array, dout: Array, *, exact: bool = False) -> dict[str, list[Sight]]:
-    """By quantity, the entry of which the smallest relative error is seen, and the one with such a product.
+    """By quantity, the entry with the smallest visible relative error, and the one with the smallest in a product.
 
-    An entry Y is seen to be wrong above its limit: L, or L' by its own products where that is wider
-    (torchport.layers.sums). So of Y the smallest relative error is limit / |Y|, of its largest product p limit / |p|.
-    exact is for whole numbers, where nothing may be off: there an error of a unit in the last place of the sum of all
+    An entry Y is seen to be wrong above its limit: L, or by its own products L' if that is wider
+    (torchport.layers.sums). So the smallest relative error is limit / |Y| for Y, and limit / |p| for its largest
+    product p. exact is for integers, whose limits are 0: there an error of one unit in the last place of the sum of all
     |p| is never rounded away, so that is the limit.
     """
-    rule, a, found = kind_of(layer).rule, Setting(dtype).arithmetic, dict[str, list[Sight]]()
+    rule, a, sights_by_quantity = kind_of(layer).rule, Setting(dtype).arithmetic, dict[str, list[Sight]]()
     assert rule.products is not None
-    limits = {"output": rule.forward(layer, x, a), **rule.backward(layer, x, dout, a).each}
+    limits = {"output": rule.forward(layer, x, a), **rule.backward(layer, x, dout, a).by_name}
     values = changed(np.positive, layer, x, dout)
     powers = changed(lambda value: (np.abs(value) / np.abs(value).max()) ** HIGH, layer, x, dout)
     for quantity, limit in (changed(np.abs, layer, x, dout) if exact else limits).items():
         for k, size in enumerate((np.abs(values[quantity]), powers[quantity] ** (1 / HIGH))):
             near = np.argsort(np.where(size > 0, limit / np.maximum(size, TINY), np.inf), axis=None)[:3]
-            seen = list[Sight]()
+            candidates = list[Sight]()
             for at in zip(*np.unravel_index(near, limit.shape), strict=True):
                 terms = rule.products(layer, x, dout, quantity, at)
-                products, own = np.append(terms.orders[0], terms.bias), max(limit[at], own_limit(terms, a))
+                products, limit_there = np.append(terms.orders[0], terms.bias), max(limit[at], entry_limit(terms, a))
                 if exact:
-                    own = torch.finfo(dtype).eps * 2.0 ** np.floor(np.log2(np.abs(products).sum()))
+                    limit_there = torch.finfo(dtype).eps * 2.0 ** np.floor(np.log2(np.abs(products).sum()))
                 size_there = abs(products.sum()), np.abs(products[:-1]).max()
-                seen.append(Sight(at, own, own / max(size_there[k], TINY)))
-            found.setdefault(quantity, []).append(min(seen, key=lambda each: each.error))
-    return found
+                candidates.append(Sight(at, limit_there, limit_there / max(size_there[k], TINY)))
+            sights_by_quantity.setdefault(quantity, []).append(min(candidates, key=lambda sight: sight.error))
+    return sights_by_quantity
 
 
 def runs_of(name: str) -> Iterator[tuple[str, Iterator[tuple[str, Any, Array, Array]]]]:
-    """The links of a network on one sample, as in one of check_parity's runs, and on integers where those are exact."""
+    """Yield the links of a network on one sample, and on integers if these are exact, as check_parity runs them."""
     reference, x, _ = network(name)
     yield "one sample", links(reference, x[:1])
     if homogeneous(reference):
@@ -229,15 +230,15 @@ def runs_of(name: str) -> Iterator[tuple[str, Iterator[tuple[str, Any, Array, Ar
 
 
 def row(mistake: str, name: str, scale: str) -> str:
-    """Of the first table."""
+    """A row of the first table."""
     words = {NEVER: "never", ALWAYS: "always"}
-    found = [smallest(mistake, name, scale, dtype) for dtype in DTYPES]
-    cells = (" ".join(words.get(each[rule], f"-{each[rule]}") for each in found) for rule in found[0])
+    sizes = [smallest(mistake, name, scale, dtype) for dtype in DTYPES]
+    cells = (" ".join(words.get(size[rule], f"-{size[rule]}") for size in sizes) for rule in sizes[0])
     return f"| {name} | {scale} | {mistake} | {' | '.join(cells)} |"
 
 
 def tables() -> Iterator[str]:
-    """Both in Markdown: a row for each mistake, network and scale; a row for each layer."""
+    """Yield the lines of both tables in Markdown: a row for each mistake, network and scale; a row for each layer."""
     yield "Smallest eps that is caught, as a power of 2, in float64 and in float32:\n"
     yield f"| network | weights | mistake | {' | '.join((ALL_RUNS, ONE_RUN, *RULES))} |\n{'|---' * (5 + len(RULES))}|"
     for name, scale, mistake in itertools.product(SPOILED, SCALES, MISTAKES):
@@ -247,8 +248,8 @@ def tables() -> Iterator[str]:
     for name, dtype in itertools.product(list(NETWORKS)[len(SPOILED) :], DTYPES):
         for run, every in runs_of(name):
             for layer, *link in every:
-                seen = sights(dtype, *link, exact=run == EXACT).values()
-                cells = (" ".join(f"{np.log2(sight.error):.1f}" for sight in pair) for pair in seen)
+                pairs = sights(dtype, *link, exact=run == EXACT).values()
+                cells = (" ".join(f"{np.log2(sight.error):.1f}" for sight in pair) for pair in pairs)
                 yield f"| {name} | {str(dtype)[6:]} | {run} | {layer} | {' | '.join(cells)} |"
 
 

@@ -1,4 +1,4 @@
-"""What the catalogues say of their ports, shown with plain torch and without the engine: as a user could show it."""
+"""Verifies what the catalogues say of their ports with plain torch, without the engine, as a user could."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Port = RightPort | WrongPort
 
 
 class TorchDraws(np.random.RandomState):
-    """The reference's dropout with the numbers that torch.rand makes."""
+    """The reference's dropout, drawing the numbers of torch.rand."""
 
     def rand(self, *shape: int) -> Any:
         return torch.rand(shape, dtype=torch.float64).numpy()
 
 
 def made(port: Port, params: Mapping[str, Array] | None = None) -> tuple[nr.Network, nn.Module]:
-    """The reference, perhaps with other params, and the port of it in float64; their dropouts draw the same numbers."""
-    reference, own = port.reference(), port.reference()
-    for network in (reference, own):
+    """The reference, with params if given, and its port in float64; their dropouts draw the same numbers."""
+    reference, copied = port.reference(), port.reference()
+    for network in (reference, copied):
         network.set_params(network.params if params is None else params)
-    module = port.build(own).to(port.dtypes[0])
+    module = port.build(copied).to(port.dtypes[0])
     for layer in reference.layers.values():
         if isinstance(layer, nr.Dropout):
             layer.rng = TorchDraws()
@@ -52,15 +52,15 @@ def made(port: Port, params: Mapping[str, Array] | None = None) -> tuple[nr.Netw
 
 
 def logits(port: Port, output: Any) -> Tensor:
-    """The part of the output that the port's options name, or the last of a tuple."""
+    """The part of output that the port's options name, or the last of a tuple."""
     if isinstance(output, dict | tuple):
         output = output[port.options.get("output", -1)]
-    found: Tensor = output
-    return found
+    scores: Tensor = output
+    return scores
 
 
 def as_returned(port: Port, scores: Array) -> Array:
-    """The reference's scores; or what a right port ends in besides, of which its name tells."""
+    """The reference's scores, after log_softmax or softmax if a right port's name says that it ends in one."""
     if isinstance(port, RightPort) and "Softmax" in port.name:
         ending = F.log_softmax if port.name.startswith("Log") else F.softmax
         return ending(torch.tensor(scores), 1).numpy()
@@ -73,7 +73,7 @@ def cotangent(port: Port, samples: int) -> Array:
 
 
 def reference_run(port: Port, reference: nr.Network, x: Array, t: Array) -> dict[str, Array]:
-    """The reference's "output" in training, and gradients: by parameter, and "x"."""
+    """The reference's "output" in training, and its gradients by the names of parameters, and "x"."""
     y, head = reference.predict(x, train_flg=True), nr.SoftmaxWithLoss()
     head.forward(y, t)
     dx = head.backward() if _own_loss(port) else cotangent(port, len(x))
@@ -95,64 +95,70 @@ def port_run(port: Port, module: nn.Module, x: Tensor, t: Array) -> Tensor:
 
 
 def _own_loss(port: Port) -> bool:
-    """Whether the gradient at the output is the port's loss's: not a drawn one, nor that of a loss that is wrong."""
-    return "loss" in port.options and not (isinstance(port, WrongPort) and port.seen == says.LOSS)
+    """Whether the gradient at the output comes from the port's own loss; else it is drawn, as for a wrong loss."""
+    return "loss" in port.options and not (isinstance(port, WrongPort) and port.sign == says.LOSS)
 
 
-def error(found: Tensor | Array | None, expected: Array) -> float:
-    """Largest difference, relative to the largest value; infinite for none, another shape or what is not finite."""
-    if found is None:
+def error(actual: Tensor | Array | None, expected: Array) -> float:
+    """The largest difference relative to the largest value; infinite for None, another shape or non-finite numbers."""
+    if actual is None:
         return math.inf
-    value = np.asarray(found.detach() if isinstance(found, Tensor) else found)
+    value = np.asarray(actual.detach() if isinstance(actual, Tensor) else actual)
     if value.shape != expected.shape or not np.isfinite(value).all():
         return math.inf
     return float(np.abs(value - expected).max() / max(float(np.abs(expected).max()), LEAST))
 
 
 def counterparts(reference: nr.Network, module: nn.Module) -> dict[str, tuple[nn.Parameter, bool]]:
-    """The port's parameter for each of the reference's, by value, and whether it holds the transposed one."""
-    found: dict[str, tuple[nn.Parameter, bool]] = {}
+    """For each parameter of the reference, the port's of equal value, and whether it is transposed."""
+    parameters: dict[str, tuple[nn.Parameter, bool]] = {}
     for name, value in reference.params.items():
         for parameter in module.parameters():
             for transposed in (value.ndim == 2, False):
                 layout = torch.tensor(value.T if transposed else value).to(parameter.dtype)
                 if torch.equal(parameter.detach().flatten(), layout.flatten()):
-                    found.setdefault(name, (parameter, transposed))
-    return found
+                    parameters.setdefault(name, (parameter, transposed))
+    return parameters
 
 
-def gradient(own: tuple[nn.Parameter, bool] | None, like: Array) -> Array | None:
-    """Of a counterpart, in the reference's layout."""
-    if own is None or own[0].grad is None:
+def gradient(counterpart: tuple[nn.Parameter, bool] | None, like: Array) -> Array | None:
+    """The gradient of a counterpart, in the reference's layout."""
+    if counterpart is None or counterpart[0].grad is None:
         return None
-    grad, transposed = own[0].grad.numpy(), own[1]
+    grad, transposed = counterpart[0].grad.numpy(), counterpart[1]
     return grad.reshape(like.T.shape).T if transposed else grad.reshape(like.shape)
 
 
 def both(
-    port: Port, reference: nr.Network, module: nn.Module, x: Array, t: Array, given: Tensor | None = None, seed: int = 0
+    port: Port,
+    reference: nr.Network,
+    module: nn.Module,
+    x: Array,
+    t: Array,
+    x_tensor: Tensor | None = None,
+    seed: int = 0,
 ) -> tuple[Tensor, dict[str, Array]]:
     """port_run on x, or given of the same value, and reference_run; they draw the same numbers."""
     torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds devices, a millisecond each
     expected = reference_run(port, reference, x, t)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds devices, a millisecond each
-    return port_run(port, module, torch.tensor(x) if given is None else given, t), expected
+    return port_run(port, module, torch.tensor(x) if x_tensor is None else x_tensor, t), expected
 
 
 def differences(port: Port, reference: nr.Network, module: nn.Module, x: Array, t: Array, seed: int = 0) -> set[str]:
-    """What differs in a run in training: "output", and the reference's names of parameters by their gradients."""
-    own = counterparts(reference, module)
+    """What differs in a training run: "output", and the reference's names of parameters whose gradients differ."""
+    parameters = counterparts(reference, module)
     try:
         output, expected = both(port, reference, module, x, t, seed=seed)
     except (RuntimeError, ValueError, IndexError):  # shapes that do not fit, say
         return {"raises"}
-    found = {name: gradient(own.get(name), expected[name]) for name in reference.params} | {"output": output}
-    return {name for name, value in found.items() if error(value, expected[name]) > TOLERANCE}
+    values = {name: gradient(parameters.get(name), expected[name]) for name in reference.params} | {"output": output}
+    return {name for name, value in values.items() if error(value, expected[name]) > TOLERANCE}
 
 
 @contextmanager
 def predicting(module: nn.Module) -> Iterator[None]:
-    """In evaluation mode and without gradients; every module's own flag is as it was afterwards."""
+    """A context in evaluation mode and without gradients; restores every module's own flag."""
     flags = {child: child.training for child in module.modules()}
     module.eval()
     with torch.no_grad():
@@ -167,7 +173,7 @@ def prediction(port: Port, module: nn.Module, x: Tensor) -> Tensor:
 
 
 def step(reference: nr.Network, module: nn.Module, grads: Mapping[str, Array]) -> None:
-    """One step of gradient descent on either side."""
+    """Make one step of gradient descent on both sides."""
     for name, value in reference.params.items():
         value -= LEARNING_RATE * grads[name]
     with torch.no_grad():
@@ -182,21 +188,21 @@ Shows = Callable[[WrongPort, nr.Network, nn.Module], bool]
 
 
 def in_training(port: WrongPort, reference: nr.Network, module: nn.Module) -> bool:
-    """The output differs; or a gradient, and that of no layer behind the one to blame."""
-    found = differences(port, reference, module, *port.reference.batch())
+    """Whether the output differs; or a gradient does, and none of a layer after the one to blame."""
+    names = differences(port, reference, module, *port.reference.batch())
     if not port.quantity.startswith("grad"):
-        return "output" in found or (not port.quantity and bool(found))
-    return bool(found) and "output" not in found and lies_there(port, reference, found)
+        return "output" in names or (not port.quantity and bool(names))
+    return bool(names) and "output" not in names and blames_the_right_layer(port, reference, names)
 
 
-def lies_there(port: WrongPort, reference: nr.Network, found: set[str]) -> bool:
-    """Whether no gradient found lies behind the layer to blame, and its own does where that is to be blamed."""
+def blames_the_right_layer(port: WrongPort, reference: nr.Network, names: set[str]) -> bool:
+    """Whether no gradient after the layer to blame is among names, and its own is if that is to be blamed."""
     order = ["input", *(name.lower() for name in reference.layers), "output"]
     at = {name: order.index(layer.lower()) for name, (layer, _) in reference.owners.items()}
     blamed = [order.index(layer) for layer in port.layer.split()]
-    last, own = max(at[name] for name in found), {name[0] for name in found if at[name] in blamed}
+    last, blamed_names = max(at[name] for name in names), {name[0] for name in names if at[name] in blamed}
     if port.quantity in ("grad_weight", "grad_bias"):
-        return last == max(blamed) and own == {"W" if port.quantity == "grad_weight" else "b"}
+        return last == max(blamed) and blamed_names == {"W" if port.quantity == "grad_weight" else "b"}
     return last < max(blamed) if port.quantity == "grad_input" else last <= max(blamed)
 
 
@@ -210,14 +216,14 @@ def with_samples(samples: int) -> Shows:
 
 
 def again(port: WrongPort, reference: nr.Network, module: nn.Module) -> bool:
-    """The second time, on the same batch."""
+    """Whether the port is right on a batch the first time, and wrong on it the second time."""
     x, t = port.reference.batch()
     first = differences(port, reference, module, x, t)
     return not first and bool(differences(port, reference, module, x, t, seed=1))
 
 
 def on_integers(port: WrongPort, *_: Any) -> bool:
-    """Integers bring exact zeros and ties; the factors, large and small numbers."""
+    """Whether something differs on integers, which have exact zeros and ties, or on large and small multiples."""
     rng = np.random.default_rng(5)
     x, t = 1.0 * rng.integers(0, 3, (8, *port.reference.shape)), port.reference.batch()[1]
     params = {name: 1.0 * rng.integers(-1, 2, value.shape) for name, value in port.reference().params.items()}
@@ -229,44 +235,44 @@ def on_integers(port: WrongPort, *_: Any) -> bool:
 
 
 def at_extremes(port: WrongPort, reference: nr.Network, module: nn.Module) -> bool:
-    """Of many samples, with large values, and of another order in memory."""
+    """Whether a prediction of many samples differs, also for large values or in channels_last."""
     x, _ = port.reference.batch(128)
-    given = [torch.tensor(x), torch.tensor(1e3 * x)]
+    inputs = [torch.tensor(x), torch.tensor(1e3 * x)]
     if x.ndim == 4:
-        given.append(torch.tensor(x).to(memory_format=torch.channels_last))
+        inputs.append(torch.tensor(x).to(memory_format=torch.channels_last))
     with np.errstate(over="ignore"):  # the book's sigmoid of large numbers
-        return any(error(prediction(port, module, each), reference.predict(each.numpy())) > TOLERANCE for each in given)
+        return any(error(prediction(port, module, x), reference.predict(x.numpy())) > TOLERANCE for x in inputs)
 
 
 def in_loss(port: WrongPort, *_: Any) -> bool:
-    """Its value is the book's neither with the book's 1e-7 nor without; or it is, and the gradient is another."""
+    """Whether the loss differs from the book's with and without its 1e-7; or, if not, whether its gradient does."""
     scores, t = cotangent(port, 10), np.arange(10)
     for factor in (1.0, 1e3):
         leaf, labels = torch.tensor(factor * scores).requires_grad_(), torch.tensor(t)
         value = port.options["loss"](leaf, labels)
         values = [softmax_with_loss(leaf, labels).detach().numpy(), F.cross_entropy(leaf, labels).detach().numpy()]
-        other_value = all(error(value, each) > 1e-6 for each in values)
-        (grad,), (right,) = (torch.autograd.grad(each, leaf) for each in (value, softmax_with_loss(leaf, labels)))
+        other_value = all(error(value, book) > 1e-6 for book in values)
+        (grad,), (right,) = (torch.autograd.grad(loss, leaf) for loss in (value, softmax_with_loss(leaf, labels)))
         if other_value if port.quantity == "output" else not other_value and error(grad, right.numpy()) > TOLERANCE:
             return True
     return False
 
 
 def extra_parameter(port: WrongPort, reference: nr.Network, module: nn.Module) -> bool:
-    """One that is none of the reference's, and moves."""
-    own = {id(parameter) for parameter, _ in counterparts(reference, module).values()}
+    """Whether a parameter that is none of the reference's gets a gradient."""
+    reference_ids = {id(parameter) for parameter, _ in counterparts(reference, module).values()}
     differences(port, reference, module, *port.reference.batch())
-    return any(p.grad is not None and bool(p.grad.any()) for p in module.parameters() if id(p) not in own)
+    return any(p.grad is not None and bool(p.grad.any()) for p in module.parameters() if id(p) not in reference_ids)
 
 
 def running_statistics(port: Port, reference: nr.Network, module: nn.Module) -> bool:
-    """After a run in training the first normalisation has others, whichever variance they are of."""
+    """Whether the first normalisation's statistics differ after a training run, with either kind of variance."""
     old = reference.statistics["running_var1"]
     differences(port, reference, module, *port.reference.batch())
-    new, own = reference.statistics, dict(module.named_buffers(prefix="bn1"))
-    mean, var = (next(value for key, value in own.items() if key.endswith(name)) for name in ("_mean", "_var"))
+    new, buffers = reference.statistics, dict(module.named_buffers(prefix="bn1"))
+    mean, var = (next(value for key, value in buffers.items() if key.endswith(name)) for name in ("_mean", "_var"))
     unbiased = 0.9 * old + (new["running_var1"] - 0.9 * old) * 8 / 7  # of 8 samples
-    other_variance = all(error(var, each) > TOLERANCE for each in (new["running_var1"], unbiased))
+    other_variance = all(error(var, right) > TOLERANCE for right in (new["running_var1"], unbiased))
     return error(mean, new["running_mean1"]) > TOLERANCE or other_variance
 
 
@@ -278,9 +284,9 @@ def state_moves(port: WrongPort, _: nr.Network, module: nn.Module) -> bool:
 
 def argument_changes(port: WrongPort, _: nr.Network, module: nn.Module) -> bool:
     x = port.reference.batch()[0]
-    given = torch.tensor(x)
-    prediction(port, module, given)
-    return error(given, x) > 0
+    x_tensor = torch.tensor(x)
+    prediction(port, module, x_tensor)
+    return error(x_tensor, x) > 0
 
 
 def earlier_output_changes(port: WrongPort, _: nr.Network, module: nn.Module) -> bool:

@@ -25,7 +25,7 @@ from torchport.networks import SimpleConvNet, from_reference
 from torchport.networks.names import cast_params
 from torchport.parity import check_layer, check_parity
 from torchport.parity.cases import seeded_batch, seeded_params
-from torchport.parity.given import ALL, BATCH, PREDICTION, TRAINING
+from torchport.parity.preparation import ALL, BATCH, PREDICTION, TRAINING
 from torchport.parity.rows import Row
 
 
@@ -42,7 +42,7 @@ class Bug:
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a planted bug, in float64 and in float32."""
+    """The result of looking for a planted bug, in float64 and in float32."""
 
     bug: Bug
     float64: Row | None
@@ -50,7 +50,7 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether it was caught at the right layer, in both dtypes or where it can be seen."""
+        """Whether the bug was caught at the right layer, in both dtypes or in those that can show it."""
         second = self.float32 is None if self.bug.only_float64 else self._blames(self.float32)
         return self._blames(self.float64) and second
 
@@ -74,7 +74,7 @@ def find(bug: Bug) -> Finding:
 
 
 def table(findings: Sequence[Finding]) -> list[str]:
-    """Lines of Markdown, a row a bug, and how many were caught."""
+    """Lines of Markdown: a row for each bug, and how many were caught."""
     head = "| bug | blamed | caught by | error/limit, float64 | float32 |", "|---|---|---|---|---|"
     caught = sum(finding.ok for finding in findings)
     rows = [finding.to_markdown() for finding in findings]
@@ -106,7 +106,7 @@ def small_network(dtype: torch.dtype) -> tuple[nr.SimpleConvNet, SimpleConvNet, 
 
 
 def small_deep_network(dtype: torch.dtype) -> tuple[nr.DeepConvNet, nn.Sequential, Array, Array]:
-    """The same of a DeepConvNet."""
+    """A DeepConvNet, a port that agrees, and a batch."""
     conv_params: dict[str, Any] = {
         f"conv_param_{k}": {**param, "filter_num": 4} for k, param in enumerate(DEFAULT_CONV_PARAMS, 1)
     }
@@ -133,7 +133,7 @@ def in_port(
 
 
 def in_reference(name: str, layer: str, patched: Callable[[], AbstractContextManager[Any]]) -> Bug:
-    """A bug in a function of numpy_ref, for the length of a with statement."""
+    """A bug in a function of numpy_ref, which is replaced while the bug is looked for."""
 
     def find(dtype: torch.dtype) -> Row | None:
         reference, port, x, t = small_network(dtype)
@@ -174,7 +174,7 @@ def in_run(name: str, layer: str, run: Callable[[SimpleConvNet, Tensor], Tensor]
 def in_layer(
     name: str, make: Callable[[np.random.Generator], tuple[Any, nn.Module, Array]], *, behind: bool = False
 ) -> Bug:
-    """A bug in one module, or behind what is right in it: make gives the reference's layer, the module and an input."""
+    """A bug in one module, or after its right part: make gives the reference's layer, the module and an input."""
 
     def find(dtype: torch.dtype) -> Row | None:
         rng = np.random.default_rng(7)
@@ -202,12 +202,12 @@ def in_optimizer(
 
 
 def first_failing(rows: Sequence[Row]) -> Row | None:
-    """The first row that fails; if none does, the first that is known to be defined otherwise."""
+    """The first row that fails; if none does, the first known difference of definition."""
     return next((row for row in rows if not row.ok), next((row for row in rows if row.known), None))
 
 
 def first_divergence(reference: nr.Network, port: nn.Module, x: Array, t: Array, **options: Any) -> Row | None:
-    """That of the training run; where this shows nothing, of more of them, and of all."""
+    """The first row that fails in the training run; if none does, in more runs, and then in all."""
     for runs in ([TRAINING], [PREDICTION, BATCH], ALL):
         report = check_parity(reference, port, x, t, runs=runs, **options)
         if report.first_divergence:

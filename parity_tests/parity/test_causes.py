@@ -32,19 +32,21 @@ def forward(layer: Any, x: Array, train_flg: bool = True) -> Array:
 
 
 def limit(layer: Any, x: Array, dtype: torch.dtype, train_flg: bool = True) -> Array:
-    """Of the layer's output, in its shape."""
+    """The limit of the layer's output, in its shape."""
     kind, a = kind_of(layer), arithmetic_of(dtype)
-    found = kind.rule.forward(layer, x, a) if train_flg or kind.prediction is None else kind.prediction(layer, x, a)
-    return np.broadcast_to(found, forward(layer, x).shape)
+    limits = kind.rule.forward(layer, x, a) if train_flg or kind.prediction is None else kind.prediction(layer, x, a)
+    return np.broadcast_to(limits, forward(layer, x).shape)
 
 
 def fault(
     layer: Any, x: Array, actual: Array, dtype: torch.dtype, train_flg: bool = True, params: Any = None
 ) -> Deviation:
-    """A link as the certificate gives it."""
+    """A deviation at a link, as forward_rows makes it."""
     others = {name: rounded(value, dtype) for name, value in OTHERS.items()}
     a = arithmetic_of(dtype)
-    return Deviation("it", layer, x, actual, a, predicting=not train_flg, params=params or {}, others=others)
+    return Deviation(
+        "it", layer, x, actual, a, predicting=not train_flg, port_tensors=params or {}, reference_params=others
+    )
 
 
 def drawn(rng: np.random.Generator, *shape: int) -> Array:
@@ -82,7 +84,7 @@ def _norm(rng: np.random.Generator, shape: tuple[int, ...]) -> nr.BatchNormaliza
 
 
 def held(layer: Any, x: Array, dtype: torch.dtype) -> tuple[Any, Array]:
-    """Both rounded to what a port in dtype has."""
+    """The layer's parameters and x, rounded to dtype."""
     for name in HELD:
         if hasattr(layer, name):
             setattr(layer, name, rounded(getattr(layer, name), dtype))
@@ -90,7 +92,7 @@ def held(layer: Any, x: Array, dtype: torch.dtype) -> tuple[Any, Array]:
 
 
 class Row(NamedTuple):
-    """A mistake in a port: words of its sentence."""
+    """A mistake in a port, and words of the sentence that must name it."""
 
     layer: str
     words: str
@@ -108,7 +110,7 @@ def behind(function: Callable[[Tensor], Tensor]) -> Port:
 
 
 def lost(x: Tensor, share: float, scale: float = 1) -> Tensor:
-    """Dropout."""
+    """x with share of its entries set to 0, always the same ones, and the others times scale."""
     keep = torch.rand(x.shape, generator=torch.Generator().manual_seed(3)) > share
     return x * keep * scale
 
@@ -119,12 +121,12 @@ def norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-6, over: Any = 
 
 
 def tf32(x: Tensor) -> Tensor:
-    """The factor that is left of float32's."""
+    """x truncated to a TensorFloat-32 factor."""
     return (x.view(torch.int32) & ~0x1FFF).view(torch.float32)
 
 
 def low(x: Tensor, W: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """The product of rounded operands, itself rounded, as tensor cores make it."""
+    """The rounded product of rounded operands, as tensor cores compute it."""
     cast = [each.to(dtype).float() for each in (x, W, b)]
     return conv(*cast).to(dtype).to(x.dtype)
 
@@ -255,7 +257,7 @@ FORWARD = [
 
 
 def port_of(row: Row, rng: np.random.Generator, dtype: torch.dtype) -> tuple[Any, Array, Array]:
-    """The layer, its input and what the port makes of it."""
+    """A layer, an input, and the port's output for it."""
     layer, x = held(*LAYERS[row.layer](rng), dtype)
     tensors = [torch.tensor(getattr(layer, name), dtype=dtype) for name in HELD if hasattr(layer, name)]
     made = row.port(torch.tensor(x, dtype=dtype), *tensors)
@@ -331,7 +333,7 @@ def test_parameters_are_told_by_the_ports_own(
 
 
 def by_pixels(W: Array) -> Array:
-    """Rows (2, 3, 4) in the order H, W, C."""
+    """W with its rows, of an image (2, 3, 4), in the order H, W, C."""
     return W.reshape(2, 3, 4, -1).transpose(1, 2, 0, 3).reshape(W.shape)
 
 
@@ -349,7 +351,7 @@ class Backward(NamedTuple):
 
 
 class Slip(NamedTuple):
-    """A mistake in a gradient, made of backward(x, dout) -> the quantity, x and dout."""
+    """A mistake in a gradient: a function of backward(x, dout) -> the quantity, x and dout."""
 
     layer: str
     quantity: str
@@ -358,7 +360,7 @@ class Slip(NamedTuple):
 
 
 def where(dout: Array, *part: Any) -> Array:
-    """dout where part is, else 0."""
+    """dout in the given part, and 0 elsewhere."""
     only = np.zeros_like(dout)
     only[part] = dout[part]
     return only
@@ -371,7 +373,7 @@ def flipped(layer: Any) -> Any:
 
 
 def by_windows(y: Array) -> Array:
-    """Each entry for all of its window of 2 x 2."""
+    """Each entry repeated for its window of 2 x 2."""
     return y.repeat(2, axis=2).repeat(2, axis=3)
 
 
@@ -452,12 +454,12 @@ GRADIENTS = [
 
 
 def slip_of(slip: Slip, rng: np.random.Generator, dtype: torch.dtype) -> tuple[Deviation, Array]:
-    """The link, and the limit of the quantity."""
+    """The deviation at the link, and the limit of its quantity."""
     layer, x = held(*LAYERS[slip.layer](rng), dtype)
     dout = rounded(drawn(rng, *forward(copy.deepcopy(layer), x).shape), dtype)
     backward = Backward(layer, slip.quantity)
-    found = kind_of(layer).rule.backward(copy.deepcopy(layer), x, dout, arithmetic_of(dtype))
-    bound, expected = found.each[slip.quantity], backward(x, dout)
+    limits = kind_of(layer).rule.backward(copy.deepcopy(layer), x, dout, arithmetic_of(dtype))
+    bound, expected = limits.by_name[slip.quantity], backward(x, dout)
     actual = rounded(slip.make(backward, x, dout), dtype)
     assert actual.shape != expected.shape or (np.abs(actual - expected) > bound).any(), "no mistake"
     repeat = kind_of(layer).repeat

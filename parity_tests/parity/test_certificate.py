@@ -1,4 +1,4 @@
-"""check_parity itself: a fault is told where it is and nowhere else, and judging leaves no trace."""
+"""check_parity itself: a fault is reported where it is and nowhere else, and judging leaves no trace in the port."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from torchport.networks import from_reference
 from torchport.parity import Report, Row, check_layer, check_parity, compare
 from torchport.parity.cases import seeded_batch
 from torchport.parity.compare import MOST
-from torchport.parity.given import BATCH, PREDICTION, TRAINING
 from torchport.parity.losses import check_loss
+from torchport.parity.preparation import BATCH, PREDICTION, TRAINING
 
 Spoil = Callable[[Any], Any]
 
 
 class Function(nn.Module):
-    """A module of a few characters."""
+    """A module that computes function."""
 
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ WRONG: dict[str, Spoil] = {
 
 @pytest.mark.parametrize("place", WRONG)
 def test_a_wrong_layer_is_the_only_one_that_is_blamed(place: str, setting: Setting) -> None:
-    """Though all that follow it compute other numbers."""
+    """The layers after it compute other numbers too, but correctly from their input."""
     report = check(WRONG[place], setting.dtype, setting.device, runs=[TRAINING, PREDICTION])
     assert failed(report) == {place}
     assert {row.layer for row in report.rows} > {*WRONG} - {place}
@@ -188,7 +188,7 @@ class ByReciprocal(torch.autograd.Function):
 
 @pytest.mark.parametrize("n", [3, 63, 1000, 2000, 2040])
 def test_a_mean_may_be_a_product_with_the_rounded_reciprocal(n: int, rng: np.random.Generator) -> None:
-    """At labels of little probability, where nothing but these roundings is allowed for."""
+    """At labels of low probability, where the limit allows for these roundings only."""
     gap, setting = rng.uniform(6, 12, n), Setting(torch.float32)
     x, labels = setting.round(np.stack([gap, np.zeros(n)], axis=1)), np.ones(n, np.int64)
     rows = check_loss(x, labels, setting, ByReciprocal.apply)
@@ -291,9 +291,9 @@ def test_a_wrapped_port_is_judged_inside_and_as_one_piece(name: str) -> None:
     ran = []
 
     def wrapped(port: SimpleConvNet) -> Any:
-        found = WRAPPERS[name](port)
-        found.register_forward_hook(lambda *_: ran.append(1))
-        return found
+        wrapped = WRAPPERS[name](port)
+        wrapped.register_forward_hook(lambda *_: ran.append(1))
+        return wrapped
 
     report = check(wrapped, runs=[TRAINING, BATCH])
     assert report
@@ -325,7 +325,7 @@ def test_a_wrong_piece_is_told(name: str, setting: Setting) -> None:
 
 
 def drawing_network() -> nr.Network:
-    """It draws, keeps statistics and has a buffer."""
+    """A port that draws, keeps statistics and has a buffer."""
     rng = np.random.default_rng(0)
     layers: dict[str, Any] = {
         "Affine1": nr.Affine(rng.standard_normal((6, 5)), rng.standard_normal(5)),
@@ -346,12 +346,12 @@ def generators(device: str) -> list[bytes]:
 
 
 def state(port: nn.Module) -> dict[str, Any]:
-    """All that a run may change, as something that == compares."""
+    """All that a run may change, in a form that == compares."""
     tensors = {**dict(port.named_parameters()), **dict(port.named_buffers())}
-    found: dict[str, Any] = {}
+    snapshot: dict[str, Any] = {}
     for name, value in tensors.items():
         grad = None if value.grad is None else value.grad.clone().cpu().numpy().tobytes()
-        found[name] = (
+        snapshot[name] = (
             id(value),
             value.data_ptr(),
             value.requires_grad,
@@ -359,12 +359,12 @@ def state(port: nn.Module) -> dict[str, Any]:
             grad,
             value.detach().cpu().numpy().tobytes(),
         )
-    return found | {f"{name}.training": module.training for name, module in port.named_modules()}
+    return snapshot | {f"{name}.training": module.training for name, module in port.named_modules()}
 
 
 @pytest.mark.parametrize("raises", [False, True], ids=["judged", "raising"])
 def test_the_port_is_put_back_bit_for_bit(raises: bool, setting: Setting) -> None:
-    """Weights, buffers, flags, gradients, what needs one, and every random generator."""
+    """Weights, buffers, flags, gradients, requires_grad, and every random generator."""
     reference = drawing_network()
     port: Any = from_reference(reference, device=setting.device).to(setting.dtype)
     x, t = seeded_batch(0, 6, (6,), 3)
@@ -380,7 +380,7 @@ def test_the_port_is_put_back_bit_for_bit(raises: bool, setting: Setting) -> Non
 
 
 class Replacing(nn.Module):
-    """It counts its calls, and has another parameter after each."""
+    """A port that counts its calls and replaces a parameter in each."""
 
     def __init__(self, port: SimpleConvNet) -> None:
         super().__init__()
@@ -402,7 +402,7 @@ def test_what_a_forward_replaces_is_put_back() -> None:
 
 
 def test_a_layer_that_has_nothing_to_do_keeps_its_gradient() -> None:
-    """A relu of nothing negative: what arrives at zeros is its own, and not the input's."""
+    """A relu without negative inputs: the gradient at zeros is the relu's own, not the layer's before it."""
     x = np.random.default_rng(0).integers(0, 3, (4, 5)).astype(np.float64)
     rows = check_layer("Relu", nr.Relu(), nn.ReLU(), x, np.ones((4, 5)), Setting())
     assert [str(row) for row in rows if not row.ok] == []
@@ -411,7 +411,7 @@ def test_a_layer_that_has_nothing_to_do_keeps_its_gradient() -> None:
 
 
 def test_a_symmetric_weight_lies_as_its_gradient_does() -> None:
-    """By its values it may lie either way."""
+    """A symmetric weight, whose values fit both layouts."""
     rng = np.random.default_rng(0)
     reference = nr.Network({"Affine1": nr.Affine(np.diag(rng.standard_normal(4)), rng.standard_normal(4))})
     report = check_parity(reference, from_reference(reference), *seeded_batch(0, 8, (4,), 4), runs=[TRAINING])
@@ -419,7 +419,7 @@ def test_a_symmetric_weight_lies_as_its_gradient_does() -> None:
 
 
 class Slip(torch.autograd.Function):
-    """F.linear, with a gradient of its input that is off by some roundings."""
+    """F.linear, with an input gradient that is off by some roundings."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -433,7 +433,7 @@ class Slip(torch.autograd.Function):
 
 
 def test_a_slip_of_a_few_limits_is_no_matter_of_the_relu_before() -> None:
-    """A gradient that fails alone and holds together with the relu before is none: within the same limit."""
+    """A gradient that fails alone and holds together with the relu before is no fault; the limit stays the same."""
     rng = np.random.default_rng(0)
     first, second = (nr.Affine(rng.standard_normal((4, 4)), rng.standard_normal(4)) for _ in range(2))
     reference = nr.Network({"Affine1": first, "Relu1": nr.Relu(), "Affine2": second})
@@ -447,7 +447,7 @@ def test_a_slip_of_a_few_limits_is_no_matter_of_the_relu_before() -> None:
 
 
 def dead_network() -> nr.Network:
-    """Its first relu makes zeros, and so does its second, whatever comes in."""
+    """A port whose first and second relu make zeros of any input."""
     first, second = (
         nr.Affine(np.full((4, 4), weight), np.full(4, bias)) for weight, bias in ((-0.5, -90.0), (-1.5, -1.0))
     )
@@ -456,7 +456,7 @@ def dead_network() -> nr.Network:
 
 
 def test_layers_behind_a_dead_one_are_told_apart(setting: Setting) -> None:
-    """Though a later layer makes the same zeros: those between are each judged by themselves."""
+    """A later layer makes the same zeros, and the layers between are still each judged alone."""
     reference = dead_network()
     port = from_reference(reference, "conv2d", setting.device).to(setting.dtype)
     report = check_parity(reference, port, np.ones((5, 4)), np.arange(5) % 3, runs=[TRAINING])
@@ -465,7 +465,7 @@ def test_layers_behind_a_dead_one_are_told_apart(setting: Setting) -> None:
 
 
 def test_a_dropout_before_a_dead_layer_is_told_from_it(setting: Setting) -> None:
-    """Of so few numbers it may have dropped all, as the zeros behind the dead relu would have it."""
+    """Dropout may drop all of so few numbers, so that the zeros after the dead relu could be its output."""
     rng, dead = np.random.default_rng(0), dead_network().layers
     first = nr.Affine(rng.standard_normal((4, 4)), np.ones(4))
     reference = nr.Network({"Affine0": first, "Dropout0": nr.Dropout(0.5), **dead})
@@ -482,7 +482,7 @@ def test_a_wrong_layer_behind_a_dead_one_is_wrong(setting: Setting) -> None:
 
 
 def test_links_are_found_anew_where_values_coincided_in_the_first_run() -> None:
-    """Nothing negative reached the relu in it, and what follows it, which changes nothing, looked like it."""
+    """No negative value reached the relu, so that a call after it that changes nothing looked like the relu."""
     reference = nr.TwoLayerNet(3, 2, 4)
     reference.params["b1"][...] = 1
     port = from_reference(reference)
@@ -492,7 +492,7 @@ def test_links_are_found_anew_where_values_coincided_in_the_first_run() -> None:
 
 
 def test_the_reference_and_the_arguments_are_not_changed() -> None:
-    """Nor is the reference's random stream, nor what its layers remember."""
+    """The reference's random stream and its layers' cached values are not changed either."""
     reference, (x, t) = drawing_network(), seeded_batch(0, 6, (6,), 3)
     reference.gradient(x, t)
 
@@ -517,7 +517,7 @@ def test_grad_modes_of_the_caller_do_not_count(mode: Any) -> None:
 
 
 def tf32() -> bool:
-    """Whether it is on for convolutions, which is CUDA's default."""
+    """Whether TF32 is on for convolutions, as it is by default on CUDA."""
     backend = torch.backends.cudnn
     return bool(backend.conv.fp32_precision != "ieee" if hasattr(backend, "conv") else backend.allow_tf32)
 
@@ -539,18 +539,18 @@ def cudnn() -> bool:
 
 @pytest.mark.parametrize("is_on", [tf32, nnpack, cudnn])
 def test_fast_products_are_off_while_judging_and_back_afterwards(is_on: Callable[[], bool]) -> None:
-    seen = []
+    flags = []
 
     def look(x: Tensor) -> Tensor:
-        seen.append(is_on())
+        flags.append(is_on())
         if x.requires_grad:
-            x.register_hook(lambda grad: seen.append(is_on()))
+            x.register_hook(lambda grad: flags.append(is_on()))
         return x.relu()
 
     assert is_on()
     check(layer("relu1", look), torch.float32, runs=[TRAINING])
-    assert seen
-    assert not any(seen)
+    assert flags
+    assert not any(flags)
     assert is_on()
 
 
@@ -588,10 +588,10 @@ def test_cudnn_is_off_in_float32_alone_and_where_it_is_judged(
 
 @pytest.fixture(params=[MOST, 1], ids=["at once", "in pieces"])
 def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Entries that are compared at a time."""
+    """The number of entries compared at a time."""
     monkeypatch.setattr(sys.modules[compare.__module__], "MOST", request.param)
-    found: int = request.param
-    return found
+    size: int = request.param
+    return size
 
 
 @pytest.mark.usefixtures("most")
@@ -628,7 +628,7 @@ def test_a_limit_that_is_no_number_allows_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "asked", "ratio"),
+    ("entry_limits", "expected_calls", "ratio"),
     [
         ([9, 9, 9, 9], {1, 2, 3}, 0.5),  # all that are above the limit, and then none is
         ([0, 0, 0, 0], {2}, 4.0),  # the worst is seen to be wrong
@@ -636,22 +636,22 @@ def test_a_limit_that_is_no_number_allows_nothing() -> None:
     ],
 )
 def test_an_entry_above_its_limit_is_judged_by_its_own(
-    own: list[float], asked: set[int], ratio: float, most: int
+    entry_limits: list[float], expected_calls: set[int], ratio: float, most: int
 ) -> None:
-    """Until one is above that too: it tells no more to judge the others."""
-    seen = set()
+    """The search stops at the first entry above its own limit too: judging the others would show no more."""
+    calls = set()
 
     def limit(index: tuple[int, ...]) -> float:
-        seen.add(index[0])
-        return own[index[0]]
+        calls.add(index[0])
+        return entry_limits[index[0]]
 
     actual = np.array([0.5, 3.0, 4.0, 3.5])
     worst = compare(actual, np.zeros(4), 1.0, limit)
-    assert (seen, worst.ratio) == (asked if most > 1 else {1, 2, 3}, ratio)
+    assert (calls, worst.ratio) == (expected_calls if most > 1 else {1, 2, 3}, ratio)
 
 
 class ThroughASparseMatrix(nn.Module):
-    """A layer by a matrix in compressed rows, whose tensors have no empty ones of their kind."""
+    """A layer by a sparse matrix in compressed rows, of whose layout there is no empty tensor."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Gradients against values alone: central differences, Taylor remainders, adjoints; and that these catch wrong ones."""
+"""Gradients against function values: central differences, Taylor remainders, adjoints; all of them catch wrong ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Params = dict[str, Array]
 
 
 def small_case() -> tuple[nr.SimpleConvNet, Array, Array]:
-    """The same with fewer parameters, of which each takes losses of its own."""
+    """The book's case with fewer parameters, as each of them takes losses of its own."""
     conv_param = {"filter_num": 2, "filter_size": 3, "pad": 0, "stride": 1}
     rng = np.random.RandomState(0)
     net = nr.SimpleConvNet((1, 6, 6), conv_param, hidden_size=4, output_size=4, rng=rng)
@@ -63,7 +63,7 @@ def judge(seed: int, batch_size: int, implementation: Model = "numpy", device: s
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_gradients_are_those_of_the_books_network(implementation: Model, device: str) -> None:
-    """Of one image, as in the book, by its script: commands/test_scripts."""
+    """The check of one image, as in the book, is run by its script in commands/test_scripts."""
     rows = judge(0, 3, implementation, device)
     assert gradient_verdict({implementation: list(rows.values())}).startswith("RIGHT: ")
 
@@ -147,7 +147,7 @@ def test_a_kink_spoils_the_books_mean_and_not_the_verdict() -> None:
 
 
 def test_where_all_is_set_aside_nothing_is_right() -> None:
-    """A blank image and no biases: every relu stands on its kink."""
+    """With a blank image and no biases, every relu is at its kink."""
     net, x, t = small_case()
     rows = {row.parameter: row for row in gradient_check(net, 0 * x, t, net.gradient(0 * x, t))}
     for name in ("b1", "b2"):
@@ -157,17 +157,17 @@ def test_where_all_is_set_aside_nothing_is_right() -> None:
 
 
 def test_not_a_number_fails_also_where_an_entry_is_set_aside() -> None:
-    found = CentralDifferences(np.zeros(2), np.array([np.nan, 0]), np.array([np.nan, 0]), kinks=1)
+    differences = CentralDifferences(np.zeros(2), np.array([np.nan, 0]), np.array([np.nan, 0]), kinks=1)
     for value, ok in ((1.0, True), (math.nan, False), (math.inf, False)):
-        (row,) = judge_gradients({"b1": found}, {"b1": np.array([value, 0.0])})
+        (row,) = judge_gradients({"b1": differences}, {"b1": np.array([value, 0.0])})
         assert (row.ok, row.set_aside) == (ok, 1)
 
 
 def test_the_books_differences_are_the_references() -> None:
     net, x, t = small_case()
-    found = central_differences(net, x, t)
+    differences = central_differences(net, x, t)
     for name, value in net.numerical_gradient(x, t).items():
-        np.testing.assert_array_equal(found[name].book, value)
+        np.testing.assert_array_equal(differences[name].book, value)
 
 
 def test_a_network_of_ones_own_is_judged_and_not_changed(rng: np.random.Generator) -> None:
@@ -185,7 +185,7 @@ def test_a_network_of_ones_own_is_judged_and_not_changed(rng: np.random.Generato
 
 
 def test_a_limit_is_three_times_a_truncation_that_drowns_rounding(rng: np.random.Generator) -> None:
-    """D(h) truncates a third of D(2h) - D(h). Large inputs bend the loss so much that rounding adds a thousandth."""
+    """The truncation error of D(h) is a third of D(2h) - D(h); large inputs make rounding a thousandth of that."""
     net = nr.Network({"Affine": nr.Affine(rng.standard_normal((5, 3)) / 10, np.zeros(3))})
     x, t = 10 * rng.standard_normal((6, 5)), rng.integers(0, 3, 6)
     row = gradient_check(net, x, t, net.gradient(x, t))[0]
@@ -193,7 +193,7 @@ def test_a_limit_is_three_times_a_truncation_that_drowns_rounding(rng: np.random
 
 
 def test_an_unlikely_label_is_judged_without_the_offset() -> None:
-    """At a probability far below 1e-7 the book's loss is flat, and its gradient is not."""
+    """At a probability far below 1e-7 the book's loss is flat, but its gradient is not 0."""
     net, x, t = small_case()
     net.params["b3"][2] = 40
     rows = {row.parameter: row for row in gradient_check(net, x, t, net.gradient(x, t))}
@@ -266,7 +266,7 @@ Backward = Callable[[Array, Array, Array], tuple[Array, Array]]
 def convolution(
     implementation: Model, setting: Setting, stride: int, pad: int
 ) -> tuple[Callable[[Array, Array], Array], Backward]:
-    """The convolution of x with W, and (dx, dW) of x, W, dout."""
+    """The convolution as a function of (x, W), and its gradients (dx, dW) as a function of (x, W, dout)."""
 
     def reference(x: Array, W: Array, dout: Array) -> tuple[Array, Array]:
         layer = nr.Convolution(W, 0.0, stride, pad)
@@ -300,7 +300,7 @@ def convolution(
 def adjoint_ratios(
     conv: Callable[[Array, Array], Array], backward: Backward, size: Size, setting: Setting, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Gap over limit of a convolution as a map of the image, and as one of the filter."""
+    """The adjoint gap over its limit, of a convolution as a linear map of the image, and of the filter."""
     x, W = draw(rng, IMAGES, setting), draw(rng, (FILTERS, IMAGES[1], *size), setting)
     y = draw(rng, conv(x, W).shape, setting)
     area = math.prod(size)
@@ -375,7 +375,7 @@ def test_a_wrong_backward_is_no_adjoint(
     conv, right = convolution(implementation, setting, 1, 1)
 
     def both(x: Array, W: Array, dout: Array) -> tuple[Array, Array]:
-        """One of the two gradients wrong, the other right: only one may fail."""
+        """One of the two gradients is wrong, and only that one may fail."""
         grads = [right(x, W, dout), right(x, W, dout)]
         grads[which] = spoil(right)(x, W, dout)
         return grads[0][0], grads[1][1]

@@ -23,7 +23,7 @@ from torchport.parity.integers import IntegerCase, homogeneous, integer_case, sc
 
 
 def chain(*layers: Layer) -> nr.Network:
-    """Named Relu1, Affine2 and so on, by class and place."""
+    """A network of layers, named Relu1, Affine2 and so on by class and number."""
     return nr.Network({f"{type(layer).__name__}{place}": layer for place, layer in enumerate(layers, 1)})
 
 
@@ -40,7 +40,7 @@ def normalization(features: int) -> nr.BatchNormalization:
 
 
 def deep(count: int, size: int = 3) -> nr.Network:
-    """count convolutions with relu, then affine."""
+    """A network of count convolutions with relu, then an affine layer."""
     layers = [layer for k in range(count) for layer in (convolution(16, 16 if k else 3, size), nr.Relu())]
     return chain(*layers, affine(16 * 64, 10))
 
@@ -87,7 +87,7 @@ def case_of(name: str, seed: int = 0) -> IntegerCase:
 
 
 def run(case: IntegerCase, dtype: type = np.float64) -> tuple[nr.Network, list[tuple[str, Any, Array, Array, Array]]]:
-    """A copy of case's network that has run in dtype, and each layer with its x, y and upstream gradient, in order."""
+    """A copy of the network after a run in dtype, and each layer in order with its x, y and upstream gradient."""
     network = copy.deepcopy(case.network)
     network.set_params({key: value.astype(dtype) for key, value in network.params.items()})
     layers, values = network.layers, list[Array]([case.x.astype(dtype)])
@@ -107,7 +107,7 @@ def gradients(network: nr.Network) -> dict[str, Array]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_float32_rounds_nothing_before_the_layer_that_is_named(name: str) -> None:
-    """With what dropout drops, too: both copies draw the same."""
+    """With dropout too, as both copies draw the same numbers."""
     for seed in SEEDS:
         case = case_of(name, seed)
         assert case.inexact_from == NETWORKS[name][3]
@@ -125,7 +125,7 @@ def test_float32_rounds_nothing_before_the_layer_that_is_named(name: str) -> Non
 
 @pytest.mark.parametrize("name", EXACT)
 def test_no_order_of_adding_rounds(name: str) -> None:
-    """Sums of absolute values, in units of the last place that there is, are whole numbers that float32 has."""
+    """Sums of absolute values, in units of the smallest place used, are integers that float32 holds."""
     unit = 1 / 64 if name.startswith("means") else 1
     for seed in SEEDS:
         for _, layer, x, y, dout in run(case_of(name, seed))[1]:
@@ -136,7 +136,7 @@ def test_no_order_of_adding_rounds(name: str) -> None:
 
 
 def absolute_sums(layer: Any, x: Array, dout: Array) -> float:
-    """The largest of the sums that a layer makes in its output, and in its gradients, were all terms positive."""
+    """The largest sum in the layer's output and gradients if all terms were positive."""
     absolute = copy.copy(layer)
     if not isinstance(layer, nr.Convolution | nr.Affine):
         return float(layer.backward(np.abs(dout)).max())
@@ -186,34 +186,34 @@ def test_sums_that_are_too_large_are_not_called_exact(make: Callable[[], nr.Netw
 def test_zeros_and_ties_are_seen(name: str, request: pytest.FixtureRequest, shown: list[str]) -> None:
     for seed in SEEDS:
         case = case_of(name, seed)
-        zeros, seen = dict[str, float](), dict[str, float]()
+        zeros, seen_shares = dict[str, float](), dict[str, float]()
         undropped = copy.deepcopy(case.network)
         for layer in undropped.layers.values():
             if isinstance(layer, nr.Dropout):
                 layer.dropout_ratio = 0
         for key, layer, x, y, dout in run(case._replace(network=undropped))[1]:
             if isinstance(layer, nr.Relu):
-                zeros[key], seen[key] = np.mean(x == 0), np.mean((x == 0) & (dout != 0))
+                zeros[key], seen_shares[key] = np.mean(x == 0), np.mean((x == 0) & (dout != 0))
                 assert x.std() > 0.5  # the signal is alive
             if isinstance(layer, nr.Pooling):
-                seen[key] = np.mean(positive_ties(layer, x, y) & (dout != 0))
-        assert case.zeros == pytest.approx(seen)
-        assert min(seen.values(), default=1) >= 0.01
+                seen_shares[key] = np.mean(positive_ties(layer, x, y) & (dout != 0))
+        assert case.zeros == pytest.approx(seen_shares)
+        assert min(seen_shares.values(), default=1) >= 0.01
         assert all(share > 0.1 for share in zeros.values())
         if request.config.getoption("--table") and not seed:
-            shown += [f"{name}: zeros before relus, and those seen; windows with a seen tie"] if seen else []
-            shares = {key: f"{zeros[key]:.1%}" if key in zeros else "" for key in seen}
-            shown += [f"    {key:22}{shares[key]:>7}{share:7.1%}" for key, share in seen.items()]
+            shown += [f"{name}: zeros before relus, and those seen; windows with a seen tie"] if seen_shares else []
+            shares = {key: f"{zeros[key]:.1%}" if key in zeros else "" for key in seen_shares}
+            shown += [f"    {key:22}{shares[key]:>7}{share:7.1%}" for key, share in seen_shares.items()]
 
 
 def positive_ties(layer: nr.Pooling, x: Array, y: Array) -> Array:
-    """Windows, (N, C, OH, OW), whose maximum is above 0 and stands more than once: counted window by window."""
-    found = np.zeros(y.shape, dtype=bool)
+    """Windows (N, C, OH, OW) whose maximum is above 0 and occurs more than once, found one by one."""
+    tied = np.zeros(y.shape, dtype=bool)
     for n, c, i, j in np.ndindex(y.shape):
         top, left = i * layer.stride, j * layer.stride
         window = x[n, c, top : top + layer.pool_h, left : left + layer.pool_w]
-        found[n, c, i, j] = y[n, c, i, j] > 0 and (window == y[n, c, i, j]).sum() > 1
-    return found
+        tied[n, c, i, j] = y[n, c, i, j] > 0 and (window == y[n, c, i, j]).sum() > 1
+    return tied
 
 
 class ReluWithAGradientAtZero(nr.Relu):
@@ -235,7 +235,7 @@ MISTAKES: dict[type, type] = {nr.Relu: ReluWithAGradientAtZero, nr.Pooling: Last
 
 
 def mistaken(case: IntegerCase) -> Iterator[tuple[str, IntegerCase]]:
-    """The case with each of its relus and poolings, one at a time, of another gradient at zeros and ties."""
+    """The case with, one at a time, each of its relus and poolings given another gradient at zeros and ties."""
     for name, layer in case.network.layers.items():
         if type(layer) in MISTAKES:
             network = copy.deepcopy(case.network)
@@ -321,7 +321,7 @@ def test_a_copy_keeps_no_batch_but_the_running_statistics() -> None:
 
 
 def weights(case: IntegerCase, name: str) -> Array:
-    """(outputs, inputs)."""
+    """The layer's weight as a matrix (outputs, inputs)."""
     layer = case.network.layers[name]
     return layer.W.T if isinstance(layer, nr.Affine) else layer.W.reshape(len(layer.W), -1)
 
@@ -365,7 +365,7 @@ def test_a_normalisation_has_whole_channels_that_are_flat_and_gets_none() -> Non
 
 @pytest.mark.parametrize("name", ["LeNet5", "LeNet5, averaged", "ThreeLayerNet"])
 def test_what_squashes_is_not_flat(name: str) -> None:
-    """Else no gradient would reach the first layers."""
+    """Otherwise no gradient would reach the first layers."""
     for key, layer, *_, dout in run(case_of(name))[1]:
         if isinstance(layer, Tanh | nr.Sigmoid):
             slopes = layer.backward(np.ones_like(dout))
@@ -373,7 +373,7 @@ def test_what_squashes_is_not_flat(name: str) -> None:
 
 
 class Halved(nr.Affine):
-    """A class of its own, which this module does not know."""
+    """A layer of a class that integers does not know."""
 
     def forward(self, x: Array) -> Array:
         return super().forward(x) / 2
@@ -396,14 +396,14 @@ def test_a_layer_of_another_class_keeps_its_parameters() -> None:
 
 @pytest.mark.parametrize(("window", "most"), [(2, 1), (8, 6)])
 def test_no_more_draws_than_help(window: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of windows of 8 x 8 no draw shows one zero in a hundred."""
-    drawn, draw = list[IntegerCase](), integers._drawn
+    """With windows of 8 x 8, no draw has zeros in one percent of the entries."""
+    drawn, draw = list[IntegerCase](), integers._draw_case
 
     def counted(*args: Any) -> IntegerCase:
         drawn.append(draw(*args))
         return drawn[-1]
 
-    monkeypatch.setattr(integers, "_drawn", counted)
+    monkeypatch.setattr(integers, "_draw_case", counted)
     rows = 16 * (8 // window) ** 2
     reference = chain(convolution(16, 3), nr.Relu(), nr.Pooling(window, window, window), affine(rows, 9))
     for seed in range(4):

@@ -1,4 +1,4 @@
-"""check_parity sees as small mistakes as kill_table.py's tables say, and smaller ones than the rules of other tools."""
+"""check_parity sees mistakes as small as kill_table.py's tables say, and smaller ones than other tools' rules do."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LONG = "SimpleConvNet", "affine1", "output"  # sums of 4,320 products
 @pytest.mark.parametrize("dtype", table.DTYPES)
 @pytest.mark.parametrize("name", ["SimpleConvNet", "DeepConvNet"])
 def test_small_relative_errors_are_seen_in_every_layer(name: str, dtype: torch.dtype) -> None:
-    """Of entries on one sample, and of single products on integers."""
-    for run, found in table.runs_of(name):
-        for layer, *link in found:
+    """Errors of entries on one sample, and of single products on integers."""
+    for run, links in table.runs_of(name):
+        for layer, *link in links:
             for quantity, (entry, product) in table.sights(dtype, *link, exact=run == table.EXACT).items():
                 error = product.error if run == table.EXACT else entry.error
                 assert error <= BOUNDS[dtype] * (2 if (name, layer, quantity) == LONG else 1)
@@ -34,9 +34,9 @@ def test_small_relative_errors_are_seen_in_every_layer(name: str, dtype: torch.d
 @pytest.mark.parametrize("quantity", ["output", "grad_input", "W", "b"])
 @pytest.mark.parametrize(("name", "layer"), [("DeepConvNet", "affine1"), ("LeNet5", "subsample1")])
 def test_an_error_is_seen_from_its_limit_on(name: str, layer: str, quantity: str, dtype: torch.dtype) -> None:
-    """Four times the limit is, in the entries of the table; a quarter is not, where it leaves no trace in the calls."""
+    """In the entries of the table, four times the limit is seen, and a quarter of it is not in a gradient."""
     reference, x, _ = table.network(name)
-    (link,) = (link for found, *link in table.links(reference, x[:1]) if found == layer)
+    (link,) = (link for layer_name, *link in table.links(reference, x[:1]) if layer_name == layer)
     for at, limit, _ in table.sights(dtype, *link)[quantity]:
         assert is_seen(dtype, quantity, at, 4 * limit, *link)
         assert quantity == "output" or not is_seen(dtype, quantity, at, limit / 4, *link)
@@ -63,6 +63,6 @@ def is_seen(
 )
 def test_no_other_rule_sees_a_smaller_mistake(mistake: str, scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "SIZES", table.SIZES[1::2])  # half of them, the smallest among those
-    found = table.smallest(mistake, "small SimpleConvNet", scale, torch.float32)
-    assert found[table.ALL_RUNS] == max(table.SIZES)
-    assert all(found[rule] <= found[table.ONE_RUN] for rule in table.RULES)
+    sizes = table.smallest(mistake, "small SimpleConvNet", scale, torch.float32)
+    assert sizes[table.ALL_RUNS] == max(table.SIZES)
+    assert all(sizes[rule] <= sizes[table.ONE_RUN] for rule in table.RULES)

@@ -1,4 +1,4 @@
-"""The report's page: complete, self-contained, safe with a user's names, and readable without eyes."""
+"""The report's page: complete, self-contained, safe with a user's names, and accessible to screen readers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ABOUT = {"weights": "params.pkl", "batch": "32 x 1 x 28 x 28"}
 
 
 class Page(HTMLParser):
-    """What is in a page: elements as (tag, attributes, text within), in the order in which they start."""
+    """A parsed page: its elements as (tag, attributes, text inside), in the order in which they start."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -77,8 +77,8 @@ class Page(HTMLParser):
 
 
 def record_of(reports: list[Report], **options: Any) -> dict[str, Any]:
-    given = {"command": "python again.py", "evaluation": EVALUATION, "about": ABOUT, **options}
-    return to_dict([report.to_dict() for report in reports], **given)
+    arguments = {"command": "python again.py", "evaluation": EVALUATION, "about": ABOUT, **options}
+    return to_dict([report.to_dict() for report in reports], **arguments)
 
 
 def page_of(reports: list[Report], **options: Any) -> Page:
@@ -124,22 +124,22 @@ def test_the_accuracy_stands_above_the_picture() -> None:
 
 
 def findings_of(page: Page) -> list[tuple[str, str]]:
-    """Class and text of what is said of each report."""
-    found = [(a["class"], "".join(text)) for tag, a, text in page.elements if tag == "div" and "class" in a]
-    return [(kind.removeprefix("finding "), text) for kind, text in found if kind.startswith("finding")]
+    """The class and the text of each report's findings."""
+    divs = [(a["class"], "".join(text)) for tag, a, text in page.elements if tag == "div" and "class" in a]
+    return [(kind.removeprefix("finding "), text) for kind, text in divs if kind.startswith("finding")]
 
 
 def test_each_report_is_told_and_a_fault_first() -> None:
     (kind, fault), (other, verdict) = findings_of(page_of([PASSING, replace(FAILING, notes=("fc9 is unused",))]))
     assert (kind, other, verdict) == ("fail", "ok", PASSING.verdict)
-    told = ("relu1 output at net.py:3, in training", "there is no relu1", "pool1 output, only in training", KNOWN)
-    places = [fault.index(text) for text in ("NO PARITY: unfold, float64, cpu", *told, "fc9 is unused")]
+    faults = ("relu1 output at net.py:3, in training", "there is no relu1", "pool1 output, only in training", KNOWN)
+    places = [fault.index(text) for text in ("NO PARITY: unfold, float64, cpu", *faults, "fc9 is unused")]
     assert places == sorted(places)
     assert "right: 1 of 4 layers" in fault
 
 
 def rows_of(page: Page) -> list[tuple[str, list[str], list[str]]]:
-    """Class, texts of the cells and exact numbers of each row about an array, as the page has them."""
+    """The class, the texts of the cells and the exact numbers of each row of the page's tables of arrays."""
     rows: list[tuple[str, list[str], list[str]]] = []
     for tag, attributes, text in page.elements:
         if tag == "tr":
@@ -167,16 +167,16 @@ def table_of(page: Page, caption: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_tables_have_every_number_of_the_json(case: str) -> None:
-    found = []
+    actual = []
     for _, cells, numbers in rows_of(page_of(CASES[case])):
-        found.append((cells[0], cells[1], cells[-2], *numbers))
+        actual.append((cells[0], cells[1], cells[-2], *numbers))
     expected = []
     for report in CASES[case]:
         for row in json.loads(report.to_json())["rows"]:
             numbers = [str(row[name]) for name in NUMBERS[: 1 if row["note"] else None]]
             name = " ".join(dict.fromkeys((row["layer"], row["quantity"])))
             expected.append((name, row["run"], row["rule"], *numbers))
-    assert sorted(found) == sorted(expected)
+    assert sorted(actual) == sorted(expected)
 
 
 def test_failing_rows_are_marked_and_first() -> None:
@@ -280,7 +280,7 @@ def test_the_lines_go_through_the_network_whatever_comes_first() -> None:
 
 
 def test_the_names_of_what_fails_have_a_cross() -> None:
-    """Also where one of two comparisons is right."""
+    """Also if one of two comparisons is right."""
     wrong = Row("training", "conv1", "output", "sum", difference(2))
     page = page_of([FAILING, replace(PASSING, rows=(wrong,))])
     names = texts_of(page, "name", "name fail")
@@ -327,11 +327,11 @@ def test_predictions_that_differ_are_no_parity() -> None:
 
 
 def test_both_files_say_the_same(tmp_path: Path) -> None:
-    given = record_of([PASSING, FAILING], command="python <again>.py")
-    paths = save(tmp_path, given)
+    saved = record_of([PASSING, FAILING], command="python <again>.py")
+    paths = save(tmp_path, saved)
     assert [path.name for path in paths] == ["report.json", "report.html"]
     record = json.loads(paths[0].read_text())
-    assert record == given
+    assert record == saved
     assert to_html(record) == paths[1].read_text(encoding="utf-8")  # drawn again from the file
     page = Page(to_html(record))
     assert (record["ok"], record["about"], record["evaluation"]) == (False, ABOUT, EVALUATION)
@@ -380,16 +380,16 @@ def test_a_mode_is_told(dtype: str, says: str, tf32: str) -> None:
 def test_the_flags_that_are_set_are_told(on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: on)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", on)
-    found = environment([PASSING.to_dict()])
-    assert found["deterministic algorithms"] == ("required" if on else "not required")
-    assert found["cuDNN benchmark"] == ("on" if on else "off")
+    values = environment([PASSING.to_dict()])
+    assert values["deterministic algorithms"] == ("required" if on else "not required")
+    assert values["cuDNN benchmark"] == ("on" if on else "off")
 
 
 def test_every_seed_and_device_is_told_once() -> None:
     reports = [PASSING, replace(FAILING, device="meta"), replace(PASSING, seed=8)]
-    found = environment([report.to_dict() for report in reports])
-    assert found["seed"] == "7, 8"
-    assert found["device"] == "cpu, meta"
+    values = environment([report.to_dict() for report in reports])
+    assert values["seed"] == "7, 8"
+    assert values["device"] == "cpu, meta"
 
 
 def test_no_report_is_no_parity() -> None:

@@ -1,4 +1,4 @@
-"""Limits of several layers in one piece: right ports are within, wrong ones are not."""
+"""Limits of several layers seen in one piece: right ports are within them, wrong ones are not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTING = Setting(torch.float32)
 
 
 class OneDraw(np.random.RandomState):
-    """The same numbers at every call."""
+    """A generator that draws the same numbers at every call."""
 
     def rand(self, *shape: int) -> Array:  # type: ignore[override]
         return np.random.RandomState(3).rand(*shape)
@@ -42,7 +42,7 @@ def case(seed: int) -> tuple[nr.Network, Array, Array]:
 
 
 def computed(network: nr.Network, x: Array, dout: Array, factor: float = 1) -> list[Array]:
-    """Output, input's and parameters' gradients of the torch port, the output times factor."""
+    """The torch port's output times factor, and the gradients of its input and parameters."""
     port = from_reference(network).float()
     for module in port.modules():
         if isinstance(module, Dropout):
@@ -54,9 +54,9 @@ def computed(network: nr.Network, x: Array, dout: Array, factor: float = 1) -> l
     return [each.detach().double().numpy() for each in (y, *grads)]
 
 
-def judged(probed: Probed, found: list[Array]) -> Iterator[tuple[Array, Array, Array]]:
-    """error, limit and what was expected, in the order of computed."""
-    for actual, (key, value) in zip(found, probed.values.items(), strict=True):
+def judged(probed: Probed, arrays: list[Array]) -> Iterator[tuple[Array, Array, Array]]:
+    """Yield (error, limit, expected) for each array, in the order of computed."""
+    for actual, (key, value) in zip(arrays, probed.values.items(), strict=True):
         of_parameter = key[1] in MODULE_ATTRIBUTES
         expected, limit = (to_torch_layout(each) if of_parameter else each for each in (value, probed.limits[key]))
         assert actual.shape == expected.shape == limit.shape
@@ -72,16 +72,16 @@ def size(x: Array) -> float:
 
 
 def test_no_right_port_is_above_its_limits(request: pytest.FixtureRequest) -> None:
-    """In float32; nor are the limits idle."""
-    found, looseness = [], []
+    """In float32; and no limit is twenty times too large."""
+    ratios, looseness = [], []
     for seed in range(request.config.getoption("--cases") or 24):
         network, x, dout = case(seed)
         layers = list(network.layers.values())
         probed = probe(layers, x, dout, SETTING.arithmetic)
         for error, limit, expected in judged(probed, computed(network, x, dout)):
-            found.append(ratio(error, limit))
+            ratios.append(ratio(error, limit))
             looseness += [size(limit) / size(expected)] if size(expected) > 1e-9 else []
-    assert 0.05 < max(found) <= 1
+    assert 0.05 < max(ratios) <= 1
     assert np.median(looseness) < 1e-4
 
 
@@ -98,9 +98,9 @@ def test_of_one_layer_they_are_the_layers_own() -> None:
     for layer in (nr.Affine(rng.standard_normal((10, 5)), rng.standard_normal(5)), nr.Sigmoid()):
         x, dout = rng.standard_normal((4, 10)), rng.standard_normal((4, 5 if isinstance(layer, nr.Affine) else 10))
         probed, rule = probe([layer], x, dout, a), kind_of(layer).rule
-        own = {"output": rule.forward(layer, x, a), **rule.backward(layer, x, dout, a).each}
-        assert [*probed.limits] == [(0, name) for name in own]
-        for name, limit in own.items():
+        limits = {"output": rule.forward(layer, x, a), **rule.backward(layer, x, dout, a).by_name}
+        assert [*probed.limits] == [(0, name) for name in limits]
+        for name, limit in limits.items():
             np.testing.assert_array_equal(probed.limits[0, name], limit)
 
 
@@ -118,7 +118,7 @@ def test_layers_that_only_move_data_have_none() -> None:
 
 
 def test_they_are_what_is_derived() -> None:
-    """x w v: the first product, off by l, is passed on with v; the second is off by itself."""
+    """For x w v: the error l of the first product is multiplied by v, and the second product adds its own."""
     w, v, x, a = np.array([[3.0]]), np.array([[-5.0]]), np.array([[2.0]]), SETTING.arithmetic
     first, second = nr.Affine(w, 0.0), nr.Affine(v, 0.0)
     probed = probe([first, second], x, np.ones((1, 1)), a)
@@ -129,11 +129,11 @@ def test_they_are_what_is_derived() -> None:
 
 
 def test_a_branch_that_rounding_may_take_is_allowed() -> None:
-    """A unit that is 0 but for rounding: the gradient behind its relu may be there or not."""
+    """A unit that is 0 but for rounding: its relu may pass the gradient or drop it."""
     layers: list[Layer] = [nr.Affine(np.array([[1.0], [-1.0]]), 0.0), nr.Relu()]
-    found = probe(layers, np.full((1, 2), 7.0), np.ones((1, 1)), SETTING.arithmetic)
-    assert not found.values[0, "grad_input"].any()
-    assert (found.limits[0, "grad_input"] >= 1).all()
+    probed = probe(layers, np.full((1, 2), 7.0), np.ones((1, 1)), SETTING.arithmetic)
+    assert not probed.values[0, "grad_input"].any()
+    assert (probed.limits[0, "grad_input"] >= 1).all()
 
 
 def test_nothing_underflows() -> None:
@@ -145,20 +145,20 @@ def test_nothing_underflows() -> None:
 def test_predictions_of_another_program_are_judged(dtype: torch.dtype) -> None:
     network, x, _ = case(8)
     port = from_reference(network).to(dtype).eval()
-    found = port(torch.tensor(x, dtype=dtype)).detach().numpy()
+    predictions = port(torch.tensor(x, dtype=dtype)).detach().numpy()
     training = port.train()(torch.tensor(x, dtype=dtype)).detach().numpy()
     assert any(kind_of(layer).prediction for layer in network.layers.values())
-    assert 0 < check_predictions(network, x, found, dtype).ratio <= 1
-    for wrong in (found * np.float32(1 + 2e-4), training):
+    assert 0 < check_predictions(network, x, predictions, dtype).ratio <= 1
+    for wrong in (predictions * np.float32(1 + 2e-4), training):
         assert check_predictions(network, x, wrong, dtype).ratio > 1
 
 
 @pytest.mark.parametrize("factor", [0, 1 - 1e-4])
 def test_predictions_of_a_deep_network_that_are_not_its_own_are_told(factor: float) -> None:
-    """Nothing is left of a limit that is carried through ten layers: this one is measured with errors put in."""
+    """A limit carried from layer to layer would be useless after ten of them; this one comes from perturbed runs."""
     reference = nr.DeepConvNet(rng=np.random.RandomState(0))
     reference.set_params(seeded_params(0, reference.params))
     x, _ = seeded_batch(0, 4)
-    found = SETTING.round(reference.predict(SETTING.round(x)))
-    assert check_predictions(reference, x, found, torch.float32).ratio < 0.1
-    assert check_predictions(reference, x, factor * found, torch.float32).ratio > 1
+    predictions = SETTING.round(reference.predict(SETTING.round(x)))
+    assert check_predictions(reference, x, predictions, torch.float32).ratio < 0.1
+    assert check_predictions(reference, x, factor * predictions, torch.float32).ratio > 1

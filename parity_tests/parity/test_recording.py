@@ -1,4 +1,4 @@
-"""What is seen of one run of a port: calls and their order, values, lines, gradients, and what a run leaves behind."""
+"""What a record of one run of a port shows: calls in order, values, lines, gradients, random draws and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ X = np.arange(-6.0, 6.0).reshape(3, 4)
 
 
 class Port(nn.Module):
-    """Computes function(self, x); with a weight, a buffer and two layers to use."""
+    """A port that computes function(self, x), with a weight, a buffer and two layers for it to use."""
 
     def __init__(self, function: Function) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ def recorded(function: Function, sizes: tuple[int, ...] = (12,), device: str = "
     return record(port, torch.tensor(X, device=device), frozenset(sizes))
 
 
-def last(found: Record) -> Call:
-    """The call that made what was returned."""
-    (call,) = found.returned
+def last(run: Record) -> Call:
+    """The call that made the returned tensor."""
+    (call,) = run.returned
     return call
 
 
@@ -75,11 +75,11 @@ def by_numpy(port: Any, x: Tensor) -> Tensor:
 
 
 def per_sample(port: Any, x: Tensor) -> Tensor:
-    found: Tensor = torch.vmap(lambda row: row * 2)(x)
-    return found
+    doubled: Tensor = torch.vmap(lambda row: row * 2)(x)
+    return doubled
 
 
-# What is computed, the functions on the data's way to the output, and the output.
+# By name: the port's function, the torch functions on the data's way to the output, and the output.
 WAYS: dict[str, tuple[Function, str, Any]] = {
     "nothing": (lambda port, x: x, "", X),
     "modules": (lambda port, x: port.body(x), "tanh relu", np.maximum(np.tanh(X), 0)),
@@ -101,44 +101,45 @@ WAYS: dict[str, tuple[Function, str, Any]] = {
 }
 
 
-def way(found: Record) -> list[str]:
-    """The functions by which the data reaches the output, in order, but for moves between devices."""
-    seen, todo = set[int](), [last(found).number]
-    while todo:
-        number = todo.pop()
-        if number not in seen and found.calls[number].of_data:
-            seen.add(number)
-            todo += found.calls[number].parents
-    return [name for number in sorted(seen - {0}) if (name := found.calls[number].name) not in ("cpu", "to")]
+def way(run: Record) -> list[str]:
+    """The functions on the data's way to the output, in order, except moves between devices."""
+    numbers, stack = set[int](), [last(run).number]
+    while stack:
+        number = stack.pop()
+        if number not in numbers and run.calls[number].depends_on_input:
+            numbers.add(number)
+            stack += run.calls[number].parents
+    return [name for number in sorted(numbers - {0}) if (name := run.calls[number].name) not in ("cpu", "to")]
 
 
 @pytest.mark.parametrize("name", WAYS)
 def test_the_datas_way_is_seen(name: str, device: str) -> None:
     function, names, value = WAYS[name]
-    found = recorded(function, device=device)
-    assert way(found) == names.split()
-    np.testing.assert_allclose(np.asarray(last(found).array), value, atol=1e-15)
+    run = recorded(function, device=device)
+    assert way(run) == names.split()
+    np.testing.assert_allclose(np.asarray(last(run).array), value, atol=1e-15)
 
 
 def test_a_value_is_that_of_its_call_whatever_happens_to_the_tensor_later() -> None:
-    found = recorded(lambda port, x: (x * 2).relu_().add_(1))
-    values = [call.value for call in found.calls if call.of_data]
+    run = recorded(lambda port, x: (x * 2).relu_().add_(1))
+    values = [call.value for call in run.calls if call.depends_on_input]
     for value, expected in zip(values, (X, 2 * X, 2 * np.maximum(X, 0), 2 * np.maximum(X, 0) + 1), strict=True):
         np.testing.assert_array_equal(value, expected)
 
 
 def test_only_what_can_end_a_layer_is_kept() -> None:
-    found = recorded(lambda port, x: (x.sum(1) * 2)[:, None] * x, sizes=(12,))
-    assert [call.value is not None for call in found.calls if call.of_data] == [True, False, False, False, True]
+    run = recorded(lambda port, x: (x.sum(1) * 2)[:, None] * x, sizes=(12,))
+    values = [call.value for call in run.calls if call.depends_on_input]
+    assert [value is not None for value in values] == [True, False, False, False, True]
 
 
 def test_parameters_and_buffers_are_called_by_name_and_stay_apart_from_the_data() -> None:
-    found = recorded(lambda port, x: x * port.weight + port.scale + torch.zeros_like(x))
-    names = {call.label: call for call in found.calls if call.label}
+    run = recorded(lambda port, x: x * port.weight + port.scale + torch.zeros_like(x))
+    names = {call.label: call for call in run.calls if call.label}
     assert names.keys() == {"weight", "scale"}
-    assert [call.of_data for call in names.values()] == [False, False]
+    assert [call.depends_on_input for call in names.values()] == [False, False]
     assert (names["weight"].is_leaf, names["scale"].is_leaf) == (True, False)
-    assert not next(call for call in found.calls if call.name == "zeros_like").of_data
+    assert not next(call for call in run.calls if call.name == "zeros_like").depends_on_input
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def of_an_array(port: Any, x: Tensor) -> Tensor:
 
 
 def marked(function: Callable[..., Any], mark: str = "# here") -> str:
-    """The line of a function that ends in the mark, and what is said behind it: "file.py:12, body.1 (ReLU)"."""
+    """The line of function that has the mark, and the text after the mark: "file.py:12, body.1 (ReLU)"."""
     lines, first = inspect.getsourcelines(function)
     number, line = next((number, line) for number, line in enumerate(lines, first) if mark in line)
     _, _, rest = line.strip().partition(f"{mark}: ")
@@ -226,8 +227,8 @@ def test_a_call_has_its_authors_line(function: Function) -> None:
 
 def test_a_call_by_torch_alone_has_its_modules_path() -> None:
     port = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Tanh()))
-    found = record(port, torch.tensor(X), frozenset([12]))
-    assert [(call.where, call.module) for call in found.calls[1:]] == [("0 (ReLU)", "0"), ("1.0 (Tanh)", "1.0")]
+    run = record(port, torch.tensor(X), frozenset([12]))
+    assert [(call.where, call.module) for call in run.calls[1:]] == [("0 (ReLU)", "0"), ("1.0 (Tanh)", "1.0")]
 
 
 def test_an_error_of_the_port_is_kept_with_its_line() -> None:
@@ -235,9 +236,9 @@ def test_an_error_of_the_port_is_kept_with_its_line() -> None:
         y = x.relu()
         return y @ y  # here
 
-    found = recorded(raises)
-    assert isinstance(found.error, RuntimeError)
-    assert (found.raised, found.returned, found.calls[-1].name) == (marked(raises), [], "relu")
+    run = recorded(raises)
+    assert isinstance(run.error, RuntimeError)
+    assert (run.raised_at, run.returned, run.calls[-1].name) == (marked(raises), [], "relu")
 
 
 # --- Random numbers
@@ -267,11 +268,11 @@ def of_its_own_stream(port: Any, x: Tensor) -> Tensor:
     "function", [of_torch, of_dropout, of_numpy, of_python], ids=lambda function: function.__name__
 )
 def test_what_draws_is_seen_at_its_line(function: Function, device: str) -> None:
-    assert recorded(function, device=device).drew == marked(function)
+    assert recorded(function, device=device).drew_at == marked(function)
 
 
 def test_a_stream_of_ones_own_moves_nobody_elses() -> None:
-    assert recorded(of_its_own_stream).drew is None
+    assert recorded(of_its_own_stream).drew_at is None
 
 
 # --- Gradients
@@ -288,7 +289,7 @@ def changed_later(port: Any, x: Tensor) -> Any:
     return (y + 0).mul_(3).relu_()
 
 
-# A function, the call whose gradient is looked at, and that gradient where the output's is 1 everywhere.
+# By name: the port's function, the call whose gradient is observed, and that gradient if the output's is 1 everywhere.
 GRADIENTS: dict[str, tuple[Function, str, Any]] = {
     "an operation": (lambda port, x: (x * port.weight).relu(), "mul", X > 0),
     "the output": (lambda port, x: (x * port.weight).relu(), "relu", np.ones(X.shape)),
@@ -307,24 +308,24 @@ GRADIENTS: dict[str, tuple[Function, str, Any]] = {
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_the_gradient_that_arrives_at_a_call_is_kept(name: str, device: str) -> None:
     function, at, expected = GRADIENTS[name]
-    found = recorded(function, device=device)
-    call = next(call for call in found.calls if call.name == at and call.requires_grad)
+    run = recorded(function, device=device)
+    call = next(call for call in run.calls if call.name == at and call.requires_grad)
     call.watch()
-    last(found).tensor.sum().backward()
+    last(run).tensor.sum().backward()
     np.testing.assert_array_equal(call.grad, expected)
 
 
 def test_no_gradient_is_said() -> None:
-    found = recorded(lambda port, x: (x * port.weight).detach().relu())
-    assert [call.requires_grad for call in found.calls if call.of_data] == [False, True, False, False]
+    run = recorded(lambda port, x: (x * port.weight).detach().relu())
+    assert [call.requires_grad for call in run.calls if call.depends_on_input] == [False, True, False, False]
 
 
 @pytest.mark.parametrize("shape", [(12, 2), (12, 1), (2, 12)])
 def test_every_layout_of_a_weight_is_looked_at_once(shape: tuple[int, int]) -> None:
-    """Of an Affine behind an image of 3 x 2 x 2: what lies the same in memory is the same."""
+    """For an Affine after an image of 3 x 2 x 2; layouts that are equal in memory count once."""
     value = np.arange(24.0)[: math.prod(shape)].reshape(shape)
     ways = [shape, *([(3, 2, 2, shape[1])] if shape[0] == 12 else [])]
     every = [value.reshape(way).transpose(order) for way in ways for order in itertools.permutations(range(len(way)))]
-    found = [value.reshape(way).transpose(order).tobytes() for way, order in _layouts(value, (3, 2, 2))]
-    assert len(found) == len(set(found))
-    assert set(found) == {each.tobytes() for each in every}
+    layouts = [value.reshape(way).transpose(order).tobytes() for way, order in _layouts(value, (3, 2, 2))]
+    assert len(layouts) == len(set(layouts))
+    assert set(layouts) == {array.tobytes() for array in every}

@@ -1,4 +1,4 @@
-"""A result that cannot be misread: a report's truth, its line, its table, its short message and its plain values."""
+"""A report as a bool, in one line, as a table, as a short error message, and as plain values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRONG = replace(RIGHT, layer="affine2", worst=difference(2), where="net.py:9", c
 
 
 def of(*rows: Row, **options: Any) -> Report:
-    """A report of these rows, in the runs that they come from."""
+    """A report of these rows and the runs that they come from."""
     return Report(rows, "port", "float32", "cpu", 0, tuple(dict.fromkeys(row.run for row in rows)), **options)
 
 
@@ -72,7 +72,7 @@ def test_every_text_fits_a_terminal(name: str) -> None:
 
 
 def message_of(report: Report) -> list[str]:
-    """The lines of what raise_if_failed raises."""
+    """The lines of the error that raise_if_failed raises."""
     try:
         report.raise_if_failed()
     except AssertionError as error:
@@ -114,7 +114,7 @@ def test_a_fault_is_told_in_a_line(row: Row, says: str) -> None:
 def test_a_failing_report_tells_every_fault_once_then_what_is_right() -> None:
     report = failing()
     text = str(report)
-    told = [
+    parts_in_order = [
         "NO PARITY: net.py:Net in float32 on cpu\nruns: training, prediction, 1 sample, 35 samples",
         "\naffine2 output at net.py:18, net.2 (Linear), in every run\n  [0, 3] is 0.1234, expected 0.5678 (error 4",
         f"\n  cause: {CAUSE}\n",
@@ -128,7 +128,7 @@ def test_a_failing_report_tells_every_fault_once_then_what_is_right() -> None:
         f"\n\nknown: loss value: {KNOWN}\n",
         *(f"note: {note}" for note in NOTES),
     ]
-    places = [text.index(part) for part in told]
+    places = [text.index(part) for part in parts_in_order]
     assert places == sorted(places)
     assert text.count(CAUSE) == 1
     states = re.findall(r"^ *\d* ?(FAIL|ok|known) ", text, re.MULTILINE)
@@ -206,15 +206,15 @@ def test_its_values_survive_json(name: str) -> None:
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What check_parity is given, which says what stands in report."""
-    given: dict[str, Any] = {"report": passing()}
+    """The arguments that check_parity is called with; it returns the entry "report"."""
+    call: dict[str, Any] = {"report": passing()}
 
     def check_parity(*args: Any, **options: Any) -> Any:
-        given.update(args=args, options=options)
-        return given["report"]
+        call.update(args=args, options=options)
+        return call["report"]
 
     monkeypatch.setattr("torchport.parity.check_parity", check_parity)
-    return given
+    return call
 
 
 def test_a_port_that_is_right_gives_its_report(judged: dict[str, Any]) -> None:
@@ -236,9 +236,9 @@ def test_a_port_that_is_wrong_is_told_in_a_few_lines(judged: dict[str, Any]) -> 
 
 def test_the_examples_are_true(judged: dict[str, Any]) -> None:
     for module in (testing, report_module):
-        found = doctest.testmod(module)
-        assert found.attempted > 0
-        assert found.failed == 0
+        results = doctest.testmod(module)
+        assert results.attempted > 0
+        assert results.failed == 0
 
 
 def test_it_is_cheap_to_import() -> None:

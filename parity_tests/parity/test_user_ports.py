@@ -47,7 +47,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated", "ignore:.*not a l
 
 
 def in_each_dtype(ports: Sequence[RightPort | WrongPort], every: int = 1) -> pytest.MarkDecorator:
-    """Parameters port and dtype, in the dtypes that can show something; in all of them for one port in so many."""
+    """Parametrise over ports, each in one dtype that can show its mistake, and one port in so many in all of these."""
     pairs = [
         (port, dtype)
         for number, port in enumerate(ports)
@@ -72,9 +72,9 @@ def test_right_ports_are_accepted(port: RightPort, dtype: torch.dtype) -> None:
 
 @in_each_dtype(WRONG_PORTS, every=8)
 def test_wrong_ports_are_blamed(port: WrongPort, dtype: torch.dtype) -> None:
-    """At the layer, in the quantity, at the line, and with the cause that the catalogue says."""
+    """The report names the layer, the quantity, the line and the cause that the catalogue does."""
     module = port.build(port.reference()).to(dtype)
-    runs = ("training", *RUNS[port.seen]) if port.seen in RUNS else ALL
+    runs = ("training", *RUNS[port.sign]) if port.sign in RUNS else ALL
     if port.reference is says.DROPPED:
         runs = (*runs, "extremes")  # what is drawn of few samples may look right
     row = check_parity(port.reference(), module, *port.reference.batch(), runs=runs, **port.options).first_divergence
@@ -89,7 +89,7 @@ def test_wrong_ports_are_blamed(port: WrongPort, dtype: torch.dtype) -> None:
 
 
 def blames(where: str, lines: Sequence[str]) -> bool:
-    """Whether where names one of these "file.py:12", or a short range with it; not merely a file full of lines."""
+    """Whether where names one of lines, such as "file.py:12", or a short range that contains one."""
     named = set()
     for file, first, last in re.findall(r"([\w.]+\.py):(\d+)(?:-(\d+))?", where):
         named |= {f"{file}:{number}" for number in range(int(first), int(last or first) + 1)}
@@ -125,7 +125,7 @@ def test_the_catalogue_is_complete(ports: Sequence[RightPort | WrongPort]) -> No
 
 @pytest.mark.parametrize("port", WRONG_PORTS, ids=lambda port: port.name)
 def test_a_wrong_port_says_where(port: WrongPort) -> None:
-    assert bool(port.lines) == (port.seen != says.LOSS)
+    assert bool(port.lines) == (port.sign != says.LOSS)
     layers = [name.lower() for name in port.reference().layers]
     assert {*port.layer.split()} <= {"input", *layers, "output", "loss"}
 
@@ -135,12 +135,12 @@ UNSCALED = [port for port in RIGHT_PORTS if port.known != "scale"]
 
 @pytest.mark.parametrize("port", UNSCALED, ids=lambda port: port.name)
 def test_a_right_port_does_what_the_reference_does(port: RightPort) -> None:
-    """In prediction, in training, in its input's gradient; and in training again, after a step of SGD."""
+    """In prediction, in training, in the input's gradient, and in training again after a step of SGD."""
     reference, module = plain.made(port)
     tolerance = EXACT_ENOUGH[port.dtypes[0]]
     x, t = port.reference.batch()
-    found = plain.prediction(port, module, torch.tensor(x))
-    assert plain.error(found, plain.as_returned(port, reference.predict(x))) < tolerance
+    output = plain.prediction(port, module, torch.tensor(x))
+    assert plain.error(output, plain.as_returned(port, reference.predict(x))) < tolerance
     leaf = torch.tensor(x).requires_grad_()
     output, expected = plain.both(port, reference, module, x, t, leaf.clone())
     assert plain.error(output, expected["output"]) < tolerance
@@ -168,7 +168,7 @@ def test_torchs_normalisation_has_the_books_statistics_but_for_the_unbiased_vari
 
 @pytest.mark.parametrize("port", WRONG_PORTS, ids=lambda port: port.name)
 def test_a_wrong_port_differs_in_what_it_says(port: WrongPort) -> None:
-    """And where its mistake shows elsewhere, it is right in training on drawn samples: no single run would do."""
-    if port.seen not in (says.TRAINING, says.LOSS):
+    """A port whose mistake shows in another run is right in training on drawn samples, so every run is needed."""
+    if port.sign not in (says.TRAINING, says.LOSS):
         assert not plain.differences(port, *plain.made(port), *port.reference.batch())
-    assert plain.EVIDENCE[port.seen](port, *plain.made(port))
+    assert plain.EVIDENCE[port.sign](port, *plain.made(port))

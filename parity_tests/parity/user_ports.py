@@ -1,4 +1,4 @@
-"""Ports as people write them: what the catalogues say of each, the networks that they port, and where weights go."""
+"""Ports as people write them: the records that the catalogues keep, the networks ported, and ways to copy weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ARGUMENT, STATE, EARLIER_OUTPUT = "argument", "state", "earlier output"
 
 @dataclass(frozen=True)
 class Reference:
-    """A small network of the reference: calling it makes one, always with the same weights."""
+    """A small network of the reference; calling it makes one, always with the same weights."""
 
     make: Callable[[], nr.Network]
     shape: tuple[int, ...]  # of a sample
@@ -52,7 +52,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class RightPort:
-    """A port that computes and trains what the reference does."""
+    """A port that computes and trains as the reference does."""
 
     name: str
     reference: Reference
@@ -75,7 +75,7 @@ class WrongPort:
     lines: tuple[str, ...] = ()  # "file.py:12": one of them is blamed
     options: Mapping[str, Any] = field(default_factory=dict)  # of check_parity
     cause: str = ""  # a word that the cause must have
-    seen: str = TRAINING  # what shows it
+    sign: str = TRAINING  # what shows it
     only64: str = ""  # why float32 cannot show it
 
     @property
@@ -108,17 +108,17 @@ def wrong(
     layer: str,
     quantity: str = "",
     cause: str = "",
-    seen: str = TRAINING,
+    sign: str = TRAINING,
     only64: str = "",
     marked: Callable[..., Any] | None = None,
     **options: Any,
 ) -> Callable[[Built], Built]:
-    """The same of a wrong port; its source marks the line, or that of the class marked."""
+    """Enter a wrong port into the catalogue; a mark in its source, or in that of the class marked, shows the line."""
 
     def enter(build: Built) -> Built:
         lines = marked_lines(marked or build)
         WRONG_PORTS.append(
-            WrongPort(_name(build), reference, build, layer, quantity, lines, options, cause, seen, only64)
+            WrongPort(_name(build), reference, build, layer, quantity, lines, options, cause, sign, only64)
         )
         return build
 
@@ -133,13 +133,13 @@ def step(
     function: Step,
     blamed: str = "",
     cause: str = "",
-    seen: str = TRAINING,
+    sign: str = TRAINING,
     only64: str = "",
 ) -> None:
-    """Enter a port that is right but for function(module, x) in a layer's place; blamed, where it is not that layer."""
+    """Enter a port that is right but for function(module, x) in place of a layer; blamed is the layer, if another."""
     lines = (f"{Path(function.__code__.co_filename).name}:{function.__code__.co_firstlineno}",)
     build = partial(Stepwise, layer=layer, function=function)
-    WRONG_PORTS.append(WrongPort(name, reference, build, blamed or layer, quantity, lines, {}, cause, seen, only64))
+    WRONG_PORTS.append(WrongPort(name, reference, build, blamed or layer, quantity, lines, {}, cause, sign, only64))
 
 
 def in_loss(
@@ -157,14 +157,14 @@ def in_loss(
 
 
 def marked_lines(build: Build) -> tuple[str, ...]:
-    """The lines of its source that end in a mark, `# wrong` or `# missing`, as "file.py:12"."""
+    """The lines of the source that end in a mark, `# wrong` or `# missing`, as "file.py:12"."""
     file = Path(inspect.getsourcefile(build) or "")
     return tuple(f"{file.name}:{number}" for number in _marks(file)[build.__name__])
 
 
 @cache
 def _marks(file: Path) -> dict[str, list[int]]:
-    """By what is defined in a file; inspect.getsourcelines parses all of it for every class."""
+    """The lines of each definition in a file, parsed once; inspect.getsourcelines parses it for every class."""
     source = file.read_text(encoding="utf-8")
     marked = [n for n, line in enumerate(source.splitlines(), 1) if line.rstrip().endswith(("# wrong", "# missing"))]
     defined = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
@@ -179,7 +179,7 @@ def _name(build: Build) -> str:
 
 
 def seeded(network: nr.Network) -> nr.Network:
-    """network with seeded weights at fan-in scale, biases, gammas around 1 and running statistics."""
+    """network, given seeded weights at fan-in scale, biases, gammas around 1 and running statistics."""
     params = seeded_params(0, network.params)
     network.set_params({name: value + name.startswith("gamma") for name, value in params.items()})
     rng = np.random.default_rng(1)
@@ -203,14 +203,14 @@ def _deep() -> nr.Network:
 
 
 def _equal() -> nr.Network:
-    """The second and the third layer start with the same weights."""
+    """A network whose second and third layer start with the same weights."""
     network = seeded(nr.MultiLayerNet(12, [8, 8], 8))
     network.set_params({**network.params, "W3": network.params["W2"], "b3": network.params["b2"]})
     return network
 
 
 def _own(**layers: Any) -> Callable[[], nr.Network]:
-    """A network of layers of one's own, made by their functions."""
+    """A network of these layers, each made by a function."""
     return lambda: seeded(nr.Network({name: make() for name, make in layers.items()}))
 
 
@@ -271,7 +271,7 @@ NORMALISED_MAPS = Reference(
 
 
 def tensors(reference: nr.Network) -> dict[str, Tensor]:
-    """Copies of the reference's parameters in its own layout, float64: W (D, H) of an Affine."""
+    """Copies of the reference's parameters in its own layout, in float64; an Affine's W is (D, H)."""
     return {name: torch.tensor(value) for name, value in reference.params.items()}
 
 
@@ -322,7 +322,7 @@ class Perceptron(nn.Module):
 
 
 class NormalisedPerceptron(Perceptron):
-    """The same with the book's normalisations behind the first two."""
+    """Three affine layers with the book's normalisations after the first two."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -331,8 +331,8 @@ class NormalisedPerceptron(Perceptron):
 
 
 class Stepwise(nn.Module):
-    """Right layers by the reference's names in lower case; function(its module, x) stands for one, or is before all
-    ("input"), or behind all ("output").
+    """Right layers by the reference's names in lower case; function(module, x) replaces the layer name, or comes before
+    all of them ("input"), or after all ("output").
     """
 
     def __init__(self, reference: nr.Network, layer: str, function: Step) -> None:

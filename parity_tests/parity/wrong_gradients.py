@@ -44,25 +44,25 @@ def of_clamp() -> str:
 
 
 RELU = MLP, "activation_function1", "grad"
-step(*RELU, "MaskOfAtLeast0", lambda m, x: x * (x >= 0), seen=INTEGERS, cause="x >= 0")
-step(*RELU, "MaximumWith0", lambda m, x: torch.maximum(x, x.new_zeros(())), seen=INTEGERS, cause="half")
-step(*RELU, "ClampAtATensor", lambda m, x: x.clamp(min=torch.zeros_like(x)), seen=INTEGERS, cause=of_clamp())
-step(*RELU, "HalfOfAbsolute", lambda m, x: (x + x.abs()) / 2, seen=INTEGERS, cause="half")
-step(*RELU, "WhereBelow0", lambda m, x: torch.where(x < 0, 0, x), seen=INTEGERS, cause="x >= 0")
-step(*RELU, "FilledBelow0", lambda m, x: x.masked_fill(x < 0, 0), seen=INTEGERS, cause="x >= 0")
-step(*RELU, "MaximumOfAStack", lambda m, x: torch.stack([x, torch.zeros_like(x)]).max(0).values, seen=INTEGERS)
+step(*RELU, "MaskOfAtLeast0", lambda m, x: x * (x >= 0), sign=INTEGERS, cause="x >= 0")
+step(*RELU, "MaximumWith0", lambda m, x: torch.maximum(x, x.new_zeros(())), sign=INTEGERS, cause="half")
+step(*RELU, "ClampAtATensor", lambda m, x: x.clamp(min=torch.zeros_like(x)), sign=INTEGERS, cause=of_clamp())
+step(*RELU, "HalfOfAbsolute", lambda m, x: (x + x.abs()) / 2, sign=INTEGERS, cause="half")
+step(*RELU, "WhereBelow0", lambda m, x: torch.where(x < 0, 0, x), sign=INTEGERS, cause="x >= 0")
+step(*RELU, "FilledBelow0", lambda m, x: x.masked_fill(x < 0, 0), sign=INTEGERS, cause="x >= 0")
+step(*RELU, "MaximumOfAStack", lambda m, x: torch.stack([x, torch.zeros_like(x)]).max(0).values, sign=INTEGERS)
 POOL = SIMPLE, "pool1", "grad"
-step(*POOL, "AmaxOfAView", lambda m, x: x.view(-1, 4, 4, 2, 4, 2).amax((3, 5)), seen=INTEGERS, cause="equal maxima")
+step(*POOL, "AmaxOfAView", lambda m, x: x.view(-1, 4, 4, 2, 4, 2).amax((3, 5)), sign=INTEGERS, cause="equal maxima")
 step(
     *POOL,
     "AmaxOfWindows",
     lambda m, x: x.unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5)),
-    seen=INTEGERS,
+    sign=INTEGERS,
     cause="equal maxima",
 )
-step(*POOL, "ColumnsFirst", lambda m, x: F.max_pool2d(F.max_pool2d(x, (2, 1)), (1, 2)), seen=INTEGERS)
-step(*POOL, "PooledTransposed", lambda m, x: F.max_pool2d(x.mT, 2).mT, seen=INTEGERS)
-step(*POOL, "PooledMirrored", lambda m, x: F.max_pool2d(x.flip(3), 2).flip(3), seen=INTEGERS)
+step(*POOL, "ColumnsFirst", lambda m, x: F.max_pool2d(F.max_pool2d(x, (2, 1)), (1, 2)), sign=INTEGERS)
+step(*POOL, "PooledTransposed", lambda m, x: F.max_pool2d(x.mT, 2).mT, sign=INTEGERS)
+step(*POOL, "PooledMirrored", lambda m, x: F.max_pool2d(x.flip(3), 2).flip(3), sign=INTEGERS)
 
 # --- Cut
 

@@ -14,7 +14,7 @@ from parity.user_ports import EQUAL, EXTRA_PARAMETER, MLP, SIMPLE, Convnet, Perc
 # --- More of them
 
 
-@wrong(MLP, "", seen=EXTRA_PARAMETER)
+@wrong(MLP, "", sign=EXTRA_PARAMETER)
 class AdapterAtTheStart(Perceptron):
     """LoRA: one factor is 0, and has a gradient."""
 
@@ -28,7 +28,7 @@ class AdapterAtTheStart(Perceptron):
         return self.fc3(F.relu(x))
 
 
-@wrong(MLP, "", seen=EXTRA_PARAMETER)
+@wrong(MLP, "", sign=EXTRA_PARAMETER)
 class SlopeOf0(Perceptron):
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -39,7 +39,7 @@ class SlopeOf0(Perceptron):
         return self.fc3(F.relu(self.fc2(x)))
 
 
-@wrong(SIMPLE, "", seen=EXTRA_PARAMETER)
+@wrong(SIMPLE, "", sign=EXTRA_PARAMETER)
 class GainOf1(Convnet):
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -51,7 +51,7 @@ class GainOf1(Convnet):
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
-@wrong(SIMPLE, "", seen=EXTRA_PARAMETER)
+@wrong(SIMPLE, "", sign=EXTRA_PARAMETER)
 class PositionsOf0(Convnet):
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -63,7 +63,7 @@ class PositionsOf0(Convnet):
         return self.fc2(F.relu(self.fc1(x)))
 
 
-@wrong(MLP, "", seen=EXTRA_PARAMETER)
+@wrong(MLP, "", sign=EXTRA_PARAMETER)
 class GateOf0(Perceptron):
     """A skip connection that is closed at the start."""
 
@@ -77,7 +77,7 @@ class GateOf0(Perceptron):
         return self.fc3(h)
 
 
-@wrong(MLP, "", seen=EXTRA_PARAMETER)
+@wrong(MLP, "", sign=EXTRA_PARAMETER)
 class TemperatureOf1(Perceptron):
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)

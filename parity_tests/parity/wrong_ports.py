@@ -335,7 +335,7 @@ class RunningStatisticsInTraining(Normalised):
         return self.head(x * self.bn1.weight + self.bn1.bias)
 
 
-@wrong(NORMALISED, "batchnorm1", "", seen=PREDICTION)
+@wrong(NORMALISED, "batchnorm1", "", sign=PREDICTION)
 class BatchStatisticsInPrediction(Normalised):
     """track_running_stats=False."""
 
@@ -345,7 +345,7 @@ class BatchStatisticsInPrediction(Normalised):
         return self.head(x)
 
 
-@wrong(NORMALISED, "batchnorm1", "running", seen=STATISTICS)
+@wrong(NORMALISED, "batchnorm1", "running", sign=STATISTICS)
 class MomentumOfTheBook(Normalised):
     """In torch it is the weight of the new value."""
 
@@ -355,7 +355,7 @@ class MomentumOfTheBook(Normalised):
         return self.head(x)
 
 
-@wrong(NORMALISED, "batchnorm1", "", seen=STATISTICS)
+@wrong(NORMALISED, "batchnorm1", "", sign=STATISTICS)
 class StatisticsNeverMove(Normalised):
     def forward(self, x: Tensor) -> Any:
         x, m = self.fc1(x), self.bn1
@@ -363,7 +363,7 @@ class StatisticsNeverMove(Normalised):
         return self.head(x)
 
 
-@wrong(NORMALISED, "batchnorm1", "", seen=STATISTICS)
+@wrong(NORMALISED, "batchnorm1", "", sign=STATISTICS)
 class OnlyTheMeanMoves(Normalised):
     def forward(self, x: Tensor) -> Any:
         x, m = self.fc1(x), self.bn1
@@ -391,15 +391,15 @@ step(*MASK, "output", "MaskInverted", lambda m, x: x * (torch.rand_like(x) < 0.3
 step(*MASK, "output", "DropsHalf", lambda m, x: x * (torch.rand_like(x) > 0.5) if m.training else x * 0.7)
 step(*MASK, "output", "OneMaskForAll", lambda m, x: x * (torch.rand_like(x[:1]) > 0.3) if m.training else x * 0.7)
 step(*MASK, "output", "ScaledTwice", lambda m, x: F.dropout(x, 0.3, m.training) if m.training else x * 0.7)
-step(*MASK, "output", "ScaledByTheRatio", lambda m, x: m(x) if m.training else x * 0.3, seen=PREDICTION)
-step(*MASK, "output", "DropsInPrediction", lambda m, x: x * (torch.rand_like(x) > 0.3), seen=PREDICTION)
+step(*MASK, "output", "ScaledByTheRatio", lambda m, x: m(x) if m.training else x * 0.3, sign=PREDICTION)
+step(*MASK, "output", "DropsInPrediction", lambda m, x: x * (torch.rand_like(x) > 0.3), sign=PREDICTION)
 step(*MASK, "output", "TorchDropoutOfHalf", lambda m, x: F.dropout(x, 0.5, m.training))
 step(SIMPLE, "relu2", "output", "DropoutAdded", lambda m, x: F.dropout(F.relu(x), 0.5, m.training), "relu2 affine2")
 step(SIMPLE, "relu2", "output", "DropoutForgotTraining", lambda m, x: F.dropout(F.relu(x)), "relu2 affine2")
 step(SIMPLE, "input", "output", "NoiseInTraining", lambda m, x: x + 0.01 * torch.randn_like(x) if m.training else x)
 
 
-@wrong(DROPPED, "dropout1", "output", seen=PREDICTION)
+@wrong(DROPPED, "dropout1", "output", sign=PREDICTION)
 class NotScaledAtAll(Perceptron):
     def forward(self, x: Tensor) -> Any:
         x = F.relu(self.fc1(x))

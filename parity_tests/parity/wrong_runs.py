@@ -39,15 +39,15 @@ from torchport import Dropout
 
 # --- Prediction
 
-step(SIMPLE, "output", "output", "SoftmaxInPrediction", lambda m, x: x if m.training else x.softmax(1), seen=PREDICTION)
-step(SIMPLE, "output", "output", "ClassesInPrediction", lambda m, x: x if m.training else x.argmax(1), seen=PREDICTION)
+step(SIMPLE, "output", "output", "SoftmaxInPrediction", lambda m, x: x if m.training else x.softmax(1), sign=PREDICTION)
+step(SIMPLE, "output", "output", "ClassesInPrediction", lambda m, x: x if m.training else x.argmax(1), sign=PREDICTION)
 step(
     SIMPLE,
     "relu2",
     "output",
     "LeakyInPrediction",
     lambda m, x: F.relu(x) if m.training else F.leaky_relu(x),
-    seen=PREDICTION,
+    sign=PREDICTION,
 )
 step(
     SIMPLE,
@@ -55,7 +55,7 @@ step(
     "output",
     "AverageInPrediction",
     lambda m, x: m(x) if m.training else F.avg_pool2d(x, 2),
-    seen=PREDICTION,
+    sign=PREDICTION,
 )
 step(
     MLP,
@@ -63,11 +63,11 @@ step(
     "",
     "RoundedInPrediction",
     lambda m, x: m(x) if m.training else F.linear(x, m.weight.bfloat16().to(x), m.bias),
-    seen=PREDICTION,
+    sign=PREDICTION,
 )
 
 
-@wrong(NORMALISED, "batchnorm1", "", seen=STATE)
+@wrong(NORMALISED, "batchnorm1", "", sign=STATE)
 class AdaptsInPrediction(NormalisedPerceptron):
     """Its running statistics move with what it is asked."""
 
@@ -92,7 +92,7 @@ class Body(Convnet):
         return self.fc2(F.relu(self.fc1(x)))
 
 
-@wrong(SIMPLE, "", seen=ONE_SAMPLE)
+@wrong(SIMPLE, "", sign=ONE_SAMPLE)
 class BatchOf8(Body):
     def forward(self, x: Tensor) -> Any:
         x = self.features(x)
@@ -100,7 +100,7 @@ class BatchOf8(Body):
         return self.head(x)
 
 
-@wrong(SIMPLE, "", seen=ONE_SAMPLE)
+@wrong(SIMPLE, "", sign=ONE_SAMPLE)
 class Squeezed(Convnet):
     """A head of convolutions, whose squeeze takes the axis of a lone sample along."""
 
@@ -116,14 +116,14 @@ class Squeezed(Convnet):
         return self.fc2(x)  # wrong
 
 
-@wrong(SIMPLE, "", seen=ONE_SAMPLE)
+@wrong(SIMPLE, "", sign=ONE_SAMPLE)
 class OneSampleWithoutItsAxis(Body):
     def forward(self, x: Tensor) -> Any:
         x = self.head(self.features(x).flatten(1))
         return x[0] if len(x) == 1 else x  # wrong
 
 
-@wrong(SIMPLE, "", seen=MORE_SAMPLES)
+@wrong(SIMPLE, "", sign=MORE_SAMPLES)
 class RemainderDropped(Body):
     def forward(self, x: Tensor) -> Any:
         whole = len(x) // 4 * 4 or 1
@@ -132,7 +132,7 @@ class RemainderDropped(Body):
         return self.head(x.flatten(1))
 
 
-@wrong(SIMPLE, "", seen=MORE_SAMPLES)
+@wrong(SIMPLE, "", sign=MORE_SAMPLES)
 class EightSamplesOnly(Body):
     def forward(self, x: Tensor) -> Any:
         y = x.new_zeros(len(x), 10)
@@ -141,14 +141,14 @@ class EightSamplesOnly(Body):
         return y
 
 
-@wrong(SIMPLE, "", seen=EXTREMES)
+@wrong(SIMPLE, "", sign=EXTREMES)
 class AtMost64Samples(Body):
     def forward(self, x: Tensor) -> Any:
         x = x[:64]  # wrong
         return self.head(self.features(x).flatten(1))
 
 
-@wrong(SIMPLE, "relu2", "output", seen=MORE_SAMPLES)
+@wrong(SIMPLE, "relu2", "output", sign=MORE_SAMPLES)
 class MaskOfTheFirst8(Body):
     def forward(self, x: Tensor) -> Any:
         x = self.fc1(self.features(x).flatten(1))
@@ -159,7 +159,7 @@ class MaskOfTheFirst8(Body):
 # --- What stays from call to call
 
 
-@wrong(SIMPLE, "", seen=AGAIN)
+@wrong(SIMPLE, "", sign=AGAIN)
 class AnswerKept(Body):
     """For samples of a shape that came before."""
 
@@ -174,7 +174,7 @@ class AnswerKept(Body):
         return self.answers[x.shape]
 
 
-@wrong(SIMPLE, "affine2 output", "output", seen=AGAIN)
+@wrong(SIMPLE, "affine2 output", "output", sign=AGAIN)
 class CallsCounted(Body):
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -187,7 +187,7 @@ class CallsCounted(Body):
         return x
 
 
-@wrong(SIMPLE, "", seen=AGAIN)
+@wrong(SIMPLE, "", sign=AGAIN)
 class StateOfTheLastBatch(Body):
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -201,7 +201,7 @@ class StateOfTheLastBatch(Body):
         return self.head(x)
 
 
-@wrong(SIMPLE, "affine2", "", seen=AGAIN)
+@wrong(SIMPLE, "affine2", "", sign=AGAIN)
 class WeightsOfTheFirstCall(Body):
     """Transposed once, and no more after a step."""
 
@@ -217,7 +217,7 @@ class WeightsOfTheFirstCall(Body):
         return x @ weight + self.fc2.bias  # wrong
 
 
-@wrong(SIMPLE, "", seen=STATE)
+@wrong(SIMPLE, "", sign=STATE)
 class WeightsDecay(Body):
     """After they served, so the first output is right."""
 
@@ -228,7 +228,7 @@ class WeightsDecay(Body):
         return x
 
 
-@wrong(SIMPLE, "", seen=EARLIER_OUTPUT)
+@wrong(SIMPLE, "", sign=EARLIER_OUTPUT)
 class OneBufferForAllOutputs(Body):
     out: Tensor
 
@@ -244,7 +244,7 @@ class OneBufferForAllOutputs(Body):
         return self.out[: len(x)]  # wrong
 
 
-@wrong(SIMPLE, "", seen=ARGUMENT)
+@wrong(SIMPLE, "", sign=ARGUMENT)
 class CentresTheCallersSamples(Body):
     def forward(self, x: Tensor) -> Any:
         y = self.head(self.features(x.clone()).flatten(1))
@@ -252,7 +252,7 @@ class CentresTheCallersSamples(Body):
         return y
 
 
-@wrong(MLP, "", seen=ARGUMENT)
+@wrong(MLP, "", sign=ARGUMENT)
 class ScalesInPlace(Perceptron):
     def forward(self, x: Tensor) -> Any:
         x.mul_(2)  # wrong
@@ -275,14 +275,14 @@ class LeavesTrainingMode(Perceptron):
 # --- Random numbers
 
 
-@wrong(SIMPLE, "", seen=RANDOM_STATE)
+@wrong(SIMPLE, "", sign=RANDOM_STATE)
 class DrawsForNothing(Body):
     def forward(self, x: Tensor) -> Any:
         keep = torch.rand(len(x)) < 2  # wrong
         return self.head(self.features(x[keep]).flatten(1))
 
 
-@wrong(SIMPLE, "", seen=RANDOM_STATE)
+@wrong(SIMPLE, "", sign=RANDOM_STATE)
 class DrawsAWholeRound(Body):
     """After 312 numbers NumPy's generator is at the same place as before."""
 
@@ -291,14 +291,14 @@ class DrawsAWholeRound(Body):
         return self.head(self.features(x).flatten(1))
 
 
-@wrong(SIMPLE, "", seen=RANDOM_STATE)
+@wrong(SIMPLE, "", sign=RANDOM_STATE)
 class DrawsFromNumpy(Body):
     def forward(self, x: Tensor) -> Any:
         x = x * np.random.uniform(1, 1)  # wrong
         return self.head(self.features(x).flatten(1))
 
 
-@wrong(SIMPLE, "", seen=RANDOM_STATE)
+@wrong(SIMPLE, "", sign=RANDOM_STATE)
 class SeedsAnew(Body):
     def forward(self, x: Tensor) -> Any:
         torch.manual_seed(0)
@@ -306,7 +306,7 @@ class SeedsAnew(Body):
         return self.head(F.max_pool2d(x, 2).flatten(1))
 
 
-@wrong(DROPPED, "dropout1 dropout2", "", seen=AGAIN)
+@wrong(DROPPED, "dropout1 dropout2", "", sign=AGAIN)
 class MaskKept(Perceptron):
     """The same units are dropped for good."""
 
@@ -328,38 +328,38 @@ class MaskKept(Perceptron):
 
 # --- Large and small numbers, and memory
 
-step(SIMPLE, "input", "output", "ClampedTo50", lambda m, x: x.clamp(-50, 50), seen=INTEGERS, cause="clamp")
+step(SIMPLE, "input", "output", "ClampedTo50", lambda m, x: x.clamp(-50, 50), sign=INTEGERS, cause="clamp")
 step(
     SIMPLE,
     "input",
     "output",
     "ScaledWhereAbove10",
     lambda m, x: x / 255 if x.max() > 10 else x,
-    seen=INTEGERS,
+    sign=INTEGERS,
     cause="255",
 )
-step(SIMPLE, "relu1", "output", "ReluUpTo100", lambda m, x: x.relu().clamp(max=100), seen=INTEGERS, cause="clamp")
-step(SIMPLE, "relu1", "output", "ReluFrom1e6", lambda m, x: F.threshold(x, 1e-6, 0), seen=INTEGERS)
+step(SIMPLE, "relu1", "output", "ReluUpTo100", lambda m, x: x.relu().clamp(max=100), sign=INTEGERS, cause="clamp")
+step(SIMPLE, "relu1", "output", "ReluFrom1e6", lambda m, x: F.threshold(x, 1e-6, 0), sign=INTEGERS)
 step(
     SIMPLE,
     "output",
     "output",
     "SoftCapAt1e4",
     lambda m, x: 1e4 * torch.tanh(x / 1e4) if x.abs().max() > 1e3 else x,
-    seen=INTEGERS,
+    sign=INTEGERS,
 )
 step(MLP, "activation_function1", "grad", "NanBelow0", lambda m, x: torch.where(x > 0, x + 0 * x.sqrt(), 0))
-step(MLP, "activation_function1", "output", "NanAt0", lambda m, x: F.relu(x) * (x / x).detach(), seen=INTEGERS)
+step(MLP, "activation_function1", "output", "NanAt0", lambda m, x: F.relu(x) * (x / x).detach(), sign=INTEGERS)
 step(
     LENET,
     "tanh1",
     "output",
     "TanhOverflows",
     lambda m, x: (x.exp() - (-x).exp()) / (x.exp() + (-x).exp()),
-    seen=EXTREMES,
+    sign=EXTREMES,
 )
-step(LENET, "tanh1", "output", "TanhClipped", lambda m, x: torch.tanh(x.clamp(-7, 7)), "conv1 tanh1", seen=EXTREMES)
-step(SIGMOID, "sigmoid1", "output", "SigmoidOverflows", lambda m, x: x.exp() / (1 + x.exp()), seen=EXTREMES)
+step(LENET, "tanh1", "output", "TanhClipped", lambda m, x: torch.tanh(x.clamp(-7, 7)), "conv1 tanh1", sign=EXTREMES)
+step(SIGMOID, "sigmoid1", "output", "SigmoidOverflows", lambda m, x: x.exp() / (1 + x.exp()), sign=EXTREMES)
 step(
     SIGMOID,
     "sigmoid1",
@@ -367,11 +367,11 @@ step(
     "SigmoidClipped",
     lambda m, x: torch.sigmoid(x.clamp(-9, 9)),
     "affine1 sigmoid1",
-    seen=EXTREMES,
+    sign=EXTREMES,
 )
 
 
-@wrong(SQUARE, "input", "output", seen=EXTREMES)
+@wrong(SQUARE, "input", "output", sign=EXTREMES)
 class ReadsTheStorage(Convnet):
     """As if it lay in the order of its axes."""
 

@@ -1,4 +1,4 @@
-"""One layer: as a torch module, and how far a correct one may be off."""
+"""Single layers: each kind as a torch module, with derived limits of how far a correct port of it may be off."""
 
 from torchport.layers import selections as selections, smooth as smooth, sums as sums  # which register their kinds
 from torchport.layers.arithmetic import Arithmetic as Arithmetic, Setting as Setting, rounded as rounded

@@ -1,4 +1,4 @@
-"""Where and in which arithmetic a port computes, and what one of its operations may be off by."""
+"""Setting, in which dtype, on which device and in which mode a port computes; Arithmetic, the errors that follow."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from torchport.choices import BFLOAT16, IEEE, TF32, Mode
 
 DTYPES = (torch.float64, torch.float32)
 
-# Modes: the dtype's own arithmetic; CUDA's TensorFloat-32 products; autocast to bfloat16.
+# The dtype's own arithmetic; CUDA's TensorFloat-32 products; autocast to bfloat16.
 MODES = (IEEE, TF32, BFLOAT16)
 
 
 class Arithmetic(NamedTuple):
-    """What the port's single operations may be off by, relative to their results, the float64 reference's included.
+    """Relative errors of the port's single operations, each with that of the float64 reference added.
 
-    Sums are derived in sums.py. bfloat16 products (autocast) are exact and added up in float32, which is rounded once,
-    and once more where a bias is added. TensorFloat-32 cuts an operand off by up to 2^-10 of it, by half of that in the
-    mean: the products lose up to 2^-10 |Y| together, and differ from that as independently as roundings do. Tensor
-    cores are reported to cut partial sums off too (Fasi, Higham, Mikaitis & Pranesh, PeerJ CS 7:e330, 2021), which adds
-    up: 2 u (K + 1) S. What is said of GPUs is unmeasured.
+    Limits of sums are derived in sums.py. bfloat16 products (autocast) are exact and summed in float32; the sum is
+    rounded once, and once more if a bias is added. TensorFloat-32 truncates an operand by up to 2^-10 of it, by half of
+    that on average: together the products lose up to 2^-10 |Y|, and deviate from that as independently as roundings do.
+    Tensor cores are reported to truncate partial sums too (Fasi, Higham, Mikaitis & Pranesh, PeerJ CS 7:e330, 2021),
+    whose errors add up: 2 u (K + 1) S. The statements on GPUs have not been measured here.
     """
 
-    u: float  # an operation on numbers of the dtype
-    tiny: float  # where a result underflows: absolute
-    u_sum: float  # a partial sum inside a kernel
-    u_result: float = 0.0  # a sum, where it is rounded once more
-    u_operand: float = 0.0  # a factor, where it is cut off
-    cuts: bool = False  # whether partial sums are cut off
-    u_fast: float = 0.0  # a partial sum of a convolution by transforms, where it may be computed so
+    u: float  # of an operation on numbers of the dtype
+    tiny: float  # absolute error of a result that underflows
+    u_sum: float  # of a partial sum inside a kernel
+    u_result: float = 0.0  # of a sum that is rounded once more
+    u_operand: float = 0.0  # of a factor that is truncated
+    cuts: bool = False  # whether partial sums are truncated
+    u_fast: float = 0.0  # of a partial sum of a convolution by transforms; 0 if none may be used
 
     @property
     def by_hand(self) -> Arithmetic:
-        """Where a port may do each operation in its dtype: outside of products of matrices."""
+        """The arithmetic outside of matrix products, where a port may do each operation in its dtype."""
         return Arithmetic(self.u, self.tiny, self.u)
 
     def of_products(
         self, k: Any, size: Any, total: Any, squares: Any, inner: Any = None, *, walk: Any = None, alike: Any = 1.0
     ) -> Array:
-        """L for sums of k products (sums.py): total is Y, size S, squares Q; inner is Y without a bias.
+        """The limit L of sums of k products (sums.py): total is Y, size is S, squares is Q, inner Y without the bias.
 
-        walk is what partial sums add up to, in u, where that is known; alike products at a time are one number.
+        walk is the probable bound on the error of the partial sums in units of u; by default it follows from total and
+        squares. alike is how many products on average have the same value, and so round alike.
         """
         if walk is None:
             walk = np.sqrt(alike) * (8 / 3 * np.sqrt(k + 1) * np.abs(total) + 5 * np.sqrt((k + 7) * squares))
@@ -63,24 +64,28 @@ class Arithmetic(NamedTuple):
         return np.asarray(limit)
 
     def of_transforms(self, k: int, squares: Array) -> Array:
-        """What sums (A, B) over k maps or places are off by more where a convolution is computed by transforms.
+        """The additional error of sums (A, B) over k maps or places if a convolution is computed by transforms.
 
-        squares (A, B) adds up ||w||^2 ||x||^2, the maps' norms. Winograd's F(m, r) is A [(G w)(B x)] in either axis
-        (Lavin & Gray, arXiv:1509.09308), on the points 0, +-1, +-2, and +-1/2 where m is 6. Where no factor lies along
-        a row of its matrix, a product of row i is ||g_i|| ||b_i|| / sqrt(r (m + r - 1)) of ||w|| ||x|| in the mean of
-        squares, in either axis, and counts a_i times: the root of all their squares is 5.2 in F(4, 3), 4.0 in F(3, 4),
-        a filter's gradient's, 5.8 in F(6, 3), so 6 at most. A product meets at most 7 + 4 + 7 roundings in either axis:
-        64 / 75 of 36 more than the sum's own, in 5 sqrt((K + 7) Q) (sums.py), make it 5 sqrt((K + 38) Q). Fourier's
-        errs by less: by the root of its length's logarithm, over the root of the length.
+        squares (A, B) is the sum of ||w||^2 ||x||^2, the norms of the maps. Winograd's F(m, r) is A [(G w)(B x)] in
+        each axis (Lavin & Gray, arXiv:1509.09308), on the points 0, +-1, +-2, and +-1/2 if m is 6. If no factor lies
+        along a row of its matrix, the root mean square of a product of row i is ||g_i|| ||b_i|| / sqrt(r (m + r - 1))
+        times ||w|| ||x|| in each axis, and it counts a_i times: the root of the sum of their squares is 5.2 in F(4, 3),
+        4.0 in F(3, 4) (the gradient of a filter) and 5.8 in F(6, 3), so at most 6. A product goes through at most
+        7 + 4 + 7 roundings in each axis: 64 / 75 of these 36, added to the sum's own in 5 sqrt((K + 7) Q) (sums.py),
+        give 5 sqrt((K + 38) Q). Fourier transforms err by less: by the root of the logarithm of their length, over the
+        root of the length.
         """
         return np.asarray(5 * 6 * self.u_fast * np.sqrt((k + 38) * squares)[..., np.newaxis, np.newaxis])
 
     def of_sum(self, k: int | Array, size: Array | float) -> Any:
-        """For k roundings and an addend, of results no larger than size: k + 1 at most, 8 sqrt(k / 3) but for 2e-14."""
+        """The limit of k roundings and an addend, of results up to size.
+
+        In units of u size: k + 1 at most, and 8 sqrt((k + 1) / 3) except with a probability of 2e-14.
+        """
         return np.minimum(np.add(k, 1), 8 * np.sqrt(np.add(k, 1) / 3)) * self.u * size + np.multiply(k, self.tiny)
 
 
-# Of operands: what makes K, S, Y and Q of an operation that adds up products.
+# Functions of the operands with which an operation that sums products gives K, S, Y and Q (sums.py).
 PARTS: tuple[Callable[[Array], Array], ...] = (
     lambda x: np.asarray(x != 0, np.float64),
     np.abs,
@@ -90,7 +95,7 @@ PARTS: tuple[Callable[[Array], Array], ...] = (
 
 
 def arithmetic_of(dtype: torch.dtype) -> Arithmetic:
-    """That of operations in dtype, and of the float64 reference's, taken together."""
+    """The arithmetic of operations in dtype, with the errors of the float64 reference added."""
     # finfo.eps is the distance from 1 to the next number: twice the unit roundoff.
     u = torch.finfo(dtype).eps / 2 + torch.finfo(torch.float64).eps / 2
     return Arithmetic(u, torch.finfo(dtype).tiny, u)
@@ -98,7 +103,7 @@ def arithmetic_of(dtype: torch.dtype) -> Arithmetic:
 
 @dataclass(frozen=True)
 class Setting:
-    """The dtype of a port's parameters, its device, and a mode. ValueError for what cannot be judged."""
+    """The dtype and device of a port's parameters, and a mode. Raises ValueError for what cannot be judged."""
 
     dtype: torch.dtype = torch.float64
     device: str = "cpu"
@@ -120,54 +125,55 @@ class Setting:
 
     @classmethod
     def of(cls, port: nn.Module, mode: Mode = IEEE) -> Setting:
-        """That of the port's parameters. ValueError where they differ among themselves, or there are none."""
-        found = {(parameter.dtype, str(parameter.device)) for parameter in port.parameters()}
-        if len(found) != 1:
-            raise ValueError(f"the port's parameters must share one dtype and device, got {sorted(map(str, found))}")
-        return cls(*found.pop(), mode)
+        """The setting of the port's parameters. Raises ValueError if they differ from each other, or there are none."""
+        places = {(parameter.dtype, str(parameter.device)) for parameter in port.parameters()}
+        if len(places) != 1:
+            raise ValueError(f"the port's parameters must share one dtype and device, got {sorted(map(str, places))}")
+        return cls(*places.pop(), mode)
 
     @property
     def name(self) -> str:
-        """The dtype, or the mode that computes in less."""
+        """The dtype, or the mode if that computes with less precision."""
         return str(self.dtype).removeprefix("torch.") if self.mode == IEEE else self.mode
 
     @property
     def held(self) -> torch.dtype:
-        """What inputs and parameters are rounded to before both sides compute with them."""
+        """The dtype that inputs and parameters are rounded to before both sides compute with them."""
         return torch.bfloat16 if self.mode == BFLOAT16 else self.dtype
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """Of the port's operations and the float64 reference's, taken together."""
-        own, cuda = arithmetic_of(self.held), torch.device(self.device).type == "cuda"
+        """The arithmetic of the port's operations, with the errors of the float64 reference added."""
+        base, cuda = arithmetic_of(self.held), torch.device(self.device).type == "cuda"
         if self.mode == BFLOAT16:
             u = arithmetic_of(torch.float32).u
-            # Here cuDNN stays on while judging.
-            return own._replace(u_sum=u, u_result=own.u, cuts=cuda, u_fast=u if cuda else 0.0)
-        return own._replace(u_operand=2.0**-10, cuts=True) if self.mode == TF32 else own
+            # cuDNN, which may use transforms, stays on while judging bfloat16.
+            return base._replace(u_sum=u, u_result=base.u, cuts=cuda, u_fast=u if cuda else 0.0)
+        return base._replace(u_operand=2.0**-10, cuts=True) if self.mode == TF32 else base
 
     def tensor(self, x: Array) -> Tensor:
-        """x on the device, in the dtype."""
+        """x as a tensor on the device, in the dtype."""
         return torch.tensor(x, dtype=self.dtype, device=self.device)
 
     def round(self, x: Array) -> Array:
-        """x in float64, each entry rounded to what the port works with."""
+        """x in float64, each entry rounded to the dtype that the port computes with."""
         return rounded(x, self.held)
 
     def allows(self, dtype: torch.dtype) -> bool:
-        """Whether a result may have this dtype: the parameters', or the one that autocast computes in."""
+        """Whether a result may have this dtype: that of the parameters, or of autocast."""
         return dtype in (self.dtype, self.held)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """The mode, for the length of a with statement; TF32 is off in all others, which is not CUDA's default.
+        """A context in which torch computes in the mode; TF32 is off in all others, unlike in torch's defaults.
 
-        NNPACK is off too: its convolutions are Winograd's and Fourier's, which no limit of an entry's own sum holds.
+        NNPACK is off too: it computes convolutions by Winograd's and Fourier's transforms, whose errors exceed the
+        limits of an entry's own sum.
         """
         autocast: AbstractContextManager[Any] = nullcontext()
         if self.mode == BFLOAT16:
             autocast = torch.autocast(torch.device(self.device).type, torch.bfloat16)
-        # torch 2.9 names the precision of each operation; before, TF32 is a flag. Mixing the two is an error there.
+        # torch 2.9 has a precision for each operation, older ones a flag for TF32; mixing the two raises an error.
         products, convolutions = torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", None)
         on = self.mode == TF32
         switch, value = ("fp32_precision", "tf32" if on else "ieee") if convolutions else ("allow_tf32", on)
@@ -181,10 +187,10 @@ class Setting:
 
     @contextmanager
     def judging(self) -> Iterator[None]:
-        """As computing, and in float32 and TF32 without cuDNN, whose convolutions may be Winograd's as NNPACK's are.
+        """computing(), and in float32 and TF32 without cuDNN, which may use Winograd's transforms as NNPACK does.
 
-        torch's own are cuBLAS's products, a sample at a time, in TF32 where these are. In bfloat16 each sample would be
-        rounded, so cuDNN stays: the limits there allow for it (of_transforms).
+        torch's own convolutions are products by cuBLAS, one sample at a time, in TF32 if these are. In bfloat16 they
+        would round each sample, so cuDNN stays on: the limits there allow for transforms (of_transforms).
         """
         cudnn, winograd = torch.backends.cudnn, self.dtype == torch.float32 and self.mode != BFLOAT16
         with self.computing(), _switched((cudnn, "enabled", cudnn.enabled and not winograd)):
@@ -193,18 +199,18 @@ class Setting:
 
 def rounded(x: Array, dtype: torch.dtype) -> Array:
     """x in float64, each entry rounded to what dtype can hold."""
-    own = np.array(x, dtype=np.float64, order="C")  # torch takes no negative strides, nor foreign byte orders
-    return torch.from_numpy(own).to(dtype).to(torch.float64).numpy()
+    array = np.array(x, dtype=np.float64, order="C")  # torch takes no negative strides, nor foreign byte orders
+    return torch.from_numpy(array).to(dtype).to(torch.float64).numpy()
 
 
 @contextmanager
 def _switched(*switches: tuple[Any, str, Any]) -> Iterator[None]:
-    """Attributes of torch's backends as given, and back as they were afterwards."""
-    before = [getattr(place, name) for place, name, _ in switches]
+    """A context with attributes of torch's backends set to (owner, name, value), and restored afterwards."""
+    old_values = [getattr(owner, name) for owner, name, _ in switches]
     try:
-        for place, name, value in switches:
-            setattr(place, name, value)
+        for owner, name, value in switches:
+            setattr(owner, name, value)
         yield
     finally:
-        for (place, name, _), old in zip(switches, before, strict=True):
-            setattr(place, name, old)
+        for (owner, name, _), old in zip(switches, old_values, strict=True):
+            setattr(owner, name, old)

@@ -1,7 +1,7 @@
-"""What is known of each kind of layer, in one record: its torch module, and how far a correct port may be from it.
+"""LayerKind, the record of all that is known of a kind of layer: its torch module, and how far a port may be off.
 
-Limits are derived, never chosen, and local: they hold for the very input and upstream gradient that the port had. The
-rules are in sums, selections, smooth and loss; what a single operation may be off by is in arithmetic.
+Limits are derived, never tuned, and local: they hold for exactly the input and upstream gradient that the port had. The
+rules are in sums, selections, smooth and loss; the errors of single operations are in arithmetic.
 """
 
 from __future__ import annotations
@@ -20,62 +20,62 @@ from numpy_ref.network import PARAMETERS
 from torchport.choices import Convolution
 from torchport.layers.arithmetic import Arithmetic
 
-# Rules, by the name that a report shows.
+# The names of rules in a report.
 EXACT, SUM, EXP, NORMALISE = "exact", "sum", "exp", "normalise"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a layer's backward pass, in the reference's layout; a number, or any shape that broadcasts, serves as well."""
+    """The limits of a layer's backward pass, in the reference's layout or any shape that broadcasts to it."""
 
     grad_input: Array
     grads: dict[str, Array] = field(default_factory=dict)  # by the reference's attribute: W, b, gamma, beta
 
     @property
-    def each(self) -> dict[str, Array]:
-        """By name, as gradients_of has them."""
+    def by_name(self) -> dict[str, Array]:
+        """All limits, by the names that gradients_of uses."""
         return {"grad_input": self.grad_input, **self.grads}
 
 
 class Terms(NamedTuple):
-    """What one entry adds up: the same products in several orders, each (K,), and the bias."""
+    """The terms of one entry's sum: the same products in several orders, each (K,), and the bias."""
 
     orders: list[Array]
     bias: float = 0.0
 
 
 class Rule(NamedTuple):
-    """The limits of one kind of layer, x and dout being exactly what both sides have.
+    """The limits of one kind of layer, if the port and the reference have exactly the same x and dout.
 
-    An entry above a limit is judged by what it adds up itself, where products(layer, x, dout, quantity, index) tells:
-    quantity is "output", "grad_input", "W" or "b", index an entry in the reference's layout.
+    An entry above its limit is judged by its own terms if there is products(layer, x, dout, quantity, index), with a
+    quantity "output", "grad_input", "W" or "b" and the index of an entry in the reference's layout.
     """
 
     name: str
-    forward: Callable[[Any, Array, Arithmetic], Array]  # of the output, for (layer, x, a)
-    backward: Callable[[Any, Array, Array, Arithmetic], Limits]  # for (layer, x, dout, a)
+    forward: Callable[[Any, Array, Arithmetic], Array]  # (layer, x, a) -> limit of the output
+    backward: Callable[[Any, Array, Array, Arithmetic], Limits]  # (layer, x, dout, a) -> limits of the gradients
     products: Callable[[Any, Array, Array, str, tuple[int, ...]], Terms] | None = None
 
 
 @dataclass(frozen=True)
 class LayerKind:
-    """A kind of layer: how it is ported, judged, drawn and tested. To register one is all that a layer needs.
+    """A kind of layer: how it is ported, judged, drawn and tested. Registering one is all that a new layer needs.
 
     Args:
-        layer: The reference's class, which has forward and backward; parameters are W and b or gamma and beta.
-        module: Makes torch's module for (layer, conv), conv being "conv2d" or "unfold". The layer's parameters are
-            copied into its weight and bias, a W of two axes transposed.
-        rule: How far a correct port may be off, entry by entry.
-        sample: A layer and an input of it, from a generator: for tests, and for networks drawn at random.
-        prediction: The limit of forward(x, train_flg=False), where it predicts by another operation than it trains.
-        repeat: For (layer, x, y, dx), a copy of a layer that draws, which draws what the port drew when it made y of x;
-            dx, the port's gradient for an upstream one without zeros, tells where x does not. ValueError where the
-            layer would not draw that.
-        ratio: The share of entries that such a layer drops, where that is what it draws.
-        about: What a picture says of it: by itself its class.
+        layer: The reference's class, with forward and backward; its parameters are W and b, or gamma and beta.
+        module: (layer, conv) -> the torch module, conv being "conv2d" or "unfold". The layer's parameters are copied
+            into its weight and bias, a W with two axes transposed.
+        rule: The limits of how far a correct port may be off, entry by entry.
+        sample: rng -> (layer, input), for tests and for random networks.
+        prediction: The limit of forward(x, train_flg=False), if the layer predicts by another operation.
+        repeat: (layer, x, y, dx) -> for a random layer, a copy that repeats what the port drew when it made y of x.
+            Where x is 0, dx shows it: the port's gradient for an upstream gradient without zeros. Raises ValueError if
+            the layer cannot draw that.
+        ratio: layer -> the share of entries that it drops, if that is what it draws.
+        about: layer -> its description in a picture; by default the name of its class.
 
     Example:
-        A layer that triples; in torch it is written by hand.
+        A layer that triples its input, and a hand-written torch module for it.
 
         >>> import numpy as np, torch, numpy_ref
         >>> from torchport.layers import SUM, LayerKind, Limits, Rule, register
@@ -120,12 +120,12 @@ KINDS: dict[type, LayerKind] = {}
 
 
 def image(rng: np.random.Generator) -> Array:
-    """A small batch (3, 2, 6, 6), for samples."""
+    """A small batch (3, 2, 6, 6), for LayerKind.sample."""
     return rng.standard_normal((3, 2, 6, 6))
 
 
 def register(*kinds: LayerKind) -> None:
-    """Let layers of exactly these classes be ported, judged, drawn and tested, from now on. TypeError."""
+    """Register kinds, so that layers of exactly their classes can be ported and judged. Raises TypeError."""
     for kind in kinds:
         if not isinstance(kind, LayerKind) or not isinstance(kind.layer, type):
             raise TypeError(f"register takes a LayerKind of a class of layers, got {kind!r:.200}")
@@ -133,7 +133,7 @@ def register(*kinds: LayerKind) -> None:
 
 
 def other(layer: Any, **attributes: Any) -> Any:
-    """A copy of layer, with other attributes; what forward keeps is its own."""
+    """A shallow copy of layer with these attributes; its forward does not change what layer cached."""
     twin = copy.copy(layer)
     for name, value in attributes.items():
         setattr(twin, name, value)
@@ -141,22 +141,22 @@ def other(layer: Any, **attributes: Any) -> Any:
 
 
 def parameters_of(layer: Any) -> dict[str, Array]:
-    """What is trained, by the reference's attribute."""
+    """The layer's trained parameters, by the reference's attribute."""
     return {name: getattr(layer, name) for name in PARAMETERS if hasattr(layer, name)}
 
 
 def gradients_of(layer: Any, dout: Array) -> dict[str, Array]:
-    """Of a layer after its forward: of its input, "grad_input", and of its parameters, by the reference's attribute."""
+    """Run layer.backward(dout); return the gradients of its input, "grad_input", and of its parameters by attribute."""
     return {"grad_input": layer.backward(dout), **{name: getattr(layer, f"d{name}") for name in parameters_of(layer)}}
 
 
 def predicted(layer: Layer, x: Array) -> Array:
-    """What layer predicts for x; the layer stays as it is. TypeError for a class that is not registered."""
+    """The layer's prediction for x; layer is not changed. Raises TypeError for a class that is not registered."""
     return np.asarray(other(layer).forward(x, **({} if kind_of(layer).prediction is None else {"train_flg": False})))
 
 
 def kind_of(layer: Layer) -> LayerKind:
-    """What is known of a layer. TypeError for a class that is not registered, be it derived from one that is."""
+    """The LayerKind of layer. Raises TypeError for a class that is not registered, even if a base class is."""
     if type(layer) not in KINDS:
         name = type(layer).__name__
         raise TypeError(

@@ -1,4 +1,4 @@
-"""The book's softmax and cross-entropy (Deep Learning from Scratch, section 5.6.3), and what a port may end in."""
+"""The book's softmax and cross-entropy (Deep Learning from Scratch, section 5.6.3), and the last layers of ports."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from torchport.layers.smooth import EXP_ULPS
 def softmax_with_loss(input: Tensor, target: Tensor) -> Tensor:
     """Mean of -log(softmax(input)[label] + 1e-7), a scalar, with the book's gradient (softmax(input) - target) / N.
 
-    The gradient does not know of the 1e-7, so this is not the derivative of the value to the last bit; torch's own
-    cross_entropy has this gradient, and a value without the 1e-7. input (N, C); target labels (N,), integers in
-    0..C-1, or one-hot (N, C). ValueError for other shapes, labels out of range or an empty batch; TypeError for
-    labels that are not integers.
+    The gradient ignores the 1e-7, so it is not exactly the derivative of the value; torch's cross_entropy has the same
+    gradient, and a value without the 1e-7. input is (N, C); target is labels (N,), integers in 0..C-1, or one-hot
+    (N, C). Raises ValueError for other shapes, labels out of range or an empty batch, TypeError for labels that are
+    not integers.
     """
     loss: Tensor = _SoftmaxWithLoss.apply(input, _labels(input, target).unsqueeze(1))
     return loss
@@ -48,7 +48,7 @@ class _SoftmaxWithLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         y, labels = ctx.saved_tensors
-        # Not by scatter, which is many operations on CUDA where algorithms have to be deterministic.
+        # Not by scatter, which takes many operations on CUDA under deterministic algorithms.
         one_hot = labels == torch.arange(y.shape[1], device=y.device)
         return (y - one_hot.to(y.dtype)) * grad_output / len(y), None
 
@@ -62,31 +62,31 @@ def _labels(input: Tensor, target: Tensor) -> Tensor:
         raise TypeError(f"target must be integer labels or one-hot, got dtype {target.dtype}")
     if target.shape == input.shape:
         labels = target.argmax(dim=1)
-        _require(((target == 0) | (target == 1)).all() & (target.sum(dim=1) == 1).all(), "target rows must be one-hot")
+        _check(((target == 0) | (target == 1)).all() & (target.sum(dim=1) == 1).all(), "target rows must be one-hot")
         return labels
     if target.shape != (n,):
         raise ValueError(f"target must be labels ({n},) or one-hot ({n}, {classes}), got shape {tuple(target.shape)}")
     if target.dtype.is_floating_point:
         raise TypeError(f"labels must be integers, got dtype {target.dtype}")
     labels = target.long()  # in uint8, 256 would wrap to 0
-    _require((labels >= 0).all() & (labels < classes).all(), f"labels must be in 0..{classes - 1}", labels)
+    _check((labels >= 0).all() & (labels < classes).all(), f"labels must be in 0..{classes - 1}", labels)
     return labels
 
 
-def _require(condition: Tensor, expected: str, found: Tensor | None = None) -> None:
-    # Reading the condition waits for the device, which a CUDA graph under capture cannot.
+def _check(condition: Tensor, expected: str, labels: Tensor | None = None) -> None:
+    # Reading the condition waits for the device, which is not possible while a CUDA graph is captured.
     if condition.is_cuda and torch.cuda.is_current_stream_capturing():
         return
     if not condition:
-        values = "" if found is None else f", got {found.min().item()} to {found.max().item()}"
+        values = "" if labels is None else f", got {labels.min().item()} to {labels.max().item()}"
         raise ValueError(expected + values)
 
 
-def _chances(x: Array, a: Arithmetic) -> tuple[Array, Array]:
-    """softmax(x) (N, C), and how far it may be off relative to itself.
+def _softmax_and_error(x: Array, a: Arithmetic) -> tuple[Array, Array]:
+    """softmax(x) (N, C), and its relative limit.
 
-    By exp's rounded argument, here and on average in the sum, which torch's log_softmax rounds twice; by exp in both;
-    by the sum (of C numbers of which each is a part of 1) and the quotient.
+    That has the errors of exp's rounded argument, in the entry and on average in the sum (torch's log_softmax rounds it
+    twice); of exp in both; of the sum (C numbers that are shares of 1); and of the quotient.
     """
     y, shift = softmax(x), x.max(axis=1, keepdims=True) - x
     arguments = 2 * shift + 2 * (y * shift).sum(axis=1, keepdims=True)
@@ -94,7 +94,7 @@ def _chances(x: Array, a: Arithmetic) -> tuple[Array, Array]:
 
 
 class Identity:
-    """What a port ends in that returns its logits."""
+    """The last layer of a port that returns logits."""
 
     def forward(self, x: Array) -> Array:
         return x
@@ -106,7 +106,7 @@ class Identity:
 class Softmax:
     """softmax of x (N, C)."""
 
-    out: Array | None = None  # once forward ran
+    out: Array | None = None  # softmax(x), set by forward
 
     def forward(self, x: Array) -> Array:
         self.out = softmax(check_batch("x", x, ndim=2))
@@ -118,7 +118,7 @@ class Softmax:
 
 
 class LogSoftmax(Softmax):
-    """log(softmax(x)) of x (N, C), which does not underflow."""
+    """log(softmax(x)) of x (N, C), without underflow."""
 
     def forward(self, x: Array) -> Array:
         super().forward(x)
@@ -130,13 +130,13 @@ class LogSoftmax(Softmax):
 
 
 def _softmax_forward(_: Softmax, x: Array, a: Arithmetic) -> Array:
-    y, relative = _chances(x, a)
+    y, relative = _softmax_and_error(x, a)
     return np.minimum(y * relative + a.tiny, 1)
 
 
 def _softmax_backward(_: Softmax, x: Array, dout: Array, a: Arithmetic) -> Limits:
-    (y, relative), size = _chances(x, a), np.abs(dout)
-    # y (d - m), m the mean of d by y: of y, of each term of m, of m's sum, and four roundings.
+    (y, relative), size = _softmax_and_error(x, a), np.abs(dout)
+    # dx = y (d - m) with m the mean of d weighted by y: errors of y, of each term of m, of m's sum, and four roundings.
     mean = (y * dout).sum(axis=1, keepdims=True)
     terms = (y * size * (relative + 4 * a.u)).sum(axis=1, keepdims=True)
     m_limit = terms + a.of_sum(y.shape[1], (y * size).sum(axis=1, keepdims=True))
@@ -144,14 +144,14 @@ def _softmax_backward(_: Softmax, x: Array, dout: Array, a: Arithmetic) -> Limit
 
 
 def _log_forward(layer: LogSoftmax, x: Array, a: Arithmetic) -> Array:
-    """Of log(softmax(x)), of x - max - log(sum), and of x - logsumexp(x), which rounds at the maximum's size."""
+    """The limit of log(softmax(x)), of x - max - log(sum), and of x - logsumexp(x), whose rounding is of max's size."""
     y = np.abs(other(layer).forward(x))
-    return np.asarray(_chances(x, a)[1] + a.u * (EXP_ULPS * y + np.abs(x).max(axis=1, keepdims=True)))
+    return np.asarray(_softmax_and_error(x, a)[1] + a.u * (EXP_ULPS * y + np.abs(x).max(axis=1, keepdims=True)))
 
 
 def _log_backward(layer: LogSoftmax, x: Array, dout: Array, a: Arithmetic) -> Limits:
-    """d - y sum(d), y being exp of the output; of log(softmax(x)), d / y times y, so each term is rounded before."""
-    y, size, total = _chances(x, a)[0], np.abs(dout), np.abs(dout.sum(axis=1, keepdims=True))
+    """Limits of d - y sum(d), y being exp(output); log(softmax(x)) instead rounds each d / y times y before the sum."""
+    y, size, total = _softmax_and_error(x, a)[0], np.abs(dout), np.abs(dout.sum(axis=1, keepdims=True))
     relative = _log_forward(layer, x, a) + EXP_ULPS * a.u
     sums = a.of_sum(x.shape[1] + 3, size.sum(axis=1, keepdims=True))
     return Limits(y * (relative * total + sums) + 4 * a.u * (size + y * total) + a.tiny)
@@ -160,13 +160,13 @@ def _log_backward(layer: LogSoftmax, x: Array, dout: Array, a: Arithmetic) -> Li
 def loss_limits(x: Array, labels: Array, a: Arithmetic, offset: float = LOG_OFFSET) -> tuple[float, Array]:
     """Limits of SoftmaxWithLoss's value, and of its gradient (N, C), on logits x (N, C) against labels (N,).
 
-    offset is what is added inside the logarithm; a loss without one, 0, is that of log_softmax.
+    offset is added inside the logarithm; with 0 the limit of the value is that of log_softmax.
 
-    The gradient (y - t) / N is off by y and three roundings more: the difference, and the mean's share by the rounded
-    reciprocal of N, which is how CUDA divides by a number, and how it may be written. log_softmax's, g - y sum(g) for
-    g = t / N, has two, and of y one.
+    The gradient (y - t) / N has the error of y and three more roundings: of the difference, and two of the product with
+    the rounded reciprocal of N, which is how CUDA divides by a number, and how the mean may be written. That of
+    log_softmax, g - y sum(g) for g = t / N, has two roundings, and one of y.
     """
-    (y, relative), (n, classes), picked = _chances(x, a), x.shape, (np.arange(len(x)), labels)
+    (y, relative), (n, classes), picked = _softmax_and_error(x, a), x.shape, (np.arange(len(x)), labels)
     y_limit = np.minimum(y * relative + a.tiny, 1)
     grad_limit = (y_limit + 3 * a.u * np.abs(y - np.eye(classes)[labels])) / n
     if offset == 0:
@@ -174,7 +174,7 @@ def loss_limits(x: Array, labels: Array, a: Arithmetic, offset: float = LOG_OFFS
     else:
         inside = y[picked] + offset
         off = y_limit[picked] / inside + a.u
-        # The log of what may be larger or smaller by that much, but is never under the offset.
+        # The log of a number that may be off by that factor in either direction, but is never below the offset.
         size, below = np.abs(np.log(inside)), -np.log(np.maximum(1 - off, offset / inside))
         limit = np.maximum(np.log1p(off), below) + EXP_ULPS * a.u * size
     return float(limit.mean() + a.of_sum(n, size.mean())), grad_limit
@@ -192,5 +192,5 @@ register(
     LayerKind(LogSoftmax, lambda *_: nn.LogSoftmax(1), LOG, lambda rng: (LogSoftmax(), _scores(rng))),
 )
 
-# What a port may return, and the layer that makes it of logits.
+# What a port may return, and the layer that computes it from logits.
 OUTPUTS: dict[str, type] = {"logits": Identity, "log-probabilities": LogSoftmax, "probabilities": Softmax}

@@ -1,4 +1,4 @@
-"""The book's layers that torch has otherwise or not at all, as torch modules."""
+"""Torch modules for layers of the book that torch lacks or defines differently."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torchport.layers.columns import im2col, output_size, pair
 
 
 class UnfoldConv2d(nn.Conv2d):
-    """nn.Conv2d by im2col and one matrix product, as in section 7.4.3 of the book; the same parameters and names.
+    """nn.Conv2d computed by im2col and a matrix product, as in section 7.4.3 of the book, with the same parameters.
 
-    input (N, C, H, W), output (N, out_channels, OH, OW). ValueError for what the book's convolution does not have:
-    groups, dilation, padding by name or other than with zeros, no filters.
+    input is (N, C, H, W), the output (N, out_channels, OH, OW). Raises ValueError for options that the book's
+    convolution lacks: groups, dilation, padding by name or with other numbers than 0, and no filters.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class UnfoldConv2d(nn.Conv2d):
         out_h, out_w = output_size(h, w, kernel, stride, padding)
         col = im2col(input, kernel, stride, padding).unflatten(0, (n, out_h * out_w))  # (N, OH*OW, C*KH*KW)
         filters = self.weight.flatten(1).expand(n, -1, -1)  # (N, out_channels, C*KH*KW)
-        # A product for each image, since its result lies in memory as the layers behind expect it.
+        # One product for each image: its result has the memory layout that the next layers expect.
         columns = col.transpose(1, 2)
         bias = None if self.bias is None else self.bias[:, None].expand(n, -1, -1)  # (N, out_channels, 1)
         out: Tensor = torch.bmm(filters, columns) if bias is None else torch.baddbmm(bias, filters, columns)
@@ -51,15 +51,15 @@ class UnfoldConv2d(nn.Conv2d):
 
 
 class Subsampling(nn.Module):
-    """LeNet-5's trainable subsampling of channels maps: each window's sum times weight plus bias, (channels,) both.
+    """LeNet-5's trainable subsampling: each window's sum times weight plus bias, both (channels,).
 
-    input (N, channels, H, W). ValueError for another number of channels; TypeError for another dtype.
+    input is (N, channels, H, W). Raises ValueError for another number of channels, TypeError for another dtype.
     """
 
     def __init__(self, channels: int, size: int | tuple[int, int] = 2, stride: int = 2) -> None:
         super().__init__()
         self.size, self.stride = pair("size", size), check_int("stride", stride, 1)
-        # The mean of a window, at first.
+        # Initially the mean of a window.
         self.weight = nn.Parameter(torch.full((check_int("channels", channels, 1),), 1 / (self.size[0] * self.size[1])))
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -67,7 +67,7 @@ class Subsampling(nn.Module):
         if check_tensor("input", input, ndim=4).shape[1] != len(self.weight):
             raise ValueError(f"input must be (N, {len(self.weight)}, H, W), got shape {tuple(input.shape)}")
         check_goes_with("input", input, self.weight)
-        # Not by divisor_override=1, which ONNX does not have, and torch's exporter leaves out without a word.
+        # Not by divisor_override=1, which ONNX lacks and torch's exporter silently drops.
         sums = F.avg_pool2d(input, self.size, self.stride) * (self.size[0] * self.size[1])
         return sums * self.weight[:, None, None] + self.bias[:, None, None]
 
@@ -75,8 +75,8 @@ class Subsampling(nn.Module):
 class Dropout(nn.Module):
     """The book's Dropout: zero where a uniform draw is <= dropout_ratio in training, x * (1 - dropout_ratio) in eval.
 
-    nn.Dropout instead scales what it keeps, in training. draw(shape, device=...) makes the uniform numbers: torch.rand,
-    or another's to repeat its mask.
+    nn.Dropout instead scales the kept entries in training. draw(shape, device=...) makes the uniform numbers; another
+    function than torch.rand can repeat a mask.
     """
 
     def __init__(self, dropout_ratio: float = 0.5, draw: Callable[..., Tensor] = torch.rand) -> None:
@@ -94,8 +94,8 @@ class Dropout(nn.Module):
 class BatchNormalization(nn.Module):
     """The book's batch normalisation of num_features = D features: input (N, D), or (N, C, H, W) with C*H*W = D.
 
-    Unlike nn.BatchNorm1d and 2d: eps is 1e-6; the running variance is biased and starts at 0; momentum is the weight of
-    the old running value; each pixel of each channel is a feature of its own.
+    Differences from nn.BatchNorm1d and 2d: eps is 1e-6; the running variance is biased and starts at 0; momentum is the
+    weight of the old running value; each pixel of each channel is a feature of its own.
     """
 
     running_mean: Tensor
@@ -120,7 +120,7 @@ class BatchNormalization(nn.Module):
         return (self.weight * normalised + self.bias).view_as(input)
 
     def _statistics(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of the batch, (D,), which also move the running ones."""
+        """The mean and biased variance (D,) of the batch; also updates the running ones."""
         mean = flat.mean(dim=0)
         var = (flat - mean).square().mean(dim=0)
         with torch.no_grad():
@@ -130,18 +130,18 @@ class BatchNormalization(nn.Module):
 
 
 def window_module(kind: Callable[..., nn.Module], border: float) -> Callable[[Any, str], nn.Module]:
-    """Makes kind of a pooling layer's windows; border is what padding counts as."""
+    """A LayerKind.module that makes kind with a pooling layer's windows; border is the value of padding."""
 
     def make(layer: Any, _: str) -> nn.Module:
         size = layer.pool_h, layer.pool_w
         if 2 * layer.pad <= min(size):
             return kind(size, layer.stride, layer.pad)
-        # torch's own padding goes up to half a window.
+        # torch allows padding only up to half a window.
         return nn.Sequential(nn.ConstantPad2d(layer.pad, border), kind(size, layer.stride))
 
     return make
 
 
 def window_about(layer: Any) -> str:
-    """A pooling layer's windows in a few words."""
+    """A description of a pooling layer's windows."""
     return f"{layer.pool_h} x {layer.pool_w}, stride {layer.stride}" + (f", pad {layer.pad}" if layer.pad else "")

@@ -1,4 +1,4 @@
-"""Layers that move or select data: relu, max pooling, flattening, dropout. Bit for bit, but where windows overlap."""
+"""Layers that move or select data: relu, max pooling, flattening, dropout. Exact, unless pooling windows overlap."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from torchport.layers.kinds import EXACT, LayerKind, Limits, Rule, image, other,
 from torchport.layers.modules import Dropout, window_about, window_module
 
 
-def exactly(*_: Any) -> Array:
-    """No limit at all."""
+def zero_limit(*_: Any) -> Array:
+    """The limit 0: results must be exact."""
     return np.zeros(())
 
 
-SAME = Rule(EXACT, exactly, lambda *_: Limits(exactly()))
+SAME = Rule(EXACT, zero_limit, lambda *_: Limits(zero_limit()))
 
 
 def _max_backward(layer: nr.Pooling, x: Array, dout: Array, a: Arithmetic) -> Limits:
-    """Where windows overlap, an entry may be the maximum of several: their gradients are added up."""
+    """Limits if windows overlap: an entry may be the maximum of several, whose gradients are then added up."""
     if layer.stride >= max(layer.pool_h, layer.pool_w):
-        return Limits(exactly())
+        return Limits(zero_limit())
     twin = other(layer)
     twin.forward(x)
     k, *others = (twin.backward(part(dout)) for part in PARTS)
     return Limits(np.where(k > 1, a.by_hand.of_products(k, *others), 0))
 
 
-class _Repeated(np.random.RandomState):
-    """Draws numbers that keep what is kept, whatever the ratio."""
+class _RepeatedDraw(np.random.RandomState):
+    """A generator of numbers that make dropout keep the entries of kept, whatever its ratio."""
 
     def __init__(self, kept: Array) -> None:
         super().__init__(0)
@@ -46,20 +46,20 @@ class _Repeated(np.random.RandomState):
 
 
 def _repeat_mask(layer: nr.Dropout, x: Array, y: Array, dx: Array | None) -> Any:
-    """The layer with the mask by which the port made y of x; where x is 0, by which dx came, or none.
+    """The layer with the mask by which the port made y of x; where x is 0, the mask of dx, or without dx all kept.
 
-    ValueError for a share of kept entries that the ratio does not give: by Bernstein's inequality a share of n entries
-    is off by more than 6 (1 + sqrt(1 + n p (1 - p))) with a probability of 3e-8.
+    Raises ValueError for a number of kept entries that the ratio does not give: by Bernstein's inequality the number
+    among n is off by more than 6 (1 + sqrt(1 + n p (1 - p))) with a probability of 3e-8.
     """
-    kept, seen, p = np.where(x != 0, y != 0, True if dx is None else dx != 0), np.sum(x != 0), 1 - layer.dropout_ratio
-    found, variance = np.sum(kept & (x != 0)), seen * p * (1 - p)
-    if abs(found - seen * p) > (6 * (1 + math.sqrt(1 + variance)) if variance else 0):
-        raise ValueError(f"kept {found / seen:.3%} of {seen} entries, where {p:.3%} were expected")
-    return other(layer, rng=_Repeated(kept))
+    kept, count, p = np.where(x != 0, y != 0, True if dx is None else dx != 0), np.sum(x != 0), 1 - layer.dropout_ratio
+    kept_count, variance = np.sum(kept & (x != 0)), count * p * (1 - p)
+    if abs(kept_count - count * p) > (6 * (1 + math.sqrt(1 + variance)) if variance else 0):
+        raise ValueError(f"kept {kept_count / count:.3%} of {count} entries, where {p:.3%} were expected")
+    return other(layer, rng=_RepeatedDraw(kept))
 
 
 def _dropout_prediction(layer: nr.Dropout, x: Array, a: Arithmetic) -> Array:
-    return np.asarray(a.of_sum(1, (1 - layer.dropout_ratio) * np.abs(x)))  # the factor is rounded, and the product
+    return np.asarray(a.of_sum(1, (1 - layer.dropout_ratio) * np.abs(x)))  # the factor and the product are rounded
 
 
 register(
@@ -68,7 +68,7 @@ register(
     LayerKind(
         nr.Pooling,
         window_module(nn.MaxPool2d, -torch.inf),
-        Rule(EXACT, exactly, _max_backward),
+        Rule(EXACT, zero_limit, _max_backward),
         lambda rng: (nr.Pooling(3, 3, 2, 1), image(rng)),
         about=lambda layer: f"max of {window_about(layer)}",
     ),

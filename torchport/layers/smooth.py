@@ -1,9 +1,9 @@
 """Layers of smooth functions: sigmoid, tanh, and the normalisations.
 
-exp: EXP_ULPS u for each exp or log: those of NumPy, of torch on CPUs and of CUDA (Programming Guide, mathematical
-functions) are within 2 units in the last place, 4 u. SIGMOID_ULPS u for 1 / (1 + exp(-x)): a sum and a quotient more.
-TANH_ULPS u for tanh: within 2 units in the last place by the same sources. POWER_ULPS u for a power: within 4.
-normalise: means within L (sums.py), and NORMALISE_ROUNDINGS elementwise operations on their results.
+Rule exp: EXP_ULPS u for each exp or log, as those of NumPy, of torch on CPUs and of CUDA (Programming Guide,
+mathematical functions) are within 2 units in the last place, 4 u. SIGMOID_ULPS u for 1 / (1 + exp(-x)), which adds a
+sum and a quotient. TANH_ULPS u for tanh, within 2 units in the last place by the same sources. POWER_ULPS u for a
+power, within 4. Rule normalise: means within L (sums.py), and NORMALISE_ROUNDINGS elementwise operations on them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ EXP_ULPS = 4
 SIGMOID_ULPS = EXP_ULPS + 2
 TANH_ULPS = 4
 POWER_ULPS = 8
-# More in a derivative, of itself: by hand, 1 / (1 + exp(-x)) has autograd multiply exp, twice the quotient and the
-# upstream gradient: 4 + 2 (4 + 2) roundings of its factors and three products, where sigmoid's own has three in all.
+# Added for a derivative, relative to it: for a hand-written 1 / (1 + exp(-x)) autograd multiplies exp, twice the
+# quotient and the upstream gradient: 4 + 2 (4 + 2) roundings of factors and three products; sigmoid's has three in all.
 BY_HAND_ULPS = 16
-# In forward: x - mean, square, + eps, root, quotient, two products, + beta; backward has as many.
+# In forward: x - mean, square, + eps, root, quotient, two products, + beta; as many in backward.
 NORMALISE_ROUNDINGS = 8
 
 
 def _mean_limit(x: Array, a: Arithmetic, roundings: int = 0) -> Array:
-    """Of the mean (D,) of x (N, D), whose terms were rounded before: L, those roundings, and two of the division.
+    """The limit (D,) of the mean of x (N, D): L, the terms' earlier roundings, and two of the division.
 
     Equal terms round alike, so L grows by the root of how often a column's values repeat (sums.py).
     """
@@ -43,32 +43,32 @@ def _mean_limit(x: Array, a: Arithmetic, roundings: int = 0) -> Array:
     return np.asarray(limit + (roundings + 2) * a.u * size)
 
 
-class _Batch(NamedTuple):
-    """A normalised batch xn (N, D), 1 / std (D,), and what a port's may be off by, all (D,)."""
+class _NormalisedBatch(NamedTuple):
+    """A normalised batch xn (N, D), 1 / std (D,), and the limits of a port's statistics, each (D,)."""
 
     xn: Array
     inverse_std: Array
-    relative: Array  # of 1 / std
-    mean: Array
-    var: Array
+    relative: Array  # relative limit of 1 / std
+    mean: Array  # limit of the mean
+    var: Array  # limit of the variance
 
 
-def _normalised(layer: nr.BatchNormalization, x: Array, a: Arithmetic) -> _Batch:
+def _normalised(layer: nr.BatchNormalization, x: Array, a: Arithmetic) -> _NormalisedBatch:
     centred = x - x.mean(axis=0)
     var, mean_limit = np.mean(centred**2, axis=0), _mean_limit(x, a)
-    # A mean that is off moves every square, by at most this though the signs of x - mean differ.
-    moved = (2 * np.abs(centred).mean(axis=0) + mean_limit) * mean_limit
-    var_limit = moved + _mean_limit(centred**2, a, 3)
+    # An error of the mean moves every square; at most by this in all, whatever the signs of x - mean.
+    from_mean = (2 * np.abs(centred).mean(axis=0) + mean_limit) * mean_limit
+    var_limit = from_mean + _mean_limit(centred**2, a, 3)
     # 1 / sqrt(1 - r) - 1 and 1 - 1 / sqrt(1 + r); a variance is never below 0.
-    more, less = (limit / (var + layer.EPS) for limit in (var_limit, np.minimum(var_limit, var)))
-    relative = np.maximum(np.expm1(-0.5 * np.log1p(-less)), -np.expm1(-0.5 * np.log1p(more)))
+    above, below = (limit / (var + layer.EPS) for limit in (var_limit, np.minimum(var_limit, var)))
+    relative = np.maximum(np.expm1(-0.5 * np.log1p(-below)), -np.expm1(-0.5 * np.log1p(above)))
     relative = relative + NORMALISE_ROUNDINGS * a.u
     inverse_std = 1 / np.sqrt(var + layer.EPS)
-    return _Batch(centred * inverse_std, inverse_std, relative, mean_limit, var_limit)
+    return _NormalisedBatch(centred * inverse_std, inverse_std, relative, mean_limit, var_limit)
 
 
 def _affine_limit(layer: nr.BatchNormalization, x: Array, mean: Array, inverse_std: Array, a: Arithmetic) -> Array:
-    """Of gamma (x - mean) / std + beta for given mean and std, which a port may compute as gamma / std x + (...)."""
+    """The limit of gamma (x - mean) / std + beta for given mean and std; a port may compute gamma / std x + (...)."""
     size = np.abs(layer.gamma) * inverse_std * (np.abs(x) + np.abs(mean)) + np.abs(layer.beta)
     return np.asarray(NORMALISE_ROUNDINGS * a.u * size + a.tiny)
 
@@ -76,40 +76,40 @@ def _affine_limit(layer: nr.BatchNormalization, x: Array, mean: Array, inverse_s
 def _norm_forward(layer: nr.BatchNormalization, x: Array, a: Arithmetic) -> Array:
     flat = x.reshape(len(x), -1)
     batch = _normalised(layer, flat, a)
-    moved = np.abs(batch.xn) * batch.relative + batch.inverse_std * (1 + batch.relative) * batch.mean
-    own = _affine_limit(layer, flat, flat.mean(axis=0), batch.inverse_std, a)
-    return np.asarray(np.abs(layer.gamma) * moved + own).reshape(x.shape)
+    from_statistics = np.abs(batch.xn) * batch.relative + batch.inverse_std * (1 + batch.relative) * batch.mean
+    roundings = _affine_limit(layer, flat, flat.mean(axis=0), batch.inverse_std, a)
+    return np.asarray(np.abs(layer.gamma) * from_statistics + roundings).reshape(x.shape)
 
 
 def _norm_backward(layer: nr.BatchNormalization, x: Array, dout: Array, a: Arithmetic) -> Limits:
-    """dx = gamma / std (d - mean(d) - xn mean(d xn)), of which 1 / std moves the last term three times."""
+    """Limits of dx = gamma / std (d - mean(d) - xn mean(d xn)); an error of 1 / std moves the last term three times."""
     n, d = len(x), dout.reshape(len(x), -1)
     batch = _normalised(layer, x.reshape(n, -1), a)
-    xn, shift = np.abs(batch.xn), batch.inverse_std * batch.mean  # by which every xn is off
+    xn, shift = np.abs(batch.xn), batch.inverse_std * batch.mean  # every xn may be off by shift
     along = d * batch.xn
     mean_d, mean_along = np.abs(d.mean(axis=0)), np.abs(along.mean(axis=0))
-    # All xn are off alike, so mean(d xn) is by the shift of mean(d), which may be 0, and the roundings of its terms.
+    # All xn are off by the same shift, so mean(d xn) is off by shift mean(d), which may be 0, and its terms' roundings.
     shifted = shift * mean_d + _mean_limit(shift * np.abs(d), a, 3)
     d_limit, along_limit = _mean_limit(d, a, 3), _mean_limit(along, a, 3) + shifted
-    # Autograd adds up d - xn mean(d xn) once more, for the mean's own gradient.
+    # Autograd sums d - xn mean(d xn) once more, for the gradient of the mean.
     last = (xn + shift) * along_limit + (along_limit + 4 * a.u * mean_along) * (xn.mean(axis=0) + shift)
     last = last + 2 * shift * mean_along
     size = np.abs(d) + mean_d + 2 * xn * mean_along
-    own = d_limit + last + NORMALISE_ROUNDINGS * a.u * size
+    roundings = d_limit + last + NORMALISE_ROUNDINGS * a.u * size
     projected = np.abs(d - d.mean(axis=0) - batch.xn * along.mean(axis=0))
-    moved = batch.relative * (projected + 2 * xn * mean_along)
+    from_statistics = batch.relative * (projected + 2 * xn * mean_along)
     grads = {"gamma": n * (along_limit + batch.relative * mean_along), "beta": n * d_limit}
     scale = np.abs(layer.gamma) * batch.inverse_std * (1 + batch.relative)
-    return Limits((scale * (own + moved)).reshape(x.shape) + a.tiny, grads)
+    return Limits((scale * (roundings + from_statistics)).reshape(x.shape) + a.tiny, grads)
 
 
 def _norm_prediction(layer: nr.BatchNormalization, x: Array, a: Arithmetic) -> Array:
-    mean, var = layer_statistics(layer).values()  # given numbers, which the port may hold rounded
+    mean, var = layer_statistics(layer).values()  # the port may hold them rounded
     return _affine_limit(layer, x.reshape(len(x), -1), mean, 1 / np.sqrt(var + layer.EPS), a).reshape(x.shape)
 
 
 def running_limits(layer: nr.BatchNormalization, x: Array, a: Arithmetic) -> dict[str, Array]:
-    """Limits of running_mean and running_var (D,) after one batch x that both sides share, from equal values."""
+    """Limits of running_mean and running_var (D,) after one batch x, if both sides start from equal values."""
     batch, new = _normalised(layer, x.reshape(len(x), -1), a), 1 - layer.momentum
     before, twin = layer_statistics(layer), other(layer)
     twin.forward(x)
@@ -134,13 +134,13 @@ def _tanh_forward(layer: nr.Tanh, x: Array, a: Arithmetic) -> Array:
 
 def _tanh_backward(layer: nr.Tanh, x: Array, dout: Array, a: Arithmetic) -> Limits:
     y, limit = np.abs(other(layer).forward(x)), _tanh_forward(layer, x, a)
-    # The square is rounded before the difference, which may be far smaller.
+    # The square is rounded before it is subtracted from 1, and the difference may be far smaller.
     slope = (2 * y + limit) * limit + a.u * (y**2 + (2 + BY_HAND_ULPS) * (1 - y**2))
     return Limits(slope * np.abs(dout) + a.tiny)
 
 
 def _power(layer: nr.LocalResponseNormalization, x: Array, exponent: float, a: Arithmetic) -> tuple[Array, Array]:
-    """What x is normalised by, to the power of -exponent; and how far that may be off, relative to it."""
+    """(k + alpha sum of squares)^-exponent, by which x is normalised, and the relative limit of that."""
     squares = layer.alpha * layer.neighbours(x**2)
     base = layer.k + squares
     relative = np.minimum(a.of_sum(layer.size + 3, squares) / base + 2 * a.u, 0.5)
@@ -154,15 +154,15 @@ def _response_forward(layer: nr.LocalResponseNormalization, x: Array, a: Arithme
 
 
 def _response_backward(layer: nr.LocalResponseNormalization, x: Array, dout: Array, a: Arithmetic) -> Limits:
-    # dout * power, and each term of the sums dout * x * further, whose factors torch multiplies in another order: six
-    # roundings each, and four of what the sums are multiplied by.
+    # dout * power, and the sums' terms dout * x * next_power, whose factors torch multiplies in another order: six
+    # roundings each, and four of the factor of the sums.
     power, relative = _power(layer, x, layer.exponent, a)
-    further, more = _power(layer, x, layer.exponent + 1, a)
-    size = np.abs(dout * x) * further * (1 + more)
-    sums = layer.neighbours(size * (more + 10 * a.u)) + a.of_sum(layer.size, layer.neighbours(size))
+    next_power, next_relative = _power(layer, x, layer.exponent + 1, a)
+    size = np.abs(dout * x) * next_power * (1 + next_relative)
+    sums = layer.neighbours(size * (next_relative + 10 * a.u)) + a.of_sum(layer.size, layer.neighbours(size))
     factor = 2 * layer.alpha * layer.exponent * np.abs(x)
-    own = np.abs(dout) * power * (relative + 8 * a.u) + 2 * a.u * factor * layer.neighbours(size)
-    return Limits(own + factor * sums + a.tiny)
+    direct = np.abs(dout) * power * (relative + 8 * a.u) + 2 * a.u * factor * layer.neighbours(size)
+    return Limits(direct + factor * sums + a.tiny)
 
 
 SIGMOID, TANH = Rule(EXP, _sigmoid_forward, _sigmoid_backward), Rule(EXP, _tanh_forward, _tanh_backward)

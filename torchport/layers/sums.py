@@ -1,19 +1,20 @@
-"""Layers that add products: convolution, affine, average pooling, and LeNet-5's subsampling.
+"""Layers that sum products: convolution, affine, average pooling, and LeNet-5's subsampling.
 
-Given the very inputs of the port, a sum of K products (those that are not 0, and the bias) may be off by
+On exactly the port's inputs, a sum of K products (those that are not 0, and the bias) may be off by
 
     L = u min((K + 1) S, 8/3 sqrt(K + 1) |Y| + 5 sqrt((K + 7) Q)),
 
-Y the sum, S the same operation on absolute values, Q on squares. The error is the sum of every partial sum's rounding.
-If these are independent, of mean 0 and as concentrated as uniform ones, it stays within 8 u sqrt(T / 3) but with a
-probability of 2.5e-14, T being the squares of all partial sums and products (Azuma; Ipsen & Zhou, arXiv:1906.10465;
-Connolly, Higham & Mary, SISC 43(1), 2021). If the products come in no particular order, a partial sum is its share of Y
-and a bridge: the first makes the first term, the second, by Chernoff's bound for the area under a squared Brownian
-bridge, the other: 4e-11 an entry. No order rounds a term more than K + 1 times: the cap is certain (Higham, Accuracy
-and Stability of Numerical Algorithms, 2002, section 3.1), and rules up to some 20 products.
+where Y is the sum, S the same operation on absolute values, and Q on squares. The error is the sum of the roundings of
+all partial sums. If these are independent, of mean 0 and as concentrated as uniform ones, it exceeds 8 u sqrt(T / 3)
+with a probability of 2.5e-14, T being the sum of squares of all partial sums and products (Azuma; Ipsen & Zhou,
+arXiv:1906.10465; Connolly, Higham & Mary, SISC 43(1), 2021). If the products come in no particular order, a partial sum
+is its share of Y plus a bridge: the first gives the first term; the second gives the other, by Chernoff's bound for the
+area under a squared Brownian bridge, with a probability of 4e-11 an entry. No order rounds a term more than K + 1
+times, so the cap is certain (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1); it is the
+smaller one up to some 20 products.
 
-Data need not be without order, nor roundings independent: equal terms round alike. So an entry above L is judged by its
-own products (own_limit): T in the orders that kernels take, and K over the number of different terms in its place.
+Data may be in order, and roundings may depend on each other, as equal terms round alike. So an entry above L is judged
+by its own products (entry_limit): by T in the orders that kernels take, times K over the number of different terms.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from torchport.layers.arithmetic import PARTS, Arithmetic
 from torchport.layers.kinds import SUM, LayerKind, Limits, Rule, Terms, image, other, register
 from torchport.layers.modules import Subsampling, UnfoldConv2d, window_about, window_module
 
-MOST = 2**21  # numbers of a weight whose limits are computed at a time
+MOST = 2**21  # numbers of a weight whose limits are computed at a time, to save memory
 
 CONVOLUTIONS: dict[Convolution, type[nn.Conv2d]] = {"conv2d": nn.Conv2d, "unfold": UnfoldConv2d}
 
 
 def check_convolution(conv: Convolution) -> type[nn.Conv2d]:
-    """The class of the convolution of that name. ValueError."""
+    """The class of the convolution of that name. Raises ValueError."""
     if conv not in CONVOLUTIONS:
         raise ValueError(f"conv must be one of {', '.join(CONVOLUTIONS)}, got {conv!r}")
     return CONVOLUTIONS[conv]
@@ -48,26 +49,26 @@ def check_convolution(conv: Convolution) -> type[nn.Conv2d]:
 Linear = nr.Affine | nr.Convolution | nr.Subsampling
 
 
-def own_limit(terms: Terms, a: Arithmetic) -> float:
-    """How far one sum may be off, by what it adds up: u min((K + 1) S, 8 / sqrt(3) sqrt(m T))."""
+def entry_limit(terms: Terms, a: Arithmetic) -> float:
+    """The limit of one sum by its own terms: u min((K + 1) S, 8 / sqrt(3) sqrt(m T)), m of them alike on average."""
     products = terms.orders[0][terms.orders[0] != 0]
     k, bias = len(products) + (terms.bias != 0), terms.bias
     squares, inner = float(np.sum(products**2)) + bias**2, float(np.sum(products))
-    steps = 0.0  # the squares of the partial sums, in the worst of the orders, the bias first or last
+    steps = 0.0  # the sum of squares of partial sums, in the worst of the orders, with the bias first or last
     for order in terms.orders:
         sums = np.cumsum(order[order != 0])
         steps = max(steps, float(np.sum(sums**2)) + (inner + bias) ** 2, float(np.sum((sums + bias) ** 2)))
-    # Equal terms round alike: they are one rounding, of as much more weight.
+    # Equal terms round alike: they count as one rounding with the weight of all.
     alike = max(len(products), 1) / max(len(np.unique(np.abs(products))), 1)
     walk, size = 8 / math.sqrt(3) * math.sqrt(alike * (squares + steps)), float(np.sum(np.abs(products))) + abs(bias)
     before = inner if bias else None
     return float(a.of_products(k, size, inner + bias, squares, before, walk=walk, alike=alike))
 
 
-def _orders(products: Array, sort: bool) -> list[Array]:
-    """One entry's products (channels, places ...): as they are, places outermost, and both in reverse.
+def _product_orders(products: Array, sort: bool) -> list[Array]:
+    """One entry's products (channels, places ...) in four orders: as they are, places outermost, and both reversed.
 
-    sort puts places in the order of their sums, which is the worst that a kernel may take them in.
+    sort orders the places by their sums, the worst order that a kernel may take them in.
     """
     flat: Array = products.ravel()
     places: Array = products.reshape(len(products), -1).T
@@ -76,107 +77,108 @@ def _orders(products: Array, sort: bool) -> list[Array]:
 
 
 def _products(layer: Any, x: Array, dout: Array, quantity: str, index: tuple[int, ...]) -> Terms:
-    """By linearity: x times what passes back from a one at the entry, or dout times what a one there passes on."""
+    """The terms of one entry, by linearity: x times backward of a one at that entry, or dout times forward of a one."""
     layer = _as_subsampling(layer, x) if isinstance(layer, nr.AveragePooling) else layer
-    twin, (n, *place) = other(layer, b=np.zeros_like(layer.b)), index
+    twin, (first, *place) = other(layer, b=np.zeros_like(layer.b)), index
     if quantity == "output":
         one = np.zeros_like(dout[:1])
         one[(0, *place)] = 1
-        twin.forward(x[n : n + 1])
+        twin.forward(x[first : first + 1])
         bias = float(np.broadcast_to(layer.b, dout.shape[1])[place[0]])
-        return Terms(_orders(x[n] * twin.backward(one)[0], sort=True), bias)
+        return Terms(_product_orders(x[first] * twin.backward(one)[0], sort=True), bias)
     if quantity == "grad_input":
         one = np.zeros_like(x[:1])
         one[(0, *place)] = 1
-        return Terms(_orders(dout[n] * twin.forward(one)[0], sort=True))
-    channel = place[0] if quantity == "W" and isinstance(layer, nr.Affine) else n  # of the output
+        return Terms(_product_orders(dout[first] * twin.forward(one)[0], sort=True))
+    channel = place[0] if quantity == "W" and isinstance(layer, nr.Affine) else first  # of the output
     if quantity == "b":
-        return Terms(_orders(dout[:, channel], sort=False))
+        return Terms(_product_orders(dout[:, channel], sort=False))
     twin.W = np.zeros_like(layer.W)
     twin.W[index] = 1
-    if isinstance(layer, nr.Convolution):  # one filter and channel are all that is seen
-        twin.W, twin.b, x = twin.W[n : n + 1, place[:1]], 0.0, x[:, place[:1]]
-        return Terms(_orders(dout[:, channel] * twin.forward(x)[:, 0], sort=False))
-    return Terms(_orders((dout * twin.forward(x))[:, channel], sort=False))
+    if isinstance(layer, nr.Convolution):  # one filter and one channel are enough
+        twin.W, twin.b, x = twin.W[first : first + 1, place[:1]], 0.0, x[:, place[:1]]
+        return Terms(_product_orders(dout[:, channel] * twin.forward(x)[:, 0], sort=False))
+    return Terms(_product_orders((dout * twin.forward(x))[:, channel], sort=False))
 
 
-def _mapped(layer: Linear, function: Callable[[Array], Array]) -> Any:
-    """The layer on function of its parameters."""
+def _with_parts(layer: Linear, function: Callable[[Array], Array]) -> Any:
+    """A copy of layer with function applied to its parameters."""
     return other(layer, W=function(layer.W), b=function(np.asarray(layer.b)))
 
 
 def _linear_forward(layer: Linear, x: Array, a: Arithmetic) -> Array:
-    k, size, total, squares = (_mapped(layer, part).forward(part(x)) for part in PARTS)
+    k, size, total, squares = (_with_parts(layer, part).forward(part(x)) for part in PARTS)
     inner = other(layer, b=np.zeros_like(layer.b)).forward(x) if a.u_result else None
     limit = a.of_products(k, size, total, squares, inner)
-    if _transforms(layer, a):
-        limit = limit + a.of_transforms(x.shape[1], _energy(x) @ _energy(layer.W).T)
+    if _may_use_transforms(layer, a):
+        limit = limit + a.of_transforms(x.shape[1], _squared_norms(x) @ _squared_norms(layer.W).T)
     return limit
 
 
-def _transforms(layer: Linear, a: Arithmetic) -> bool:
-    """Whether it may be computed by Winograd's or Fourier's transforms, which take a stride of 1."""
+def _may_use_transforms(layer: Linear, a: Arithmetic) -> bool:
+    """Whether the layer may be computed by Winograd's or Fourier's transforms, which need a stride of 1."""
     return bool(a.u_fast) and isinstance(layer, nr.Convolution) and layer.stride == 1 < max(layer.W.shape[2:])
 
 
-def _energy(maps: Array) -> Array:
+def _squared_norms(maps: Array) -> Array:
     """The sums (A, B) of the squares of maps (A, B, H, W)."""
     return np.asarray(np.sum(maps**2, axis=(2, 3)))
 
 
 def _linear_backward(layer: Linear, x: Array, dout: Array, a: Arithmetic) -> Limits:
     if isinstance(layer, nr.Affine) and layer.W.size > MOST and len(layer.W) > 1:
-        return _in_blocks(layer, x.reshape(len(x), -1), dout, a, x.shape)
+        return _backward_in_blocks(layer, x.reshape(len(x), -1), dout, a, x.shape)
 
-    def of_part(part: Callable[[Array], Array]) -> tuple[Array, Array, Array]:
-        twin = _mapped(layer, part)
+    def sums_of(part: Callable[[Array], Array]) -> tuple[Array, Array, Array]:
+        twin = _with_parts(layer, part)
         twin.forward(part(x))
         return twin.backward(part(dout)), twin.dW, twin.db
 
-    limits = [a.of_products(*each) for each in zip(*(of_part(part) for part in PARTS), strict=True)]
+    limits = [a.of_products(*sums) for sums in zip(*(sums_of(part) for part in PARTS), strict=True)]
     if a.u_result and isinstance(layer, nr.Convolution):
-        limits = [limit + a.u_result * each for limit, each in zip(limits, _shares(layer, x, dout), strict=True)]
+        errors = _share_roundings(layer, x, dout)
+        limits = [limit + a.u_result * error for limit, error in zip(limits, errors, strict=True)]
     grad_input, grad_w, grad_b = limits
-    if _transforms(layer, a):
-        of_x, of_dout = _energy(x), _energy(dout)
-        grad_input = grad_input + a.of_transforms(dout.shape[1], of_dout @ _energy(layer.W))
+    if _may_use_transforms(layer, a):
+        of_x, of_dout = _squared_norms(x), _squared_norms(dout)
+        grad_input = grad_input + a.of_transforms(dout.shape[1], of_dout @ _squared_norms(layer.W))
         grad_w = grad_w + a.of_transforms(dout.size // dout.shape[1], of_dout.T @ of_x)
     return Limits(grad_input, {"W": grad_w, "b": grad_b})
 
 
-def _in_blocks(layer: nr.Affine, x: Array, dout: Array, a: Arithmetic, shape: tuple[int, ...]) -> Limits:
-    """The same by so many inputs of x (N, D) at a time, of which gradients come one by one: AlexNet has 9,216."""
-    found, step = list[Limits](), max(MOST // layer.W.shape[1], 1)
-    for first in range(0, len(layer.W), step):
-        some = slice(first, first + step)
-        found.append(_linear_backward(other(layer, W=layer.W[some]), x[:, some], dout, a))
-    grad_input = np.concatenate([each.grad_input for each in found], axis=1).reshape(shape)
-    grad_w = np.concatenate([each.grads["W"] for each in found])
-    return Limits(grad_input, {"W": grad_w, "b": found[0].grads["b"]})
+def _backward_in_blocks(layer: nr.Affine, x: Array, dout: Array, a: Arithmetic, shape: tuple[int, ...]) -> Limits:
+    """_linear_backward for some of the inputs of x (N, D) at a time, to save memory: AlexNet's layer has 9,216."""
+    blocks, step = list[Limits](), max(MOST // layer.W.shape[1], 1)
+    for start in range(0, len(layer.W), step):
+        rows = slice(start, start + step)
+        blocks.append(_linear_backward(other(layer, W=layer.W[rows]), x[:, rows], dout, a))
+    grad_input = np.concatenate([block.grad_input for block in blocks], axis=1).reshape(shape)
+    grad_w = np.concatenate([block.grads["W"] for block in blocks])
+    return Limits(grad_input, {"W": grad_w, "b": blocks[0].grads["b"]})
 
 
-def _shares(layer: nr.Convolution, x: Array, dout: Array) -> tuple[Array, Array, Array]:
-    """What a convolution by columns is off by more in bfloat16, in u_result: it rounds each share of a gradient.
+def _share_roundings(layer: nr.Convolution, x: Array, dout: Array) -> tuple[Array, Array, Array]:
+    """The additional errors, in u_result, of a convolution by columns in bfloat16, which rounds a gradient's shares.
 
-    The weights' is added up from shares of images. The input's is added up in bfloat16, from shares of P places in no
-    particular order: 8 / sqrt(3) sqrt(E T), E T as for L.
+    The weights' gradient is the sum of the images' shares. The input's is summed in bfloat16 from the shares of P
+    places in no particular order: 8 / sqrt(3) sqrt(E T), with E T as for L.
     """
     twin = other(layer)
-    grad_input, of_w, of_b = [], np.zeros_like(layer.W), np.zeros(len(layer.W))
+    grad_input, grad_w, grad_b = [], np.zeros_like(layer.W), np.zeros(len(layer.W))
     (filters, _, fh, fw), s = layer.W.shape, layer.stride
     places = -(-fh // s) * -(-fw // s)
-    for sample, each in zip(x[:, np.newaxis], dout[:, np.newaxis], strict=True):
+    for sample, dout_of_sample in zip(x[:, np.newaxis], dout[:, np.newaxis], strict=True):
         twin.forward(sample)
-        total = twin.backward(each)
-        of_w, of_b = of_w + np.abs(twin.dW), of_b + np.abs(twin.db)
-        columns = each.transpose(0, 2, 3, 1).reshape(-1, filters) @ layer.W.reshape(filters, -1)
+        total = twin.backward(dout_of_sample)
+        grad_w, grad_b = grad_w + np.abs(twin.dW), grad_b + np.abs(twin.db)
+        columns = dout_of_sample.transpose(0, 2, 3, 1).reshape(-1, filters) @ layer.W.reshape(filters, -1)
         squares = col2im(columns**2, sample.shape, fh, fw, s, layer.pad)
         grad_input.append(squares + (places + 1) * (squares + 2 * total**2) / 6)
-    return 8 / math.sqrt(3) * np.sqrt(np.concatenate(grad_input)), of_w, of_b
+    return 8 / math.sqrt(3) * np.sqrt(np.concatenate(grad_input)), grad_w, grad_b
 
 
 def _as_subsampling(layer: nr.AveragePooling | nr.Subsampling, x: Array) -> nr.Subsampling:
-    """Average pooling as what it is: window sums, scaled by one share for all channels of x (N, C, H, W)."""
+    """Average pooling as a Subsampling: window sums scaled by the same share in all channels of x (N, C, H, W)."""
     if isinstance(layer, nr.Subsampling):
         return layer
     share = np.full(x.shape[1], 1 / (layer.pool_h * layer.pool_w))

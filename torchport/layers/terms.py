@@ -1,4 +1,4 @@
-"""A layer's parameters by torch's names and in its layout."""
+"""Translates a reference layer's parameters into torch's names and layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from numpy_ref.checks import Array
 
-# The reference's attribute and the module's.
+# The attribute of a reference layer -> that of its torch module.
 MODULE_ATTRIBUTES = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
 
 
@@ -16,5 +16,5 @@ def to_torch_layout(value: Array) -> Array:
 
 
 def in_torch_terms(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Parameters, their gradients or limits of a reference layer: W and b as weight and bias, in torch's layout."""
+    """A reference layer's parameters, or their gradients or limits, by torch's names and in its layout."""
     return {MODULE_ATTRIBUTES[name]: to_torch_layout(value) for name, value in arrays.items()}

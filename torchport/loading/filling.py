@@ -19,7 +19,7 @@ from torchport.loading.proof import certify, matching_readings
 from torchport.loading.uses import LoadError, dtype_of, initialise, parameter_paths, uses_of
 from torchport.networks import Architecture, Weights, recognise
 from torchport.parity import Report
-from torchport.parity.given import restored, unwrapped
+from torchport.parity.preparation import restored, unwrapped
 
 SAMPLES = 4  # in a drawn batch
 MAX_READINGS = 64  # to try

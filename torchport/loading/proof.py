@@ -15,7 +15,7 @@ from torchport.loading.places import Reading, with_arrays, write
 from torchport.loading.uses import dtype_of, intermediate_values
 from torchport.parity import Report, check_parity
 from torchport.parity.cases import seeded_params
-from torchport.parity.given import BATCH, PREDICTION, TRAINING, restored, unwrapped
+from torchport.parity.preparation import BATCH, PREDICTION, TRAINING, restored, unwrapped
 
 RUNS = (TRAINING, PREDICTION, BATCH)  # the certificate's runs that depend on weights
 TOLERANCE = 2.0**-6  # relative: a layer with its weights in another order computes something entirely different

@@ -13,9 +13,9 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from numpy_ref.checks import Array
 from torchport.parity import Report
-from torchport.parity.calls import Call, Record, told
-from torchport.parity.given import restored
-from torchport.parity.places import sides
+from torchport.parity.calls import Call, Record, describe_error
+from torchport.parity.places import side_inputs
+from torchport.parity.preparation import restored
 from torchport.parity.recording import record
 
 ADDEND_FIRST = ("addmm", "addbmm", "baddbmm", "addmv", "addcmul")
@@ -56,7 +56,7 @@ def uses_of(port: nn.Module, x: Array, size: int) -> list[Use]:
             if run.error is None:
                 return list(_uses(port, run, size))
     assert run.error is not None
-    raise LoadError(f"the port raised {told(run.error)}, at {run.raised}") from run.error
+    raise LoadError(f"the port raised {describe_error(run.error)}, at {run.raised_at}") from run.error
 
 
 def initialise(port: nn.Module, x: Array) -> None:
@@ -67,13 +67,13 @@ def initialise(port: nn.Module, x: Array) -> None:
             with torch.no_grad():
                 port(torch.tensor(x, dtype=parameter.dtype, device=parameter.device))
         except Exception as error:  # a user's port may raise anything
-            raise LoadError(f"the port raised {told(error)} on its first batch") from error
+            raise LoadError(f"the port raised {describe_error(error)} on its first batch") from error
 
 
 def intermediate_values(port: nn.Module, x: Array, sizes: frozenset[int]) -> list[Array]:
     """Return all values with these numbers of entries that the port computes from x in evaluation mode."""
     with restored(port), torch.no_grad():
-        return [call.value for call in _run(port, x, sizes).calls if call.of_data and call.value is not None]
+        return [call.value for call in _run(port, x, sizes).calls if call.depends_on_input and call.value is not None]
 
 
 def dtype_of(port: nn.Module) -> torch.dtype:
@@ -136,9 +136,10 @@ def _uses(port: nn.Module, run: Record, size: int) -> Iterator[Use]:
         if call.name in ADDEND_FIRST:
             parents = [*parents[1:], *parents[:1]]
         for place, parent in enumerate(parents):
-            is_left = any(other.of_data for other in parents[place:])  # W @ x
+            is_left = any(other.depends_on_input for other in parents[place:])  # W @ x
             outputs_first = is_left if call.name in PRODUCTS else True if call.name in OUTPUTS_FIRST else None
-            for path in [_path(each.label) for each in (parent, *sides(run.calls, [parent])) if not parent.of_data]:
+            sources = [] if parent.depends_on_input else [parent, *side_inputs(run.calls, [parent])]
+            for path in (_path(source.label) for source in sources):
                 array = parent.array if path else None
                 if array is None:
                     continue
@@ -154,7 +155,7 @@ def _ancestors_of_output(run: Record, size: int) -> list[Call]:
     ancestors: dict[int, Call] = {}
     while todo:
         call = todo.pop()
-        if call.of_data and call.number not in ancestors:
+        if call.depends_on_input and call.number not in ancestors:
             ancestors[call.number] = call
             todo += [run.calls[number] for number in call.parents]
     return [ancestors[number] for number in sorted(ancestors)]

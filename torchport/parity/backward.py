@@ -1,4 +1,4 @@
-"""Backward: the gradients that arrive in the port, against each layer's backward of the gradient that it was given."""
+"""Judges the backward pass: each gradient in the port against the layer's backward of the gradient it received."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy_ref.checks import Array
 from torchport.layers import kind_of
 from torchport.layers.arithmetic import arithmetic_of
 from torchport.layers.terms import MODULE_ATTRIBUTES, to_torch_layout
-from torchport.parity.calls import array_of, told
+from torchport.parity.calls import array_of, describe_error
 from torchport.parity.causes import Deviation
 from torchport.parity.compare import compare
-from torchport.parity.expected import Gradient, Stretch, expected, passes
+from torchport.parity.expected import Gradient, Stretch, expected_gradients, only_passes_gradients
 from torchport.parity.judgement import Judgement
 from torchport.parity.losses import loss_rows
 from torchport.parity.rows import Row
@@ -23,69 +23,73 @@ from torchport.parity.stages import Link
 from torchport.parity.subject import Key
 
 
-def backward_rows(judged: Judgement) -> Iterator[Row]:
-    """The loss, and from the output to the input."""
-    _watch(judged)
-    dout, rows = _propagated(judged)
+def backward_rows(judgement: Judgement) -> Iterator[Row]:
+    """Yield rows for the loss, then for the gradients from the output back to the input."""
+    _watch(judgement)
+    dout, rows = _run_backward(judgement)
     yield from rows
     if any("raised" in row.worst.note for row in rows):
         return
     if dout is None:
-        yield _cut_row(judged, judged.links, "no gradient passes here")
+        yield _cut_row(judgement, judgement.links, "no gradient passes here")
         return
-    sums = _Shared(judged)
+    sums = _SharedSums(judgement)
     yield from sums.rows()
-    pieces, behind = _seen(judged), list[Link]()
-    while pieces:
-        piece = pieces.pop()
-        found = list(_rows(judged, piece, dout, sums))
-        if behind and not all(row.ok for row in found):
-            together = list(_rows(judged, [*piece, *behind], dout, sums))
-            if all(row.ok for row in together):
-                found = together
-        behind = [link for link in piece if _lies_before(judged, link)]
-        if not all(row.ok for row in found) and pieces and _may_join(pieces[-1], piece):
-            together = list(_rows(judged, [*pieces[-1], *piece], dout, sums))
-            if all(row.ok for row in together):
-                pieces.pop()
-                found = together
-        yield from found
-        for link in piece:
-            judged.applied.pop(link, None)  # which holds its gradients: AlexNet's are 0.5 GB
+    stretches, absorbed = _observable_stretches(judgement), list[Link]()
+    while stretches:
+        links = stretches.pop()
+        rows = list(_stretch_rows(judgement, links, dout, sums))
+        if absorbed and not _all_ok(rows):
+            together = list(_stretch_rows(judgement, [*links, *absorbed], dout, sums))
+            rows = together if _all_ok(together) else rows
+        absorbed = [link for link in links if _is_absorbed(judgement, link)]
+        if not _all_ok(rows) and stretches and _may_join(stretches[-1], links):
+            together = list(_stretch_rows(judgement, [*stretches[-1], *links], dout, sums))
+            if _all_ok(together):
+                stretches.pop()
+                rows = together
+        yield from rows
+        for link in links:
+            judgement.applied.pop(link, None)  # it holds the layer's gradients: AlexNet's are 0.5 GB
+
+
+def _all_ok(rows: Sequence[Row]) -> bool:
+    return all(row.ok for row in rows)
 
 
 def _may_join(before: list[Link], links: list[Link]) -> bool:
-    """Whether a fault may be none with the layer before: of ties that a relu there drops, or in-place on a view."""
+    """Whether links may hold together with the layer before: a relu may drop ties, a view be changed in place."""
     if any(link.fault for link in (*before, *links)):
         return False
-    return links[0].start.grad is None or all(passes(stage) for link in before for stage in link.stages)
+    return links[0].start.grad is None or all(only_passes_gradients(stage) for link in before for stage in link.stages)
 
 
-def _lies_before(judged: Judgement, link: Link) -> bool:
-    """Whether a layer that dropped no value, and was taken for none, drops gradients: then the call before has it."""
-    if link.start is not link.end or len(link.stages) != 1 or not passes(link.stages[0]):
+def _is_absorbed(judgement: Judgement, link: Link) -> bool:
+    """Whether the link has no call, as its layer changed no value, but drops gradients: the call before makes it."""
+    if link.start is not link.end or len(link.stages) != 1 or not only_passes_gradients(link.stages[0]):
         return False
-    name, (layer,) = link.stages[0].name, judged.layers(link)
-    x, dout = judged.shaped(link.start.value, name), judged.shaped(link.end.grad, name, 1)
+    name, (layer,) = link.stages[0].name, judgement.layers(link)
+    x, dout = judgement.reshaped(link.start.value, name), judgement.reshaped(link.end.grad, name, 1)
     if x is None or dout is None:
         return False
     layer.forward(x)
     return not np.array_equal(layer.backward(dout).ravel(), dout.ravel())
 
 
-def _watch(judged: Judgement) -> None:
-    """Let gradients be kept where layers end and where parameters are used."""
-    for call in judged.record.calls:
-        if call.is_leaf and not call.label:  # the port's own were cleared before the run, which may go backward itself
+def _watch(judgement: Judgement) -> None:
+    """Capture gradients at the input, at the ends of layers and at parameters."""
+    for call in judgement.record.calls:
+        # The port's labelled ones were cleared before the run, in which the port may go backward itself.
+        if call.is_leaf and not call.label:
             call.tensor.grad = None
-    held = [piece.call for each in judged.parameters.values() for found in each for piece in found.pieces]
-    for call in {judged.record.calls[0], *held, *(link.end for link in judged.links)}:
+    ends = (link.end for link in judgement.links)
+    for call in {judgement.record.calls[0], *judgement.parameter_calls, *ends}:
         call.watch()
 
 
-def _propagated(judged: Judgement) -> tuple[Array | None, list[Row]]:
-    """Go backward from the loss or from the drawn gradient: what arrives at the output, and rows for the loss."""
-    run, output, subject = judged.run, judged.output, judged.subject
+def _run_backward(judgement: Judgement) -> tuple[Array | None, list[Row]]:
+    """Run backward from the loss or the drawn cotangent; return the gradient at the output and rows for the loss."""
+    run, output, subject = judgement.run, judgement.output, judgement.subject
     assert output is not None
     if not output.tensor.requires_grad:
         return None, []
@@ -98,128 +102,130 @@ def _propagated(judged: Judgement) -> tuple[Array | None, list[Row]]:
         value = subject.loss(output.tensor, torch.tensor(run.labels, device=subject.setting.device))
         value.backward()
     except Exception as error:  # whatever a user's loss or backward raises
-        changing = [c.where for c in judged.record.calls if c.name.endswith("_") and not c.name.endswith("like_")]
+        changing = [c.where for c in judgement.record.calls if c.name.endswith("_") and not c.name.endswith("like_")]
         where = ", ".join(dict.fromkeys(changing)) if "inplace operation" in str(error) else ""
         layer = "port" if run.labels is None else "loss"
-        return None, [judged.wrong(layer, "gradient", f"backward raised {told(error)}", where)]
-    # Under autocast the loss is computed in the dtype of what the port returns, or better.
+        return None, [judgement.failing_row(layer, "gradient", f"backward raised {describe_error(error)}", where)]
+    # Under autocast the loss is computed in the dtype of the port's output, or a more precise one.
     x, a = array_of(output.tensor), arithmetic_of(output.tensor.dtype)
     return output.grad, list(loss_rows(run.name, x, run.labels, value, output.grad, a, subject.takes))
 
 
-def _seen(judged: Judgement) -> list[list[Link]]:
-    """Links, those together between which no gradient can be seen."""
-    found, current = list[list[Link]](), list[Link]()
-    for link in judged.links:
-        trains = any(True for _ in judged.parameters_of(link))
+def _observable_stretches(judgement: Judgement) -> list[list[Link]]:
+    """The links, grouped so that a gradient can be observed at both ends of each group."""
+    stretches, current = list[list[Link]](), list[Link]()
+    for link in judgement.links:
+        trains = any(True for _ in judgement.parameters_of(link))
         if not (current or trains or link.start.requires_grad or link.end.requires_grad):
-            continue  # of the input, or what only depends on it: no gradient is expected
+            continue  # before the first trained parameter: no gradient is expected
         current.append(link)
-        if link.end.requires_grad or link is judged.links[-1]:
-            found.append(current)
+        if link.end.requires_grad or link is judgement.links[-1]:
+            stretches.append(current)
             current = []
-    return found
+    return stretches
 
 
-def _rows(judged: Judgement, links: list[Link], last: Array, sums: _Shared) -> Iterator[Row]:
-    """Of one stretch; none where a fault lies in it, or nothing arrives behind it, which is told there."""
+def _stretch_rows(judgement: Judgement, links: list[Link], last_dout: Array, sums: _SharedSums) -> Iterator[Row]:
+    """Yield rows for one group of links; none if it has a fault, or no gradient arrives after it (reported there)."""
     first = next((link.stages[0].name for link in links if link.stages), "")
-    x, dout = links[0].start.value, last if links[-1] is judged.links[-1] else links[-1].end.grad
-    undrawn = any(kind_of(s.layer).repeat and link not in judged.applied for link in links for s in link.stages)
+    x, dout = links[0].start.value, last_dout if links[-1] is judgement.links[-1] else links[-1].end.grad
+    undrawn = any(kind_of(s.layer).repeat and link not in judgement.applied for link in links for s in link.stages)
     if any(link.fault for link in links) or x is None or dout is None or undrawn:
         return
     count = sum(len(link.stages) for link in links)
-    stretch = Stretch(links, x.reshape(judged.shape(first)), dout.reshape(judged.shape(first, count)))
-    for gradient in expected(judged, stretch):
+    stretch = Stretch(links, x.reshape(judgement.shape(first)), dout.reshape(judgement.shape(first, count)))
+    for gradient in expected_gradients(judgement, stretch):
         if gradient.name != "grad_input":
-            yield from _parameter_rows(judged, stretch, gradient, sums)
-        elif stretch.start.requires_grad and (stretch.start is not links[-1].end or links[-1] is judged.links[-1]):
-            arrived = stretch.start.grad
-            if arrived is None and np.any(gradient.value):
-                yield _cut_row(judged, links, "no gradient arrives at its input")
+            yield from _parameter_rows(judgement, stretch, gradient, sums)
+        elif stretch.start.requires_grad and (stretch.start is not links[-1].end or links[-1] is judgement.links[-1]):
+            actual = stretch.start.grad
+            if actual is None and np.any(gradient.value):
+                yield _cut_row(judgement, links, "no gradient arrives at its input")
                 return
-            actual = np.zeros_like(gradient.value) if arrived is None else arrived.reshape(gradient.value.shape)
-            yield _row(judged, stretch, gradient, actual)
+            actual = np.zeros_like(gradient.value) if actual is None else actual.reshape(gradient.value.shape)
+            yield _gradient_row(judgement, stretch, gradient, actual)
 
 
-def _parameter_rows(judged: Judgement, stretch: Stretch, gradient: Gradient, sums: _Shared) -> Iterator[Row]:
-    """In whichever of the layouts that its values allow the gradient fits best."""
-    stage, whole = gradient.stage, sums.added(gradient)
-    if whole is None:
+def _parameter_rows(judgement: Judgement, stretch: Stretch, gradient: Gradient, sums: _SharedSums) -> Iterator[Row]:
+    """Yield the row of a parameter's gradient, read in the layout that fits best among those its values allow."""
+    stage, total = gradient.stage, sums.accumulated(gradient)
+    if total is None:
         return
-    rows, found = list[Row](), judged.parameters[stage.name, gradient.name]
-    for each in found:
-        arrived = each.gradient(whole.value)
-        if arrived is None and np.any(whole.value):
-            rows.append(judged.wrong(stage.name, whole.quantity, "it gets no gradient", judged.where(*stretch.links)))
+    rows, locations = list[Row](), judgement.parameters[stage.name, gradient.name]
+    for location in locations:
+        actual = location.gradient(total.value)
+        if actual is None and total.value.any():
+            where = judgement.where(*stretch.links)
+            rows.append(judgement.failing_row(stage.name, total.quantity, "it gets no gradient", where))
         else:
-            rows.append(_row(judged, stretch, whole, np.zeros_like(whole.value) if arrived is None else arrived))
+            actual = np.zeros_like(total.value) if actual is None else actual
+            rows.append(_gradient_row(judgement, stretch, total, actual))
     best = min(range(len(rows)), key=lambda index: rows[index].worst.ratio)
-    found.insert(0, found.pop(best))  # of a symmetric matrix say, the layout to go on with
+    locations.insert(0, locations.pop(best))  # a symmetric matrix, say, fits several: keep this layout
     yield rows[best]
 
 
-def _row(judged: Judgement, stretch: Stretch, gradient: Gradient, actual: Array) -> Row:
-    """One gradient against its limit, told in torch's layout."""
+def _gradient_row(judgement: Judgement, stretch: Stretch, gradient: Gradient, actual: Array) -> Row:
+    """The row of one gradient against its limit, in torch's layout."""
     value, name, cause = gradient.value, stretch.name, ""
-    limit = np.broadcast_to(judged.widened(stretch.links, gradient.limit, value), value.shape)
-    worst = compare(actual, value, limit, gradient.own)
+    limit = np.broadcast_to(judgement.widened_for_fft(stretch.links, gradient.limit, value), value.shape)
+    worst = compare(actual, value, limit, gradient.entry_limit)
     if worst.ratio > 1 and len(stretch.stages) == 1:
-        (layer,) = judged.layers(stretch.links[0])
-        cause = Deviation(name, layer, stretch.x, actual, judged.a, limit, gradient.name, stretch.dout).cause
+        (layer,) = judgement.layers(stretch.links[0])
+        cause = Deviation(name, layer, stretch.x, actual, judgement.a, limit, gradient.name, stretch.dout).cause
     if gradient.name != "grad_input":
         name = gradient.stage.name
         if to_torch_layout(value) is not value:
             worst = replace(worst, index=worst.index[::-1], shape=worst.shape[::-1])
-    return judged.row(name, gradient.quantity, stretch.rule, worst, judged.where(*stretch.links), cause)
+    return judgement.row(name, gradient.quantity, stretch.rule, worst, judgement.where(*stretch.links), cause)
 
 
-def _cut_row(judged: Judgement, links: Sequence[Link], note: str) -> Row:
-    """Where gradients stop: in the first link whose end has none, at the call that has one in and none out."""
+def _cut_row(judgement: Judgement, links: Sequence[Link], note: str) -> Row:
+    """The row for gradients that stop: in the first link without one at its end, at the call that loses it."""
     blamed = next((link for link in links if not link.end.requires_grad and link.stages), links[-1])
-    calls = judged.record.calls
-    for call in judged.finder.between(blamed):
+    calls = judgement.record.calls
+    for call in judgement.finder.calls_of(blamed):
         if not call.requires_grad and any(calls[parent].requires_grad for parent in call.parents):
-            return judged.wrong(blamed.name, "grad_input", note, call.where)
-    return judged.wrong(blamed.name, "grad_input", note, judged.where(blamed))
+            return judgement.failing_row(blamed.name, "grad_input", note, call.where)
+    return judgement.failing_row(blamed.name, "grad_input", note, judgement.where(blamed))
 
 
-class _Shared:
-    """Parameters of the port that stand for several of the reference's: right where the reference shares them too."""
+class _SharedSums:
+    """Parameters of the port that hold several of the reference's, which is right only if the reference shares them."""
 
-    def __init__(self, judged: Judgement) -> None:
-        self.judged = judged
-        self.users: dict[str, list[Key]] = {}  # by the tensor and what of it
+    def __init__(self, judgement: Judgement) -> None:
+        self.judgement = judgement
+        self.users: dict[str, list[Key]] = {}  # by the tensors and regions that hold them
         self.sums: dict[str, Gradient] = {}
-        for key, each in judged.parameters.items():
-            if each and each[0].settable:
+        for key, locations in judgement.parameters.items():
+            if locations and locations[0].settable:
                 self.users.setdefault(self._place(key), []).append(key)
 
     def _place(self, key: Key) -> str:
-        return str([(id(piece.call.tensor), piece.inside) for piece in self.judged.parameters[key][0].pieces])
+        return str([(id(piece.call.tensor), piece.tensor_region) for piece in self.judgement.parameters[key][0].pieces])
 
     def rows(self) -> Iterator[Row]:
-        """Of parameters that are one in the port alone."""
+        """Yield rows for parameters that are shared in the port but not in the reference."""
         for keys in self.users.values():
-            if len({self.judged.subject.origins.get(key) for key in keys}) == len(keys) > 1:
+            if len({self.judgement.subject.origins.get(key) for key in keys}) == len(keys) > 1:
                 names = [f"{stage}.{MODULE_ATTRIBUTES[attribute]}" for stage, attribute in keys]
                 last, attribute = keys[-1]
                 del keys[1:]
-                where = self.judged.where(self.judged.link_of(last))
+                where = self.judgement.where(self.judgement.link_of(last))
                 note = f"{' and '.join(names)} are one parameter in the port"
-                yield self.judged.wrong(last, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, where)
+                yield self.judgement.failing_row(last, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, where)
 
-    def added(self, gradient: Gradient) -> Gradient | None:
-        """With the gradients of the layers that share the parameter; None until all of them are there."""
+    def accumulated(self, gradient: Gradient) -> Gradient | None:
+        """The sum of the gradients of all layers that share the parameter; None until the last of them is given."""
         key = gradient.stage.name, gradient.name
-        if not self.judged.parameters.get(key):
+        if not self.judgement.parameters.get(key):
             return None
         place = self._place(key)
         users, before = self.users.get(place, [key]), self.sums.get(place)
         if before is not None:
             value = before.value + gradient.value
-            limit = before.limit + gradient.limit + 2 * self.judged.a.u * np.abs(value)  # and the sum's rounding
-            gradient = gradient._replace(value=value, limit=limit, own=None)
+            limit = before.limit + gradient.limit + 2 * self.judgement.a.u * np.abs(value)  # the sum's own rounding
+            gradient = gradient._replace(value=value, limit=limit, entry_limit=None)
         if len(users) > 1:
             users.remove(key)
             self.sums[place] = gradient

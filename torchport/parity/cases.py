@@ -1,4 +1,4 @@
-"""Networks and batches to compare on, and the comparison of both ports on them."""
+"""Random parameters and batches to compare on, the book's gradient check case, and check_parity of both ports."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from torchport.parity.report import Report
 
 
 def seeded_params(seed: int, like: Mapping[str, Array] | None = None) -> dict[str, Array]:
-    """Parameters in the shapes of like (None: the default SimpleConvNet's), at fan-in scale, biases too.
+    """Random parameters in the shapes of like (None: the default SimpleConvNet's), at fan-in scale, with biases.
 
-    So no gradient hides below a limit: the book's own start (standard deviation 0.01, no biases) leaves most of them
-    near 1e-5, and cannot show a missing bias.
+    The book's initial weights (standard deviation 0.01, no biases) would leave most gradients near 1e-5, where a limit
+    may hide a mistake, and could not show a missing bias.
     """
     rng = np.random.default_rng(seed)
     params = {}
@@ -33,16 +33,16 @@ def seeded_params(seed: int, like: Mapping[str, Array] | None = None) -> dict[st
 def seeded_batch(
     seed: int, batch_size: int = 32, input_dim: tuple[int, ...] = (1, 28, 28), classes: int = 10
 ) -> tuple[Array, Array]:
-    """Standard normal images (N, C, H, W), or other samples (N, ...), and labels (N,) in 0..classes-1."""
+    """Standard normal images (N, C, H, W), or other samples (N, *input_dim), and labels (N,) in 0..classes-1."""
     rng = np.random.default_rng([seed, 1])
     shape = (batch_size, *input_dim)
     return rng.standard_normal(shape), rng.integers(0, classes, batch_size)
 
 
 def book_gradient_case(seed: int, batch_size: int = 1) -> tuple[nr.SimpleConvNet, Array, Array]:
-    """The network, images and labels of the book's gradient check (section 7.5), from one stream: W1 W2 W3 and x.
+    """The network, images and labels of the book's gradient check (section 7.5), drawn in the order W1, W2, W3, x.
 
-    The book takes one image and label 1; further images have labels 2, 3 and so on, in 0..9.
+    The book takes one image with label 1; further images have the labels 2, 3 and so on, modulo 10.
     """
     rng = np.random.RandomState(seed)
     conv_param = {"filter_num": 10, "filter_size": 3, "pad": 0, "stride": 1}
@@ -60,15 +60,15 @@ def check_ports(
     seed: int = 0,
     **options: Any,
 ) -> list[Report]:
-    """check_parity of both ports in every setting, with the same weights.
+    """check_parity for the conv2d and the unfold port in every setting, with the same weights.
 
-    options are check_parity's runs and progress. ValueError, TypeError.
+    options are runs and progress of check_parity. Raises ValueError and TypeError as it does.
     """
     reports = []
-    exact = weights.astype(torch.float64)  # a variance in float16 would be rounded where the reference adds to it
+    exact = weights.astype(torch.float64)  # the reference adds eps to a variance, which float16 would round
     for setting in settings:
         for conv in CONVOLUTIONS:
             port = weights.astype(setting.dtype).port(conv, setting.device)
-            own: dict[str, Any] = {"mode": setting.mode, "seed": seed, "name": conv}
-            reports.append(check_parity(exact.reference(), port, x, t, **own, **options))
+            arguments: dict[str, Any] = {"mode": setting.mode, "seed": seed, "name": conv}
+            reports.append(check_parity(exact.reference(), port, x, t, **arguments, **options))
     return reports

@@ -1,6 +1,6 @@
-"""What a porter did wrong at a link that fails. A mistake is named only if with it the link holds, in every entry.
+"""Finds the cause of a failing link. A mistake is named only if the link holds with it, in every entry.
 
-mistakes.py has what people do to results and to arrays, variants.py the layers that they have in others' places.
+mistakes.py lists mistakes made on results and arrays, variants.py other layers used in place of the right one.
 """
 
 from __future__ import annotations
@@ -25,199 +25,210 @@ from torchport.parity.compare import compare
 from torchport.parity.mistakes import Arrays, Mistake
 from torchport.parity.stages import Stage, apply
 
-SAMPLES = 2  # which are tried before all
-BY_BATCH = nr.Dropout | nr.BatchNormalization  # samples cannot be taken apart
+SAMPLES = 2  # samples on which a mistake is tried before all of them
+BY_BATCH = nr.Dropout | nr.BatchNormalization  # layers that cannot be tried on a part of the batch
 
 
 @dataclass
 class Deviation:
-    """What lies outside its limits at a link: its output, or a gradient, all in the reference's layout."""
+    """An output or gradient outside its limits at one link, and its operands, all in the reference's layout."""
 
     name: str
-    layer: Any  # for a gradient one that draws what the port drew
-    x: Array  # (N, ...) as the port had it
+    layer: Any  # for a gradient, one that repeats what the port drew
+    x: Array  # (N, ...), the port's own input
     actual: Array
     a: Arithmetic
-    limit: Array | float | None = None  # where it is the same with any mistake; else the layer's own
+    limit: Array | float | None = None  # None: the layer's rule gives it for each mistake
     quantity: str = "output"  # or grad_input, W, b, gamma, beta
     dout: Array | None = None
-    predicting: bool = False  # judged by what it predicts, where that is another operation
-    params: Mapping[str, Array] = field(default_factory=dict)  # what the port's calls take, by label
-    others: Mapping[str, Array] = field(default_factory=dict)  # all parameters of the reference
+    predicting: bool = False
+    port_tensors: Mapping[str, Array] = field(default_factory=dict)  # what the port's calls take besides x, by label
+    reference_params: Mapping[str, Array] = field(default_factory=dict)  # of all layers, by stage and torch's name
 
     def __post_init__(self) -> None:
         if self.dout is None:
-            self.layer = _as_drawn(self.layer, self.x, self.actual)
+            self.layer = _repeating_draw(self.layer, self.x, self.actual)
         self.predicts = self.predicting and kind_of(self.layer).prediction is not None
-        self.made = self.make(self.layer, self.x, self.dout)
+        self.expected = self.compute(self.layer, self.x, self.dout)
         by_sample = self.quantity in ("output", "grad_input") and not isinstance(self.layer, BY_BATCH)
-        self.few = min(SAMPLES, len(self.x)) if by_sample else len(self.x)
-        self.same_size = self.actual.size == self.made.size
-        self.error = np.abs(self.value - self.made).max() if self.same_size else np.inf
-        self.own = {name: np.atleast_1d(value) for name, value in parameters_of(self.layer).items()}
-        self.dtype = _dtype(self.x, self.actual, *(() if self.dout is None else (self.dout,)), *self.own.values())
+        self.few_samples = min(SAMPLES, len(self.x)) if by_sample else len(self.x)
+        self.same_size = self.actual.size == self.expected.size
+        self.error = np.abs(self.value - self.expected).max() if self.same_size else np.inf
+        self.parameters = {name: np.atleast_1d(value) for name, value in parameters_of(self.layer).items()}
+        douts = () if self.dout is None else (self.dout,)
+        self.dtype = _held_dtype(self.x, self.actual, *douts, *self.parameters.values())
         self.u = arithmetic_of(self.dtype).u
 
     @property
     def value(self) -> Array:
-        """actual in the shape of what should be."""
-        return self.actual.reshape(self.made.shape)
+        """actual in the shape of expected."""
+        return self.actual.reshape(self.expected.shape)
 
-    def make(self, layer: Any, x: Array, dout: Array | None) -> Array:
-        """The quantity, of another layer, input or upstream gradient."""
-        own = other(layer)
-        made = own.forward(x, train_flg=False) if self.predicts else own.forward(x)
-        return np.asarray(made if dout is None else gradients_of(own, dout)[self.quantity])
+    def compute(self, layer: Any, x: Array, dout: Array | None) -> Array:
+        """The deviation's quantity, computed with this layer, input and upstream gradient."""
+        twin = other(layer)
+        y = twin.forward(x, train_flg=False) if self.predicts else twin.forward(x)
+        return np.asarray(y if dout is None else gradients_of(twin, dout)[self.quantity])
 
-    def fits(self, value: Array, layer: Any, x: Array, made: Array) -> bool:
-        """Whether value lies within the limits of what layer makes of x, which is made."""
+    def fits(self, value: Array, layer: Any, x: Array, expected: Array) -> bool:
+        """Whether value lies within the limits of expected, which layer makes of x."""
         if self.limit is not None:
-            return compare(value.reshape(made.shape), made, self.limit).ratio <= 1
+            return compare(value.reshape(expected.shape), expected, self.limit).ratio <= 1
         try:
-            found = apply(Stage("", layer), x, self.a, actual=value, predicting=self.predicting)
-            return compare(value.reshape(found.y.shape), found.y, found.limit, found.own).ratio <= 1
-        except (ValueError, IndexError):  # with the mistake, the layer does not take it
+            applied = apply(Stage("", layer), x, self.a, actual=value, predicting=self.predicting)
+            return applied.difference(value).ratio <= 1
+        except (ValueError, IndexError):  # the layer with the mistake does not take x
             return False
 
     def holds_with(self, m: Mistake) -> bool:
-        """Whether the link holds with the mistake, and errs by less than half: on few samples, and then on all."""
-        for n in sorted({self.few, len(m.x)}):
+        """Whether the link holds with mistake m, and with at most half the error; tried on few samples, then on all."""
+        for n in sorted({self.few_samples, len(m.x)}):
             try:
-                made = self.make(m.layer, m.x[:n], None if m.dout is None else m.dout[:n])
-                shape = (len(m.x), *made.shape[1:]) if n < len(m.x) else made.shape
-                value = m.step(self.actual.reshape(shape)[: len(made)], made)
-                if not np.abs(value.reshape(made.shape) - made).max() <= self.error / 2:  # of NaN: not
+                expected = self.compute(m.layer, m.x[:n], None if m.dout is None else m.dout[:n])
+                shape = (len(m.x), *expected.shape[1:]) if n < len(m.x) else expected.shape
+                value = m.step(self.actual.reshape(shape)[: len(expected)], expected)
+                if not np.abs(value.reshape(expected.shape) - expected).max() <= self.error / 2:  # also if it is NaN
                     return False
-            except (ValueError, IndexError):  # the mistake's shapes are not the port's
+            except (ValueError, IndexError):  # the mistake gives other shapes than the port
                 return False
-            if (m.dout is None or n == len(m.x)) and not self.fits(value, m.layer, m.x[:n], made):
-                return False  # limits of gradients are those of all samples
+            has_limit = m.dout is None or n == len(m.x)  # limits of gradients are those of all samples
+            if has_limit and not self.fits(value, m.layer, m.x[:n], expected):
+                return False
         return True
+
+    def readings(self, parameter: Array) -> Iterator[tuple[str, Array]]:
+        """Yield (label, array): the port's tensors in the shape of parameter, unless equal to it.
+
+        For a vector, a tensor of fewer numbers is repeated, as one number for each channel.
+        """
+        for label, tensor in self.port_tensors.items():
+            is_shared = parameter.ndim == 1 and tensor.size and parameter.size % tensor.size == 0
+            for array in (tensor.T, tensor) if tensor.size == parameter.size or is_shared else ():
+                new = np.repeat(array, parameter.size // tensor.size).reshape(parameter.shape)
+                if not np.array_equal(new, parameter):
+                    yield label, new
 
     @property
     def cause(self) -> str:
-        """The mistake that makes the port's numbers, in a sentence; "" where none of these does."""
+        """A sentence that names the mistake that gives the port's numbers; "" if none is found."""
         if self.dout is None and not self.predicts and np.array_equal(self.actual.ravel(), self.x.ravel()):
             return f"{self.name} is missing: its input comes out as it is"
         if self.error == 0 or (self.dout is not None and not self.same_size):
             return ""
-        with np.errstate(all="ignore"):  # what overflows explains nothing
-            tried = _of_output(self) if self.dout is None else _of_gradient(self)
+        with np.errstate(all="ignore"):  # a mistake whose numbers overflow explains nothing
+            tried = _output_mistakes(self) if self.dout is None else _gradient_mistakes(self)
             return next((mistake.sentence for mistake in tried if self.holds_with(mistake)), "")
 
 
-def _as_drawn(layer: Any, x: Array, actual: Array) -> Any:
-    """The layer, drawing what the port drew, where it draws."""
+def _repeating_draw(layer: Any, x: Array, actual: Array) -> Any:
+    """The layer; one that draws random numbers as a copy that repeats what the port drew to make actual of x."""
     repeat = kind_of(layer).repeat
     try:
         return layer if repeat is None or actual.size != x.size else repeat(layer, x, *2 * (actual.reshape(x.shape),))
-    except ValueError:  # it could not have drawn that
+    except ValueError:  # it cannot have drawn that
         return layer
 
 
-def _dtype(*held: Array) -> torch.dtype:
-    """The port's: the narrower of float32 and float64 that holds all these numbers."""
-    return torch.float32 if all(np.array_equal(rounded(each, torch.float32), each) for each in held) else torch.float64
+def _held_dtype(*arrays: Array) -> torch.dtype:
+    """The port's dtype: float32 if it holds all these numbers exactly, else float64."""
+    is_single = all(np.array_equal(rounded(array, torch.float32), array) for array in arrays)
+    return torch.float32 if is_single else torch.float64
 
 
-def _each(subject: str, pairs: Iterator[tuple[str, Any]], name: str, of: Mistake) -> Iterator[Mistake]:
-    """The mistake with each of several layers, inputs, upstream gradients or steps, by the name of the field."""
-    return (of._replace(sentence=f"{subject} {phrase}", **{name: each}) for phrase, each in pairs)
+def _with_each(subject: str, pairs: Iterator[tuple[str, Any]], field_name: str, base: Mistake) -> Iterator[Mistake]:
+    """Yield base with each (phrase, value) of pairs: value in the named field, and the phrase as its sentence."""
+    return (base._replace(sentence=f"{subject} {phrase}", **{field_name: value}) for phrase, value in pairs)
 
 
-def _of_output(it: Deviation) -> Iterator[Mistake]:
-    """What may have become of a layer's output: cheapest and likeliest first."""
-    layer, x, none = it.layer, it.x, Mistake("", it.layer, it.x)
-    factors = variants.factors(layer, len(x), it.made)
-    yield from _given(it)
-    if it.same_size:
-        rounding = mistakes.in_place(it.made, 4 * it.u)
+def _output_mistakes(deviation: Deviation) -> Iterator[Mistake]:
+    """Yield mistakes that may explain a layer's output, the cheapest and likeliest first."""
+    layer, x, u = deviation.layer, deviation.x, deviation.u
+    none, expected = Mistake("", layer, x), deviation.expected
+    factors = variants.factors(layer, len(x), expected)
+    yield from _parameter_mistakes(deviation)
+    if deviation.same_size:
+        rounding = mistakes.in_place_of(expected, 4 * u)
         yield none._replace(sentence="the result is right but for roundings", step=rounding)
-        yield from _steps(it)
-        yield from _each("the result", mistakes.alike(it.value, it.made, factors, it.u), "step", none)
-    for attribute, parameter in it.own.items():
-        changed = mistakes.changes(parameter, attribute, it.others)
-        twins = ((phrase, other(layer, **{attribute: rounded(array, it.dtype)})) for phrase, array in changed)
-        yield from _each(f"{it.name}.{MODULE_ATTRIBUTES[attribute]}", twins, "layer", none)
-    inputs = ((phrase, rounded(array, it.dtype)) for phrase, array in mistakes.inputs(x))
-    yield from _each("the input", inputs, "x", none)
-    for kind, of_kind in variants.LAYERS.items():
-        yield from of_kind(layer, x, not it.predicts) if isinstance(layer, kind) else ()
-    yield from variants.precisions(layer, x, it.own, it.u)
-    if it.same_size:
-        yield from _each("the result", mistakes.dropped(it.value, it.made, factors, it.u), "step", none)
+        yield from _function_mistakes(deviation)
+        changes = mistakes.uniform_changes(deviation.value, expected, factors, u)
+        yield from _with_each("the result", changes, "step", none)
+    for attribute, parameter in deviation.parameters.items():
+        changed = mistakes.changes(parameter, attribute, deviation.reference_params)
+        twins = ((phrase, other(layer, **{attribute: rounded(array, deviation.dtype)})) for phrase, array in changed)
+        yield from _with_each(f"{deviation.name}.{MODULE_ATTRIBUTES[attribute]}", twins, "layer", none)
+    inputs = ((phrase, rounded(array, deviation.dtype)) for phrase, array in mistakes.inputs(x))
+    yield from _with_each("the input", inputs, "x", none)
+    for kind, mistakes_of_kind in variants.LAYERS.items():
+        yield from mistakes_of_kind(layer, x, not deviation.predicts) if isinstance(layer, kind) else ()
+    yield from variants.precisions(layer, x, deviation.parameters, u)
+    if deviation.same_size:
+        yield from _with_each("the result", mistakes.dropped(deviation.value, expected, factors, u), "step", none)
 
 
-def _steps(it: Deviation) -> Iterator[Mistake]:
-    """A function behind the layer, one in its place, a bias that is added elsewhere."""
-    plain = partial(Mistake, layer=it.layer, x=it.x)
-    if isinstance(it.layer, nr.Relu | nr.Sigmoid | nr.Tanh | Softmax):
-        for name, step in mistakes.functions(it.value, it.x, it.u):
-            yield plain(f"{name} in place of {it.name}", step=mistakes.instead(step, it.x))
-    yield from (
-        plain(f"{name} follows {it.name}", step=step) for name, step in mistakes.functions(it.value, it.made, it.u)
-    )
-    bias, axes = np.atleast_1d(getattr(it.layer, "b", 0.0)), range(it.made.ndim)
+def _function_mistakes(deviation: Deviation) -> Iterator[Mistake]:
+    """Yield functions in place of the layer or after it, and a bias added along another axis."""
+    name, layer, x, value, expected = deviation.name, deviation.layer, deviation.x, deviation.value, deviation.expected
+    plain = partial(Mistake, layer=layer, x=x)
+    if isinstance(layer, nr.Relu | nr.Sigmoid | nr.Tanh | Softmax):
+        for function, step in mistakes.functions(value, x, deviation.u):
+            yield plain(f"{function} in place of {name}", step=mistakes.instead(step, x))
+    for function, step in mistakes.functions(value, expected, deviation.u):
+        yield plain(f"{function} follows {name}", step=step)
+    bias, axes = np.atleast_1d(getattr(layer, "b", 0.0)), range(expected.ndim)
     for axis in axes if bias.size > 1 else ():
-        if axis != 1 and it.made.shape[axis] == bias.size:
-            wrong, right = (np.expand_dims(bias, [each for each in axes if each != place]) for place in (axis, 1))
-            yield plain(f"the bias is added along axis {axis}, not 1", step=mistakes.in_place(it.made - right + wrong))
+        if axis != 1 and expected.shape[axis] == bias.size:
+            wrong, right = (np.expand_dims(bias, [a for a in axes if a != kept]) for kept in (axis, 1))
+            step = mistakes.in_place_of(expected - right + wrong)
+            yield plain(f"the bias is added along axis {axis}, not 1", step=step)
 
 
-def _given(it: Deviation) -> Iterator[Mistake]:
-    """What the port's calls take for parameters, where with these, which are not the reference's, the link holds."""
-    image = it.x.shape[1:] if isinstance(it.layer, nr.Affine) and it.x.ndim == 4 else ()
-    choices = [
-        [("", parameter), *((label, new) for label, tensor in it.params.items() for new in _read(tensor, parameter))]
-        for parameter in it.own.values()
-    ]
-    for chosen in itertools.islice(itertools.product(*choices), 1, None):
-        taken = list(zip(it.own, chosen, strict=True))
-        mistake = Mistake("", other(it.layer, **{attribute: new for attribute, (_, new) in taken}), it.x)
-        if it.holds_with(mistake):
+def _parameter_mistakes(deviation: Deviation) -> Iterator[Mistake]:
+    """Yield choices of the port's tensors as the layer's parameters, other than the right ones, that hold."""
+    layer, parameters = deviation.layer, deviation.parameters
+    image = deviation.x.shape[1:] if isinstance(layer, nr.Affine) and deviation.x.ndim == 4 else ()
+    choices = [[("", parameter), *deviation.readings(parameter)] for parameter in parameters.values()]
+    for choice in itertools.islice(itertools.product(*choices), 1, None):
+        new_params = dict(zip(parameters, (new for _, new in choice), strict=True))
+        mistake = Mistake("", other(layer, **new_params), deviation.x)
+        if deviation.holds_with(mistake):
             phrases = []
-            for attribute, (label, new) in taken:
-                known = mistakes.changes(it.own[attribute], attribute, it.others, image)
-                known = ((phrase, rounded(changed, it.dtype)) for phrase, changed in known)
-                phrases += [f"{label} {mistakes.described(new, it.own[attribute], known)}"] if label else []
+            for (attribute, parameter), (label, new) in zip(parameters.items(), choice, strict=True):
+                changes = mistakes.changes(parameter, attribute, deviation.reference_params, image)
+                candidates = ((phrase, rounded(changed, deviation.dtype)) for phrase, changed in changes)
+                phrases += [f"{label} {mistakes.described(new, parameter, candidates)}"] if label else []
             yield mistake._replace(sentence="; ".join(phrases))
 
 
-def _read(tensor: Array, parameter: Array) -> Iterator[Array]:
-    """Ways to read a tensor as a parameter, of numbers other than its own; of fewer, as one number a channel."""
-    if tensor.size == parameter.size or (parameter.ndim == 1 and tensor.size and parameter.size % tensor.size == 0):
-        for each in (tensor.T, tensor):
-            new = np.repeat(each, parameter.size // tensor.size).reshape(parameter.shape)
-            if not np.array_equal(new, parameter):
-                yield new
-
-
-def _of_gradient(it: Deviation) -> Iterator[Mistake]:
-    """What may have become of a gradient: cheapest and likeliest first."""
-    layer, x, dout, value, made, u = it.layer, it.x, it.dout, it.value, it.made, it.u
+def _gradient_mistakes(deviation: Deviation) -> Iterator[Mistake]:
+    """Yield mistakes that may explain a gradient, the cheapest and likeliest first."""
+    layer, x, dout, u = deviation.layer, deviation.x, deviation.dout, deviation.u
+    value, expected, parameters = deviation.value, deviation.expected, deviation.parameters
     assert dout is not None
-    none, of_input = Mistake("", layer, x, dout), it.quantity == "grad_input"
+    none, of_input = Mistake("", layer, x, dout), deviation.quantity == "grad_input"
     factors = variants.factors(layer, len(x), dout)
-    yield none._replace(sentence="the gradient is right but for roundings", step=mistakes.in_place(made, 4 * u))
-    yield from _each("the gradient", mistakes.alike(value, made, factors, u), "step", none)
-    yield from _each("the gradient goes through", mistakes.bends(value, made, u), "step", none)
-    arrays = variants.slopes(layer, x, dout) if of_input else _of_parameter(it.own[it.quantity], value, made)
-    allowed = 0 if isinstance(layer, nr.Relu) else 4 * u
-    yield from _each(
-        "the gradient", ((phrase, mistakes.in_place(array, allowed)) for phrase, array in arrays), "step", none
-    )
-    yield from _each("the upstream gradient", variants.parts(dout), "dout", none)
-    if it.quantity == "W":
-        yield from _each("in the gradient, the input", mistakes.of_batch(x), "x", none)
+    yield none._replace(sentence="the gradient is right but for roundings", step=mistakes.in_place_of(expected, 4 * u))
+    yield from _with_each("the gradient", mistakes.uniform_changes(value, expected, factors, u), "step", none)
+    yield from _with_each("the gradient goes through", mistakes.piecewise_functions(value, expected, u), "step", none)
+    if of_input:
+        arrays = variants.slopes(layer, x, dout)
     else:
-        yield from _each("the upstream gradient", mistakes.of_batch(dout), "dout", none)
-    if of_input and "W" in it.own:
-        twins = ((phrase, other(layer, W=array)) for phrase, array in mistakes.changes(it.own["W"], "W", {}))
-        yield from _each(f"in the gradient, {it.name}.weight", twins, "layer", none)
-    yield from _each("the gradient", mistakes.dropped(value, made, factors, u), "step", none)
+        arrays = _parameter_gradients(parameters[deviation.quantity], value, expected)
+    allowed = 0 if isinstance(layer, nr.Relu) else 4 * u
+    steps = ((phrase, mistakes.in_place_of(array, allowed)) for phrase, array in arrays)
+    yield from _with_each("the gradient", steps, "step", none)
+    yield from _with_each("the upstream gradient", variants.parts(dout), "dout", none)
+    if deviation.quantity == "W":
+        yield from _with_each("in the gradient, the input", mistakes.of_batch(x), "x", none)
+    else:
+        yield from _with_each("the upstream gradient", mistakes.of_batch(dout), "dout", none)
+    if of_input and "W" in parameters:
+        twins = ((phrase, other(layer, W=array)) for phrase, array in mistakes.changes(parameters["W"], "W", {}))
+        yield from _with_each(f"in the gradient, {deviation.name}.weight", twins, "layer", none)
+    yield from _with_each("the gradient", mistakes.dropped(value, expected, factors, u), "step", none)
 
 
-def _of_parameter(parameter: Array, value: Array, made: Array) -> Arrays:
-    decay = np.vdot(parameter, value - made) / np.vdot(parameter, parameter)
-    yield f"has {decay:.6g} times the parameter added: weight decay", made + decay * parameter
-    yield from mistakes.of_parameter(made)
+def _parameter_gradients(parameter: Array, value: Array, expected: Array) -> Arrays:
+    """Yield what may be in place of a parameter's gradient: weight decay added, and other arrangements of it."""
+    decay = np.vdot(parameter, value - expected) / np.vdot(parameter, parameter)
+    yield f"has {decay:.6g} times the parameter added: weight decay", expected + decay * parameter
+    yield from mistakes.of_parameter(expected)

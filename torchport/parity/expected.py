@@ -1,4 +1,4 @@
-"""What gradients should arrive in a port: each layer's backward of the gradient that the port had behind it."""
+"""The gradients that should arrive in a port: each layer's backward of the gradient that the port had after it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from numpy_ref.checks import Array
 from torchport.layers import EXACT, SUM, gradients_of, kind_of
 from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES
-from torchport.parity.compare import Own
+from torchport.parity.compare import EntryLimit
 from torchport.parity.judgement import Judgement
 from torchport.parity.probes import probe
-from torchport.parity.stages import Link, Stage, cast, own_limits
+from torchport.parity.stages import Link, Stage, cast, entry_limits
 
 
 class Gradient(NamedTuple):
-    """What should arrive: at a stage's input ("grad_input"), or at one of its parameters (W, b, gamma, beta)."""
+    """The expected gradient of a stage's input (name "grad_input") or of one of its parameters (W, b, gamma, beta)."""
 
     stage: Stage
     name: str
     value: Array
     limit: Array
-    own: Own | None = None
+    entry_limit: EntryLimit | None = None
 
     @property
     def quantity(self) -> str:
-        """By its name in a report."""
+        """Its name in a report."""
         return self.name if self.name == "grad_input" else f"grad_{MODULE_ATTRIBUTES[self.name]}"
 
 
 @dataclass(eq=False)
 class Stretch:
-    """Links between two places where gradients are seen: most often one."""
+    """Consecutive links, most often one, on input x with upstream gradient dout, and no gradient seen in between."""
 
     links: list[Link]
     x: Array
@@ -48,56 +48,56 @@ class Stretch:
         self.rule = kind_of(self.stages[0].layer).rule.name if len(self.stages) == 1 else SUM
 
 
-def passes(stage: Stage) -> bool:
-    """Whether a layer only moves or drops gradients, so that limits go through it as they are."""
+def only_passes_gradients(stage: Stage) -> bool:
+    """Whether the stage's layer only moves or drops gradients, so that limits pass through it like gradients."""
     return kind_of(stage.layer).rule.name == EXACT and kind_of(stage.layer).repeat is None
 
 
-def expected(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
-    """What the reference has for x and dout, of several layers within the probes' limits."""
+def expected_gradients(judgement: Judgement, stretch: Stretch) -> Iterator[Gradient]:
+    """Yield the reference's gradients for the stretch's x and dout; for several layers with the limits of probes."""
     if len(stretch.stages) == 1:
-        yield from _of_layer(judged, stretch)
+        yield from _layer_gradients(judgement, stretch)
         return
-    if all(len(link.stages) == 1 for link in stretch.links) and all(map(passes, stretch.stages[:-1])):
-        yield from _through(judged, stretch)
+    if all(len(link.stages) == 1 for link in stretch.links) and all(map(only_passes_gradients, stretch.stages[:-1])):
+        yield from _gradients_through(judgement, stretch)
         return
-    # What was drawn is repeated: layers that were seen one by one forward have it.
-    layers = [layer for link in stretch.links for layer in judged.layers(link)]
-    whole = probe(layers, stretch.x, stretch.dout, judged.a)
-    for (number, name), value in whole.values.items():
+    # A layer that was judged by itself in the forward pass repeats what the port drew there.
+    layers = [layer for link in stretch.links for layer in judgement.layers(link)]
+    probed = probe(layers, stretch.x, stretch.dout, judgement.a)
+    for (number, name), value in probed.values.items():
         if name != "output":
-            yield Gradient(stretch.stages[number], name, value, whole.limits[number, name])
+            yield Gradient(stretch.stages[number], name, value, probed.limits[number, name])
 
 
-def _through(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
-    """Of a layer behind others that only pass gradients on: its limit goes with them."""
+def _gradients_through(judgement: Judgement, stretch: Stretch) -> Iterator[Gradient]:
+    """Yield the gradients of a layer after others that only pass gradients on; its limits pass through them too."""
     link = stretch.links[-1]
-    x = judged.shaped(link.start.value, link.stages[0].name)
+    x = judgement.reshaped(link.start.value, link.stages[0].name)
     assert x is not None
-    for gradient in _of_layer(judged, Stretch([link], x, stretch.dout)):
+    for gradient in _layer_gradients(judgement, Stretch([link], x, stretch.dout)):
         value, limit = gradient.value, np.broadcast_to(gradient.limit, gradient.value.shape)
         if gradient.name == "grad_input":
             for before in reversed(stretch.links[:-1]):
-                (layer,) = judged.layers(before)
+                (layer,) = judgement.layers(before)
                 value, limit = layer.backward(value), layer.backward(limit)
             gradient = Gradient(stretch.stages[0], "grad_input", value, limit)
         yield gradient
 
 
-def _of_layer(judged: Judgement, stretch: Stretch) -> Iterator[Gradient]:
+def _layer_gradients(judgement: Judgement, stretch: Stretch) -> Iterator[Gradient]:
     (link,), (stage,) = stretch.links, stretch.stages
-    (layer,), kind = judged.layers(link), kind_of(stage.layer)
-    x, dout = (cast(stage.layer, each, judged.a) for each in (stretch.x, stretch.dout))
+    (layer,), kind = judgement.layers(link), kind_of(stage.layer)
+    x, dout = (cast(stage.layer, value, judgement.a) for value in (stretch.x, stretch.dout))
     if kind.repeat is not None and link.end.value is not None:
         grad = None if link.start.grad is None else link.start.grad.reshape(x.shape)
         layer = kind.repeat(stage.layer, x, link.end.value.reshape(x.shape), grad)
-    if kind.repeat is not None or link not in judged.applied:
+    if kind.repeat is not None or link not in judgement.applied:
         layer.forward(x)
     values = gradients_of(layer, dout)
-    if judged.exact(stage, x, dout):
+    if judgement.is_exact(stage, x, dout):
         for name, value in values.items():
             yield Gradient(stage, name, value, np.zeros(()))
         return
-    limits = kind.rule.backward(layer if kind.repeat else stage.layer, x, dout, judged.a).each
+    limits = kind.rule.backward(layer if kind.repeat else stage.layer, x, dout, judgement.a).by_name
     for name, value in values.items():
-        yield Gradient(stage, name, value, limits[name], own_limits(stage.layer, x, dout, name, judged.a))
+        yield Gradient(stage, name, value, limits[name], entry_limits(stage.layer, x, dout, name, judgement.a))

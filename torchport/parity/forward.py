@@ -1,9 +1,8 @@
-"""Forward: each layer of the reference on the port's own input of it, against what the port made of that."""
+"""Judges the forward pass: each layer of the reference, on the port's own input, against the port's output."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -14,115 +13,122 @@ from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.causes import Deviation
 from torchport.parity.compare import Difference, compare
 from torchport.parity.judgement import Judgement
-from torchport.parity.parameters import DERIVED, find
+from torchport.parity.parameters import DERIVED, locate
 from torchport.parity.probes import probe
 from torchport.parity.rows import Row
 from torchport.parity.stages import Link, Stage, apply
 
 
-def forward_rows(judged: Judgement) -> Iterator[Row]:
-    """From the input to the output."""
-    for link in judged.links:
-        yield from _link_rows(judged, link)
+def forward_rows(judgement: Judgement) -> Iterator[Row]:
+    """Yield rows for all links, from the input to the output."""
+    for link in judgement.links:
+        yield from _link_rows(judgement, link)
 
 
-def _link_rows(judged: Judgement, link: Link) -> Iterator[Row]:
+def _link_rows(judgement: Judgement, link: Link) -> Iterator[Row]:
     if not link.stages:
-        yield _changed_row(judged, link)
+        yield _changed_row(judgement, link)
         return
-    stage, where = link.stages[0], judged.where(link)
-    rule, x = kind_of(stage.layer).rule.name, judged.shaped(link.start.value, stage.name)
+    stage, where = link.stages[0], judgement.where(link)
+    rule, x = kind_of(stage.layer).rule.name, judgement.reshaped(link.start.value, stage.name)
     if x is None:
-        yield judged.wrong(link.name, "output", "no call holds its input", where)
+        yield judgement.failing_row(link.name, "output", "no call holds its input", where)
     elif len(link.stages) > 1 and not link.fault:
-        layers = [each.layer for each in link.stages]
-        expected, limit = probe(layers, x, None, judged.a, prediction=judged.run.predicting).output
-        limit = np.zeros(()) if judged.exact(link.stages[-1], x) else limit
-        yield judged.row(link.name, "output", SUM, judged.compared(link.end, expected, limit), where)
+        layers = [s.layer for s in link.stages]
+        expected, limit = probe(layers, x, None, judgement.a, prediction=judgement.run.predicting).output
+        limit = np.zeros(()) if judgement.is_exact(link.stages[-1], x) else limit
+        yield judgement.row(link.name, "output", SUM, judgement.compare_call(link.end, expected, limit), where)
     elif link.start is link.end and not link.fault and rule == EXACT:
-        pass  # nothing was done, and nothing had to be: a flattening that the next layer does by itself
+        pass  # no call, and none needed: a flattening that the next layer does by itself
     else:
-        yield _layer_row(judged, link, stage, x, where)
+        yield _layer_row(judgement, link, stage, x, where)
 
 
-def _layer_row(judged: Judgement, link: Link, stage: Stage, x: Array, where: str) -> Row:
-    predicting, rule = judged.run.predicting, kind_of(stage.layer).rule.name
+def _layer_row(judgement: Judgement, link: Link, stage: Stage, x: Array, where: str) -> Row:
+    a, predicting, exact = judgement.a, judgement.run.predicting, judgement.is_exact(stage, x)
     try:
-        applied = apply(stage, x, judged.a, actual=link.end.value, predicting=predicting, exact=judged.exact(stage, x))
+        applied = apply(stage, x, a, actual=link.end.value, predicting=predicting, exact=exact)
     except ValueError as error:  # the port cannot have drawn that
-        return judged.wrong(link.name, "output", str(error), where)
-    judged.applied[link] = applied
-    for further in link.stages[1:]:  # of a fault: seen where the next right layer begins
-        applied = apply(further, applied.y, judged.a, predicting=predicting)
-    worst = judged.compared(link.end, applied.y, judged.widened([link], applied.limit, applied.y), applied.own)
-    cause = _cause(judged, link, stage, x, worst) if worst.ratio > 1 else ""
-    return judged.row(link.name, "output", rule, worst, where, cause)
+        return judgement.failing_row(link.name, "output", str(error), where)
+    judgement.applied[link] = applied
+    for further in link.stages[1:]:  # a link with a fault ends where the next right layer begins
+        applied = apply(further, applied.y, a, predicting=predicting)
+    limit = judgement.widened_for_fft([link], applied.limit, applied.y)
+    worst = judgement.compare_call(link.end, applied.y, limit, applied.entry_limit)
+    cause = _cause(judgement, link, stage, x, worst) if worst.ratio > 1 else ""
+    return judgement.row(link.name, "output", kind_of(stage.layer).rule.name, worst, where, cause)
 
 
-def _changed_row(judged: Judgement, link: Link) -> Row:
-    """Of a link between two layers, where nothing should be done."""
-    is_behind = link.fault == "changed"
-    x, actual = judged.shaped(link.start.value, link.name, int(is_behind)), link.end.value
-    where, quantity = judged.where(link), "output" if is_behind else "input"
+def _changed_row(judgement: Judgement, link: Link) -> Row:
+    """The row for a link between two layers, where the port changes a value and should not."""
+    is_after = link.fault == "changed"
+    x, actual = judgement.reshaped(link.start.value, link.name, int(is_after)), link.end.value
+    where, quantity = judgement.where(link), "output" if is_after else "input"
     if x is None or actual is None or actual.size != x.size:
-        return judged.wrong(link.name, quantity, "it has another shape there", where)
-    worst = judged.compared(link.end, x, 0.0)
-    found = Deviation(f"the {quantity} of {link.name}", Identity(), x, actual.reshape(x.shape), judged.a, limit=0.0)
-    return judged.row(link.name, quantity, EXACT, worst, where, found.cause if worst.ratio > 1 else "")
+        return judgement.failing_row(link.name, quantity, "it has another shape there", where)
+    worst = judgement.compare_call(link.end, x, 0.0)
+    name, actual = f"the {quantity} of {link.name}", actual.reshape(x.shape)
+    deviation = Deviation(name, Identity(), x, actual, judgement.a, limit=0.0)
+    return judgement.row(link.name, quantity, EXACT, worst, where, deviation.cause if worst.ratio > 1 else "")
 
 
-def _cause(judged: Judgement, link: Link, stage: Stage, x: Array, worst: Difference) -> str:
+def _cause(judgement: Judgement, link: Link, stage: Stage, x: Array, worst: Difference) -> str:
     if link.fault == "missing":
         return f"{stage.name} is missing"
     if link.end.value is None or len(link.stages) > 1:
         return ""
-    sides = ((call.label or f"a tensor of {call.where}", call.array) for call in judged.sides(link))
-    params = {name: array for name, array in sides if array is not None}
-    others = {
-        f"{each.name}.{MODULE_ATTRIBUTES[attribute]}": value
-        for each in judged.subject.stages
-        for attribute, value in parameters_of(each.layer).items()
+    side_inputs = ((call.label or f"a tensor of {call.where}", call.array) for call in judgement.side_inputs(link))
+    port_tensors = {name: array for name, array in side_inputs if array is not None}
+    reference_params = {
+        f"{s.name}.{MODULE_ATTRIBUTES[attribute]}": value
+        for s in judgement.subject.stages
+        for attribute, value in parameters_of(s.layer).items()
     }
-    taken: dict[str, Any] = {"predicting": judged.run.predicting, "params": params, "others": others}
-    found = Deviation(stage.name, stage.layer, x, link.end.value, judged.a, **taken)
-    if worst.note and found.fits(found.actual, stage.layer, x, x):
-        return ""  # it is the dtype or an axis, and no number
-    return found.cause
+    deviation = Deviation(
+        *(stage.name, stage.layer, x, link.end.value, judgement.a),
+        predicting=judgement.run.predicting,
+        port_tensors=port_tensors,
+        reference_params=reference_params,
+    )
+    if worst.note and deviation.fits(deviation.actual, stage.layer, x, x):
+        return ""  # the numbers are right: the note names a dtype or a shape
+    return deviation.cause
 
 
-def parameter_rows(judged: Judgement) -> Iterator[Row]:
-    """Where the port holds the parameters of the reference, by the guide if there is one; rows for what is amiss."""
-    known = judged.guide.parameters
-    for link in judged.links:
-        for stage, attribute in judged.parameters_of(link) if not link.fault else ():
+def parameter_rows(judgement: Judgement) -> Iterator[Row]:
+    """Locate the reference's parameters in the port, by the guide if it has them; yield rows for what is wrong."""
+    locations_by_key = judgement.guide.parameters
+    for link in judgement.links:
+        for stage, attribute in judgement.parameters_of(link) if not link.fault else ():
             key = stage.name, attribute
-            if known:
-                judged.parameters[key] = [each.of(judged.record) for each in known.get(key, [])]
+            if locations_by_key:
+                locations = locations_by_key.get(key, [])
+                judgement.parameters[key] = [location.in_record(judgement.record) for location in locations]
                 continue
-            place = judged.subject.shapes[judged.subject.indices[stage.name]]
-            calls = judged.finder.between(link)
-            value = getattr(stage.layer, attribute) if judged.run.exact else judged.subject.values[key]
-            judged.parameters[key] = find(judged.record, calls, value, place, judged.a.u)
-            yield from _parameter_row(judged, link, stage, attribute, value)
-    judged.guide.parameters = judged.parameters
+            sample_shape = judgement.subject.shapes[judgement.subject.indices[stage.name]]
+            calls = judgement.finder.calls_of(link)
+            value = getattr(stage.layer, attribute) if judgement.run.exact else judgement.subject.values[key]
+            judgement.parameters[key] = locate(judgement.record, calls, value, sample_shape, judgement.a.u)
+            yield from _parameter_row(judgement, link, stage, attribute, value)
+    judgement.guide.parameters = judgement.parameters
 
 
-def _parameter_row(judged: Judgement, link: Link, stage: Stage, attribute: str, value: Array) -> Iterator[Row]:
-    """Whether the port has a parameter of the reference; what it computes of others may be off by roundings."""
-    found, quantity = judged.parameters[stage.name, attribute], MODULE_ATTRIBUTES[attribute]
-    where = judged.where(link)
-    if not found:
-        yield judged.wrong(stage.name, quantity, "no tensor that it takes has the reference's values", where)
+def _parameter_row(judgement: Judgement, link: Link, stage: Stage, attribute: str, value: Array) -> Iterator[Row]:
+    """Yield rows if the port has no such parameter, or not with the reference's numbers within DERIVED roundings."""
+    locations, quantity = judgement.parameters[stage.name, attribute], MODULE_ATTRIBUTES[attribute]
+    where = judgement.where(link)
+    if not locations:
+        yield judgement.failing_row(stage.name, quantity, "no tensor that it takes has the reference's values", where)
         return
-    if any(piece.call.is_leaf and not piece.call.label for piece in found[0].pieces):
+    if any(piece.call.is_leaf and not piece.call.label for piece in locations[0].pieces):
         note = "it is no parameter of the port, so no optimizer trains it"
-        yield judged.wrong(stage.name, f"grad_{quantity}", note, where)
-    if any(id(piece.call.tensor) in judged.subject.frozen for piece in found[0].pieces):
-        judged.subject.note(f"{stage.name}.{quantity} is frozen: judged as though it were trained")
-    if not found[0].settable:
-        judged.subject.note(f"{stage.name}.{quantity} is computed from others, which are not judged")
-    held = found[0].value(value)
-    if not np.array_equal(held, value):
-        worst = compare(held, value, DERIVED * judged.a.u * np.abs(value))
-        yield judged.row(stage.name, quantity, SUM, worst, where)
-        setattr(stage.layer, attribute, judged.subject.setting.round(held))
+        yield judgement.failing_row(stage.name, f"grad_{quantity}", note, where)
+    if any(id(piece.call.tensor) in judgement.subject.frozen for piece in locations[0].pieces):
+        judgement.subject.note(f"{stage.name}.{quantity} is frozen: judged as though it were trained")
+    if not locations[0].settable:
+        judgement.subject.note(f"{stage.name}.{quantity} is computed from others, which are not judged")
+    actual = locations[0].value(value)
+    if not np.array_equal(actual, value):
+        worst = compare(actual, value, DERIVED * judgement.a.u * np.abs(value))
+        yield judgement.row(stage.name, quantity, SUM, worst, where)
+        setattr(stage.layer, attribute, judgement.subject.setting.round(actual))

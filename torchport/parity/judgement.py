@@ -1,4 +1,4 @@
-"""One run of a port, and what is read off it: links, parameters, lines."""
+"""Judgement: one recorded run of a port, with its links, its parameters and the rows that report on it."""
 
 from __future__ import annotations
 
@@ -12,89 +12,90 @@ from torch import Tensor
 
 from numpy_ref.checks import Array
 from torchport.layers import EXACT, parameters_of
-from torchport.parity.calls import Call, Record, is_real, tensors_in, told
+from torchport.parity.calls import Call, Record, describe_error, is_real, tensors_in
 from torchport.parity.compare import Difference, compare
-from torchport.parity.given import overridden
 from torchport.parity.lines import MOVING, lines_of
-from torchport.parity.links import Finder
-from torchport.parity.parameters import Found
-from torchport.parity.places import sides
+from torchport.parity.links import LinkFinder
+from torchport.parity.parameters import Location
+from torchport.parity.places import side_inputs
+from torchport.parity.preparation import overridden
 from torchport.parity.recording import record
 from torchport.parity.rows import Row
-from torchport.parity.stages import Applied, Link, Stage, like
+from torchport.parity.stages import Applied, Link, Stage, transfer_links
 from torchport.parity.subject import Guide, Key, Run, Subject
 
-UNIT = 2.0**-8  # of what average pooling makes of whole numbers
+UNIT = 2.0**-8  # average pooling of integers gives multiples of it
 
 
 class Judgement:
-    """One run of a subject. output is the call that made its output, None where the port raised."""
+    """One run of a subject; output is the call that made its output, or None if the port raised an error."""
 
     def __init__(self, subject: Subject, run: Run) -> None:
         self.subject, self.run, self.a = subject, run, subject.setting.arithmetic
-        self.parameters: dict[Key, list[Found]] = {}
-        self.applied: dict[Link, Applied] = {}  # layers that have run on what the port gave them
+        self.parameters: dict[Key, list[Location]] = {}
+        self.applied: dict[Link, Applied] = {}  # each link's layer after its forward on the port's own input
         self.links: list[Link] = []
         self._record()
-        self.output = self._chosen()
+        self.output = self._choose_output()
         if self.output is not None:
             self.record.output = self.output
-            self.finder = self._finder()
-            self._find()
+            self.finder = self._link_finder()
+            self._set_links()
 
     def _record(self) -> None:
         run, port = self.run, self.subject.port
-        given = self.subject.setting.tensor(run.x).to(memory_format=run.memory_format).requires_grad_(run.wants_grad)
-        # A leaf that needs a gradient cannot be changed in place, which a right port may do with its own copy.
-        self.given = given.clone() if run.wants_grad else given
-        for module, training in self.subject.flags:
+        x = self.subject.setting.tensor(run.x).to(memory_format=run.memory_format).requires_grad_(run.wants_grad)
+        # A leaf that needs a gradient cannot be changed in place; a correct port may change its own copy.
+        self.x_tensor = x.clone() if run.wants_grad else x
+        for module, training in self.subject.training_flags:
             module.training = training
-        if overridden(port):  # which may do more than to set flags
+        if overridden(port):  # its train() and eval() may do more than set flags
             port.eval() if run.predicting else port.train()
-        elif port.training == run.predicting:  # flags that a user set for single modules stay
+        elif port.training == run.predicting:  # otherwise the user's flags of single modules stay
             port.train(not run.predicting)
         self.buffers = {name: value.detach().clone() for name, value in port.named_buffers()}
         for parameter in port.parameters():
             parameter.grad = None
         sizes = frozenset(len(run.x) * int(np.prod(shape)) for shape in self.subject.shapes)
-        trains = run.cotangent is not None or run.labels is not None or run.grads
+        trains = run.cotangent is not None or run.labels is not None or run.enable_grad
         with torch.set_grad_enabled(trains), warnings.catch_warnings():
             if not trains:
-                warnings.simplefilter("ignore")  # of a checkpoint that misses gradients
-            self.record: Record = record(port, self.given, sizes)
+                warnings.simplefilter("ignore")  # a checkpointed module warns that no input needs a gradient
+            self.record: Record = record(port, self.x_tensor, sizes)
         if run.predicting and torch.is_autocast_enabled():
-            torch.clear_autocast_cache()  # weights that it has cast would have no gradient in training
+            torch.clear_autocast_cache()  # weights cast without gradients would be reused in training
 
-    def _chosen(self) -> Call | None:
-        """Of what the port returned, the tensor that is its output: of several, the one whose links hold."""
-        found = [call for call in self.record.returned if call.tensor.is_floating_point() and is_real(call.tensor)]
+    def _choose_output(self) -> Call | None:
+        """The returned tensor that is the port's output; of several with its shape, the one with the fewest faults."""
+        candidates = [call for call in self.record.returned if call.tensor.is_floating_point() and is_real(call.tensor)]
         shape = len(self.run.x), *self.subject.shapes[-1]
-        if found and self.subject.output is not None:
-            part = list(tensors_in(_part(self.record.raw, self.subject.output)))
-            found = [call for call in found if any(call.tensor is tensor for tensor in part)]
-        fitting = [call for call in found if tuple(call.tensor.shape) == shape]
+        if candidates and self.subject.output is not None:
+            part = list(tensors_in(_part_of(self.record.result, self.subject.output)))
+            candidates = [call for call in candidates if any(call.tensor is tensor for tensor in part)]
+        fitting = [call for call in candidates if tuple(call.tensor.shape) == shape]
 
         def faults(output: Call) -> int:
             self.record.output = output
-            return sum(bool(link.fault) for link in self._finder().links())
+            return sum(bool(link.fault) for link in self._link_finder().find_links())
 
         if len(fitting) > 1:
             fitting.sort(key=faults)
-            self.subject.note(f"judged is part {found.index(fitting[0])} of the {len(found)} that the port returns")
-        return next(iter(fitting or found), None)
+            index = candidates.index(fitting[0])
+            self.subject.note(f"judged is part {index} of the {len(candidates)} that the port returns")
+        return next(iter(fitting or candidates), None)
 
-    def _finder(self) -> Finder:
+    def _link_finder(self) -> LinkFinder:
         subject, predicting = self.subject, self.run.predicting
-        return Finder(self.record, subject.stages, subject.shapes, self.a, predicting=predicting)
+        return LinkFinder(self.record, subject.stages, subject.shapes, self.a, predicting=predicting)
 
-    def _find(self) -> None:
-        """The links, by number where a run before had the same calls: values may coincide in this one."""
+    def _set_links(self) -> None:
+        """Take the links of an earlier run with the same calls, as in this one values may coincide; else find them."""
         names, guides = self.record.names, self.subject.guides
         guide = next((guide for guide in guides if guide.names == names), None)
         if guide is not None:
-            self.guide, self.links = guide, like(guide.links, self.record, self.subject.stages)
+            self.guide, self.links = guide, transfer_links(guide.links, self.record, self.subject.stages)
             return
-        self.links = self.finder.links()
+        self.links = self.finder.find_links()
         self.guide = Guide(names, self.links)
         guides.append(self.guide)
         for link in self.links:
@@ -102,76 +103,84 @@ class Judgement:
                 self.subject.note(f"{link.name} were judged together ({self.where(link) or 'in one piece'})")
 
     def release(self) -> None:
-        """Let go of what a run has computed: guides need only the numbers of its calls, and its parameters."""
+        """Free what the run computed: guides need only the numbers of its calls, and the parameters."""
         for call in self.record.calls:
-            call.value = call.edge = call.arrived = None
+            call.value = call.edge = call.captured_grad = None
             if not call.is_leaf:
-                call.tensor = torch.empty(0, dtype=call.tensor.dtype)  # of a sparse one, too
+                call.tensor = torch.empty(0, dtype=call.tensor.dtype)  # frees a sparse tensor too
         for parameter in self.subject.port.parameters():
             parameter.grad = None
 
-    def found_anew(self) -> bool:
-        """Whether this run's own values tell other links than the run before, and right ones.
+    def relink(self) -> bool:
+        """Replace the links by ones found in this run's own values, if those have no fault; return whether they do.
 
-        There values may have coincided: a relu that nothing negative reached, a dropout that dropped nothing.
+        In the guide's run values may have coincided: a relu without negative input, a dropout that dropped nothing.
         """
-        links = self.finder.right(len(self.links)) if self.guide.links is not self.links else []  # nor in fewer pieces
+        if self.guide.links is self.links:  # found in this run already
+            return False
+        links = self.finder.faultless_links(fewest=len(self.links))
         self.links = links or self.links
         return bool(links)
 
     def row(
         self, layer: str, quantity: str, rule: str, worst: Difference, where: str = "", cause: str = "", known: str = ""
     ) -> Row:
-        """A row of this run."""
+        """A row of the report for this run."""
         return Row(self.run.name, layer, quantity, rule, worst, where, cause, known)
 
-    def wrong(self, layer: str, quantity: str, note: str, where: str = "") -> Row:
-        """A row that fails without a number."""
+    def failing_row(self, layer: str, quantity: str, note: str, where: str = "") -> Row:
+        """A row that fails, with a note in place of numbers."""
         return self.row(layer, quantity, EXACT, Difference(note=note), where)
 
     def parameters_of(self, link: Link) -> Iterator[tuple[Stage, str]]:
-        """The stages of a link and their attributes that are trained."""
+        """Yield each stage of link with each of its trained attributes."""
         return ((stage, attribute) for stage in link.stages for attribute in parameters_of(stage.layer))
 
+    @property
+    def parameter_calls(self) -> list[Call]:
+        """The calls of all tensors that hold parameters of the reference."""
+        locations = (location for locations in self.parameters.values() for location in locations)
+        return [piece.call for location in locations for piece in location.pieces]
+
     def link_of(self, stage: str) -> Link:
-        """The link that a stage is in."""
-        return next(link for link in self.links if stage in [each.name for each in link.stages])
+        """The link that contains the stage of this name."""
+        return next(link for link in self.links if stage in [s.name for s in link.stages])
 
     def layers(self, link: Link) -> list[Any]:
-        """The layers of a link, as they ran on what the port gave them where they did."""
+        """The layers of link; after their forward on the port's own input, if that was run."""
         return [self.applied[link].layer] if link in self.applied else [stage.layer for stage in link.stages]
 
-    def shape(self, stage: str, behind: int = 0) -> tuple[int, ...]:
-        """Of the batch before a stage, or so many stages behind that."""
-        return (len(self.run.x), *self.subject.shapes[self.subject.indices[stage] + behind])
+    def shape(self, stage: str, after: int = 0) -> tuple[int, ...]:
+        """The shape of the batch before the stage of this name, or that many stages after it."""
+        return (len(self.run.x), *self.subject.shapes[self.subject.indices[stage] + after])
 
-    def shaped(self, value: Array | None, stage: str, behind: int = 0) -> Array | None:
-        """A value in the shape that the reference has there, if it has as many elements."""
-        shape = self.shape(stage, behind)
+    def reshaped(self, value: Array | None, stage: str, after: int = 0) -> Array | None:
+        """value in the shape of the batch there (see shape); None if it has another number of elements."""
+        shape = self.shape(stage, after)
         return value.reshape(shape) if value is not None and value.size == np.prod(shape) else None
 
-    def exact(self, stage: Stage, x: Array, dout: Array | None = None) -> bool:
-        """Whether nothing of this stage's output may be off, or of its gradients; behind a fault x is not exact."""
-        until, index = self.run.inexact_from, self.subject.indices
-        transforms = any("fft" in name for name in self.record.names)
-        if not self.run.exact or transforms or not _is_whole(x, self.run.scale):
+    def is_exact(self, stage: Stage, x: Array, dout: Array | None = None) -> bool:
+        """Whether the stage's output on x, or with dout its gradients, must be exact; after a fault x may not be."""
+        inexact_from, indices = self.run.inexact_from, self.subject.indices
+        uses_fft = any("fft" in name for name in self.record.names)
+        if not self.run.exact or uses_fft or not _is_whole(x, self.run.scale):
             return False
         if dout is not None:
-            return not until and _is_whole(dout, 1.0)
-        return not until or index[stage.name] < index[until]
+            return not inexact_from and _is_whole(dout, 1.0)
+        return not inexact_from or indices[stage.name] < indices[inexact_from]
 
-    def widened(self, links: Sequence[Link], limit: Array, like: Array) -> Array:
-        """The limit, but for a convolution by Fourier transforms, which errs by the largest sum in every entry.
+    def widened_for_fft(self, links: Sequence[Link], limit: Array, expected: Array) -> Array:
+        """limit; for links with Fourier transforms one number, as the largest sum sets their error in every entry.
 
-        By at most 11 u of it, as was measured; L is at least 5 u of it from 4 products on.
+        The measured error is at most 11 u of that sum; L is at least 5 u of it for 4 products or more.
         """
-        if not any("fft" in call.name for link in links for call in self.finder.between(link)):
+        if not any("fft" in call.name for link in links for call in self.finder.calls_of(link)):
             return limit
         self.subject.note(f"{links[0].name} is computed by Fourier transforms: judged by its largest sum")
-        return np.full(like.shape, 4 * np.max(limit))
+        return np.full(expected.shape, 4 * np.max(limit))
 
-    def compared(self, call: Call, expected: Array, limit: Array | float, own: Any = None) -> Difference:
-        """A call's value against what it should be; of another shape, but the same size, in its order."""
+    def compare_call(self, call: Call, expected: Array, limit: Array | float, entry_limit: Any = None) -> Difference:
+        """The call's value against expected; one of another shape but equal size is compared in its own order."""
         value, shape = call.array, tuple(call.tensor.shape)
         if call is self.output:
             if not self.subject.setting.allows(call.tensor.dtype):
@@ -180,34 +189,34 @@ class Judgement:
                 return Difference(note=f"shape {shape}, expected {expected.shape}")
         if value is None or value.size != expected.size:
             return Difference(note=f"shape {shape}, expected {expected.shape}")
-        return compare(value.reshape(expected.shape), expected, limit, own)
+        return compare(value.reshape(expected.shape), expected, limit, entry_limit)
 
-    def sides(self, link: Link) -> list[Call]:
-        """What a link takes besides the data."""
-        return sides(self.record.calls, self.finder.between(link))
+    def side_inputs(self, link: Link) -> list[Call]:
+        """The tensors that link takes besides the data."""
+        return side_inputs(self.record.calls, self.finder.calls_of(link))
 
     def where(self, *links: Link) -> str:
-        """The lines of links; of a missing layer, before which line it is expected."""
+        """The lines of links; for a missing layer, the line before which it is expected."""
         if len(links) == 1 and links[0].fault == "missing":
             later = (n for n in sorted(self.finder.ancestors) if n > links[0].end.number)
             following = next(filter(None, (self.record.calls[number].where for number in later)), "")
             return f"expected {links[0].name} {f'before {following}' if following else 'at the end'}"
-        return lines_of([call for link in links for call in self.finder.between(link)])
+        return lines_of([call for link in links for call in self.finder.calls_of(link)])
 
-    def raised(self) -> Row:
-        """Of a port that raised: the first layer that is not there, and the line."""
+    def raised_row(self) -> Row:
+        """The row for a run without output: the error's text or what was returned, at the first layer not reached."""
         error, run = self.record.error, self.run
         if error is None:
-            raw = self.record.raw
-            kind = f"{type(raw).__name__} of {raw.dtype}" if isinstance(raw, Tensor) else type(raw).__name__
+            result = self.record.result
+            kind = f"{type(result).__name__} of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
             note = f"the port returned no tensor of real numbers, but {kind}"
-            return self.wrong("output", "output", note, self.record.calls[-1].where)
-        layer, rest = self._finder().broken()
-        where = next((call.where for call in rest if call.where and call.name not in MOVING), self.record.raised)
-        last = next(call for call in reversed(self.record.calls) if call.of_data)
-        if last.name in MOVING and len(last.tensor) != len(run.x):  # a hard-wired number of samples
+            return self.failing_row("output", "output", note, self.record.calls[-1].where)
+        layer, rest = self._link_finder().first_missing()
+        where = next((call.where for call in rest if call.where and call.name not in MOVING), self.record.raised_at)
+        last = next(call for call in reversed(self.record.calls) if call.depends_on_input)
+        if last.name in MOVING and len(last.tensor) != len(run.x):  # a reshape to a fixed number of samples
             where = last.where
-        return self.wrong(layer, "output", f"the port raised {told(error)}", where)
+        return self.failing_row(layer, "output", f"the port raised {describe_error(error)}", where)
 
 
 def _is_whole(array: Array, scale: float) -> bool:
@@ -215,8 +224,8 @@ def _is_whole(array: Array, scale: float) -> bool:
     return bool(np.array_equal(units, np.round(units)))
 
 
-def _part(returned: Any, key: int | str) -> Any:
-    """One part of what a port returned, which may be one only in training. ValueError."""
+def _part_of(returned: Any, key: int | str) -> Any:
+    """The part of returned under key; a single tensor is its own part, as some ports return more only in training."""
     if isinstance(returned, Tensor):
         return returned
     try:

@@ -1,8 +1,8 @@
-"""Which calls of a port's run make which layers of the reference, told by what they make, never by names.
+"""Finds which calls of a port's run make which layers of the reference, by their values and never by names.
 
-A layer ends at the call whose value is the layer's, on the value that stands where the layer before ended, in any shape
-with the same order of elements. Only places through which every way from the input to the output goes can end a layer:
-then whatever holds between two of them holds for the whole port.
+A layer ends at the call whose value equals the layer's output, in any shape with the same order of elements; the layer
+is computed on the value where the layer before it ended. Every path from the input to the output should go through such
+a call: then whatever holds between two of them holds for the whole port.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from torchport.layers.loss import Identity
 from torchport.parity.calls import Call, Record
 from torchport.parity.compare import compare
 from torchport.parity.lines import MOVING
-from torchport.parity.places import Places, sides
+from torchport.parity.places import Places, side_inputs
 from torchport.parity.probes import probe
-from torchport.parity.stages import Applied, Link, Stage, apply, coincides, joined
+from torchport.parity.stages import Applied, Link, Stage, apply, has_no_calls, joint_name
 
-# As near to a layer's output as only a slip in that layer can be: what lies so near is that layer, and wrong.
+# A value within this relative distance of a layer's output is taken for that layer with a mistake in it.
 NEAR = 2.0**-6
 
-CHANCE = 1e-3  # from which on something is thought possible
+CHANCE = 1e-3  # an event of a smaller probability is taken to be impossible
 
 
-class Finder(Places):
+class LinkFinder(Places):
     """Finds the links of one run."""
 
     def __init__(
@@ -44,79 +44,83 @@ class Finder(Places):
         super().__init__(record, shapes)
         self.stages, self.a, self.predicting = stages, a, predicting
 
-    def links(self) -> list[Link]:
-        """One after the other, from the input to the output."""
-        found = self._chain(0, self.calls[0], set()) or list(self._one_by_one())
-        first = next((link for link in found if link.fault), None)
-        if first is not None and not first.stages and _far(first):
-            # What is undone later, samples in another order say, is no fault of the whole.
-            return self._whole() or found
-        return self._told_apart(found)
+    def find_links(self) -> list[Link]:
+        """All links from the input to the output, in order."""
+        links = self._chain(0, self.calls[0], set()) or list(self._one_by_one())
+        first = next((link for link in links if link.fault), None)
+        if first is not None and not first.stages and _differs_widely(first):
+            # A change that is undone later, such as samples in another order, is no fault of the whole.
+            return self._whole() or links
+        return self._separate_idle(links)
 
-    def right(self, fewest: int) -> list[Link]:
-        """The same if none has a fault and they are so many at least, else none: the search ends when that is clear."""
-        found = self._chain(0, self.calls[0], set()) or []
-        if not found and fewest < len(self.stages):  # some layers may be judged together
-            found = list(itertools.takewhile(lambda link: not link.fault, self._one_by_one()))
-        is_whole = sum(len(link.stages) for link in found) == len(self.stages)
-        return self._told_apart(found) if is_whole and len(found) >= fewest else []
+    def faultless_links(self, fewest: int) -> list[Link]:
+        """find_links() if it has at least fewest links and no fault, else []; stops as soon as that is clear."""
+        links = self._chain(0, self.calls[0], set()) or []
+        if not links and fewest < len(self.stages):  # then some layers may be judged together
+            links = list(itertools.takewhile(lambda link: not link.fault, self._one_by_one()))
+        is_whole = sum(len(link.stages) for link in links) == len(self.stages)
+        return self._separate_idle(links) if is_whole and len(links) >= fewest else []
 
-    def _chain(self, k: int, place: Call, tried: set[tuple[int, int]]) -> list[Link] | None:
-        """Every stage from k on by itself, if that holds for some choice among calls of equal values.
+    def _chain(self, k: int, place: Call, dead_ends: set[tuple[int, int]]) -> list[Link] | None:
+        """One link for each stage from k on, if some choice among calls of equal values allows that; else None.
 
-        Behind a dead layer a later relu makes the same zeros, and layers between would be passed over.
+        Taking the last of equal values is not enough: after a dead layer a later relu makes the same zeros, and the
+        layers between would be skipped.
         """
         if k == len(self.stages):
             return []
-        if (k, place.number) in tried:
+        if (k, place.number) in dead_ends:
             return None
-        tried.add((k, place.number))
+        dead_ends.add((k, place.number))
         for end in self._ends(k, place):
-            rest = self._chain(k + 1, end, tried)
+            rest = self._chain(k + 1, end, dead_ends)
             if rest is not None:
                 return [Link(self.stages[k].name, (self.stages[k],), place, end), *rest]
         return None
 
     def _one_by_one(self) -> Iterator[Link]:
-        """Each from where the one before ends, a fault or layers that are right together where none is by itself."""
+        """Yield links in order; where a stage has none of its own, a fault or stages that are right together."""
         place, k = self.calls[0], 0
         while k < len(self.stages):
             yield (link := self._next(k, place))
             place, k = link.end, k + len(link.stages)
 
-    def _told_apart(self, found: list[Link]) -> list[Link]:
-        """Where nothing had to be done, as by a relu that nothing negative reached, the last calls are that layer's."""
-        for i, base in enumerate(found):
-            idle = list(itertools.takewhile(coincides, found[i + 1 :]))
-            if coincides(base) or not idle or base.end.value is None:
+    def _separate_idle(self, links: list[Link]) -> list[Link]:
+        """Give each link without calls one of the last calls of equal value before it.
+
+        A relu that no negative value reached has no call of its own: its output equals the layer's before it.
+        """
+        for i, base in enumerate(links):
+            idle = list(itertools.takewhile(has_no_calls, links[i + 1 :]))
+            if has_no_calls(base) or not idle or base.end.value is None:
                 continue
             values = base.end.value.ravel()
-            calls = self.between(base)
-            if any(isinstance(stage.layer, Identity) for stage in base.stages):  # the input: the place before is all
+            calls = self.calls_of(base)
+            if any(isinstance(stage.layer, Identity) for stage in base.stages):  # the input may have only its start
                 calls.insert(0, base.start)
-            same = [c for c in calls if c.number in self.cuts and c.name not in MOVING and _same(c, values)]
+            same = [c for c in calls if c.number in self.cuts and c.name not in MOVING and _has_values(c, values)]
             if len(same) > len(idle):
                 places = [*same[-len(idle) - 1 : -1], base.end]
                 base.end = places[0]
                 for link, start, end in zip(idle, places, places[1:], strict=False):
                     link.start, link.end = start, end
-        return found
+        return links
 
     def _whole(self) -> list[Link] | None:
-        """All layers in one piece, if that is right."""
+        """One link for all layers, if they are right in one piece; else None."""
         x, actual = self.value(self.calls[0], 0), self.value(self.output, len(self.stages))
-        if x is None or actual is None or any(map(self._draws, range(len(self.stages)))):
+        if x is None or actual is None or any(map(self._is_random, range(len(self.stages)))):
             return None
         if not self._are_right(self.stages, x, actual):
             return None
-        return [Link(joined(self.stages[1:-1] or self.stages), tuple(self.stages), self.calls[0], self.output)]
+        return [Link(joint_name(self.stages[1:-1] or self.stages), tuple(self.stages), self.calls[0], self.output)]
 
-    def broken(self) -> tuple[str, list[Call]]:
-        """Of a run that raised, the first stage that is not there, and the calls from where it should begin."""
+    def first_missing(self) -> tuple[str, list[Call]]:
+        """For a port that raised an error: the name of the first stage without a call, and the calls from there on."""
         place, k = self.calls[0], 0
         while k < len(self.stages) and (end := self._end(k, place)):
             place, k = end, k + 1
-        rest = [call for call in self.calls[place.number + 1 :] if call.of_data]
+        rest = [call for call in self.calls[place.number + 1 :] if call.depends_on_input]
         return self.stages[min(k, len(self.stages) - 1)].name, rest
 
     def _apply(self, k: int, x: Array, actual: Array | None = None) -> Applied | None:
@@ -125,43 +129,43 @@ class Finder(Places):
         except ValueError:
             return None
 
-    def _draws(self, k: int) -> bool:
-        """Whether a stage is judged by what the port itself drew."""
+    def _is_random(self, k: int) -> bool:
+        """Whether stage k draws random numbers, so that it is judged by what the port itself drew."""
         return kind_of(self.stages[k].layer).repeat is not None and not self.predicting
 
-    def _idle(self, k: int, x: Array, made: Applied | None) -> bool:
-        """Whether no call is needed, as for flattening; of few entries a dropout may have dropped none."""
-        if self._draws(k):
-            return bool(self.stages[k].kept ** np.count_nonzero(x) > CHANCE)
-        return made is not None and np.array_equal(made.y.ravel(), x.ravel())
+    def _needs_no_call(self, k: int, x: Array, applied: Applied | None) -> bool:
+        """Whether stage k may have no call: its output equals x, or a dropout may have dropped nothing."""
+        if self._is_random(k):
+            return bool(self.stages[k].keep_ratio ** np.count_nonzero(x) > CHANCE)
+        return applied is not None and np.array_equal(applied.y.ravel(), x.ravel())
 
     def _end(self, k: int, place: Call) -> Call | None:
-        """The call where stage k ends that begins at place: of equal values the last."""
+        """The call where stage k ends if it begins at place; the last one of equal values, None without any."""
         return next(iter(self._ends(k, place)), None)
 
     def _ends(self, k: int, place: Call) -> list[Call]:
-        """The calls with the value that is nearest to what stage k makes of place's, the last first."""
+        """The calls that hold the value nearest to stage k's output for place's value, within its limit; last first."""
         x = self.value(place, k)
         if x is None:
             return []
-        applied = None if self._draws(k) else self._apply(k, x)
+        applied = None if self._is_random(k) else self._apply(k, x)
         ends, nearest = list[Call](), np.inf
-        for call, actual in self.candidates(place, k + 1, first=0 if self._idle(k, x, applied) else 1):
+        for call, actual in self.candidates(place, k + 1, first=0 if self._needs_no_call(k, x, applied) else 1):
             if ends and call.number not in self.cuts:
                 break
-            found = self._apply(k, x, actual) if self._draws(k) else applied
-            ratio = np.inf if found is None else compare(actual, found.y, found.limit, found.own).ratio
-            if ratio <= 1 and ratio <= nearest:  # a later layer may change its input by less than a wide limit
+            repeated = self._apply(k, x, actual) if self._is_random(k) else applied
+            ratio = np.inf if repeated is None else repeated.difference(actual).ratio
+            if ratio <= 1 and ratio <= nearest:  # nearest, as a later layer may change a value by less than the limit
                 ends, nearest = [*(ends if ratio == nearest else ()), call], ratio
         return ends
 
     def _next(self, k: int, place: Call) -> Link:
         if end := self._end(k, place):
             return Link(self.stages[k].name, (self.stages[k],), place, end)
-        return self._displaced(k, place) or self._near(k, place) or self._fault(k, place)
+        return self._displaced(k, place) or self._near_miss(k, place) or self._fault(k, place)
 
     def _displaced(self, k: int, place: Call) -> Link | None:
-        """Stage k is right, on something else than what the layer before it made."""
+        """A link for the change before stage k, if the stage is right on another value than the layer before made."""
         x = self.value(place, k)
         for call, value in self.candidates(place, k):
             if call is self.output or (x is not None and np.array_equal(value, x)):
@@ -169,42 +173,43 @@ class Finder(Places):
             end = self._end(k, call)
             if end is not None and end.value is not None and not np.array_equal(end.value.ravel(), value.ravel()):
                 link = Link(self.stages[k].name, (), place, call, "input")
-                changing = self.between(link)
-                # A change inside the module of the layer before is that one's, or with its parameters.
+                changing = self.calls_of(link)
+                # A change inside the module of the layer before, or by its parameters, is blamed on that layer.
                 outside = k == len(self.stages) - 1 or end.module != place.module
-                same = place.module and outside and {place.module} == {each.module for each in changing}
-                if k > 0 and (same or self._takes(place) & {id(s.tensor) for s in sides(self.calls, changing)}):
+                inside = place.module and outside and {place.module} == {call.module for call in changing}
+                tensors = {id(call.tensor) for call in side_inputs(self.calls, changing)}
+                if k > 0 and (inside or self._trained_inputs(place) & tensors):
                     link.name, link.fault = self.stages[k - 1].name, "changed"
                 return link
         return None
 
-    def _takes(self, call: Call) -> set[int]:
-        """The trained tensors that the call itself takes."""
-        return {id(c.tensor) for c in sides(self.calls, [call]) if c.requires_grad}
+    def _trained_inputs(self, call: Call) -> set[int]:
+        """The ids of the trained tensors that call takes."""
+        return {id(c.tensor) for c in side_inputs(self.calls, [call]) if c.requires_grad}
 
-    def _near(self, k: int, place: Call) -> Link | None:
-        """Stage k is there, and a little wrong; or right in one piece with the next: pooled before relu, scripted."""
+    def _near_miss(self, k: int, place: Call) -> Link | None:
+        """A link for stage k with a small error, or for k and later stages if right together (pooling before relu)."""
         x = y = self.value(place, k)
         for last in range(k, len(self.stages)):
-            if x is None or y is None or self._draws(last) or (applied := self._apply(last, y)) is None:
+            if x is None or y is None or self._is_random(last) or (applied := self._apply(last, y)) is None:
                 return None
             y, stages = applied.y, tuple(self.stages[k : last + 1])
             for call, actual in self.candidates(place, last + 1):
-                if not _distance(actual, y) < NEAR:
+                if not _relative_distance(actual, y) < NEAR:
                     continue
                 if last == k:
                     return Link(stages[0].name, stages, place, call, "output")
                 if self._are_right(stages, x, actual):
-                    return Link(joined(stages), stages, place, call)
+                    return Link(joint_name(stages), stages, place, call)
         return None
 
     def _are_right(self, stages: Sequence[Stage], x: Array, actual: Array) -> bool:
-        """Whether the port has made actual of x as these stages do together."""
-        whole = probe([stage.layer for stage in stages], x, None, self.a, prediction=self.predicting)
-        return compare(actual, *whole.output).ratio <= 1
+        """Whether actual is what the stages together make of x, within the limits of probes."""
+        probed = probe([stage.layer for stage in stages], x, None, self.a, prediction=self.predicting)
+        return compare(actual, *probed.output).ratio <= 1
 
     def _fault(self, k: int, place: Call) -> Link:
-        """Stage k is wrong or missing; the link ends where a later one goes on, or with the output."""
+        """A link for stage k, wrong or missing; it ends where a later stage begins, or at the output."""
         last = len(self.stages) - 1
         for j in range(k + 1, last):
             for call, value in self.candidates(place, j, first=0):
@@ -216,25 +221,25 @@ class Finder(Places):
         stages = tuple(self.stages[k : last if ends else last + 1])
         return Link(stages[0].name, stages, place, self.output, "output")
 
-    def between(self, link: Link) -> list[Call]:
+    def calls_of(self, link: Link) -> list[Call]:
         """The calls of a link, in order."""
         return [self.calls[i] for i in sorted(self.ancestors) if link.start.number < i <= link.end.number]
 
 
-def _far(link: Link) -> bool:
-    """Whether what was changed is another thing than before, and not a slip."""
+def _differs_widely(link: Link) -> bool:
+    """Whether the link's end differs from its start by more than a small mistake would explain."""
     before, behind = link.start.value, link.end.value
     if before is None or behind is None or before.size != behind.size:
         return True
-    return not _distance(behind.ravel(), before.ravel()) < NEAR
+    return not _relative_distance(behind.ravel(), before.ravel()) < NEAR
 
 
-def _same(call: Call, values: Array) -> bool:
+def _has_values(call: Call, values: Array) -> bool:
     return call.value is not None and np.array_equal(call.value.ravel(), values)
 
 
-def _distance(actual: Array, expected: Array) -> float:
-    """Of two arrays, relative to the size of the second; infinite where not finite."""
+def _relative_distance(actual: Array, expected: Array) -> float:
+    """The norm of actual - expected relative to that of expected; infinite if it is not finite."""
     size = np.linalg.norm(expected)
-    found = float(np.linalg.norm(actual - expected) / size) if size > 0 else np.inf
-    return found if np.isfinite(found) else np.inf
+    distance = float(np.linalg.norm(actual - expected) / size) if size > 0 else np.inf
+    return distance if np.isfinite(distance) else np.inf

@@ -1,6 +1,6 @@
-"""The parity report as one HTML page, which needs no other file, script or font; and as JSON with the same numbers.
+"""The parity report as one self-contained HTML page, and as JSON with the same numbers.
 
-Both are made of reports as Report.to_dict has them, so a report.json can be drawn again.
+Both are made from reports as Report.to_dict gives them, so a page can be drawn again from its report.json.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def to_dict(
     evaluation: Record | None = None,
     about: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What the page says, as plain values for JSON. ValueError without a report.
+    """The contents of the page, as plain values for JSON. Raises ValueError without a report.
 
-    command repeats the comparison, in one line; evaluation: accuracy by network, samples, agreeing, memory (bytes,
-    None); about: weights, data, batch and whatever else was compared, by name.
+    command is the line that repeats the comparison; evaluation has accuracy (by network), samples, agreeing and memory
+    (bytes or None); about describes the weights, the data, the batch and so on, by name.
     """
     if not reports:
         raise ValueError("parity is judged over one report or more, got none")
@@ -51,7 +51,7 @@ def to_dict(
 
 
 def environment(reports: Sequence[Record]) -> dict[str, str]:
-    """Versions, devices, flags and seeds: what a result depends on, by name."""
+    """The versions, devices, flags and seeds that a result depends on, by name."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     return {
         "Python": platform.python_version(),
@@ -70,7 +70,7 @@ def environment(reports: Sequence[Record]) -> dict[str, str]:
 
 
 def to_html(record: Record) -> str:
-    """One page of what to_dict found, also where it has been JSON since."""
+    """The page for what to_dict returned, or for the same read back from JSON."""
     reports, evaluation = record["reports"], record.get("evaluation")
     first = sorted(reports, key=lambda report: bool(report["ok"]))
     about = {**record["about"], "runs": ", ".join(dict.fromkeys(run for report in reports for run in report["runs"]))}
@@ -91,12 +91,12 @@ def to_html(record: Record) -> str:
 
 
 def to_fragment(report: Record) -> str:
-    """One report for a notebook: its findings and the picture, in colours for a light and a dark ground."""
+    """One report for a notebook: its findings and the picture, in colours for light and dark themes."""
     return f'<div class="parity"><style>{_file("report.css")}</style>\n{_findings(report)}\n{draw([report])}\n</div>'
 
 
 def save(folder: Path, record: Record) -> tuple[Path, Path]:
-    """Write what to_dict found as report.json and report.html into folder, each whole or not at all. OSError."""
+    """Write what to_dict returned as report.json and report.html into folder, each atomically. Raises OSError."""
     paths = folder / "report.json", folder / "report.html"
     for path, text in zip(paths, (json.dumps(record, indent=1), to_html(record)), strict=True):
         replace_file(path, text.encode())
@@ -108,19 +108,19 @@ def _file(name: str) -> str:
 
 
 def _device(name: str) -> str:
-    """With the model's name, where this machine has it."""
+    """The device's name, with its model if this machine has it."""
     if torch.device(name).type == "cuda" and torch.cuda.is_available():
         return f"{name} ({torch.cuda.get_device_name(name)})"
     return name
 
 
 def _differing(evaluation: Record | None) -> int:
-    """How many predictions differ."""
+    """The number of predictions that differ between the networks."""
     return 0 if evaluation is None else evaluation["samples"] - evaluation["agreeing"]
 
 
 def _findings(report: Record) -> str:
-    """The verdict of one report; where it fails every fault, and what is right; what else must be known of it."""
+    """The verdict of one report as HTML; if it fails, every fault and what is right; then its notes."""
     faults = [
         f"<li><strong>{escape(fault['name'])}</strong>{escape(fault['place'])}<br>{escape(fault['values'])}"
         + (f"<br>{escape(fault['cause'])}</li>" if fault["cause"] else "</li>")
@@ -138,7 +138,7 @@ def _findings(report: Record) -> str:
 
 
 def _table(caption: str, header: Iterable[str], rows: Iterable[str]) -> str:
-    """A table that scrolls by itself where the screen is narrower, by keyboard too."""
+    """A table that scrolls, by keyboard too, if the screen is narrower."""
     name, lines = escape(caption), "\n".join(rows)
     heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in header)
     return (
@@ -148,14 +148,14 @@ def _table(caption: str, header: Iterable[str], rows: Iterable[str]) -> str:
 
 
 def _number(value: float | str, spec: str) -> str:
-    """Rounded for the eye, exact in the markup, as JSON has it."""
+    """value rounded for display, with the exact number, as in the JSON, in the markup."""
     number = float(value)
-    shown = format(number, spec) if math.isfinite(number) else {"nan": "NaN", "inf": "∞"}.get(str(number), "-∞")
-    return f'<data value="{value}">{shown}</data>'
+    text = format(number, spec) if math.isfinite(number) else {"nan": "NaN", "inf": "∞"}.get(str(number), "-∞")
+    return f'<data value="{value}">{text}</data>'
 
 
 def _evaluation(evaluation: Record) -> str:
-    """Accuracy of all networks on a test set."""
+    """The section on the test set: each network's accuracy, equal predictions and peak memory."""
     memory = evaluation["memory"]
     pairs = {name: f"{accuracy:.4f}" for name, accuracy in evaluation["accuracy"].items()}
     pairs["equal predictions"] = f"{evaluation['agreeing']} of {evaluation['samples']}"
@@ -169,7 +169,7 @@ def _pairs(caption: str, header: tuple[str, str], pairs: Mapping[str, str]) -> s
 
 
 def _rows(report: Record, alone: bool) -> str:
-    """All rows of one report, what fails first; folded where nothing fails."""
+    """The table of one report's rows, failing ones first; collapsed if none fails, unless the report is alone."""
     rows = sorted(report["rows"], key=lambda row: bool(row["ok"]))
     failed, title = sum(not row["ok"] for row in rows), escape(title_of(report))
     count = f"{failed} of {len(rows)} rows FAIL" if failed else f"all {len(rows)} rows ok"

@@ -1,7 +1,7 @@
-"""A picture of error/limit as inline SVG: a line per layer and quantity, a mark per report, the limit drawn.
+"""Draws error/limit as inline SVG: a line for each layer and quantity, with a mark for each report, and the limit.
 
-Drawn from reports as Report.to_dict has them, or as they come out of a report.json. Places across are in per cent of
-the width, so that text keeps its size on a phone; colours are variables in report.css.
+Reports are as Report.to_dict gives them, or as read from a report.json. Horizontal positions are in per cent of the
+width, so that text keeps its size on a phone; colours are variables in report.css.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SHAPES = (
 )
 COLOURS = 4  # as many as report.css has
 
-LABELS_END, EQUAL, START, END = 40.0, 45.0, 55.0, 96.0  # per cent: names, no error, the scale
-FAR, FAR_END, FAR_CENTRE = 1e12, 85.0, 94.0  # a ratio to infinity, or of 1e300, would crowd the others out
+LABELS_END, EQUAL, START, END = 40.0, 45.0, 55.0, 96.0  # per cent: end of names, marks without error, the scale
+FAR, FAR_END, FAR_CENTRE = 1e12, 85.0, 94.0  # ratios above 1e12 share one column, or they would crowd out the others
 LABEL_ROOM = 18  # characters that fit beside the scale on a phone
-TOP, LANE = 40, 7  # pixels: above the first line, and per report in a line
+TOP, LANE = 40, 7  # pixels above the first line, and for each report in a line
 MARGIN = 7  # pixels from a line's edge to the centre of a mark
 
 Record = Mapping[str, Any]  # a report or a row as plain values
@@ -36,7 +36,7 @@ Lines = Mapping[tuple[str, str], Mapping[int, Sequence[Record]]]  # (layer, quan
 
 @dataclass(frozen=True)
 class Scale:
-    """The decades from 10**low to 10**high, the column of equal values before and, where needed, one of huge ratios."""
+    """A logarithmic scale from 10**low to 10**high; far adds a column for ratios above FAR."""
 
     low: int
     high: int
@@ -44,14 +44,14 @@ class Scale:
 
     @classmethod
     def of(cls, ratios: Iterable[float]) -> Scale:
-        """One on which every ratio has its place."""
-        found = list(ratios)
-        logs = [math.log10(ratio) for ratio in found if 0 < ratio <= FAR]
+        """The scale that has a place for every ratio."""
+        ratios = list(ratios)
+        logs = [math.log10(ratio) for ratio in ratios if 0 < ratio <= FAR]
         low, high = math.floor(min(logs, default=0)), math.ceil(max(logs, default=0))
-        return cls(min(low, -2), max(high, 1), any(not ratio <= FAR for ratio in found))
+        return cls(min(low, -2), max(high, 1), any(not ratio <= FAR for ratio in ratios))
 
     def place(self, ratio: float) -> float:
-        """Where a ratio is drawn, in per cent of the width; NaN among the huge."""
+        """The position of ratio in per cent of the width; NaN is drawn with the ratios above FAR."""
         if ratio == 0:
             return EQUAL
         if not ratio <= FAR:
@@ -61,34 +61,34 @@ class Scale:
 
     @property
     def ticks(self) -> list[int]:
-        """As many exponents as a phone has room for, 0 among them."""
+        """The exponents to label, 0 among them, as many as fit on a phone."""
         step = math.ceil((self.high - self.low) / (3 if self.far else 5))
         return [exponent for exponent in range(self.low, self.high + 1) if exponent % step == 0]
 
 
 def title_of(report: Record) -> str:
-    """What tells a report from its neighbours."""
+    """The report's port, dtype and device, which distinguish it from its neighbours."""
     return f"{report['port']}, {report['dtype']}, {report['device']}"
 
 
 def name_of(row: Record) -> str:
-    """Layer and quantity, once where they are one word."""
+    """Layer and quantity; once if they are the same word."""
     return " ".join(dict.fromkeys((row["layer"], row["quantity"])))
 
 
 def size(row: Record) -> float:
-    """The error as a multiple of its limit; infinite where it is NaN."""
+    """The row's ratio of error to limit; infinite if it is NaN."""
     ratio = float(row["ratio"])
     return math.inf if math.isnan(ratio) else ratio
 
 
 def worst(rows: Sequence[Record]) -> Record:
-    """The row to show of these: one that fails, else a known difference, else the largest."""
+    """The row to draw: the largest that fails, else the largest known difference, else the largest."""
     return max(rows, key=lambda row: (not row["ok"], bool(row["known"]), size(row)))
 
 
 def draw(reports: Sequence[Record]) -> str:
-    """The legend and the picture, as HTML."""
+    """The legend and the picture of reports, as HTML."""
     lines = _lines(reports)
     rows = [row for report in reports for row in report["rows"]]
     scale = Scale.of(size(row) for row in rows if not row["known"])
@@ -99,7 +99,7 @@ def draw(reports: Sequence[Record]) -> str:
     parts = [_ground(scale, bottom), *_names(tops, failed, step)]
     for name, line in lines.items():
         first = tops[name] + (step - LANE * (len(reports) - 1)) // 2
-        # One below the other, so that equal ones do not hide each other.
+        # Marks are stacked, so that equal ones do not hide each other.
         parts += [_point(number, reports[number], rows, scale, first + LANE * number) for number, rows in line.items()]
     return (
         f'{_legend(reports)}\n<svg class="picture" width="100%" height="{bottom + 24}" role="img" '
@@ -119,7 +119,7 @@ def _legend(reports: Sequence[Record]) -> str:
 
 
 def _lines(reports: Sequence[Record]) -> Lines:
-    """What to draw: the input, the layers in the order of the outputs, the output of all, the loss."""
+    """The rows of reports by line, in order: the input, the layers as their outputs come, the output, the loss."""
     lines: dict[tuple[str, str], dict[int, list[Record]]] = {}
     for number, report in enumerate(reports):
         for row in report["rows"]:
@@ -131,7 +131,7 @@ def _lines(reports: Sequence[Record]) -> Lines:
 
 
 def _summary(reports: Sequence[Record], lines: Lines) -> str:
-    """The picture in words."""
+    """A description of the picture for screen readers."""
     if not lines:
         return "Nothing was compared."
     marks = [(worst(rows), reports[number]) for line in lines.values() for number, rows in line.items()]
@@ -145,7 +145,7 @@ def _summary(reports: Sequence[Record], lines: Lines) -> str:
 
 
 def _ground(scale: Scale, bottom: int) -> str:
-    """What lies behind the marks: where a row fails, and the decades."""
+    """The background: the area beyond the limit, and a grid line for each decade."""
     limit = scale.place(1)
     lines = [f'<rect class="beyond" x="{limit:.2f}%" y="{TOP}" width="{100 - limit:.2f}%" height="{bottom - TOP}"/>']
     for exponent in scale.ticks:
@@ -155,7 +155,7 @@ def _ground(scale: Scale, bottom: int) -> str:
 
 
 def _axis(scale: Scale, bottom: int) -> str:
-    """The limit, and the numbers above and below."""
+    """The line of the limit, and the labels above and below."""
     limit = f"{scale.place(1):.2f}%"
     parts = [
         f'<line class="limit" x1="{limit}" x2="{limit}" y1="{TOP - 5}" y2="{bottom + 5}"/>',
@@ -178,7 +178,7 @@ def _power(exponent: int) -> str:
 
 
 def _names(tops: dict[tuple[str, str], int], failed: Collection[object], step: int) -> Iterator[str]:
-    """What each line is of: its quantity, and before the first of a layer a line across and the layer's name."""
+    """Yield the label of each line: its quantity, and at a layer's first line a rule and the layer's name."""
     firsts = {layer: y for (layer, _), y in reversed(tops.items())}
     for (layer, quantity), y in tops.items():
         base = f'y="{y + step / 2 + 4:g}"'
@@ -191,19 +191,20 @@ def _names(tops: dict[tuple[str, str], int], failed: Collection[object], step: i
 
 
 def _point(number: int, report: Record, rows: Sequence[Record], scale: Scale, y: int) -> str:
-    """The mark of a report for what its runs found of one quantity."""
+    """The mark of one report on one line, for the worst of rows, with a tooltip."""
     row = worst(rows)
-    kind, why, ratio = "", "", size(row)
+    kind, reason, ratio = "", "", size(row)
     if row["known"]:
-        kind, why, ratio = " known", row["known"], min(ratio, 10.0**scale.high)  # no fault, so it may be drawn nearer
+        kind, reason = " known", row["known"]
+        ratio = min(ratio, 10.0**scale.high)  # no fault, so it need not widen the scale
     elif not row["ok"]:
-        kind, why = " fail", f"FAIL {row['cause']}".rstrip()
-    among = f", the worst of {len(rows)} runs" if len(rows) > 1 else ""
-    tip = f"{title_of(report)}: {size(row):.2g} of the limit in {row['run']}{among}{why and f': {why}'}"
+        kind, reason = " fail", f"FAIL {row['cause']}".rstrip()
+    run_count = f", the worst of {len(rows)} runs" if len(rows) > 1 else ""
+    tip = f"{title_of(report)}: {size(row):.2g} of the limit in {row['run']}{run_count}{reason and f': {reason}'}"
     return _mark(number, f"colour-{number % COLOURS}{kind}", f"{scale.place(ratio):.2f}%", y, tip)
 
 
 def _mark(number: int, kind: str, x: str, y: int, tip: str = "") -> str:
-    """A report's shape, as an SVG inside the other: so it needs no id, of which a notebook may have many."""
+    """A report's shape as a nested SVG, which needs no id: a notebook may hold many pictures."""
     title = f"<title>{escape(tip)}</title>" if tip else ""
     return f'<svg class="mark {kind}" x="{x}" y="{y}">{title}<path d="{SHAPES[number % len(SHAPES)]}"/></svg>'

@@ -1,4 +1,4 @@
-"""Where in a port's run layers may end: the calls on the way from the input to the output."""
+"""The calls of a port's run where a layer may end: those on the way from the input to the output."""
 
 from __future__ import annotations
 
@@ -8,61 +8,64 @@ from functools import cached_property
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.parity.calls import Call, Record, behind
+from torchport.parity.calls import Call, Record, with_ancestors
 from torchport.parity.lines import LAYING
 
 
 class Places:
-    """Those of one run. shapes are those of a sample before each stage and behind the last."""
+    """The places of one run; shapes are those of a sample before each stage, and after the last one."""
 
     def __init__(self, record: Record, shapes: Sequence[tuple[int, ...]]) -> None:
-        # Of a port that raised, what it had made until then.
-        self.output = record.output or next(call for call in reversed(record.calls) if call.of_data)
+        # If the port raised an error, its last call on the data stands for the output.
+        self.output = record.output or next(call for call in reversed(record.calls) if call.depends_on_input)
         self.calls = record.calls
         self.shapes = [(len(record.calls[0].tensor), *shape) for shape in shapes]
 
     @cached_property
     def ancestors(self) -> set[int]:
-        """Of the output, itself included: those that depend on the input."""
-        return {call.number for call in behind(self.calls, [self.output], lambda call: call.of_data)}
+        """The numbers of the output and of its ancestors that depend on the input."""
+        return {call.number for call in with_ancestors(self.calls, [self.output], lambda call: call.depends_on_input)}
 
     @cached_property
     def cuts(self) -> set[int]:
-        """Calls that every way from the input to the output goes through: no edge leaps over them."""
+        """The numbers of calls that every path from the input to the output goes through: no edge skips them."""
         farthest: dict[int, int] = {}
         for number in self.ancestors:
             for parent in self.calls[number].parents:
                 farthest[parent] = max(farthest.get(parent, 0), number)
-        found, reach = set[int](), 0
+        cuts, reach = set[int](), 0
         for number in sorted(self.ancestors):
             if reach <= number:
-                found.add(number)
+                cuts.add(number)
             reach = max(reach, farthest.get(number, 0))
-        return found
+        return cuts
 
     def value(self, call: Call, k: int) -> Array | None:
-        """Its value in the shape that the reference has before stage k."""
+        """The call's value in the shape of the input of stage k; None if it was not kept or has another size."""
         value, shape = call.value, self.shapes[k]
         return value.reshape(shape) if value is not None and value.size == np.prod(shape) else None
 
     def candidates(self, place: Call, k: int, first: int = 1) -> list[tuple[Call, Array]]:
-        """Calls, the first of them so many behind place, that may hold what goes into stage k: cuts, the last first."""
+        """Calls from first calls after place on, with their values as stage k's input: cuts first, the latest first."""
         numbers = [number for number in sorted(self.ancestors, reverse=True) if number >= place.number + first]
         if k == len(self.shapes) - 1:  # the output can only end at the output
             numbers = [self.output.number]
-        found = [(call, x) for call in map(self.calls.__getitem__, numbers) if (x := self.value(call, k)) is not None]
-        cuts, dtype = [each for each in found if each[0].number in self.cuts], self.output.tensor.dtype
-        # What is computed in another dtype is not the port's own.
-        cuts.sort(key=lambda c: (c[0].tensor.dtype == dtype, c[0].requires_grad, not _is_laid_out(c[0])), reverse=True)
-        return cuts + [each for each in found if each[0].number not in self.cuts]
+        pairs = [(self.calls[n], x) for n in numbers if (x := self.value(self.calls[n], k)) is not None]
+        cuts, dtype = [pair for pair in pairs if pair[0].number in self.cuts], self.output.tensor.dtype
+
+        def preference(pair: tuple[Call, Array]) -> tuple[bool, ...]:
+            call = pair[0]  # a value in another dtype than the output's comes from a cast beside the port's own
+            return call.tensor.dtype == dtype, call.requires_grad, not _rearranges_one_value(call)
+
+        return sorted(cuts, key=preference, reverse=True) + [pair for pair in pairs if pair[0].number not in self.cuts]
 
 
-def _is_laid_out(call: Call) -> bool:
-    """Whether it only lays out one number many times, as of a dead layer: then that order tells nothing."""
+def _rearranges_one_value(call: Call) -> bool:
+    """Whether call only rearranges one repeated number, a dead layer's output for one: then order shows nothing."""
     return call.name in LAYING and call.value is not None and bool((call.value == call.value.flat[0]).all())
 
 
-def sides(every: Sequence[Call], calls: Sequence[Call]) -> list[Call]:
-    """What goes into these calls and does not depend on the input, parameters above all, the nearest first."""
-    taken = [every[number] for call in reversed(calls) for number in call.parents if not every[number].of_data]
-    return behind(every, taken, lambda call: not call.of_data)
+def side_inputs(calls: Sequence[Call], ends: Sequence[Call]) -> list[Call]:
+    """The tensors that ends, some of calls, take and that do not depend on the input, as parameters; nearest first."""
+    parents = [calls[number] for call in reversed(ends) for number in call.parents]
+    return with_ancestors(calls, parents, lambda call: not call.depends_on_input)

@@ -1,13 +1,13 @@
-"""How far a stretch of several layers may be off that is seen in one piece, by running it with errors put in.
+"""Limits for several layers seen in one piece, estimated by running the reference with perturbed values.
 
-Rounding errors e of single operations are independent, of mean 0, and within their layer's local limits l. To first
-order an output is off by the sum of its derivatives d times e, which by Hoeffding's inequality is beyond
-LAMBDA sqrt(sum of (d l)^2) with a probability of 2 exp(-LAMBDA^2 / 2) = 3e-14. That root is what random signs times l
-move the output by, in the root mean square; so some runs of the float64 reference estimate it, whatever the derivatives
-are. What the last layer adds is its own limit, as it is.
+Let the rounding errors e of single operations be independent, of mean 0 and within their layer's local limits l. To
+first order an output is off by the sum of its derivatives d times e, which by Hoeffding's inequality exceeds
+LAMBDA sqrt(sum of (d l)^2) with a probability of at most 2 exp(-LAMBDA^2 / 2) = 3e-14. That root is the root mean
+square of the change that random signs times l make in the output, so a few runs of the float64 reference estimate it
+without knowing the derivatives. The last layer adds its own local limit.
 
-Behind a relu or a maximum that may take another branch, the runs take it by themselves. A branch that one run in
-LAMBDA^2 takes moves the root mean square by an eighth of what it changes: LAMBDA times that is all of it.
+A relu or a maximum that may take another branch takes it in some of the runs. A branch taken in one run of LAMBDA^2
+adds an eighth of its change to the root mean square, and LAMBDA times that is the whole change.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from torchport.parity.compare import Difference, compare
 LAMBDA = 8
 SIGNS = np.array([-1, 1], np.int8)
 
-Key = tuple[int, str]  # a layer's number, and output, grad_input or the reference's attribute
-Found = dict[Key, Array]
-Moved = Callable[[Key, Array], Array]  # what the next layer is given of a value
-Run = Callable[[Moved], Found]
+Key = tuple[int, str]  # (the layer's number, "output" or "grad_input" or the reference's attribute)
+Values = dict[Key, Array]
+Perturb = Callable[[Key, Array], Array]  # a value -> what the next layer is given in its place
+Run = Callable[[Perturb], Values]
 
 
 class Probed(NamedTuple):
-    """What the reference makes of x and dout, in its layout, and how far a port may be off: by Key.
+    """The reference's values for x and dout, in its layout, and the limits of how far a port may be off, by Key.
 
-    The output of the last layer and the gradient of the first one's input, then the parameters', layer by layer.
+    In order: the last layer's output, the gradient of the first layer's input, and the parameters' layer by layer.
     """
 
-    values: Found
-    limits: Found
+    values: Values
+    limits: Values
 
     @property
     def output(self) -> tuple[Array, Array]:
-        """Of the last layer, and its limit."""
+        """The last layer's output, and its limit."""
         key = next(iter(self.values))
         return self.values[key], self.limits[key]
 
@@ -62,65 +62,66 @@ def probe(
     count: int = 32,
     prediction: bool = False,
 ) -> Probed:
-    """The layers one after the other on x (N, ...), and backward on dout, if given; or what they predict.
+    """Run the layers in turn on x (N, ...), in training or prediction, and back from dout, if given; estimate limits.
 
-    A layer that draws must draw the same in every run (LayerKind.repeat). count is at most LAMBDA^2.
+    A random layer must draw the same in every run (LayerKind.repeat). count, the number of runs, is at most LAMBDA^2.
     """
     run, last = partial(_run, layers, x, dout, prediction), (len(layers) - 1, "output")
-    found = run(lambda _, value: value)
-    limits = _local_limits(layers, x, dout, prediction, found, a)
+    values = run(lambda _, value: value)
+    limits = _local_limits(layers, x, dout, prediction, values, a)
     keys = [last, (0, "grad_input"), *((k, name) for k in range(len(layers)) for name in NAMES)]
-    seen = {key: found[key] for key in keys if key in found}
-    spread = _spread(run, seen, limits, np.random.default_rng(seed), count)
-    return Probed(seen, {key: limits[key] + LAMBDA * spread[key] for key in seen})
+    reported = {key: values[key] for key in keys if key in values}
+    spread = _spread(run, reported, limits, np.random.default_rng(seed), count)
+    return Probed(reported, {key: limits[key] + LAMBDA * spread[key] for key in reported})
 
 
-def _spread(run: Run, seen: Found, limits: Found, rng: np.random.Generator, count: int) -> Found:
-    """The root mean square of what random signs of the limits change."""
+def _spread(run: Run, values: Values, limits: Values, rng: np.random.Generator, count: int) -> Values:
+    """The root mean square over count runs of the changes that random signs times limits make."""
 
-    def shaken(key: Key, value: Array) -> Array:
+    def shake(key: Key, value: Array) -> Array:
         return value + limits[key] * rng.choice(SIGNS, value.shape) if np.any(limits[key]) else value
 
-    spread = {key: np.zeros(value.shape) for key, value in seen.items()}
+    spread = {key: np.zeros(value.shape) for key, value in values.items()}
     for _ in range(count):
-        moved = run(shaken)
-        spread = {key: np.hypot(spread[key], moved[key] - seen[key]) for key in seen}  # squares would underflow
+        perturbed = run(shake)
+        # By hypot, as sums of squares would underflow.
+        spread = {key: np.hypot(spread[key], perturbed[key] - values[key]) for key in values}
     return {key: value / np.sqrt(count) for key, value in spread.items()}
 
 
-def _run(layers: Sequence[Layer], x: Array, dout: Array | None, prediction: bool, moved: Moved) -> Found:
-    """What every layer makes of what moved leaves of the layer's before."""
-    found, ran = Found(), [other(layer) for layer in layers]
-    for k, layer in enumerate(ran):
-        found[k, "output"] = predicted(layer, x) if prediction else layer.forward(x)
-        x = moved((k, "output"), found[k, "output"])
+def _run(layers: Sequence[Layer], x: Array, dout: Array | None, prediction: bool, perturb: Perturb) -> Values:
+    """The values of one run, in which every layer is given what perturb makes of the value before."""
+    values, copies = Values(), [other(layer) for layer in layers]
+    for k, layer in enumerate(copies):
+        values[k, "output"] = predicted(layer, x) if prediction else layer.forward(x)
+        x = perturb((k, "output"), values[k, "output"])
     if dout is not None:
-        for k, layer in reversed(list(enumerate(ran))):
-            found |= {(k, name): value for name, value in gradients_of(layer, dout).items()}
-            dout = moved((k, "grad_input"), found[k, "grad_input"])
-    return found
+        for k, layer in reversed(list(enumerate(copies))):
+            values |= {(k, name): value for name, value in gradients_of(layer, dout).items()}
+            dout = perturb((k, "grad_input"), values[k, "grad_input"])
+    return values
 
 
 def _local_limits(
-    layers: Sequence[Layer], x: Array, dout: Array | None, prediction: bool, found: Found, a: Arithmetic
-) -> Found:
-    """Of everything that is found, each layer by itself."""
-    limits = Found()
+    layers: Sequence[Layer], x: Array, dout: Array | None, prediction: bool, values: Values, a: Arithmetic
+) -> Values:
+    """The local limits of all values, each layer by itself."""
+    limits = Values()
     for k, layer in enumerate(layers):
         kind = kind_of(layer)
         limits[k, "output"] = ((prediction and kind.prediction) or kind.rule.forward)(layer, x, a)
         if dout is not None:
-            own = kind.rule.backward(layer, x, found.get((k + 1, "grad_input"), dout), a).each
-            limits |= {(k, name): each for name, each in own.items()}
-        x = found[k, "output"]
+            layer_limits = kind.rule.backward(layer, x, values.get((k + 1, "grad_input"), dout), a).by_name
+            limits |= {(k, name): limit for name, limit in layer_limits.items()}
+        x = values[k, "output"]
     return limits
 
 
-def check_predictions(reference: Network, x: Array, found: Array, dtype: torch.dtype) -> Difference:
-    """How found (N, C), predicted in dtype for x (N, ...) by whatever program, differs from what reference predicts.
+def check_predictions(reference: Network, x: Array, predictions: Array, dtype: torch.dtype) -> Difference:
+    """Compare predictions (N, C) that any program made of x (N, ...) in dtype with those of reference.
 
-    reference holds the same weights in float64. ValueError, TypeError.
+    reference holds the same weights in float64. Raises ValueError and TypeError as reference does.
     """
     layers, arithmetic = list(reference.layers.values()), arithmetic_of(dtype)
     probed = probe(layers, rounded(x, dtype), None, arithmetic, prediction=True)
-    return compare(found.astype(np.float64), *probed.output)
+    return compare(predictions.astype(np.float64), *probed.output)

@@ -1,4 +1,4 @@
-"""What a comparison found: a row per run, layer and quantity, and one verdict over them all."""
+"""Report: all rows of one port, one for each run, layer and quantity, and the verdict on them."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from torchport.choices import BFLOAT16, TF32
 from torchport.parity import page
 from torchport.parity.rows import WIDTH, Row, grouped, worst_of_each, wrapped
 
-ENDS = {"input", "output", "loss", "port"}  # what is judged like a layer, and is none
+ENDS = {"input", "output", "loss", "port"}  # names in Row.layer that are no layers
 
 
 class Fault(NamedTuple):
-    """A quantity of a layer that fails, told once for all the runs in which it does, as the first of them shows it."""
+    """A quantity of a layer that fails, once for all runs in which it does, with the numbers of the first of them."""
 
     name: str  # "affine2 output"
     place: str  # " at net.py:21, only in integers"
-    values: str  # of the worst entry, with error and limit; or what there is in its place
-    cause: str  # "" also where a fault before has it
+    values: str  # the worst entry with its error and limit, or the row's note
+    cause: str  # "" if unknown, or if an earlier fault has named it
 
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """All rows of one port, in the order in which a fault should be looked for, and what they were computed with.
+    """All rows of one port, in the order in which to look for a fault, and the settings they were computed with.
 
-    It is true where it is ok; its repr is the verdict, its str a table, and a notebook shows a picture.
+    A report is true if it is ok. Its repr is the verdict, its str a table, and a notebook shows it as a picture.
 
     Args:
-        rows: what was compared; without any there is no parity.
-        port, dtype, device, seed: what was judged, and what the random numbers were drawn from.
-        runs: the runs of the port that there were, by their sizes and scales.
-        notes: what a reader must know of how it was judged.
+        rows: The comparisons; without any there is no parity.
+        port, dtype, device, seed: The name of the port, its dtype or mode, its device, and the seed of random data.
+        runs: The names of the runs that were made.
+        notes: What a reader must know about how the port was judged.
 
     >>> from torchport.parity import Difference, Report, Row
     >>> worst = Difference((2,), (1,), expected=1.0, actual=1.5, error=0.5, limit=1e-6, ratio=5e5)
@@ -56,15 +56,15 @@ class Report:
     notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """ok: so that `assert check_parity(...)` says what it seems to say."""
+        """ok, so that `assert check_parity(...)` works."""
         return self.ok
 
     def __repr__(self) -> str:
         return self.verdict
 
     def __str__(self) -> str:
-        """The verdict, the runs, what is wrong and right; a table by layer of what fails, then of the rest; notes."""
-        head, *findings = self._told(most=len(self.rows))
+        """The verdict, the runs, the faults, what is right; a table of failing quantities and of layers; the notes."""
+        head, *findings = self._summary_lines(most=len(self.rows))
         lines = [head, f"runs: {', '.join(self.runs)}", *findings]
         failed = grouped(row for row in self.rows if not row.ok)
         passed = grouped((row for row in self.rows if row.ok), "layer")
@@ -72,8 +72,8 @@ class Report:
         layers = worst_of_each([*failed.values(), *passed.values()], "rule")
         return "\n".join([*map(wrapped, lines), "", *layers, "", *map(wrapped, notes)]).rstrip()
 
-    def _told(self, most: int) -> list[str]:
-        """The verdict, so many faults, the names of the others and what is right; or how much was compared."""
+    def _summary_lines(self, most: int) -> list[str]:
+        """The verdict, then the first most faults in full, the others' names and what is right; or the counts."""
         if not self.faults:
             return [self.head, self.measured]
         lines = [self.head]
@@ -86,23 +86,23 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether something was compared, and all of it is within its limits."""
+        """Whether there are rows, and all of them are ok."""
         return bool(self.rows) and all(row.ok for row in self.rows)
 
     @property
     def first_divergence(self) -> Row | None:
-        """The row to look at first."""
+        """The first row that fails, where to begin looking; None if none does."""
         return next((row for row in self.rows if not row.ok), None)
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """What fails, each quantity of a layer once, the first divergence first."""
-        judged, faults, told = grouped(self.rows), [], {""}
+        """The quantities that fail, each once, the first divergence first."""
+        rows_by_name, faults, named_causes = grouped(self.rows), [], {""}
         for name, rows in grouped(row for row in self.rows if not row.ok).items():
-            row, runs = rows[0], _runs(rows, judged[name])
-            cause = "" if row.cause in told else row.cause
+            row, runs = rows[0], _runs(rows, rows_by_name[name])
+            cause = "" if row.cause in named_causes else row.cause
             faults.append(Fault(name, f"{row.at}, {runs}", str(row.worst), cause))
-            told.add(row.cause)
+            named_causes.add(row.cause)
         return tuple(faults)
 
     @property
@@ -112,7 +112,7 @@ class Report:
 
     @property
     def right(self) -> str:
-        """How much holds in every run: "5 of 6 layers, loss and prediction"."""
+        """What holds in every run, as "5 of 6 layers, loss and prediction"."""
         layers, wrong = _layers(self.rows), _layers(row for row in self.rows if not row.ok)
         count = f"{'' if self.ok else f'{len(layers - wrong)} of '}{_count(len(layers), 'layer')}"
         loss = [row.ok for row in self.rows if row.layer == "loss"]
@@ -122,18 +122,18 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """One line: parity of how much, or the first divergence."""
+        """One line: parity with the number of comparisons, or the first divergence."""
         line = f"{self.head}: {self.first_divergence or '; '.join([self.measured, *self.known])}"
         return " ".join(line.split())
 
     def raise_if_failed(self) -> None:
-        """AssertionError in a few short lines, unless ok."""
+        """Raise AssertionError, with the first fault in a few short lines, unless ok."""
         __tracebackhide__ = True  # pytest shows the line that called
         if not self.ok:
-            raise AssertionError("\n".join(map(wrapped, self._told(most=1))))
+            raise AssertionError("\n".join(map(wrapped, self._summary_lines(most=1))))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; NaN and infinities as text, which JSON has no numbers for."""
+        """The report as plain values for JSON; NaN and infinities, which JSON lacks, as text."""
         return {
             **{name: getattr(self, name) for name in ("ok", "verdict", "port", "dtype", "device", "seed", "right")},
             **{name: list(getattr(self, name)) for name in ("runs", "known", "notes")},
@@ -142,37 +142,37 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """to_dict as text."""
+        """to_dict() as JSON text."""
         return json.dumps(self.to_dict(), indent=1)
 
     def to_html(self, command: str | None = None, about: Mapping[str, str] | None = None) -> str:
-        """A page by itself; command repeats the comparison (None: by check_parity), about names weights and data."""
+        """The report as an HTML page; command repeats it (None: a call of check_parity), about describes the data."""
         mode = f"mode={self.dtype!r}, " if self.dtype in (TF32, BFLOAT16) else ""
         call = f"check_parity(reference, port, x, t, {mode}seed={self.seed}, name={self.port!r})"
         return page.to_html(page.to_dict([self.to_dict()], command=call if command is None else command, about=about))
 
     def _repr_html_(self) -> str:
-        """The verdict, what is wrong and the picture, for a notebook."""
+        """The verdict, the faults and the picture, for a notebook."""
         return page.to_fragment(self.to_dict())
 
     def to_text(self, rows: Iterable[Row] | None = None) -> str:
-        """A line of at most 79 columns for each of rows (None: all), and below it what there is to say."""
+        """A line of at most 79 columns for each of rows (None: all), with values and cause below one that fails."""
         rows = self.rows if rows is None else tuple(rows)
         head, *lines = worst_of_each([[row] for row in rows], "run")
         parts = [head]
         for row, line in zip(rows, lines, strict=True):
-            said = (row.known,) if row.known else () if row.ok else (str(row.worst), row.cause)
-            parts += [line, *(wrapped(f"      {words}") for words in said if words)]
+            comments = (row.known,) if row.known else () if row.ok else (str(row.worst), row.cause)
+            parts += [line, *(wrapped(f"      {comment}") for comment in comments if comment)]
         return "\n".join(parts)
 
     @property
     def head(self) -> str:
-        """Whether there is parity, of what."""
+        """Whether there is parity, of which port, in which dtype, on which device."""
         return f"{'parity' if self.ok else 'NO PARITY'}: {self.port} in {self.dtype} on {self.device}"
 
     @property
     def measured(self) -> str:
-        """How much was compared, and how near to its limit it came."""
+        """How much was compared, and the largest ratio of error to limit."""
         nearest = max(self.rows, key=lambda row: row.size, default=None)
         if nearest is None:
             return "nothing was compared"
@@ -183,16 +183,16 @@ class Report:
 
 
 def _runs(failed: Sequence[Row], judged: Sequence[Row]) -> str:
-    """In which of the runs that judged it something fails."""
+    """The runs in which a quantity fails, among those that judged it, in words."""
     first, *others = dict.fromkeys(row.run for row in failed)
-    among = len({row.run for row in judged})
+    run_count = len({row.run for row in judged})
     if others:
-        return "in every run" if len(others) + 1 == among else f"in {first}, also in {', '.join(others)}"
-    return f"only in {first}" if among > 1 else f"in {first}"
+        return "in every run" if len(others) + 1 == run_count else f"in {first}, also in {', '.join(others)}"
+    return f"only in {first}" if run_count > 1 else f"in {first}"
 
 
 def _layers(rows: Iterable[Row]) -> set[str]:
-    """Their layers by name, also of those that were judged together."""
+    """The names of all layers in rows, each also if several were judged together."""
     return {name for row in rows for name in row.layer.split(" and ")} - ENDS
 
 

@@ -1,4 +1,4 @@
-"""One comparison of a report, and many of them as text that fits a terminal."""
+"""Row, one comparison of a report; and rows as text that fits a terminal."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ class Row:
     quantity: str
     rule: str
     worst: Difference
-    where: str = ""  # net.py:21, or "expected relu1 before net.py:21"
-    cause: str = ""  # what makes the difference, proved
-    known: str = ""  # a known difference of definition that explains it: no fault
+    where: str = ""  # "net.py:21", or "expected relu1 before net.py:21"
+    cause: str = ""  # the mistake that explains the difference within all limits
+    known: str = ""  # the known difference of definition that explains it, which is no fault
 
     @property
     def name(self) -> str:
-        """Layer and quantity, once where they are one word, as the output's output."""
+        """Layer and quantity; once if they are the same word, as in "output output"."""
         return " ".join(dict.fromkeys((self.layer, self.quantity)))
 
     @property
     def ok(self) -> bool:
-        """Whether every entry is within its limit, or what differs is known to be defined otherwise."""
+        """Whether every entry is within its limit, or the difference is a known one of definition."""
         return self.worst.ratio <= 1 or bool(self.known)
 
     @property
     def size(self) -> float:
-        """Its ratio, to sort by: NaN counts as infinite, a known difference as none."""
+        """The ratio of error to limit as a sort key: infinite for NaN, 0 for a known difference."""
         if self.known:
             return 0.0
         return math.inf if math.isnan(self.worst.ratio) else self.worst.ratio
 
     @property
     def status(self) -> str:
-        """In a word: FAIL, known or ok."""
+        """FAIL, known or ok."""
         return "known" if self.known else "ok" if self.ok else "FAIL"
 
     @property
     def at(self) -> str:
-        """Where, as a sentence goes on with it."""
+        """where, as the continuation of a sentence."""
         return self.where and f"{', ' if self.where.startswith('expected') else ' at '}{self.where}"
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class Row:
 
 
 def grouped(rows: Iterable[Row], by: str = "name") -> dict[str, list[Row]]:
-    """The rows by an attribute of theirs, in the order in which it comes."""
+    """The rows grouped by the attribute of that name, in order of first appearance."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(getattr(row, by), []).append(row)
@@ -67,7 +67,7 @@ def grouped(rows: Iterable[Row], by: str = "name") -> dict[str, list[Row]]:
 
 
 def table(lines: Iterable[Sequence[str]], sides: str = "<" * 9) -> str:
-    """Lines of equally many cells as text, each column as wide as its widest cell and aligned to a side ("<>")."""
+    """Lines of cells as text, each column as wide as its widest cell and aligned by its character in sides: < or >."""
     columns = [
         [f"{cell:{side}{max(map(len, column))}}" for cell in column]
         for side, column in zip(sides, zip(*lines, strict=True), strict=False)
@@ -76,24 +76,24 @@ def table(lines: Iterable[Sequence[str]], sides: str = "<" * 9) -> str:
 
 
 def shortened(name: str, room: int) -> str:
-    """A name in one line, cut in its middle to room characters."""
+    """name in one line, shortened in the middle to room characters."""
     name = " ".join(name.split())
     return name if len(name) <= room else f"{name[: room // 2]}…{name[len(name) - (room - room // 2 - 1) :]}"
 
 
 def wrapped(line: str) -> str:
-    """A line as several, the next ones further in."""
+    """line wrapped to WIDTH columns, with continuation lines indented further."""
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def worst_of_each(groups: Iterable[Sequence[Row]], by: str) -> list[str]:
-    """A header, and of each group of rows how many there are and the worst, with its run or rule; cut to fit."""
-    lines: list[tuple[str, ...]] = [("", by, "layer", "quantity", "ratio", "error", "where")]
+def worst_of_each(groups: Iterable[Sequence[Row]], attribute: str) -> list[str]:
+    """A header and a line for each group of rows: their number, and the worst row with its attribute; cut to WIDTH."""
+    lines: list[tuple[str, ...]] = [("", attribute, "layer", "quantity", "ratio", "error", "where")]
     for rows in groups:
         row = max(rows, key=lambda row: row.size)
         count = f"{len(rows)} " if len(rows) > 1 else ""
-        names = (shortened(name, 18) for name in (getattr(row, by), row.layer, row.quantity))
+        names = (shortened(name, 18) for name in (getattr(row, attribute), row.layer, row.quantity))
         numbers = ("", "") if row.worst.note else (f"{row.worst.ratio:.2g}", f"{row.worst.error:.2g}")
         lines.append((f"{count}{row.status}", *names, *numbers, row.where))
     texts = table(lines, "><<<>><").split("\n")

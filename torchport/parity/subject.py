@@ -1,4 +1,4 @@
-"""What is judged: a port, the layers that it should consist of, how it is run, and what is known of it so far."""
+"""Subject, a port with the stages it should consist of and what is known of it so far; Run, how it is run once."""
 
 from __future__ import annotations
 
@@ -15,61 +15,61 @@ from torchport.layers.arithmetic import Setting, rounded
 from torchport.layers.kinds import other, parameters_of
 from torchport.layers.loss import OUTPUTS, softmax_with_loss
 from torchport.parity.losses import LOGITS, Loss, taken_by
-from torchport.parity.parameters import Found
+from torchport.parity.parameters import Location
 from torchport.parity.stages import Link, Stage
 
-Key = tuple[str, str]  # a parameter of the reference: the stage's name, and W, b, gamma or beta
+Key = tuple[str, str]  # a parameter of the reference: (stage name, W or b or gamma or beta)
 
 
 class Run(NamedTuple):
-    """How a port is run: on what, and what is propagated back, the gradient of a loss or a drawn one; or neither."""
+    """How a port is run: on which x, and back from the loss on labels, from a drawn cotangent, or not at all."""
 
     name: str
     x: Array
     cotangent: Array | None = None
     labels: Array | None = None
     predicting: bool = False
-    exact: bool = False  # every number is exact, a multiple of a small power of two times scale: nothing may be off
+    exact: bool = False  # all numbers are multiples of a small power of two times scale: every limit is 0
     scale: float = 1.0
-    inexact_from: str = ""  # but from this stage on, and then in no gradient
+    inexact_from: str = ""  # the stage from which on outputs are not exact; then no gradient is
     wants_grad: bool = False  # whether x needs a gradient too
-    first: bool = False  # whether it is the run that the others are judged by
-    again: bool = False  # whether it is a run made before
-    grads: bool = False  # whether gradients are enabled though nothing is propagated back
+    first: bool = False  # whether the other runs take their links from this one
+    again: bool = False  # whether it repeats an earlier run
+    enable_grad: bool = False  # whether gradients are enabled although nothing is propagated back
     memory_format: torch.memory_format = torch.contiguous_format
 
 
 @dataclass(eq=False)
 class Guide:
-    """What one run tells of the others with the same calls: where layers end and where their parameters are."""
+    """What one run shows for all with the same calls: where layers end and where their parameters are."""
 
     names: tuple[str, ...]
     links: list[Link]
-    parameters: dict[Key, list[Found]] = field(default_factory=dict)
+    parameters: dict[Key, list[Location]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Subject:
-    """A port, the stages that it should consist of, and what is known of it so far."""
+    """A port, the stages it should consist of, and what earlier runs have shown of it."""
 
     port: nn.Module
     stages: list[Stage]
-    shapes: list[tuple[int, ...]]  # of a sample before each stage, and behind the last
+    shapes: list[tuple[int, ...]]  # of a sample before each stage, and after the last
     setting: Setting
-    values: dict[Key, Array]  # parameters in the port's dtype
+    values: dict[Key, Array]  # the reference's parameters, rounded to the port's dtype
     origins: dict[Key, int]  # ids of the reference's own arrays
-    frozen: frozenset[int]  # ids of the parameters that need no gradient, as given
+    frozen: frozenset[int]  # ids of the parameters that came without requires_grad
     loss: Loss
-    takes: str  # what the loss takes
-    output: int | str | None  # which part of what the port returns
+    takes: str  # what the loss takes, and so the port must return: a name in OUTPUTS
+    output: int | str | None  # the part of the returned value that is the output
     guides: list[Guide] = field(default_factory=list)
-    notes: dict[str, None] = field(default_factory=dict)  # in order
-    masks: dict[str, Array] = field(default_factory=dict)  # what was kept of the user's batch, by stage
-    seen: dict[str, tuple[Tensor, Array]] = field(default_factory=dict)  # earlier outputs, which should rest
-    flags: list[tuple[nn.Module, bool]] = field(default_factory=list)  # of training, as given
+    notes: dict[str, None] = field(default_factory=dict)  # an ordered set
+    masks: dict[str, Array] = field(default_factory=dict)  # entries of the user's batch that dropout kept, by stage
+    earlier_outputs: dict[str, tuple[Tensor, Array]] = field(default_factory=dict)  # by run; none may change later
+    training_flags: list[tuple[nn.Module, bool]] = field(default_factory=list)  # as the user set them
 
     def __post_init__(self) -> None:
-        self.flags = self.flags or [(module, module.training) for module in self.port.modules()]
+        self.training_flags = self.training_flags or [(module, module.training) for module in self.port.modules()]
         self.indices = {stage.name: index for index, stage in enumerate(self.stages)}
 
     @classmethod
@@ -83,44 +83,44 @@ class Subject:
         loss: Loss | None = None,
         output: int | str | None = None,
     ) -> Subject:
-        """With the reference's layers on weights as the port can hold them, between the input and the output."""
-        passed, shapes, stages, values = x[:1], [x.shape[1:]], [Stage("input", OUTPUTS[LOGITS]())], dict[Key, Array]()
+        """A subject with the stages input, each layer of reference with weights rounded as port's, and output."""
+        sample, shapes, stages, values = x[:1], [x.shape[1:]], [Stage("input", OUTPUTS[LOGITS]())], dict[Key, Array]()
         for name, layer in reference.layers.items():
-            shapes.append(passed.shape[1:])
-            passed, own = _copied(layer).forward(passed), _copied(layer)
-            stages.append(Stage(name.lower(), own))
+            shapes.append(sample.shape[1:])
+            sample, twin = _copied(layer).forward(sample), _copied(layer)
+            stages.append(Stage(name.lower(), twin))
             for attribute, value in parameters_of(layer).items():
                 held = _shared(setting.round(value), value)
-                setattr(own, attribute, held)
-                same = setting.held == setting.dtype
-                values[name.lower(), attribute] = held if same else rounded(value, setting.dtype)
-        takes = LOGITS if loss is None else taken_by(loss, passed.shape[1], setting)
+                setattr(twin, attribute, held)
+                same_dtype = setting.held == setting.dtype
+                values[name.lower(), attribute] = held if same_dtype else rounded(value, setting.dtype)
+        takes = LOGITS if loss is None else taken_by(loss, sample.shape[1], setting)
         stages.append(Stage("output", OUTPUTS[takes]()))
-        shapes += 2 * [passed.shape[1:]]
+        shapes += 2 * [sample.shape[1:]]
         owners = reference.owners.items()
         origins = {(name.lower(), attribute): id(reference.params[key]) for key, (name, attribute) in owners}
         return cls(port, stages, shapes, setting, values, origins, frozen, loss or softmax_with_loss, takes, output)
 
     @property
     def layers(self) -> list[Any]:
-        """Those of the stages."""
+        """The layers of all stages."""
         return [stage.layer for stage in self.stages]
 
     @property
-    def parameters(self) -> dict[Key, list[Found]]:
-        """Where the first run has found them."""
+    def parameters(self) -> dict[Key, list[Location]]:
+        """The locations of the reference's parameters, as the first run found them."""
         return self.guides[0].parameters if self.guides else {}
 
     def note(self, text: str) -> None:
-        """Say it in the report, once."""
+        """Add a note to the report, once."""
         self.notes[text] = None
 
 
-def _shared(own: Array, value: Array) -> Array:
-    """value where its copy is the same, for memory: AlexNet has 62 million numbers."""
-    return value if value.dtype == own.dtype and np.array_equal(own, value) else own
+def _shared(rounded_value: Array, value: Array) -> Array:
+    """value if rounding did not change it, to save memory (AlexNet has 62 million numbers); else rounded_value."""
+    return value if value.dtype == rounded_value.dtype and np.array_equal(rounded_value, value) else rounded_value
 
 
 def _copied(layer: Any) -> Any:
-    """A copy that shares its parameters, but no random generator."""
+    """A copy of layer that shares its parameters, but has a random generator of its own."""
     return other(layer, **({"rng": np.random.RandomState(0)} if hasattr(layer, "rng") else {}))

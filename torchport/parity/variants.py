@@ -1,4 +1,4 @@
-"""Layers and gradients that people have in the place of the reference's. Another one is another row."""
+"""Layers and gradients that people use in place of the reference's; to add one, add a row."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from numpy_ref.network import layer_statistics
 from numpy_ref.util import conv_output_size
 from torchport.layers import kind_of, other
 from torchport.layers.arithmetic import arithmetic_of, rounded
-from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, as_it_is, unrounded
+from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, no_step, unrounded
 
 
 def factors(layer: Any, n: int, y: Array) -> dict[str, float]:
-    """Numbers by which people multiply, for n samples and a result y (n, outputs, ...)."""
+    """Factors that people multiply by, by name, for n samples and a result y (n, outputs, ...)."""
     pixels, ratio = math.prod(y.shape[2:]), kind_of(layer).ratio
     r = 0 if ratio is None else ratio(layer)
     window = layer.pool_h * layer.pool_w if isinstance(layer, WindowLayer) else 1
@@ -32,23 +32,23 @@ def factors(layer: Any, n: int, y: Array) -> dict[str, float]:
     return {"-1": -1, **whole, **inverse, **({"1 - r": 1 - r, "nn.Dropout's 1 / (1 - r)": 1 / (1 - r)} if r else {})}
 
 
-def _framed(x: Array, before: int, after: int, fill: float = 0, **mode: Any) -> Array:
-    """x (N, C, H, W) with so many pixels around it."""
+def _padded(x: Array, before: int, after: int, fill: float = 0, **mode: Any) -> Array:
+    """x (N, C, H, W) padded by before and after pixels in height and width."""
     return np.asarray(np.pad(x, ((0, 0), (0, 0), *2 * ((before, after),)), **(mode or {"constant_values": fill})))
 
 
 def _windows(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
-    """Other strides and pads, and windows that begin elsewhere."""
+    """Yield other strides, pads, offsets of the windows and padding modes."""
     s, p, bare = layer.stride, layer.pad, other(layer, pad=0)
     size = (layer.pool_h, layer.pool_w) if isinstance(layer, WindowLayer) else layer.W.shape[2:]
     for stride, pad in itertools.product(range(1, 5), range(5)):
         yield Mistake(f"stride {stride} and pad {pad}, not {s} and {p}", other(layer, stride=stride, pad=pad), x)
     height, width = ((conv_output_size(n, k, s, p) - 1) * s + k for n, k in zip(x.shape[2:], size, strict=True))
     for top in range(max(size)):
-        padded = _framed(x, top, max(size), -np.inf if isinstance(layer, nr.Pooling) else 0)[:, :, :height, :width]
+        padded = _padded(x, top, max(size), -np.inf if isinstance(layer, nr.Pooling) else 0)[:, :, :height, :width]
         yield Mistake(f"{top} pixels of padding at the top and the left, not {p}", bare, padded)
     for mode in ("edge", "reflect", "wrap"):
-        yield Mistake(f"padding by mode {mode}", bare, _framed(x, p, p, mode=mode))
+        yield Mistake(f"padding by mode {mode}", bare, _padded(x, p, p, mode=mode))
 
 
 def _dilations(layer: nr.Convolution, x: Array, _: bool) -> Iterator[Mistake]:
@@ -58,43 +58,45 @@ def _dilations(layer: nr.Convolution, x: Array, _: bool) -> Iterator[Mistake]:
 
 
 def _pools(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
-    """Other windows' sizes, other pooling, and other ways to pad."""
+    """Yield other window sizes, the other kind of pooling, and other ways to pad."""
     size, s, p, bare = (layer.pool_h, layer.pool_w), layer.stride, layer.pad, other(layer, pad=0)
     for kind, (height, width) in itertools.product(POOLS, (size, *((k, k) for k in range(p + 1, 6)))):
         sentence = f"{POOLS[kind]} of {height} x {width}, not {POOLS[type(layer)]} of {size[0]} x {size[1]}"
         yield Mistake(sentence, kind(height, width, s, p), x)
     if isinstance(layer, nr.Pooling):
         yield Mistake("the least of each window, not the largest", layer, -x, step=lambda value, _: -value)
-        yield Mistake("padding of 0 may win the maximum", bare, _framed(x, p, p))
-        yield Mistake("ceil_mode", bare, _framed(_framed(x, p, p, -np.inf), 0, s - 1, -np.inf))
+        yield Mistake("padding of 0 may win the maximum", bare, _padded(x, p, p))
+        yield Mistake("ceil_mode", bare, _padded(_padded(x, p, p, -np.inf), 0, s - 1, -np.inf))
         return
-    for counts, more in itertools.product((1, 0), (0, s - 1)):
-        share = bare.forward(_framed(_framed(np.ones_like(x[:1]), p, p, counts), 0, more))  # of a window, that counts
-        sentence = f"padding that counts{'' if counts else ' not'}{', ceil_mode' if more else ''}"
+    for counts, extra in itertools.product((1, 0), (0, s - 1)):
+        counted = _padded(_padded(np.ones_like(x[:1]), p, p, counts), 0, extra)
+        share = bare.forward(counted)  # of each window that counts
+        sentence = f"padding that counts{'' if counts else ' not'}{', ceil_mode' if extra else ''}"
         step: Step = partial(lambda share, value, _: value * share, share)
-        yield Mistake(sentence, bare, _framed(x, p, p + more), step=step)
+        yield Mistake(sentence, bare, _padded(x, p, p + extra), step=step)
 
 
 def _statistics(layer: nr.BatchNormalization, x: Array, training: bool) -> Iterator[Mistake]:
-    """Other means, variances and eps: with another gamma and beta the layer makes the same of this batch."""
+    """Yield other means, variances and eps, as gamma and beta that have the same effect on this batch."""
     flat, over = x.reshape(len(x), -1), (0, *range(2, x.ndim))
-    channels = (np.broadcast_to(of(x, over, keepdims=True)[0], x.shape[1:]).ravel() for of in (np.mean, np.var))
-    known = {
+    by_channel = (f(x, over, keepdims=True)[0] for f in (np.mean, np.var))
+    channels = (np.broadcast_to(statistic, x.shape[1:]).ravel() for statistic in by_channel)
+    statistics = {
         "the batch's": (flat.mean(0), flat.var(0), len(x)),
         "running": (*layer_statistics(layer).values(), len(x)),
         "each channel's": (*channels, x.size // x.shape[1]),
     }
-    own_mean, own_var, _ = known["the batch's" if training else "running"]
-    for (name, (mean, var, n)), eps in itertools.product(known.items(), (layer.EPS, 1e-5, 1e-3, 1e-8, 0)):
+    right_mean, right_var, _ = statistics["the batch's" if training else "running"]
+    for (name, (mean, var, n)), eps in itertools.product(statistics.items(), (layer.EPS, 1e-5, 1e-3, 1e-8, 0)):
         for kind, scale in (("biased", 1), ("unbiased", n / max(n - 1, 1))):
             relative = layer.gamma / np.sqrt(scale * var + eps)
-            gamma, beta = relative * np.sqrt(own_var + layer.EPS), layer.beta + relative * (own_mean - mean)
+            gamma, beta = relative * np.sqrt(right_var + layer.EPS), layer.beta + relative * (right_mean - mean)
             sentence = f"{name} mean and {kind} variance, eps {eps:g} (the reference's is {layer.EPS:g})"
             yield Mistake(sentence, other(layer, gamma=gamma, beta=beta), x)
 
 
 def _constants(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
-    """Other numbers, torch's among them."""
+    """Yield other constants, torch's among them."""
     if isinstance(layer, nr.Subsampling):
         yield Mistake("mean of a window, not sum", other(layer, W=layer.W / (layer.pool_h * layer.pool_w)), x)
         return
@@ -113,23 +115,23 @@ LAYERS: dict[Any, Callable[[Any, Array, bool], Iterator[Mistake]]] = {
 }
 
 
-def precisions(layer: Any, x: Array, own: Mapping[str, Array], u: float) -> Iterator[Mistake]:
-    """Operands in less precision than u, and the result where the dtype has it too; sums in that dtype as well."""
+def precisions(layer: Any, x: Array, parameters: Mapping[str, Array], u: float) -> Iterator[Mistake]:
+    """Yield operands rounded to less precision than u; but for TF32 the result is rounded to it as well."""
 
     def tf32(cut: Callable[[Array], Array], array: Array) -> Array:
         mantissa, exponent = np.frexp(array)
         return np.asarray(np.ldexp(cut(np.ldexp(mantissa, 11)), exponent - 11))
 
-    # TF32 is for products: biases are not rounded.
+    # TF32 rounds the factors of products, and no biases.
     kinds: list[tuple[str, tuple[str, ...], Callable[[Array], Array], Step]] = [
-        ("TF32", ("W",), partial(tf32, np.round), as_it_is),
-        ("TF32, cut off", ("W",), partial(tf32, np.trunc), as_it_is),
+        ("TF32", ("W",), partial(tf32, np.round), no_step),
+        ("TF32, cut off", ("W",), partial(tf32, np.trunc), no_step),
     ]
     for name, dtype in DTYPES.items():
         if (share := u / arithmetic_of(dtype).u) < 0.5:
-            kinds.append((name, tuple(own), partial(rounded, dtype=dtype), unrounded(dtype, share)))
+            kinds.append((name, tuple(parameters), partial(rounded, dtype=dtype), unrounded(dtype, share)))
     for name, rounding, function, step in kinds:
-        twin = other(layer, **{each: function(own[each]) for each in rounding if each in own})
+        twin = other(layer, **{key: function(parameters[key]) for key in rounding if key in parameters})
         yield Mistake(f"computed in {name}", twin, function(x), step=step)
 
 
@@ -139,12 +141,12 @@ Slope = Callable[[Any, Array, Array], Any]
 
 
 def _pooled(share: Callable[[Array, Array], Array]) -> Slope:
-    """Pooling's gradient, of which each entry of a window has a share, by the windows and where their maxima are."""
+    """Pooling's gradient with other shares for a window's entries: share(windows, where they equal their maximum)."""
 
-    def slope(own: nr.Pooling, x: Array, dout: Array) -> Array:
-        windows = own.windows(x, -np.inf)  # (N*OH*OW*C, PH*PW)
+    def slope(layer: nr.Pooling, x: Array, dout: Array) -> Array:
+        windows = layer.windows(x, -np.inf)  # (N*OH*OW*C, PH*PW)
         best = windows == windows.max(axis=1, keepdims=True)
-        return own.scatter(own.per_window(dout)[:, np.newaxis] * share(windows, best))
+        return layer.scatter(layer.per_window(dout)[:, np.newaxis] * share(windows, best))
 
     return slope
 
@@ -155,14 +157,14 @@ SLOPES: dict[type, dict[str, Slope]] = {
         "is half at x == 0 ({zeros} entries of x are 0)": lambda _, x, dout: dout * ((x > 0) + 0.5 * (x == 0)),
     },
     nr.Sigmoid: {
-        "is dout y, without 1 - y": lambda own, _, dout: dout * own.out,
-        "is the slope at y, not at x": lambda own, _, dout: dout * sigmoid(own.out) * (1 - sigmoid(own.out)),
-        "is tanh's, dout (1 - y^2)": lambda own, _, dout: dout * (1 - own.out**2),
+        "is dout y, without 1 - y": lambda layer, _, dout: dout * layer.out,
+        "is the slope at y, not at x": lambda layer, _, dout: dout * sigmoid(layer.out) * (1 - sigmoid(layer.out)),
+        "is tanh's, dout (1 - y^2)": lambda layer, _, dout: dout * (1 - layer.out**2),
     },
     nr.Tanh: {
-        "is dout (1 - y), without the square": lambda own, _, dout: dout * (1 - own.out),
+        "is dout (1 - y), without the square": lambda layer, _, dout: dout * (1 - layer.out),
         "is dout (1 - x^2), of x and not of y": lambda _, x, dout: dout * (1 - x**2),
-        "is sigmoid's, dout y (1 - y)": lambda own, _, dout: dout * own.out * (1 - own.out),
+        "is sigmoid's, dout y (1 - y)": lambda layer, _, dout: dout * layer.out * (1 - layer.out),
     },
     nr.Pooling: {
         "goes to all of a window": _pooled(lambda windows, _: np.ones_like(windows)),
@@ -175,21 +177,21 @@ SLOPES: dict[type, dict[str, Slope]] = {
 
 
 def slopes(layer: Any, x: Array, dout: Array) -> Arrays:
-    """Gradients of the input that people write."""
+    """Yield gradients of the input that people write for such a layer."""
     if dout.size == x.size:
         yield "is the upstream one as it is", dout.reshape(x.shape)
-    own = other(layer)
-    own.forward(x)
+    twin = other(layer)
+    twin.forward(x)
     for phrase, slope in SLOPES.get(type(layer), {}).items():
-        yield phrase.format(zeros=np.sum(x == 0)), slope(own, x, dout)
+        yield phrase.format(zeros=np.sum(x == 0)), slope(twin, x, dout)
 
 
 def parts(dout: Array) -> Arrays:
-    """dout (N, ...) where a part of the batch or of the pixels is all that counts."""
+    """Yield dout (N, ...) with all but a part of the batch or of the pixels set to 0."""
     n, pixels = len(dout), math.prod(dout.shape[2:])
     samples, places = np.arange(n).reshape(-1, *(1,) * (dout.ndim - 1)), np.arange(pixels).reshape(dout.shape[2:])
     yield "is that of the first half of the batch alone", dout * (samples < n // 2)
     yield "is that of the second half of the batch alone", dout * (samples >= n // 2)
-    for name, number, kept in (("first", 0, 0), ("last", n - 1, pixels - 1)):
+    for name, number, place in (("first", 0, 0), ("last", n - 1, pixels - 1)):
         yield f"is that of the {name} sample alone", dout * (samples == number)
-        yield f"is that of the {name} pixel alone", dout * (places == kept)
+        yield f"is that of the {name} pixel alone", dout * (places == place)

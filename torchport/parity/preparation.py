@@ -1,4 +1,4 @@
-"""What a user gives to be judged: taken out of its wrappers, refused where not finite, and put back as it was."""
+"""What comes before and after judging: unwrap the port, check the arguments, restore the port afterwards."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from torchport.parity.calls import array_of
 ALL = ("training", "prediction", "sizes", "batch", "integers", "again", "extremes", "double")
 TRAINING, PREDICTION, _, BATCH, _, _, EXTREMES, _ = ALL
 
-# Where torch.compile, and DataParallel and DistributedDataParallel, keep the module that they wrap.
+# The attributes in which torch.compile, and DataParallel and DistributedDataParallel, keep the wrapped module.
 WRAPPED = ("_orig_mod", "module")
 WRAPPERS = ("OptimizedModule", "DataParallel", "DistributedDataParallel")
 
 
 def unwrapped(port: nn.Module) -> nn.Module:
-    """The module inside torch.compile's, DataParallel's and DistributedDataParallel's wrappers."""
+    """The module inside the wrappers of torch.compile, DataParallel and DistributedDataParallel."""
     while type(port).__name__ in WRAPPERS:
         port = next(getattr(port, name) for name in WRAPPED if hasattr(port, name))
     return port
 
 
 def check_finite(x: Array, params: Mapping[str, Array], port: nn.Module) -> None:
-    """ValueError that names the first number that is not finite: of x, the reference's params, the port's."""
+    """Raise ValueError if x, the reference's params or the port's parameters hold a number that is not finite."""
     arrays = {"x": x, **{f"the reference's {name}": value for name, value in params.items()}}
     arrays |= {f"the port's {name}": array_of(value) for name, value in port.named_parameters()}
     for name, array in arrays.items():
@@ -41,7 +41,7 @@ def check_finite(x: Array, params: Mapping[str, Array], port: nn.Module) -> None
 
 
 def check_given(reference: Network, port: nn.Module, loss: Any, runs: Sequence[str]) -> None:
-    """TypeError, ValueError for what is no reference, no module, no loss, or no run (runs.ALL)."""
+    """Raise TypeError or ValueError unless the arguments are a Network, a module, a function, and names in ALL."""
     if not isinstance(reference, Network):
         raise TypeError(f"reference must be a numpy_ref.Network, got {type(reference).__name__}")
     if not isinstance(port, nn.Module):
@@ -54,48 +54,49 @@ def check_given(reference: Network, port: nn.Module, loss: Any, runs: Sequence[s
 
 
 def overridden(port: nn.Module) -> bool:
-    """Whether a module has a train or an eval of its own."""
-    own = nn.Module.train, nn.Module.eval
-    return any((type(module).train, type(module).eval) != own for module in port.modules())
+    """Whether some module of port overrides train() or eval()."""
+    defaults = nn.Module.train, nn.Module.eval
+    return any((type(module).train, type(module).eval) != defaults for module in port.modules())
 
 
 @contextmanager
 def restored(port: nn.Module, *, whole: bool = True) -> Iterator[frozenset[int]]:
-    """Judging trains and predicts in the port itself, since a copy is another program; all of it is taken back.
+    """Let the block train and predict with the port itself, as a copy is another program; restore it afterwards.
 
-    Bit for bit: weights, buffers, gradients, what needs one, attributes, and the random generators' states. Unless
-    whole, for memory, the weights' numbers are left to the caller. Yields the ids of what needs no gradient.
+    Restores bit for bit: weights, buffers, gradients, requires_grad, attributes, and the states of random generators.
+    Unless whole, the weights' numbers are left to the caller, to save memory. Yields the ids of frozen parameters.
     """
-    own, flags = list(port.parameters()), [(module, module.training) for module in port.modules()]
-    kept = [(value, value.data, value.detach().clone()) for value in port.buffers()]
-    kept += [(value, value.data, value.detach().clone() if whole else value.data) for value in own]
-    grads = [(parameter, parameter.grad, parameter.requires_grad) for parameter in own]
+    parameters, flags = list(port.parameters()), [(module, module.training) for module in port.modules()]
+    saved = [(value, value.data, value.detach().clone()) for value in port.buffers()]
+    saved += [(value, value.data, value.detach().clone() if whole else value.data) for value in parameters]
+    grads = [(parameter, parameter.grad, parameter.requires_grad) for parameter in parameters]
     attributes = [*_attributes(port, ("", "_parameters", "_buffers", "_modules") if whole else ("_buffers",))]
     try:
-        with _drawing([value.device for value, *_ in kept]), torch.inference_mode(False), torch.enable_grad():
-            for parameter in own:
+        devices = [value.device for value, *_ in saved]
+        with _generators_restored(devices), torch.inference_mode(False), torch.enable_grad():
+            for parameter in parameters:
                 parameter.grad = None
                 parameter.requires_grad_(parameter.is_floating_point())
             yield frozenset(id(parameter) for parameter, _, required in grads if not required)
     finally:
         if overridden(port):
             port.train(flags[0][1])
-        for holder, held in attributes:
+        for holder, contents in attributes:
             holder.clear()
-            holder.update(held)
+            holder.update(contents)
         for module, training in flags:
-            module.training = training  # train() would set what is inside as well
-        for parameter in own:
-            parameter.grad = None  # of another dtype, perhaps
-        for each in kept:
-            _put(*each)
+            module.training = training  # train() would set the flags of its children too
+        for parameter in parameters:
+            parameter.grad = None  # it may have another dtype now
+        for tensors in saved:
+            _restore_tensor(*tensors)
         for parameter, grad, required in grads:
             parameter.grad, parameter.requires_grad = grad, required
 
 
 @contextmanager
-def _drawing(devices: Sequence[torch.device]) -> Iterator[None]:
-    """Random generators' states are put back: Python's, NumPy's, torch's."""
+def _generators_restored(devices: Sequence[torch.device]) -> Iterator[None]:
+    """Restore the states of the random generators of Python, NumPy and torch after the block."""
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng([device for device in devices if device.type == "cuda"][:1]):
@@ -106,15 +107,15 @@ def _drawing(devices: Sequence[torch.device]) -> Iterator[None]:
 
 
 def _attributes(port: nn.Module, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """What its modules hold under these names ("": all attributes), and what is in it now."""
+    """Yield each module's dict under each of names ("": all its attributes), with a copy of its contents."""
     for module in port.modules():
         holders = [vars(module).get(name) if name else vars(module) for name in names]
-        yield from ((held, dict(held)) for held in holders if isinstance(held, dict))  # a script's are none
+        yield from ((holder, dict(holder)) for holder in holders if isinstance(holder, dict))  # a ScriptModule has none
 
 
-def _put(value: Tensor, data: Tensor, numbers: Tensor) -> None:
-    value.data = data  # whose dtype may have been another one's meanwhile
+def _restore_tensor(value: Tensor, data: Tensor, numbers: Tensor) -> None:
+    value.data = data  # value may have had another dtype meanwhile
     try:
         data.copy_(numbers)
-    except RuntimeError:  # an expanded tensor's numbers share memory
+    except RuntimeError:  # the numbers of an expanded tensor share memory
         value.data = numbers

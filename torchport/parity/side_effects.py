@@ -1,0 +1,135 @@
+"""Judges what a run changes besides its output: input, parameters, buffers, random draws, running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from numpy_ref.checks import Array
+from numpy_ref.layers import BatchNormalization
+from torchport.layers import NORMALISE, kind_of
+from torchport.layers.smooth import running_limits
+from torchport.parity.calls import Call, array_of, with_ancestors
+from torchport.parity.judgement import Judgement
+from torchport.parity.rows import Row
+from torchport.parity.stages import Link, Stage
+
+# Two draws whose agreement has a probability of 2^-BITS or less are taken to be the same draw.
+BITS = 24
+
+
+def side_effect_rows(judgement: Judgement) -> Iterator[Row]:
+    """Yield rows for forbidden changes and repeated draws, and for running statistics."""
+    yield from _changed_state_rows(judgement)
+    yield from _earlier_output_rows(judgement)
+    for link in judgement.links:
+        if link in judgement.applied and not link.fault and not judgement.run.predicting:
+            stage, x = link.stages[0], judgement.applied[link].x
+            if kind_of(stage.layer).ratio is not None:
+                yield from _mask_rows(judgement, link, stage, x)
+            if isinstance(stage.layer, BatchNormalization):
+                yield from _statistics_rows(judgement, link, stage, x)
+
+
+def _changed_state_rows(judgement: Judgement) -> Iterator[Row]:
+    """Yield rows if forward changed its input, a parameter, a buffer in prediction, or a generator without need."""
+    run, port, calls = judgement.run, judgement.subject.port, judgement.record.calls
+
+    def row(quantity: str, note: str, where: str, layer: str = "port") -> Row:
+        return judgement.failing_row(layer, quantity, note, where)
+
+    if not np.array_equal(array_of(judgement.x_tensor), run.x):
+        where = next((call.where for call in calls[1:] if call.tensor is judgement.x_tensor), "")
+        yield row("input afterwards", "the port changes its input in place", where)
+    parameters = {id(value): name for name, value in port.named_parameters()}
+    if changed := next((call for call in calls if call.name and id(call.tensor) in parameters), None):
+        yield row("parameters", f"the port changes {parameters[id(changed.tensor)]} in forward", changed.where)
+    draws = not run.predicting and any(kind_of(layer).repeat is not None for layer in judgement.subject.layers)
+    if judgement.record.drew_at is not None and not draws:
+        note = "the port draws random numbers, and the reference has no layer that does"
+        yield row("random numbers", note, judgement.record.drew_at)
+    for name, value in port.named_buffers() if run.predicting else ():
+        if name in judgement.buffers and not torch.equal(value, judgement.buffers[name]):
+            where = next((call.where for call in calls if call.tensor is value and call.name), "")
+            links = (link for link in judgement.links if any(c.tensor is value for c in judgement.side_inputs(link)))
+            layer = next((link.name for link in links), "port")
+            yield row("buffers", f"the buffer {name} changes in prediction", where, layer)
+
+
+def _earlier_output_rows(judgement: Judgement) -> Iterator[Row]:
+    """Yield a row if the output of the run before has changed, as a buffer that is filled again would."""
+    for name, (tensor, value) in judgement.subject.earlier_outputs.items():
+        if not np.array_equal(array_of(tensor), value, equal_nan=True):
+            note = f"the output of the run before ({name}) has changed"
+            yield judgement.failing_row("port", "earlier output", note, judgement.record.calls[-1].where)
+    assert judgement.output is not None
+    tensor = judgement.output.tensor.detach()
+    judgement.subject.earlier_outputs = {judgement.run.name: (tensor, array_of(tensor))}
+
+
+def _mask_rows(judgement: Judgement, link: Link, stage: Stage, x: Array) -> Iterator[Row]:
+    """Yield rows if a layer dropped the same entries of every sample, or the same as in an earlier run."""
+    y = judgement.reshaped(link.end.value, stage.name)
+    if y is None:
+        return
+    nonzero, kept, where = (x != 0).reshape(len(x), -1), (y != 0).reshape(len(x), -1), judgement.where(link)  # (N, D)
+    # Two draws agree in one entry with a probability of p^2 + (1 - p)^2.
+    enough = BITS / max(-np.log2(stage.keep_ratio**2 + (1 - stage.keep_ratio) ** 2), 1e-9)
+    mixed = (nonzero & kept).any(axis=0) & (nonzero & ~kept).any(axis=0)
+    if not mixed.any() and nonzero.sum() - nonzero.any(axis=0).sum() > enough:
+        yield judgement.failing_row(link.name, "output", "it drops the same of every sample", where)
+    if judgement.run.labels is None:
+        return
+    before = judgement.subject.masks.setdefault(stage.name, kept)
+    if judgement.run.again and nonzero.sum() > enough and np.array_equal(before & nonzero, kept & nonzero):
+        yield judgement.failing_row(link.name, "output", "it drops what it dropped in an earlier run", where)
+
+
+def _statistics_rows(judgement: Judgement, link: Link, stage: Stage, x: Array) -> Iterator[Row]:
+    """Yield rows for the running statistics after x, if the port has buffers of their size; later runs start from them.
+
+    torch's running variance is unbiased, the book's biased: a known difference of definition, no fault.
+    """
+    updated, n = judgement.applied[link].layer, len(x)
+    buffers = [c for c in judgement.side_inputs(link) if not c.requires_grad and c.tensor.numel() == updated.gamma.size]
+    for name, limit in running_limits(stage.layer, x, judgement.a).items():
+        value, old = getattr(updated, name), getattr(stage.layer, name)
+        carried = stage.layer.momentum * (0 if old is None else old)
+        if not buffers:
+            continue
+        (ratio, nearest), known = _nearest(judgement, buffers, value, limit), ""
+        if name == "running_var" and ratio > 1 < n:
+            other_ratio, other = _nearest(judgement, buffers, carried + (value - carried) * n / (n - 1), 2 * limit)
+            if other_ratio <= 1:
+                known, nearest = "torch's running variance is the unbiased one, n/(n - 1) of the book's", other
+        fitting = [call for call in buffers if judgement.compare_call(call, value, limit).ratio <= 1]
+        if fitting == [nearest] or known:  # with few features several buffers may fit
+            setattr(updated, name, np.asarray(nearest.array).reshape(value.shape))
+        worst = judgement.compare_call(nearest, value, limit)
+        yield judgement.row(link.name, name, NORMALISE, worst, judgement.where(link), known=known)
+    stage.layer.running_mean, stage.layer.running_var = updated.running_mean, updated.running_var
+
+
+def _nearest(judgement: Judgement, buffers: list[Call], value: Array, limit: Array) -> tuple[float, Call]:
+    """The smallest ratio of error to limit among buffers compared with value, and the buffer that has it."""
+    return min(((judgement.compare_call(call, value, limit).ratio, call) for call in buffers), key=lambda pair: pair[0])
+
+
+def extra_parameter_rows(judgement: Judgement) -> list[Row]:
+    """Rows for trained parameters that hold none of the reference's; those without a gradient are only noted."""
+    rows, subject, calls = list[Row](), judgement.subject, judgement.record.calls
+    reference_ids = {id(call.tensor) for call in with_ancestors(calls, judgement.parameter_calls)}
+    call_by_id = {id(call.tensor): call for call in calls}
+    for name, parameter in subject.port.named_parameters() if judgement.run.cotangent is not None else ():
+        if id(parameter) in reference_ids or id(parameter) in subject.frozen:
+            continue
+        if parameter.grad is None or not parameter.grad.any():
+            subject.note(f"{name} {'is not used' if parameter.grad is None else 'has a gradient of 0'}")
+        else:
+            call = call_by_id.get(id(parameter))
+            link = next((link for link in judgement.links if call in judgement.side_inputs(link)), judgement.links[-1])
+            note = "it gets a gradient and serves no layer of the reference"
+            rows.append(judgement.failing_row(link.name, name, note, call.where if call else ""))
+    return rows
