@@ -262,6 +262,6 @@ def test_a_loss_is_a_ports_of_ones_own(run: Run) -> None:
 
 
 def test_help_says_that_a_file_is_run(run: Run) -> None:
-    assert "Loading a user's file is running it: do not give it a file that you do not trust." in (
+    assert "This runs your file, so only give files that you trust." in (
         run("parity_report", "--help").stdout
     )

@@ -58,7 +58,7 @@ def test_a_module_that_is_another_is_no_parity(folder: Path, run: Run) -> None:
     done = run("port_params", "params.pkl", "model.pt", "--into", "halving.py:Net", "--force")
     assert done.returncode == 1
     assert "conv1" in done.stderr
-    assert done.stderr.splitlines()[-1] == "not written: the port is not what the reference is"
+    assert done.stderr.splitlines()[-1] == "not written: the port does not match the reference"
     assert (folder / "model.pt").read_bytes() == EARLIER
 
 
