@@ -262,6 +262,4 @@ def test_a_loss_is_a_ports_of_ones_own(run: Run) -> None:
 
 
 def test_help_says_that_a_file_is_run(run: Run) -> None:
-    assert "This runs your file, so only give files that you trust." in (
-        run("parity_report", "--help").stdout
-    )
+    assert "This runs your file, so only give files that you trust." in (run("parity_report", "--help").stdout)

@@ -432,7 +432,7 @@ def assert_refused(done: Done, says: str) -> None:
         (["evaluate", "PARAMS", "--model", "numpy"], "these weights are for images (1, 8, 8), got (1, 28, 28)"),
         (["evaluate", "PARAMS", "--model", "numpy", "--device", "cuda"], "cuda"),  # not here, or not by NumPy
         (["evaluate", "PARAMS", "--data", "cifar"], "invalid choice: 'cifar'"),
-        (["evaluate", "PARAMS", "--data-dir", __file__], "test_scripts.py, nor downloaded"),
+        (["evaluate", "PARAMS", "--data-dir", __file__], "test_scripts.py and could not be downloaded"),
         (["evaluate", "PARAMS", "--dtype", "float16"], "invalid choice: 'float16'"),
         (["evaluate", "PARAMS", "--batch-size", "0"], "at least 1, got '0'"),
     ],

@@ -346,13 +346,13 @@ def test_a_users_image_is_told_with_its_probabilities(mnist_dir: Path, tmp_path:
     lines = done.stdout.splitlines()
     assert lines[0] == f"{tmp_path / 'one.png'}: {chances.argmax()}, with probability {chances.max():.4f}"
     assert lines[1] == "each class: " + ", ".join(f"{label} {chance:.4f}" for label, chance in enumerate(chances))
-    assert lines[2].startswith("56 x 56 pixels, read as grey, inverted as its ground is light, cut to its ink")
+    assert lines[2].startswith("56 x 56 pixels, read as grey, inverted because the background is light, cut to the ink")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["evaluate", "params.pkl", "--image", "empty.png"], "empty.png: nothing is to be seen"),
+        (["evaluate", "params.pkl", "--image", "empty.png"], "empty.png: no digit can be seen"),
         (["evaluate", "params.pkl", "--image", "nothing.png"], "nothing.png"),
         (["evaluate", "params.pkl", "--image", "empty.png", "--out", "x"], "leave out one of --image and --out"),
         (["evaluate", "params.pkl", "--images", "uint"], "images must be unit, normalized"),

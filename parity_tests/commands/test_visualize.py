@@ -380,7 +380,7 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("architecture PARAMS --seed 1", "--seed draws a start"),
         ("filters --seed 4294967296", "at most 4294967295, got '4294967296'"),
         ("apply-filter PARAMS --image NONE", "none"),
-        ("apply-filter PARAMS --image PARAMS", "params.pkl is no image that can be read"),
+        ("apply-filter PARAMS --image PARAMS", "params.pkl is not an image that can be read"),
         ("apply-filter PARAMS --image PHOTO --largest 2", "does not fit an image of 1 pixels"),
         ("apply-filter PARAMS --image PHOTO --sample 1", "not allowed with argument"),
         ("im2col --image PHOTO --train", "--train and --data are for an image of a data set"),

@@ -82,7 +82,7 @@ def test_a_photo_is_as_its_digit(mnist_like: Array) -> None:
         photo = np.full((260, 180), 0.0)
         photo[140:252, 4:116] = np.asarray(Image.fromarray(image).resize((112, 112), Image.Resampling.BICUBIC)) / 255
         found, said = digit(0.8 - 0.7 * photo + rng.uniform(-0.02, 0.02, photo.shape))
-        assert said.startswith("inverted as its ground is light, ")
+        assert said.startswith("inverted because the background is light, ")
         # On average less than from itself one pixel to the side: centres of mass are rounded to pixels.
         assert abs(found[0] - image.astype(float)).mean() < abs(np.diff(image.astype(float))).mean()
 
@@ -146,12 +146,12 @@ def test_ink_on_nothing_stands_out(ink: int, seen: Callable[[Array], Array], tmp
 
 def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"text\.png is no image that can be read \(cannot identify image file\): try"):
+    with pytest.raises(ValueError, match=r"text\.png is not an image that can be read \(cannot identify image"):
         read_image(tmp_path / "text.png", 9)
 
 
 def test_an_empty_image_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"nothing is to be seen: all pixels are within 0.05 of the border's 0.70"):
+    with pytest.raises(ValueError, match=r"no digit can be seen: all pixels are within 0.05 of the border's 0.70"):
         digit(np.pad([[0.75]], 9, constant_values=0.7))
 
 

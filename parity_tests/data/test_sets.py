@@ -186,7 +186,7 @@ def test_a_file_that_is_missing_beside_others_is_named(parts: Parts, tmp_path: P
 
 
 def test_a_missing_data_set_is_one_clear_error(tmp_path: Path) -> None:
-    expected = r"nor downloaded .*no route to host.*--data-dir or TORCHPORT_DATA, .*--data drawn$"
+    expected = r"could not be downloaded .*no route to host.*--data-dir or TORCHPORT_DATA, .*--data drawn$"
     with pytest.raises(DataError, match=expected) as failure:
         mnist(train=False, data_dir=tmp_path / "data")
     assert "\n" not in str(failure.value)
@@ -210,10 +210,8 @@ def test_other_data_of_mnists_size_is_taken_with_a_warning(
     """Such as Fashion-MNIST in its place."""
     write(tmp_path, parts)
     checksum = zlib.crc32(parts[3].tobytes(), zlib.crc32(parts[2].tobytes()))
-    monkeypatch.setattr(sets, "KNOWN", {True: (12, 1), False: (9, checksum)})
-    with pytest.warns(
-        UserWarning, match=r"train-images-idx3-ubyte is another data set than MNIST or damaged, by its checksum"
-    ):
+    monkeypatch.setattr(sets, "MNIST_CHECKSUMS", {True: (12, 1), False: (9, checksum)})
+    with pytest.warns(UserWarning, match=r"train-images-idx3-ubyte is not MNIST, or is damaged, by its checksum"):
         assert len(mnist(True, tmp_path)[0]) == 12
     assert len(mnist(False, tmp_path)[0]) == 9  # without one
 

@@ -99,22 +99,16 @@ def most(about: str, default: int) -> AddOption:
 
 
 WEIGHTS = (
-    option(
-        "weights", "params.pkl, .pt file or run's folder (default: a network before training)", type=Path, nargs="?"
-    ),
+    option("weights", "params.pkl, .pt or run's folder (default: a network before training)", type=Path, nargs="?"),
     option("--network", "network to draw if no weights are given (default: SimpleConvNet)", choices=OF_IMAGES),
     option("--seed", "seed of the weights before training (default: the run's own, else 0)", type=cli.count(0)),
     cli.add_hints,
 )
 LAYER = option("--layer", "convolution layer, such as conv1 (default: the first)")
 FILTER = option("--filter", "show only this filter, numbered from 0", type=cli.count(0), metavar="N")
-SCALE = option(
-    "--scale", "one grey scale for each array, or a shared one (default: each)", choices=SCALES, default=EACH
-)
+SCALE = option("--scale", "a grey scale for each array, or a shared one (default: each)", choices=SCALES, default=EACH)
 CHANNELS = option("--channels", "show at most so many channels of a filter (default: 8)", type=cli.count(1), default=8)
-MAPS = option(
-    "--layers", "such as conv1 relu1 (default: all up to the first pooling)", nargs="+", default=[], metavar="LAYER"
-)
+MAPS = option("--layers", "as conv1 relu1 (default: up to the first pooling)", nargs="+", default=[], metavar="LAYER")
 DATA = (
     option("--data", "data set (default: the one that the run was trained on, else mnist)", choices=DATA_SETS),
     option("--data-dir", "folder of the data set (default: the run's, $TORCHPORT_DATA or data/)", metavar="DIR"),
@@ -129,7 +123,7 @@ WINDOWS = (
 )
 RUNS = option("runs", "folders of training runs", type=Path, nargs="+")
 PIXELS = option("--pixels", "move by up to so many pixels (default: 4)", type=cli.count(1), default=4)
-GALLERY, JUDGED = most("show at most so many mistakes", 60), most("use the first so many images for the curves", 1000)
+GALLERY, JUDGED = most("show at most so many mistakes", 60), most("measure the accuracy on so many images", 1000)
 
 
 def load_subject(args: argparse.Namespace) -> Subject:
@@ -256,9 +250,7 @@ def curves(args: argparse.Namespace) -> Figure:
     """
     runs = tp.training.folder.read_curves(args.runs)
     data_sets = [tp.training.folder.RunFolder(path).read_config().data for path in args.runs]
-    return figures.curves(
-        runs, ", ".join(f"{run} on {data_set}" for run, data_set in zip(runs, data_sets, strict=True))
-    )
+    return figures.curves(runs, ", ".join(f"{run} on {data}" for run, data in zip(runs, data_sets, strict=True)))
 
 
 def architecture(args: argparse.Namespace) -> Figure:
