@@ -1,4 +1,4 @@
-"""port_params.py --into: a file of weights as the state_dict of a module of the user's own, by command."""
+"""port_params.py --into: writes weights from a file as the state_dict of the user's own module."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ EARLIER = b"what was there before"
 
 
 def state_in(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
-    return found
+    state: dict[str, Any] = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    return state
 
 
 @pytest.mark.parametrize("target", ["model.pt", "model.safetensors"])

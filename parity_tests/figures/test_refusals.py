@@ -1,4 +1,4 @@
-"""What no figure can be drawn of is refused in one line."""
+"""What cannot be drawn is refused in one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CURVE = Curve(4, np.ones(12), np.arange(1, 4), np.ones(3), np.ones(3))
 def gallery(
     images: Array = THREE, truth: int = 3, predicted: int = 3, confidence: int = 3, numbers: int = 3, most: int = 60
 ) -> Figure:
-    """mistakes of arrays of these lengths."""
+    """figures.mistakes with arrays of these lengths."""
     chances, ids = np.zeros(confidence), np.zeros(numbers, int)
     return mistakes(images, np.zeros(truth), np.zeros(predicted), chances, most, numbers=ids)
 

@@ -171,7 +171,7 @@ def add_hints(parser: argparse._ActionsContainer) -> None:
     """Add an option for each field of files.Hints."""
     group = parser.add_argument_group("what a file of weights cannot tell")
     add_windows(group, " of SimpleConvNet's convolution")
-    about = "activation (default: relu; sigmoid for chapter 3's 784-50-100-10 network; tanh for LeNet5)"
+    about = "activation function (default: relu; sigmoid for chapter 3's 784-50-100-10 network; tanh for LeNet5)"
     group.add_argument("--activation", choices=ACTIVATIONS, help=about)
     about = "convolutions that are followed by a 2x2 pooling, such as 1,2, or none (default: what fits 28 x 28 images)"
     group.add_argument("--pool", type=numbers, metavar="N,N", help=about)
