@@ -40,7 +40,7 @@ with contextlib.suppress(ValueError):  # raised in a thread
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DTYPES = [torch.float64, torch.float32]
-SHOWN = pytest.StashKey[list[str]]()
+SUMMARY = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,13 +54,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def shown(request: pytest.FixtureRequest) -> list[str]:
+def summary(request: pytest.FixtureRequest) -> list[str]:
     """Lines to print after all tests, even with output captured."""
-    return request.config.stash.setdefault(SHOWN, [])
+    return request.config.stash.setdefault(SUMMARY, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash.get(SHOWN, []):
+    for line in config.stash.get(SUMMARY, []):
         terminalreporter.write_line(line)
 
 
