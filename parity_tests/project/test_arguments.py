@@ -232,7 +232,7 @@ COPIES = (
     "torchport.networks.weights.to_state_dict",
 )
 
-# Functions that are not watched, by reason; * stands for anything.
+# Why they are not watched, and which; * stands for all that follows.
 RECORDS = """backward calls causes computed expected forward given judgement left lines links mistakes parameters
     picture places recording rows runs stages subject variants"""
 EXEMPT: dict[str, tuple[str, ...]] = {
