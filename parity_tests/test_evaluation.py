@@ -1,4 +1,4 @@
-"""What a network gets right."""
+"""Evaluation: accuracies, the confusion matrix, and what is refused."""
 
 from __future__ import annotations
 

@@ -74,7 +74,8 @@ def test_rows_of_keras_are_tried_together_with_preparations(params: Params, imag
 def test_classes_that_are_numbered_otherwise_are_told(params: Params, images: Array) -> None:
     line = hint_for(params, images, (LABELS + 1) % CLASSES)
     assert line == (
-        "hint: the classes are numbered otherwise, 1.000 are right but for that: 0 as 4, 1 as 0, 2 as 1, 3 as 2, 4 as 3"
+        "hint: the classes seem to be numbered differently; 1.000 would be right with "
+        "0 as 4, 1 as 0, 2 as 1, 3 as 2, 4 as 3"
     )
 
 

@@ -322,7 +322,7 @@ def test_evaluate_is_the_same_with_every_network(small_mnist: Path, run: Run) ->
     assert {(done.returncode, done.stderr) for done in for_all} == {(0, "")}
     assert len({done.stdout.partition("peak memory")[0] for done in for_all}) == 1
     lines = for_all[0].stdout.splitlines()
-    assert lines[0] == f"{small_mnist}, SimpleConvNet, on mnist test images given as unit"
+    assert lines[0] == f"{small_mnist}, SimpleConvNet, on mnist test images prepared as unit"
     assert re.fullmatch(r"accuracy 0\.\d{4}: \d+ of 23 test images right", lines[1])
     assert sum(int(line.split()[2]) for line in lines[4:14]) == 23
     assert lines[15].startswith("most often: ")

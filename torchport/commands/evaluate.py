@@ -106,7 +106,7 @@ def print_result(
     from torchport.commands.hints import hint  # here, so that --help need not import torch
 
     weights, preparation = subject.weights, subject.preparation
-    print(f"{args.weights}, {weights.architecture.name}, on {args.data} test images given as {preparation}")
+    print(f"{args.weights}, {weights.architecture.name}, on {args.data} test images prepared as {preparation}")
     print(result.to_text())
     if line := hint(weights, partial(make_network, args), images, labels, preparation, result):
         print(line)

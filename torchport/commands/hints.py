@@ -43,7 +43,7 @@ def hint(
     trials = sorted(_trials(weights, build, classify_images, preparation), key=lambda trial: -trial[1])
     least = max(current + GAIN, LOW, trials[0][1] - CLOSE)
     if better := [f"{accuracy:.3f} with {options}" for options, accuracy in trials if accuracy >= least]:
-        return f"hint: of the first {len(images)} images, {current:.3f} are right, and would be {', '.join(better)}"
+        return f"hint: the accuracy on the first {len(images)} images, {current:.3f}, would be {', '.join(better)}"
     return _renumbering_hint(result)
 
 
@@ -77,4 +77,4 @@ def _renumbering_hint(result: Classification) -> str:
     if len(set(predicted.tolist())) < result.classes or share < max(result.accuracy + GAIN, LOW):
         return ""
     pairs = ", ".join(f"{label} as {other}" for label, other in enumerate(predicted) if label != other)
-    return f"hint: the classes are numbered otherwise, {share:.3f} are right but for that: {pairs}"
+    return f"hint: the classes seem to be numbered differently; {share:.3f} would be right with {pairs}"

@@ -138,7 +138,7 @@ def print_details(args: argparse.Namespace, reports: Sequence[tp.parity.Report],
     if evaluation is not None:
         print(f"{evaluation.to_text()}\n")
     if evaluation is not None and evaluation.low:
-        print(f"hint: python scripts/evaluate.py {args.params} tries how else images may have been given\n")
+        print(f"hint: python scripts/evaluate.py {args.params} tries other preparations of the images\n")
 
 
 class Case(NamedTuple):

@@ -103,13 +103,13 @@ def print_json(result: tp.training.Result, out: Path | None) -> None:
 def print_result(result: tp.training.Result, out: Path | None, quiet: bool) -> None:
     loss = "after each update, as in the book" if result.config.log_loss == "after" else "of the step itself"
     times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.seconds.items() if seconds >= 0.005)
-    kept = f"the {result.kept} step's weights"
+    weights = f"the {result.kept} step's weights"
     if result.kept == "mean":
         last = result.records[-2].test_accuracy
-        kept = f"the mean of the last epoch's weights, {last:.4f} with those of the last step"
+        weights = f"the mean of the last epoch's weights, {last:.4f} with those of the last step"
     elif result.config.keeps_mean:
-        kept += ", which are better on the training images than the mean of the last epoch's"
-    print(f"test accuracy {result.test_accuracy:.4f} on all {len(result.predictions)} test images with {kept}")
+        weights += ", which are better on the training images than the mean of the last epoch's"
+    print(f"test accuracy {result.test_accuracy:.4f} on all {len(result.predictions)} test images with {weights}")
     if quiet:
         return
     print(f"losses are {loss}")

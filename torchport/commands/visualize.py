@@ -67,10 +67,11 @@ def refuse(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     }
     if hasattr(args, "weights"):
         errors |= {
-            "what a file cannot tell is of given weights: name a file, or leave it out": args.weights is None
+            "options for what a file cannot tell need a file of weights: name one, or leave them out": args.weights
+            is None
             and cli.hints(args) != tp.files.Hints(),
-            "--network is for no weights: leave out one of the two": args.weights and args.network,
-            "--seed draws a start, and none is drawn here: leave it out": args.seed is not None
+            "--network is for pictures without weights: leave out one of the two": args.weights and args.network,
+            "--seed draws weights before training, and none are drawn here: leave it out": args.seed is not None
             and args.weights
             and args.draw is not filters,
         }
