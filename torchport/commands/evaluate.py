@@ -50,16 +50,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data-dir", metavar="DIR", help=about)
     about = "network that predicts: a port or the NumPy reference (default: conv2d)"
     parser.add_argument("--model", choices=MODELS, default="conv2d", help=about)
-    about = "dtype of weights and arithmetic (default: as in the file)"
-    parser.add_argument("--dtype", choices=DTYPES, help=about)
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of weights and arithmetic (default: as in the file)")
     parser.add_argument("--device", type=cli.device, default="cpu", help="device of the port (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=100, help="images per batch (default: 100)")
-    about = "also write confusion.png, mistakes.png and evaluation.json there"
-    parser.add_argument("--out", type=Path, metavar="DIR", help=about)
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="also write confusion.png, mistakes.png, evaluation.json"
+    )
     cli.add_output(parser, "the accuracy", "the results")
     cli.add_images(parser, "as the run was trained, else unit")
-    about = "read the digit in this image instead of testing on a data set"
-    parser.add_argument("--image", type=cli.path, metavar="FILE", help=about)
+    parser.add_argument("--image", type=cli.path, metavar="FILE", help="read the digit in this image instead")
     cli.add_hints(parser)
     args = parser.parse_args()
     errors = {

@@ -66,22 +66,18 @@ def parse_arguments() -> argparse.Namespace:
     about = "weights of any of the book's networks, in any file that port_params.py reads (default: seeded weights)"
     parser.add_argument("weights", type=Path, nargs="?", help=about)
     parser.add_argument("--params", type=Path, metavar="FILE", help="the same as WEIGHTS")
-    about = "network for seeded weights (default: SimpleConvNet)"
-    parser.add_argument("--network", choices=OF_IMAGES, help=about)
-    about = "width of AlexNet's layers as a multiple of the paper's (default: 1)"
-    parser.add_argument("--width", type=cli.number, help=about)
+    parser.add_argument("--network", choices=OF_IMAGES, help="network for seeded weights (default: SimpleConvNet)")
+    parser.add_argument("--width", type=cli.number, help="AlexNet's width in multiples of the paper's (default: 1)")
     about = "folder of MNIST, for --params (default: $TORCHPORT_DATA or data/; with --port and neither, seeded images)"
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help=about)
     about = "of the ports; tf32 needs CUDA, bfloat16 is autocast (default: both; your own port's as it is built)"
     parser.add_argument("--dtype", choices=DTYPES, help=about)
     parser.add_argument("--device", type=cli.device, default="cpu", help="device of the ports (default: cpu)")
     parser.add_argument("--batch-size", type=cli.count(1), default=32, help="number of images (default: 32)")
-    about = "seed of weights, images and gradients (default: 0)"
-    parser.add_argument("--seed", type=cli.count(0), default=0, help=about)
+    parser.add_argument("--seed", type=cli.count(0), default=0, help="of weights, images and gradients (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html and report.json there")
     cli.add_output(parser, "the verdicts", "the report")
-    about = "print all comparisons, not only those with an error above half its limit"
-    parser.add_argument("--rows", action="store_true", help=about)
+    parser.add_argument("--rows", action="store_true", help="print all comparisons, not only those near their limits")
     cli.add_images(parser, "as the run of --params was trained, else unit")
     cli.add_hints(parser)
     return check_arguments(parser, parser.parse_args())
