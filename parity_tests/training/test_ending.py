@@ -147,7 +147,7 @@ def test_nccl_is_told_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cublas_is_told_before_anything_is_done_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cuBLAS reads its setting only once in a process, at its first product."""
+    """It listens once in a process, at its first product."""
     found = []
 
     def check(name: str) -> str:

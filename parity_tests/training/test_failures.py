@@ -111,7 +111,7 @@ def continue_or_start(out: Path) -> None:
 
 
 def kill_after(process: multiprocessing.process.BaseProcess, folder: Path, replaced: int, pause: float) -> None:
-    """kill -9 the process, pause seconds after it replaced the checkpoint so often, as far as is seen from here."""
+    """kill -9, so many seconds after the process has replaced the checkpoint so often, as far as that is seen here."""
 
     def checkpoint() -> int | None:
         with contextlib.suppress(FileNotFoundError):

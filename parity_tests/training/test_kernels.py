@@ -196,7 +196,7 @@ def learner(monkeypatch: pytest.MonkeyPatch, device: str, **options: Any) -> Tor
 
 
 def two_epochs(taker: TorchLearner) -> dict[str, Any]:
-    """Everything that two epochs change; the second epoch begins at its second batch."""
+    """Everything that two epochs change, the last one of which begins at its second batch."""
     found: dict[str, Any] = {}
     for epoch, at in enumerate((0, 1)):
         taker.begin(np.random.RandomState(epoch).permutation(8), at)
