@@ -1,4 +1,4 @@
-"""Evaluation: accuracies, the confusion matrix, and what is refused."""
+"""What a network gets right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""porting.port: weights stay equal bit for bit, are checked before a file is replaced, and others can read them."""
+"""Weights from any file to any other: bit for bit, checked before an old file is replaced, and read by others."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_both_ports_are_judged_first(name: str, tmp_path: Path) -> None:
 
 
 def assert_predicts(example: str, name: str) -> None:
-    """Check that the example code prints the class that the reference predicts for zeros."""
+    """example prints the class that the reference predicts for zeros."""
     held, printed = weights(name), io.StringIO()
     assert example.count("\n") == 2
     with contextlib.redirect_stdout(printed):

@@ -1,4 +1,4 @@
-"""Each format: how it is recognised, which files are refused in one line, and what reading costs.
+"""Each format: how it is known, what of it is refused in one line, and what reading it costs.
 
 reference/test_refusals.py has what the book's own reader refuses, test_reading.py what people have.
 """
@@ -34,7 +34,7 @@ MIB = 2**20
 
 
 def one_npy(header: str, content: bytes = bytes(8), version: int = 1) -> bytes:
-    """A .npz with one array, W, whose .npy has this header."""
+    """A .npz of one .npy, W, with this header."""
     text = header.encode() + b"\n"
     return zipped({"W.npy": b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H", len(text)) + text + content})
 
@@ -57,14 +57,14 @@ def twice() -> bytes:
 
 
 def encrypted() -> bytes:
-    """A .npz that marks its file as encrypted."""
+    """A .npz that says of its file that it is."""
     content = bytearray(npz(W=np.ones(1)))
     content[content.rindex(b"PK\x01\x02") + 8] |= 1
     return bytes(content)
 
 
 def lying(declared: int) -> bytes:
-    """A compressed .npz with 64 MiB in W, whose directory declares another size."""
+    """A deflated .npz whose directory declares another size of W than it has: 64 MiB."""
     content = bytearray(zipped({"W.npy": bytes(64 * MIB)}, zipfile.ZIP_DEFLATED))
     struct.pack_into("<I", content, content.rindex(b"PK\x01\x02") + 24, declared)
     return bytes(content)
@@ -73,7 +73,7 @@ def lying(declared: int) -> bytes:
 def safe(
     dtype: str = "F64", shape: str = "[1]", size: int = 8, names: tuple[str, ...] = ("W",), step: int = 1
 ) -> bytes:
-    """A safetensors file of zeros with such a header; for step 0 all names share the same data."""
+    """A safetensors file of zeros, from its header's text; a step of 0 gives each name the same ones."""
     about = [
         f'"{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{k * step * size},{(k * step + 1) * size}]}}'
         for k, name in enumerate(names)
@@ -89,7 +89,7 @@ def pt(value: object, **options: Any) -> bytes:
 
 
 def net(kind: Any = float, first: Any = 1, **others: Any) -> dict[str, Any]:
-    """Parameters of a network with one layer, with first as their first number."""
+    """A network of one layer, whose first number is given."""
     return {"W1": np.array([[first, 1]], kind), "b1": np.ones(2, kind), **others}
 
 

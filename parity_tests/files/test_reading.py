@@ -1,4 +1,4 @@
-"""Weights as people store them: files of many kinds, each with the right values or the words that refuse it."""
+"""Weights as people have them: files of many kinds, each with its right values, or the words that refuse it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def drawn(**shapes: tuple[int, ...]) -> Params:
 
 
 def forked(*weights: tuple[int, ...]) -> Params:
-    """Parameters with weights of these shapes, and biases that fit."""
+    """Of a network with these weights, and their biases."""
     shapes: dict[str, tuple[int, ...]] = {}
     for number, shape in enumerate(weights, 1):
         shapes |= {f"W{number}": shape, f"b{number}": (shape[0] if len(shape) == 4 else shape[1],)}
@@ -48,7 +48,7 @@ STATISTICS = {"running_mean1": np.arange(7.0), "running_var1": np.arange(1.0, 8)
 
 
 def keyed(params: Mapping[str, Array], *layers: str, part: tuple[str, str] = ("weight", "bias")) -> dict[str, Any]:
-    """params as a torch state_dict, with these names of layers."""
+    """As a state_dict of torch's has it, under layers' names."""
     return {
         f"{layer}.{part[name[0] == 'b']}": torch.tensor(np.ascontiguousarray(value.T if value.ndim == 2 else value))
         for layer, pair in zip(layers, zip(*[iter(params.items())] * 2, strict=True), strict=True)
@@ -65,12 +65,12 @@ def turned(params: Params, *names: str) -> Params:
 
 
 def parts(params: Params) -> dict[str, Params]:
-    """params nested by layer."""
+    """By layer, as nested dicts."""
     return {f"l{k[1]}": {name: params[f"{name}{k[1]}"] for name in "Wb"} for k in params if k[0] == "W"}
 
 
 def keras_rows(params: Params) -> Params:
-    """params with the rows of the first Affine in the order H, W, C."""
+    """The first Affine's rows in the order H, W, C."""
     rows = params["W2"].reshape(len(params["W1"]), 12, 12, -1).transpose(1, 2, 0, 3)
     return {**params, "W2": rows.reshape(params["W2"].shape)}
 
@@ -85,7 +85,7 @@ def keras(params: Params) -> Params:
 
 
 def written(name: str, save: Callable[[Any, Any], object], value: object) -> Callable[[Path], Path]:
-    """A function that writes value to a folder by save(path, value)."""
+    """What writes value into a folder by save(path, value)."""
 
     def write(folder: Path) -> Path:
         save(folder / name, value)
@@ -115,7 +115,7 @@ def before(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def momentums(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint like that of PyTorch's ImageNet example, with momentum buffers of the same shapes as the network."""
+    """A checkpoint as PyTorch's ImageNet example writes it: the optimizer's sums are as large as the network."""
     state = {number: {"momentum_buffer": 0 * value} for number, value in enumerate(state_dict.values())}
     return {"state_dict": state_dict, "optimizer": {"state": state, "param_groups": [{"lr": 0.1}]}}
 
@@ -129,7 +129,7 @@ def adams(state_dict: dict[str, Any]) -> dict[str, Any]:
 
 
 class Case(NamedTuple):
-    """How to write a file, the params to read from it, what a line of steps says, and the hints that it needs."""
+    """How a file is written, whose params come out, what a line says of it, and what had to be told."""
 
     write: Callable[[Path], Path]
     expected: Params
@@ -342,7 +342,7 @@ COPIES = {"best": STATE, "last": {k: 2 * v for k, v in STATE.items()}}
 
 
 class Unclear(NamedTuple):
-    """How to write a file, what its refusal says, and the hints given."""
+    """How a file is written, what the refusal says, and what was told."""
 
     write: Callable[[Path], Path]
     says: str

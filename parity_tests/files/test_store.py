@@ -1,4 +1,4 @@
-"""Reads weights from a path: a file of any name within limits of size, or a training run's folder."""
+"""Weights from a path: whatever its name, within limits, or a run's folder."""
 
 from __future__ import annotations
 

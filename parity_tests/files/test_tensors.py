@@ -1,4 +1,4 @@
-"""Files of torch.save are read as torch.load reads them, but without torch; others are quickly refused in one line."""
+"""What torch.save wrote is read as torch.load reads it, without torch; anything else is refused in one line, soon."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ DTYPES = (torch.float16, torch.float64, torch.bool, torch.uint8, torch.int8, tor
 
 @pytest.fixture(autouse=True)
 def torch_load(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """torch.load, which only these tests may call, and only on files that they wrote."""
+    """torch.load for what is written here only; nothing else may call it."""
     load = torch.load
     monkeypatch.delattr(torch, "load")
     return load
 
 
 def arrays_of(value: Any) -> Any:
-    """value with arrays in place of tensors."""
+    """value, with an array for each tensor."""
     match value:
         case torch.Tensor():
             return value.detach().numpy()
@@ -188,17 +188,17 @@ K0, HUGE, MINUS = b"K\0", b"\x8a\x09" + bytes(8) + b"\x01", b"J\xff\xff\xff\xff"
 def tensor(
     start: bytes = K0, size: bytes = b"K\x04\x85", stride: bytes = b"K\x01\x85", storage: bytes = STORAGE
 ) -> bytes:
-    """The pickle of a list with one tensor of four numbers, with some parts replaced."""
+    """The pickle of a list of a tensor of four numbers, or of what is almost that."""
     return b"\x80\x02](ctorch._utils\n_rebuild_tensor_v2\n(" + storage + start + size + stride + b"\x89}tRe."
 
 
 def of(count: bytes) -> bytes:
-    """The same, with count as the size of its storage."""
+    """The same, of a storage said to have count numbers."""
     return tensor(storage=STORAGE.replace(b"K\x04tQ", count + b"tQ"))
 
 
 def saved(content: bytes, packing: int = zipfile.ZIP_STORED) -> bytes:
-    """A .pt file with this pickle and a storage of four numbers."""
+    """A .pt file of this pickle and a storage of four numbers."""
     numbers = np.arange(4, dtype="<f4").tobytes()
     return zipped({"x/data.pkl": content, "x/version": b"3\n", "x/data/0": numbers}, packing)
 
@@ -212,7 +212,7 @@ def script() -> bytes:
 
 
 def flipped(content: bytes, inside: bytes) -> bytes:
-    """content with one bit of the bytes inside flipped."""
+    """With another bit in the bytes that are those of inside."""
     assert content.count(inside) == 1
     return content.replace(inside, bytes([inside[0] ^ 1]) + inside[1:])
 
@@ -351,7 +351,7 @@ EDITS = st.tuples(st.integers(0, 2**16), st.integers(0, 255))
 
 
 def spoilt(how: str, edits: list[tuple[int, int]]) -> bytes:
-    """A sample with some bytes changed; in a zip file, those of the pickle, with checksums that fit."""
+    """A sample, of which some bytes are others; in a zip file those of the pickle, and the checksums fit."""
     files = {"": SAMPLES[how]}
     if how != "old":
         with zipfile.ZipFile(io.BytesIO(SAMPLES[how])) as archive:

@@ -1,4 +1,4 @@
-"""Whatever happens while weights are written, the complete old file or the complete new one is there."""
+"""Whatever happens while weights are written, what stands there is the old file or the new one, whole."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=SUFFIXES)
 def each(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A file in each format."""
+    """A file of each format."""
     write(OLD, tmp_path / f"params{request.param}")
     return tmp_path / f"params{request.param}"
 
@@ -50,7 +50,7 @@ def write(arrays: dict[str, Array], path: Path) -> None:
 
 
 def assert_old(file: Path) -> None:
-    """Check that the old file is there, and nothing else."""
+    """The old file is there, and nothing else."""
     assert same(read_weights(file).params, OLD)
     assert list(file.parent.iterdir()) == [file]
 
@@ -61,7 +61,7 @@ def same(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
 
 @contextlib.contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """The kernel refuses to write more than size bytes to a file, as when a disk is full."""
+    """The kernel writes as much and then refuses, as when a disk is full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -108,7 +108,7 @@ def test_any_step_may_fail(each: Path, step: str, error: BaseException, monkeypa
 
 
 def test_a_file_that_cannot_be_read_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system's error has no path if the file is already open."""
+    """The system tells no path where a file is open already."""
     monkeypatch.setattr(os, "fdopen", lambda *_: Unreadable())
     with pytest.raises(OSError, match=r"not read: Input/output error: '.*params\.pkl'") as error:
         read_params(file)
@@ -121,7 +121,7 @@ class Unreadable(io.BytesIO):
 
 
 def test_a_disk_that_lies_is_found_out(each: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was written reads back with one bit flipped."""
+    """What was written reads back as something else, down to one bit."""
     right = files._write
 
     def flip(path: Path, data: bytes, mode: int | None) -> None:
@@ -291,7 +291,7 @@ def test_the_file_and_its_folder_reach_the_disk(file: Path, monkeypatch: pytest.
 
 
 def test_a_folder_that_cannot_be_synced_is_no_failure(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some network file systems cannot; the file has been replaced by then."""
+    """As on some network file systems; the file has been replaced by then."""
 
     def sync(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):

@@ -1,4 +1,4 @@
-"""Judges one torch module against one layer of the reference, by the layer's own rule."""
+"""One torch module against one layer of the reference, by the layer's own rule."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ratios(layer: Any, module: nn.Module, x: Array, dout: Array, setting: Settin
 
 
 def computed(layer: Any, module: nn.Module, x: Array, dout: Array, setting: Setting) -> dict[str, Array]:
-    """The module's output for x and its gradients, in the reference's layout."""
+    """What the module makes of x, and its gradients, in the reference's layout."""
     own = dict(module.named_parameters())
     leaf = setting.tensor(x).requires_grad_()
     with setting.judging():
@@ -64,7 +64,7 @@ def _expected(layer: Any, x: Array, dout: Array) -> dict[str, Array]:
 def _ratio(
     layer: Any, x: Array, dout: Array, quantity: str, actual: Array, expected: Array, limit: Array, setting: Setting
 ) -> float:
-    """The largest error/limit; an entry above its limit is judged by its own products if the rule has them."""
+    """The largest error/limit; an entry above its limit is judged by its own products, where the rule has them."""
     assert actual.shape == expected.shape
     limit = np.array(np.broadcast_to(limit, expected.shape))
     error, products = np.abs(actual - expected), kind_of(layer).rule.products

@@ -1,4 +1,4 @@
-"""Dropout in training is judged with the mask that the port drew, which must be plausible."""
+"""Dropout in training: judged with the mask that the port drew, which must be a plausible one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATIO = 0.4
 
 
 def drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """An input with half of its entries 0, and a mask."""
+    """An input of which a half is 0, and a mask."""
     return np.maximum(rng.standard_normal(shape), 0), rng.random(shape) > RATIO
 
 

@@ -1,4 +1,4 @@
-"""Random geometries: hypothesis draws them and shrinks one that fails to the smallest.
+"""Geometries that nobody thought of: hypothesis draws them, and shrinks one that fails to the smallest.
 
 By default the examples are the same in every run (conftest.py). New ones, a thousand for most tests:
 
@@ -33,7 +33,7 @@ Pair = tuple[int, int]
 
 
 class Geometry(NamedTuple):
-    """Windows over images, and the number of filters."""
+    """Windows over images, and how many filters look through them."""
 
     images: tuple[int, int, int, int]  # (N, C, H, W)
     filters: int
@@ -49,13 +49,13 @@ class Geometry(NamedTuple):
 
 
 class Values(NamedTuple):
-    """The values of an image; drawn as two small choices, so that shrinking a geometry is fast."""
+    """What an image holds; drawn as two small choices, so that shrinking a geometry is fast."""
 
     kind: str
     seed: int
 
     def image(self, shape: tuple[int, ...]) -> tuple[Array, np.random.Generator]:
-        """An image, and the random stream for all other numbers."""
+        """An image, and the stream for all other numbers."""
         rng = np.random.default_rng(self.seed)
         normal = rng.standard_normal(shape)
         # Rounding leaves small whole numbers: most windows have several maxima, and there are zeros of either sign.
@@ -138,7 +138,7 @@ def test_col2im_is_the_adjoint_of_im2col(setting: Setting, geometry: Geometry, s
 
 
 def reference_in_pairs(layer: nr.Convolution, x: Array, dout: Array, geometry: Geometry) -> tuple[Array, Array]:
-    """Output and grad_input of a convolution with a stride and a pad for each axis, computed by one without either."""
+    """Output and grad_input of a convolution with a stride and a pad for each axis, by one that has neither."""
     (stride_y, stride_x), (pad_y, pad_x) = geometry.stride, geometry.pad
     padded = np.pad(x, ((0, 0), (0, 0), (pad_y, pad_y), (pad_x, pad_x)))
     dense = layer.forward(padded)
@@ -177,7 +177,7 @@ def test_unfold_with_a_stride_and_a_pad_for_each_axis(setting: Setting, geometry
 
 @st.composite
 def illegal_geometries(draw: st.DrawFn) -> Geometry:
-    """A legal geometry with one thing broken."""
+    """One thing about a legal geometry broken."""
     legal = draw(geometries())
     axis = draw(st.integers(0, 1))
     n, channels, h, w = legal.images
@@ -202,7 +202,7 @@ def illegal_geometries(draw: st.DrawFn) -> Geometry:
 
 
 def columns(geometry: Geometry) -> Array:
-    """An array of the shape that col2im takes, if there is one."""
+    """Of the shape that col2im takes, where there is one."""
     rows = geometry.images[0] * np.prod(np.maximum(geometry.output, 0)) if all(geometry.stride) else 1
     return np.zeros((rows, geometry.images[1] * np.prod(geometry.size)))
 
@@ -244,7 +244,7 @@ def test_no_filters_are_refused(name: str, geometry: Geometry) -> None:
 
 @st.composite
 def architectures(draw: st.DrawFn) -> dict[str, Any]:
-    """Arguments of SimpleConvNet; in one of three cases the image has a pixel too many or too few, or none."""
+    """Arguments of SimpleConvNet. In one of three the image has a pixel too many or too few, or none."""
     conv_param = {
         "filter_num": draw(st.integers(1, 3)),
         "filter_size": draw(st.integers(1, 6)),

@@ -1,4 +1,4 @@
-"""Properties of every registered kind of layer, tested on its own sample."""
+"""What holds for every kind of layer that is registered, on its own sample."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOOKS = {name: kind for name, kind in BY_NAME.items() if kind not in OUTPUTS.val
 
 @pytest.fixture(params=BY_NAME)
 def sample(request: pytest.FixtureRequest, rng: np.random.Generator) -> tuple[Any, Array]:
-    """A layer and an input for it."""
+    """A layer and an input of it."""
     return KINDS[BY_NAME[request.param]].sample(rng)
 
 
@@ -53,14 +53,14 @@ def test_float32_stays_float32(sample: tuple[Any, Array]) -> None:
 
 
 class OneDraw(np.random.RandomState):
-    """A random stream that gives the same numbers at every call."""
+    """The same numbers at every call."""
 
     def rand(self, *shape: int) -> Array:  # type: ignore[override]
         return np.random.RandomState(2).rand(*shape)
 
 
 def test_backward_is_the_derivative_of_forward(sample: tuple[Any, Array], rng: np.random.Generator) -> None:
-    """Compared with central differences of a random projection of the output, for x and every parameter."""
+    """Central differences of a random projection of the output, in x and in every parameter."""
     layer, x = sample
     if isinstance(layer, nr.Dropout):
         layer.rng = OneDraw()
@@ -100,7 +100,7 @@ def test_forward_refuses_what_is_no_batch(sample: tuple[Any, Array]) -> None:
 
 
 def test_a_nan_is_computed_with(sample: tuple[Any, Array]) -> None:
-    """As in the book; check_parity refuses NaN with its name."""
+    """As the book does; who judges names it."""
     layer, x = sample
     x.flat[0] = np.nan
     assert layer.forward(x).shape == copy.copy(layer).forward(np.zeros_like(x)).shape
@@ -119,7 +119,7 @@ def test_its_module_is_within_its_limits(
 
 
 def test_its_limits_are_not_loose(sample: tuple[Any, Array], rng: np.random.Generator) -> None:
-    """In float64 no limit is above 1e-12 of the largest entry; moved and selected data have limit 0."""
+    """In float64 no limit is above 1e-12 of the largest entry; what is moved or selected has none at all."""
     layer, x = sample
     rule, arithmetic = kind_of(layer).rule, Setting().arithmetic
     y = copy.copy(layer).forward(x)
@@ -151,7 +151,7 @@ def test_the_example_of_a_kind_of_ones_own_does_what_it_shows(monkeypatch: pytes
 
 
 class Slotted:
-    """A layer without __dict__ that sets its number through a property."""
+    """A layer without a __dict__, whose number is set through a property."""
 
     __slots__ = ("kept",)
 

@@ -9,7 +9,7 @@ from torchport import softmax_with_loss
 
 
 def test_labels_of_any_integer_dtype(device: str) -> None:
-    """In uint8 the bound of 256 classes would wrap to 0."""
+    """In uint8 a limit of 256 classes would wrap to 0."""
     logits, expected = torch.zeros(2, 300, device=device), None
     for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
         loss = softmax_with_loss(logits, torch.tensor([5, 100], dtype=dtype, device=device))

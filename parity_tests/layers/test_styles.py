@@ -1,4 +1,4 @@
-"""Right modules written in other ways than torch's own stay within their layer's limits, also on hostile data."""
+"""Right modules in other words than torch's own, on ordinary and on hostile data: within their layer's limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Draw = Callable[[np.random.Generator], Array]
 
 
 class Written(nn.Module):
-    """A module that computes function of the input and of any weight and bias; in bfloat16 from first on."""
+    """A function of the input, and of a weight and a bias where the layer has them; in bfloat16, from the first on."""
 
     def __init__(self, function: Callable[..., Tensor], layer: Any, setting: Setting) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def images(rng: np.random.Generator) -> Array:
 
 
 def blank(rng: np.random.Generator) -> Array:
-    """Maps of one value, as after a relu of blank patches; large enough for their sums to round."""
+    """Maps of one value, as behind a relu of blank patches; large enough for their sums to round."""
     return np.zeros((3, 2, 30, 30)) + rng.random((3, 2, 1, 1))
 
 
@@ -141,7 +141,7 @@ HOSTILE = ("two samples", "far from 0", "constant columns", "hardly moved", "one
 
 @pytest.mark.parametrize("style", [style for style in STYLES if not style.endswith(HOSTILE)])
 def test_an_error_of_a_ten_thousandth_is_above_its_limits(style: str, rng: np.random.Generator) -> None:
-    """For the output and all gradients, in float32."""
+    """Of the output and of all gradients, in float32."""
     layer, function, draw = STYLES[style]
     x = draw(rng)
     dout = rng.standard_normal(copy.copy(layer).forward(x).shape)
@@ -162,7 +162,7 @@ LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], float]] = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_right_loss_is_within_its_limits(name: str, dtype: torch.dtype, rng: np.random.Generator) -> None:
-    """On logits of every size: F.cross_entropy rounds differently from the book."""
+    """On logits of every size: F.cross_entropy rounds where the book does not."""
     (loss, offset), setting = LOSSES[name], Setting(dtype)
     for scale in (1e-3, 1, 10, 30, 80):
         x, t = setting.round(scale * rng.standard_normal((300, 10))), rng.integers(0, 10, 300)
@@ -181,7 +181,7 @@ def test_a_right_loss_is_within_its_limits(name: str, dtype: torch.dtype, rng: n
 
 
 def test_the_books_loss_is_never_off_by_more_than_its_offset_lets_it(rng: np.random.Generator) -> None:
-    """With 5,000 classes the error of bfloat16's softmax may be larger than its value."""
+    """Of 5,000 classes bfloat16's softmax may be off by more than itself."""
     x, t = rng.standard_normal((30, 5000)), rng.integers(0, 5000, 30)
     assert 1 < loss_limits(x, t, SETTINGS["bfloat16"].arithmetic)[0] < -np.log(LOG_OFFSET)
 
@@ -205,7 +205,7 @@ def test_running_statistics_are_within_their_limits(batch: str, dtype: torch.dty
 
 
 def test_a_constant_feature_whose_gradients_cancel_is_within_its_limits(rng: np.random.Generator) -> None:
-    """Its normalised values are 0, and in float32 all off alike, so that their product with dout is only rounding."""
+    """Its xn are 0, and in float32 all off alike, so that only roundings are left of their product with dout."""
     layer, x = nr.BatchNormalization(np.ones(40), np.zeros(40)), np.tile(rng.standard_normal(40), (9, 1))
     dout = np.concatenate([each := rng.standard_normal((4, 40)), np.zeros((1, 40)), -each])
     module = BatchNormalization(40).float()

@@ -1,4 +1,4 @@
-"""The limits of sums on single right layers, with random geometry and all kinds of data, hostile ones among them.
+"""Limits of sums on links: one layer, right, on random geometry and data of every kind, hostile ones among them.
 
 pytest parity_tests/layers/test_sums.py --cases 10000 counts the alarms in as many of each dtype, and shows how near
 to their limits they come.
@@ -31,24 +31,24 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 
 def _structured(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """A bright half beside a dark one, like an edge in a picture."""
+    """A bright half beside a dark one, as an edge in a picture."""
     x = np.full(shape, 0.1)
     x[..., : shape[-1] // 2] = 1 + 0.01 * rng.random()
     return x
 
 
 def _alike(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """The same map in every channel, as untrained filters make."""
+    """One and the same map in every channel, as filters that have learned nothing make."""
     return np.zeros(shape) + rng.standard_normal((shape[0], 1, *shape[2:]))
 
 
 def _strokes(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Like a digit of MNIST: bright strokes of whole 255ths on exact zeros."""
+    """As a digit of MNIST: bright strokes of whole 255ths on exact zeros."""
     return np.round(np.clip(rng.normal(0.8, 0.3, shape), 0, 1) * 255) / 255 * (rng.random(shape) < 0.19)
 
 
 def _per_map(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """One number for each map, as after a global average pool."""
+    """One number a map, as behind a global average pool."""
     return np.zeros(shape) + rng.standard_normal((*shape[:2], *(1 for _ in shape[2:])))
 
 
@@ -70,7 +70,7 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 
 
 class Arranged(nn.Module):
-    """A module that gets its input in another memory format, for which torch uses other kernels."""
+    """A module that is given its input in a memory format, in which torch takes other kernels."""
 
     def __init__(self, module: nn.Module, memory_format: torch.memory_format) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ UP_TO = (8, 64, 512, 4096, 10**9)  # products
 
 
 def judge(case: int, setting: Setting) -> tuple[dict[str, float], dict[tuple[str, int], float]]:
-    """error/limit of a right layer by quantity, kind of data and number of products."""
+    """error/limit of a right layer by quantity, and by the kind of data and the number of products."""
     layer, x, of = link(case)
     dout = KINDS[of["dout"]](np.random.default_rng([case, 1]), copy.copy(layer).forward(x).shape)
     module = kind_of(layer).module(layer, ("conv2d", "unfold")[case % 2]).to(setting.dtype)
@@ -142,7 +142,7 @@ def test_no_right_link_is_above_its_limits(
 
 
 def test_limits_are_near_to_what_rounding_does() -> None:
-    """For random data and strictly sequential sums, the limit is less than twenty times their error."""
+    """Random data, strictly sequential sums: the limit is not twenty times what they are off by."""
     for k in (25, 100, 1000):
         rng = np.random.default_rng(k)
         products = rng.standard_normal((4000, k)).astype(np.float32).astype(np.float64)
@@ -156,7 +156,7 @@ def test_limits_are_near_to_what_rounding_does() -> None:
 
 
 def test_the_limits_are_those_that_are_derived() -> None:
-    """By hand: 25 products with sum 3, sum of absolute values 20 and sum of squares 25."""
+    """By hand: 25 products of sum 3, of sizes that sum to 20 and squares that sum to 25."""
     a = Setting(torch.float32).arithmetic
     limit = a.of_products(np.array(25), np.array(20.0), np.array(3.0), np.array(25.0))
     assert limit / a.u == pytest.approx(182.213, abs=1e-3)
@@ -165,7 +165,7 @@ def test_the_limits_are_those_that_are_derived() -> None:
 
 
 def test_own_products_are_taken_in_the_worst_order_of_their_places() -> None:
-    """For pixels with alternating signs, the sums of a kernel that takes the negative ones first grow most."""
+    """Of an image's pixels with signs in turn: the sums of a kernel that takes the negative ones first grow most."""
     layer, a = nr.Affine(np.ones((400, 1)), np.array([0.5])), Setting(torch.float32).arithmetic
     x = (np.arange(1, 401) * np.resize([1.0, -1.0], 400)).reshape(1, 1, 20, 20)
     products = kind_of(layer).rule.products
@@ -177,7 +177,7 @@ def test_own_products_are_taken_in_the_worst_order_of_their_places() -> None:
 
 
 def test_equal_terms_are_judged_by_themselves() -> None:
-    """0.1 added 10^5 times: all roundings in a binade are alike, which L does not allow for."""
+    """0.1 added 10^5 times: all roundings of a binade are alike, and L knows nothing of that."""
     k, a = 10**5, Setting(torch.float32).arithmetic
     term = float(np.float32(0.1))
     found = float(np.cumsum(np.full(k, term, np.float32), dtype=np.float32)[-1])
@@ -201,13 +201,13 @@ def test_a_product_left_out_is_above_both_limits() -> None:
 
 
 def cut_off(x: Array) -> Array:
-    """x as TensorFloat-32 holds it: without the last 13 of float32's 23 bits."""
+    """As TensorFloat-32 holds it: the last 13 of float32's 23 bits are gone."""
     return (x.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)
 
 
 @pytest.mark.parametrize("data", ["normal", "positive", "constant", "one huge"])
 def test_what_tensorfloat_32_cuts_off_is_allowed_for(data: str) -> None:
-    """Emulated by exact products of the shortened operands, added up in float32; not measured on a GPU."""
+    """Emulated: exact products of what is left of the operands, added up in float32. No GPU was measured."""
     a = Setting(torch.float32).arithmetic._replace(u_operand=2.0**-10, cuts=True)
     rng, ratios_found = np.random.default_rng(0), []
     for k in (1, 10, 300, 3000):
@@ -229,7 +229,7 @@ def test_what_tensorfloat_32_cuts_off_is_allowed_for(data: str) -> None:
 def test_limits_are_the_same_whatever_is_computed_at_a_time(
     most: int, setting: Setting, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Down to one input at a time, though its weight may have more numbers."""
+    """Down to one input, of which the weight may have more numbers than that."""
     layer, x = nr.Affine(rng.standard_normal((12, 5)), rng.standard_normal(5)), rng.standard_normal((4, 3, 2, 2))
     dout, backward = rng.standard_normal((4, 5)), kind_of(layer).rule.backward
     whole = backward(layer, x, dout, setting.arithmetic)
@@ -257,13 +257,13 @@ G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0
 
 
 def both(matrix: Array, x: torch.Tensor) -> torch.Tensor:
-    """Transform the last two axes."""
+    """A transform of the last two axes."""
     m = torch.tensor(matrix, dtype=x.dtype)
     return m @ x @ m.T
 
 
 def winograd(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """The convolution of x (N, C, H, W) with 3 x 3 filters w by Winograd's algorithm, 4 x 4 outputs at a time."""
+    """x (N, C, H, W) by 3 x 3 filters w, 4 x 4 outputs at a time."""
     tiles = both(B, x.unfold(2, 6, 4).unfold(3, 6, 4))
     y = both(A, torch.einsum("nchwij,ocij->nohwij", tiles, both(G, w)))
     found: torch.Tensor = y.permute(0, 1, 2, 4, 3, 5).reshape(len(x), len(w), x.shape[2] - 2, x.shape[3] - 2)
@@ -278,7 +278,7 @@ def fourier(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 
 
 def of_transforms(c: int, side: int, kind: str) -> tuple[nr.Convolution, Array, Array]:
-    """A layer, an input that is 0 on one side, and an upstream gradient that is 0 on the other: many sums are empty."""
+    """A layer, an input, dark on one side, and an upstream gradient, dark on the other: many sums have no term."""
     rng, setting = np.random.default_rng([c, side]), Setting(torch.float32, mode="bfloat16")
     x, dout = KINDS[kind](rng, (4, c, side + 2, side + 2)), rng.standard_normal((4, 8, side, side))
     x[..., side // 2 :], dout[..., : side // 2 + 2] = 0, 0
@@ -287,7 +287,7 @@ def of_transforms(c: int, side: int, kind: str) -> tuple[nr.Convolution, Array, 
 
 
 def limits(layer: nr.Convolution, x: Array, dout: Array, *, fast: bool) -> list[Array]:
-    """The limits of output, grad_input and W in bfloat16 on CUDA; with fast, including those for transforms."""
+    """Of output, grad_input and W, in bfloat16 on CUDA; fast: with what transforms are allowed."""
     a, rule = Setting(torch.float32, mode="bfloat16").arithmetic, kind_of(layer).rule
     a = a._replace(cuts=True, u_fast=a.u_sum if fast else 0.0)
     backward = rule.backward(layer, x, dout, a)
@@ -296,7 +296,7 @@ def limits(layer: nr.Convolution, x: Array, dout: Array, *, fast: bool) -> list[
 
 @pytest.mark.parametrize("algorithm", [winograd, fourier])
 def test_what_transforms_round_is_allowed_for_in_bfloat16(algorithm: Callable[..., torch.Tensor]) -> None:
-    """Emulated in float32 with a rounded result, as cuDNN does it: transforms of empty sums are not exactly 0."""
+    """Emulated in float32, the result rounded, as cuDNN's: where nothing is added up they make no zero."""
     largest = dict[bool, list[float]]({False: [], True: []})
     for (c, side), kind in itertools.product(((1, 8), (16, 20), (64, 8)), KINDS):
         layer, x, dout = of_transforms(c, side, kind)
@@ -316,7 +316,7 @@ def test_what_transforms_round_is_allowed_for_in_bfloat16(algorithm: Callable[..
 
 
 def test_what_transforms_are_allowed_is_derived_from_winograds_matrices() -> None:
-    """The matrices are really Winograd's: with a misprint, the emulation would mean nothing."""
+    """And Winograd's are his, which a misprint would make an emulation of nothing."""
     layer, x, _ = of_transforms(3, 8, "normal")
     y = winograd(*(torch.tensor(each) for each in (x, layer.W)))
     np.testing.assert_allclose(y, copy.copy(layer).forward(x), atol=1e-13)
@@ -329,7 +329,7 @@ def test_what_transforms_are_allowed_is_derived_from_winograds_matrices() -> Non
 
 @pytest.mark.parametrize(("c", "side"), [(1, 28), (16, 28), (32, 14), (64, 8)])
 def test_no_fault_hides_behind_what_transforms_are_allowed(c: int, side: int) -> None:
-    """It is less than a fifth of the limit of an ordinary entry's sum rounded to bfloat16."""
+    """It is less than a fifth of what an ordinary entry's own sum, rounded to bfloat16, is allowed."""
     rng = np.random.default_rng(c)
     layer = nr.Convolution(rng.standard_normal((16, c, 3, 3)) / np.sqrt(9 * c), np.zeros(16), 1, 1)
     x, dout = np.maximum(rng.standard_normal((8, c, side, side)), 0), rng.standard_normal((8, 16, side, side))
@@ -338,7 +338,7 @@ def test_no_fault_hides_behind_what_transforms_are_allowed(c: int, side: int) ->
 
 
 def test_transforms_are_allowed_for_where_they_may_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cuDNN may use them in bfloat16 with stride 1 and filters of more than one pixel."""
+    """By cuDNN in bfloat16: with a stride of 1, and filters of more than one pixel."""
     monkeypatch.setattr("torchport.layers.arithmetic.check_device", lambda name, device: device)  # CUDA on any machine
     on = {(place, mode): Setting(torch.float32, place, mode).arithmetic.u_fast for place, mode in PLACES}
     assert {where for where, u in on.items() if u} == {("cuda:0", "bfloat16")}

@@ -49,7 +49,7 @@ REFUSED = {
 
 
 def begun_anew(port: RightPort | WrongPort) -> nn.Module:
-    """The module of port as it is before loading: other weights, and running statistics of 1."""
+    """As it would be before anything is loaded: other weights, statistics that have seen nothing."""
     module = port.build(port.reference()).to(port.dtypes[0])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_a_right_port_is_filled_and_read_back_or_refused(port: RightPort, monkey
 
 
 def emptied(reference: nr.Network) -> nr.Network:
-    """reference with zeros for all parameters, so that only its layers carry information."""
+    """Of zeros: only its layers tell anything."""
     reference.set_params({name: np.zeros_like(value) for name, value in reference.params.items()})
     return reference
 
@@ -98,7 +98,7 @@ def test_so_many_of_them_are_refused() -> None:
 
 @pytest.mark.parametrize("port", WRONG_PORTS[::12], ids=lambda port: port.name)
 def test_no_mistake_misleads(port: WrongPort) -> None:
-    """Weights go where the port's author put them, or the port becomes right, or nothing is changed."""
+    """Weights are where the port's author has put them, or the port has become right, or nothing is changed."""
     module = begun_anew(port)
     before = list(tensors(module))
     authors = dict(unwrapped(port.build(port.reference()).to(port.dtypes[0])).named_parameters())

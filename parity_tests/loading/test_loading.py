@@ -1,4 +1,4 @@
-"""Layouts told by the use of a weight, beyond those of test_catalogue.py, and errors for what does not fit."""
+"""Which layout the use of a weight tells, where test_catalogue's ports do not, and what does not fit, named."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ X = seeded_batch(1, 4, (1, 10, 10))[0]
 
 
 def square_network() -> nr.SimpleConvNet:
-    """A network whose last weight, 10 x 10, could be transposed."""
+    """Whose last weight, 10 x 10, fits in two ways."""
     sizes = ((1, 10, 10), {"filter_num": 5, "filter_size": 3, "pad": 0, "stride": 1}, 10, 10)
     return nr.SimpleConvNet(*sizes, params=seeded_params(0, nr.SimpleConvNet(*sizes).params))
 
 
 class Modules(nn.Module):
-    """A usual port with its modules not in the order of use; others replace modules, last the last layer."""
+    """What most people write, not in the order of use; others in their place, and another last layer."""
 
     conv: nn.Module
     hidden: nn.Module
@@ -45,7 +45,7 @@ class Modules(nn.Module):
 
 
 class ByHand(nn.Module):
-    """Parameters of zeros, equal in every layout, one multiplied from the left, one used by addmm."""
+    """Of zeros, which look the same in every layout: a product from the left, and one with its addend first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def test_the_use_of_a_weight_tells_its_layout(style: str) -> None:
 
 
 class Exponential(nn.Module):
-    """A parametrization that only gives positive weights."""
+    """A parametrization that makes positive weights only."""
 
     def forward(self, logarithm: Tensor) -> Tensor:
         return logarithm.exp()

@@ -1,4 +1,4 @@
-"""What is checked after a module was filled from any source: only weights are loaded, and never wrongly."""
+"""What is proved of a module that was filled, from whatever source: weights alone are loaded, and never wrongly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Mlp(Perceptron):
 
 
 def anew(module: nn.Module) -> Any:
-    """module with weights that differ from the reference's."""
+    """Other weights than the reference's."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
@@ -52,7 +52,7 @@ class Normalised(Mlp):
 
 
 class Gelus(Convnet):
-    """A port with the activations given, which flattens its maps in the order H, W, C."""
+    """Wherever it is told; its maps are flattened in the order H, W, C."""
 
     def __init__(self, reference: nr.Network, first: Any = F.relu, second: Any = F.relu) -> None:
         super().__init__(reference)
@@ -98,7 +98,7 @@ class Reversed(Mlp):
 
 
 class OtherStride(Convnet):
-    """A port with another geometry, whose parameters still fit."""
+    """Whose parameters fit."""
 
     def forward(self, x: Tensor) -> Any:
         x = F.max_pool2d(F.relu(F.conv2d(x, self.conv1.weight, self.conv1.bias, dilation=2)), 2, 1)[..., :4, :4]
@@ -106,7 +106,7 @@ class OtherStride(Convnet):
 
 
 class Doubled(Mlp):
-    """A port that is wrong in two consecutive layers; only the first is reported."""
+    """Wrong in two layers at a stretch, of which only the first is told."""
 
     def forward(self, x: Tensor) -> Any:
         x = F.gelu(self.fc2(F.gelu(self.fc1(x))))
@@ -135,7 +135,7 @@ def test_a_layer_with_weights_that_computes_something_else_is_refused(says: str)
 
 
 class Crossed(Mlp):
-    """A port in which two biases are swapped and one weight is transposed."""
+    """Each bias goes with the other weight, and one weight is turned."""
 
     def forward(self, x: Tensor) -> Any:
         x = F.relu(F.linear(F.relu(self.fc1(x)), self.fc2.weight, self.fc3.bias))
@@ -173,7 +173,7 @@ def test_a_square_weight_has_the_layout_that_holds(how: str, symmetric: bool) ->
 
 
 def test_two_readings_that_hold_are_both_told() -> None:
-    """For an input of zeros, both give the same output."""
+    """Of an input of zeros either makes the same."""
     layers = dict(EQUAL().layers)
     affine1, relu1 = list(layers)[:2]
     blind = {affine1: layers.pop(affine1), relu1: layers.pop(relu1), "Dropout": nr.Dropout(1.0), **layers}
@@ -268,7 +268,7 @@ def test_lazy_modules_get_their_shapes_first() -> None:
 
 
 class Unnamed(Mlp):
-    """Running statistics with meaningless names; the variance is used first."""
+    """Statistics under names that tell nothing; the variance meets data first."""
 
     p1: Tensor
     q1: Tensor
@@ -304,7 +304,7 @@ def test_statistics_without_names_lie_where_they_serve() -> None:
 
 
 class Deep(nn.Module):
-    """Seven normalisations with two possible readings each: too many combinations to try."""
+    """Seven normalisations: by two readings each there would be too many."""
 
     def __init__(self, mean: str, var: str) -> None:
         super().__init__()

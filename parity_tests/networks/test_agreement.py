@@ -1,4 +1,4 @@
-"""The ports of the book's networks agree with them, layer by layer and end to end.
+"""The twins of the book's networks agree with them, layer by layer and end to end.
 
 Random ones are in layers/test_geometries.py (SimpleConvNet.from_params) and parity/test_clean.py.
 """

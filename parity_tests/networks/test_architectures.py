@@ -1,4 +1,4 @@
-"""Which network params belong to, by names and shapes, or how they differ from the nearest network."""
+"""Which network params are of, by their names and shapes, or what the nearest one has otherwise."""
 
 from __future__ import annotations
 

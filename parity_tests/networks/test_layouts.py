@@ -1,4 +1,4 @@
-"""The order of layers with any names; files/test_reading.py tests the files that people have."""
+"""Arrays under any names: in which order their layers are; files/test_reading.py has what people have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchport.parity.cases import seeded_params
 
 
 def square(*names: str) -> dict[str, Array]:
-    """Weights and biases of Affine layers with six inputs and outputs."""
+    """Affine layers of six inputs and outputs."""
     return {f"{name}.{part}": np.ones((6,) * axes) for name in names for part, axes in (("weight", 2), ("bias", 1))}
 
 
@@ -30,7 +30,7 @@ def test_layers_of_every_kind_are_found_in_any_order() -> None:
 
 
 def test_an_order_is_looked_for_in_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nine layers fit each other in any of 9! orders, and one fits none of them."""
+    """Nine layers that fit each other in 9! orders, and one that fits none."""
     steps = 0
 
     def counted(*sizes: Any) -> bool:

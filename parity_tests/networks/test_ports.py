@@ -1,4 +1,4 @@
-"""The port that from_reference makes of any network: what it computes, its state, and what cannot be ported."""
+"""The torch twin of any reference network: what it computes, what it holds, and what has no twin."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from torchport.networks.ports import load_layer
 
 
 def normalised(dtype: Any = np.float64) -> nr.Network:
-    """Affine, batch normalisation with running statistics, dropout, affine: (N, 4) to (N, 3)."""
+    """Affine, batch normalisation that has seen batches, dropout, affine: (N, 4) to (N, 3)."""
     rng = np.random.default_rng(0)
 
     def array(*shape: int) -> Array:
@@ -54,7 +54,7 @@ def arrays(state_dict: dict[str, torch.Tensor]) -> dict[str, Array]:
 @pytest.mark.parametrize("conv", CONVOLUTIONS)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_random_networks_twin_has_its_state(conv: Convolution, device: str, seed: int) -> None:
-    """parity/test_clean.py tests that they agree."""
+    """That they agree is counted in parity/test_clean."""
     reference, _, _ = random_case(seed)
     state, expected = from_reference(reference, conv, device).state_dict(), state_dict_of(reference)
     assert same_bits(arrays(state), arrays(expected))
@@ -150,7 +150,7 @@ def test_names_that_modules_cannot_have_are_refused(case: str) -> None:
 
 
 class Doubled(nr.Relu):
-    """A layer that computes something else than its base class."""
+    """Not what its base class computes."""
 
     def forward(self, x: Array) -> Array:
         return 2 * super().forward(x)
@@ -158,7 +158,7 @@ class Doubled(nr.Relu):
 
 @pytest.fixture
 def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forgets after a test what it registered."""
+    """What a test registers is forgotten after it."""
     monkeypatch.setattr("torchport.layers.kinds.KINDS", dict(KINDS))
 
 
@@ -204,7 +204,7 @@ def test_register_takes_a_kind_of_layers() -> None:
 
 
 def test_running_statistics_are_saved_with_the_parameters(tmp_path: Path) -> None:
-    """Without them a loaded network would predict something else."""
+    """Without them a network that was loaded would predict something else."""
     network, other, x = normalised(), normalised(), np.random.default_rng(1).random((6, 4))
     network.predict(x, train_flg=True)
     network.save_params(tmp_path / "params.pkl")

@@ -1,4 +1,4 @@
-"""The book's SimpleConvNet in torch: its names, initial weights and sizes. test_agreement.py tests what it computes."""
+"""The book's SimpleConvNet in torch: its names, its start, its sizes; that it agrees is in test_agreement.py."""
 
 from __future__ import annotations
 

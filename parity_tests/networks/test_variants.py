@@ -41,7 +41,7 @@ def test_compiled(conv: Convolution, device: str) -> None:
 
 @pytest.mark.parametrize("conv", CONVS)
 def test_channels_last(conv: Convolution, setting: Setting) -> None:
-    """With channels-last weights, and in one run with channels-last samples, too."""
+    """Of the weights, and in one run of the samples too."""
     reference, port, x, t = build(conv, setting)
     report = check_parity(reference, port.to(memory_format=torch.channels_last), x, t, runs=["training", "extremes"])
     report.raise_if_failed()
@@ -49,7 +49,7 @@ def test_channels_last(conv: Convolution, setting: Setting) -> None:
 
 
 def train(port: SimpleConvNet, x: Tensor, t: Tensor) -> SimpleConvNet:
-    """Take a few steps of the book's Adam."""
+    """A few steps of the book's Adam."""
     port = copy.deepcopy(port)
     optimizer = make_optimizer("adam", port.parameters())
     for _ in range(5):
@@ -61,7 +61,7 @@ def train(port: SimpleConvNet, x: Tensor, t: Tensor) -> SimpleConvNet:
 
 @pytest.mark.parametrize("conv", CONVS)
 def test_a_second_run_is_bit_identical(conv: Convolution, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With torch.use_deterministic_algorithms, which raises for operations without a deterministic implementation."""
+    """Under torch.use_deterministic_algorithms, which raises for an operation that has no such form."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products need it to be deterministic
     _, port, x, t = build(conv, setting)
     inputs, labels = setting.tensor(x), torch.tensor(t, device=setting.device)
@@ -77,7 +77,7 @@ def test_a_second_run_is_bit_identical(conv: Convolution, setting: Setting, monk
 
 
 class InLess(nn.Module):
-    """A module that computes under autocast but returns its output in the original dtype."""
+    """Autocasts, and says nothing of it in its output's dtype."""
 
     def __init__(self, port: SimpleConvNet) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class InLess(nn.Module):
 
 
 def test_bfloat16_is_not_float32(device: str) -> None:
-    """The lower precision is detected: outputs under autocast exceed float32's limits."""
+    """The lower precision is seen: autocast outputs judged by float32's limits fail."""
     reference, port, x, t = build("unfold", Setting(torch.float32, device))
     first = check_parity(reference, InLess(port), x, t, runs=["training"]).first_divergence
     assert first is not None

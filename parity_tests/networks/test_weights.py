@@ -1,4 +1,4 @@
-"""Weights; params to a state_dict and back bit for bit, and refusals before anything is copied."""
+"""The carrier; the book's params to a state_dict and back, bit for bit, and refusals before anything is copied."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ BAD_PARAMS: dict[str, tuple[Any, type[Exception], str]] = {
 
 @pytest.mark.parametrize("case", BAD_PARAMS)
 def test_unfit_params_are_refused(params: Params, case: str) -> None:
-    """test_architectures.py tests the other params that recognise refuses."""
+    """The others that recognise refuses are in test_architectures.py."""
     spoil, error, says = BAD_PARAMS[case]
     for take in (to_state_dict, SimpleConvNet.from_params, Weights.of):
         with pytest.raises(error, match=says):

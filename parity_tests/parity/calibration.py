@@ -1,4 +1,4 @@
-"""Counts false alarms: judges right ports of random networks, and measures how close to their limits they come."""
+"""False alarms: unmodified ports on random cases, and how near to their limits correct ports come."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Calibration:
     largest: dict[tuple[str, str, str], float]
 
     def table(self, device: str) -> list[str]:
-        """Lines of Markdown: a row for each entry of largest, the alarms, and their number."""
+        """Lines of Markdown, a row for each of largest, what the alarms say, and how many there are."""
         head = "| run | rule | arithmetic | largest error/limit |", "|---|---|---|---|"
         rows = [f"| {' | '.join(key)} | {ratio:.2g} |" for key, ratio in sorted(self.largest.items())]
         verdicts = [report.verdict for report in self.alarms]
@@ -33,7 +33,7 @@ class Calibration:
 
 
 def settings(device: str) -> list[Setting]:
-    """Every Setting in which a port can be judged on this device."""
+    """Every arithmetic that a port can be judged in on this device."""
     modes: list[Mode] = [IEEE, BFLOAT16, *((TF32,) if torch.device(device).type == "cuda" else ())]
     return [Setting(torch.float64, device), *(Setting(torch.float32, device, mode) for mode in modes)]
 
@@ -61,7 +61,7 @@ def run_clean(cases: int, device: str = "cpu", *, progress: bool = False) -> Cal
 
 
 def kind_of_run(name: str) -> str:
-    """The run's name without its number of samples."""
+    """The run's name, without how many samples there were."""
     return "N samples" if name.endswith(("sample", "samples")) else name
 
 

@@ -1,4 +1,4 @@
-"""Compares one layer with its torch module, and draws random networks of every kind of layer."""
+"""Twins of one layer to compare, and random networks of every kind of layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The planted bugs: small changes to running code, each of which must be caught at the right layer."""
+"""The planted bugs: each a small change to running code, each to be caught at the right layer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from torchport.parity.rows import Row
 
 
 def change(layer: str, function: Callable[[Any, Tensor], Tensor]) -> Spoil:
-    """Replace a layer's forward by function(module, x)."""
+    """Let a layer's forward be function(module, x)."""
 
     def spoil(port: nn.Sequential) -> None:
         module = port.get_submodule(layer)
@@ -50,7 +50,7 @@ def change(layer: str, function: Callable[[Any, Tensor], Tensor]) -> Spoil:
 
 
 def weights(function: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Spoil:
-    """Load function(state_dict) into the port."""
+    """Load what function makes of the port's state_dict."""
 
     def spoil(port: nn.Sequential) -> None:
         state = {name: value.clone() for name, value in port.state_dict().items()}
@@ -60,7 +60,7 @@ def weights(function: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Spoil
 
 
 class _Regrad(torch.autograd.Function):
-    """A value whose gradient is replaced, and passed to another tensor."""
+    """A value, with a gradient of one's own that another tensor gets."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, other: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -73,13 +73,13 @@ class _Regrad(torch.autograd.Function):
 
 
 def regrad(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """x, with function applied to its gradient."""
+    """x, whose gradient is function's of what it was."""
     result: Tensor = _Regrad.apply(x.detach(), x, function)
     return result
 
 
 def only_value(x: Tensor, gradient_of: Tensor) -> Tensor:
-    """The value of x, with its gradient passed to another tensor of the same shape."""
+    """The value of x with the gradient of another tensor of its shape."""
     result: Tensor = _Regrad.apply(x.detach(), gradient_of, lambda grad: grad)
     return result
 
@@ -90,19 +90,19 @@ def in_tf32(x: Tensor) -> Tensor:
 
 
 def conv(m: Any, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, **options: Any) -> Tensor:
-    """The module's convolution with some arguments replaced."""
+    """The module's own convolution, but for what is given."""
     result: Tensor = F.conv2d(x, m.weight if weight is None else weight, m.bias if bias is None else bias, **options)
     return result
 
 
 def half_batch(m: Any, x: Tensor) -> Tensor:
-    """A linear layer whose weight gets its gradient from the first half of the batch only."""
+    """A linear layer whose weight has its gradient from the first half of the batch."""
     first, second = x.chunk(2)
     return torch.cat([F.linear(first, m.weight, m.bias), F.linear(second, m.weight.detach(), m.bias)])
 
 
 def corner_bias(m: Any, x: Tensor) -> Tensor:
-    """A convolution whose bias gets its gradient from one pixel only."""
+    """A convolution whose bias has its gradient from one pixel."""
     y = conv(m, x, bias=m.bias.detach())
     at_corner = torch.zeros_like(y)
     at_corner[:, :, 0, 0] = 1
@@ -111,13 +111,13 @@ def corner_bias(m: Any, x: Tensor) -> Tensor:
 
 
 def one_nan(m: Any, x: Tensor) -> Tensor:
-    """A linear layer with NaN in the last entry."""
+    """A linear layer with NaN in the last place."""
     y = F.linear(x, m.weight, m.bias)
     return torch.where(torch.arange(y.numel(), device=y.device).view_as(y) == y.numel() - 1, torch.nan, y)
 
 
 class _OverwritingIm2col(torch.autograd.Function):
-    """im2col of 3x3 windows whose gradients overwrite each other instead of being added."""
+    """im2col of 3x3 windows, whose gradient is written into the image and not added."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class _OverwritingIm2col(torch.autograd.Function):
 
 
 def by_columns(m: Any, x: Tensor, columns: Tensor, im2col: Callable[[Tensor], Tensor]) -> Tensor:
-    """A 3x3 convolution as the product of im2col's rows and a matrix (out_channels, C*3*3)."""
+    """A 3x3 convolution as a product of im2col's rows with a matrix (out_channels, C*3*3)."""
     n, _, h, w = x.shape
     return F.linear(im2col(x), columns, m.bias).view(n, h - 2, w - 2, -1).permute(0, 3, 1, 2)
 
@@ -210,7 +210,7 @@ PORT = [
 
 
 def in_deep_port(name: str, layer: str, spoil: Spoil) -> Bug:
-    """A bug in the port of the book's deeper network."""
+    """In the book's deeper network."""
     return in_port(f"DeepConvNet: {name}", layer, spoil, network=small_deep_network)
 
 
@@ -270,7 +270,7 @@ LOSS = [
 
 @contextmanager
 def _backward_of(kind: type, function: Callable[[Any, Array], Array]) -> Iterator[None]:
-    """Make kind's backward return function(layer, its own result)."""
+    """Let kind's backward return function(layer, what it returned)."""
     right = kind.backward  # type: ignore[attr-defined]
     with mock.patch.object(kind, "backward", lambda layer, dout: function(layer, right(layer, dout))):
         yield
@@ -298,7 +298,7 @@ REFERENCE = [
 
 
 def _norm(module: Callable[[int], Any], images: bool = False, carry: bool = True) -> Callable[..., Any]:
-    """A layer with running statistics, and a module with its parameters; with carry, also with its statistics."""
+    """A layer that has seen batches, and the module with its parameters; with its running statistics too, if carry."""
 
     def make(rng: np.random.Generator) -> tuple[Any, nn.Module, Array]:
         x = 0.1 * rng.standard_normal((6, 2, 2, 2) if images else (6, 5))
@@ -376,7 +376,7 @@ class _PassesAtZero(nn.Module):
 
 
 def _subsampled(change: Callable[[nn.Module], object]) -> Callable[[np.random.Generator], tuple[Any, nn.Module, Array]]:
-    """LeNet's subsampling, with change applied to its module."""
+    """LeNet's subsampling, whose module change spoils."""
 
     def make(rng: np.random.Generator) -> tuple[Any, nn.Module, Array]:
         layer, module = nr.Subsampling(*rng.standard_normal((2, 3))), Subsampling(3).double()
@@ -406,7 +406,7 @@ class _Computing(nn.Module):
 
 
 def _normalised(function: Callable[[Tensor], Tensor]) -> Callable[[np.random.Generator], tuple[Any, nn.Module, Array]]:
-    """AlexNet's normalisation with function as its port, and an alpha that has an effect on numbers around 1."""
+    """AlexNet's normalisation, for which function passes; with an alpha that shows on numbers around 1."""
     return lambda rng: (
         nr.LocalResponseNormalization(5, 0.1),
         _Computing(function),
@@ -483,14 +483,14 @@ def _eps_inside(rule: nr.Adam, name: str, param: Array, grad: Array) -> None:
 
 
 def _erratum(rule: nr.Nesterov, name: str, param: Array, grad: Array) -> None:
-    """v is updated first, as in older printings."""
+    """v updated first, as older printings have it."""
     kept = param.copy()
     nr.Nesterov._step(rule, name, param, grad)
     param[...] = kept + rule.momentum**2 * rule.v[name] - (1 + rule.momentum) * rule.lr * grad
 
 
 def _root_of_sum(rule: nr.RMSprop, name: str, param: Array, grad: Array) -> None:
-    """eps is inside the root."""
+    """eps inside the root."""
     kept = param.copy()
     nr.RMSprop._step(rule, name, param, grad)
     param[...] = kept - rule.lr * grad / np.sqrt(rule.h[name] + EPS)
@@ -527,7 +527,7 @@ OPTIMIZERS = [
 
 
 def _dropped_batch(dtype: torch.dtype) -> Row | None:
-    """An evaluation of 7 samples in batches of 2 that forgets the last one and still divides by 7."""
+    """An evaluation of 7 samples by twos that forgets the last and still divides by 7."""
     reference, port, x, _ = small_network(dtype)
     with torch.no_grad():
         y = port(torch.tensor(x[:7], dtype=dtype)).argmax(dim=1).numpy()

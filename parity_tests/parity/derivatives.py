@@ -1,4 +1,4 @@
-"""Checks gradients with values of the forward pass only: Taylor remainders and adjoints.
+"""Checks of gradients by values of the forward pass alone: Taylor remainders, adjoints.
 
 An adjoint's limit is derived; a Taylor remainder needs none, since its slope says whether the gradient is right.
 """

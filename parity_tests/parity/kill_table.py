@@ -1,4 +1,4 @@
-"""How small a mistake is caught by check_parity, and by the rules with which other tools accept a port.
+"""How small a mistake is still seen: by check_parity, and by the rules by which other tools accept a port.
 
 python parity_tests/parity/kill_table.py prints two tables as Markdown, in some minutes: the smallest size at which each
 planted mistake is caught, and the smallest relative errors that are seen in every layer that adds products.
@@ -43,7 +43,7 @@ DTYPES = (torch.float64, torch.float32)
 
 
 def network(name: str, scale: str = FAN_IN) -> tuple[nr.Network, Array, Array]:
-    """One of NETWORKS without dropout, and a batch, with values that float32 can hold."""
+    """One of NETWORKS without dropout and a batch, in numbers that float32 can hold."""
     make, (n, *shape) = NETWORKS[name]
     reference = make()
     for layer in reference.layers.values():
@@ -60,12 +60,12 @@ def network(name: str, scale: str = FAN_IN) -> tuple[nr.Network, Array, Array]:
 
 
 def slope(eps: float, value: Tensor, *_: Any) -> Tensor:
-    """value, with its gradient times 1 + eps."""
+    """value, of which the gradient counts 1 + eps times."""
     return value + eps * (value - value.detach())
 
 
 def one_product(eps: float, y: Tensor, x: Tensor, module: Any) -> Tensor:
-    """y, with the largest product of the first sample's largest entry times 1 + eps."""
+    """y, where the largest product in the first sample's largest entry counts 1 + eps times."""
     change, inputs = torch.zeros_like(y), x[0]
     channel, place = divmod(int(y[0].argmax()), y[0, 0].numel())
     if isinstance(module, nn.Conv2d):
@@ -93,7 +93,7 @@ MISTAKES: dict[str, tuple[str, Callable[..., Tensor]]] = {
 
 
 def plant(port: nn.Sequential, layer: str, at: str, change: Callable[..., Any]) -> None:
-    """Plant a mistake in the port's layer, or in another one."""
+    """Make a mistake in the port's layer, or in another one."""
     module = port.get_submodule(at if at in dict(port.named_children()) else layer)
     if at in ("weight", "bias"):
         getattr(module, at).register_hook(change)
@@ -121,7 +121,7 @@ NEVER, ALWAYS = 0, -1  # not caught; refused where there is no mistake
 
 
 def numbers(reference: nr.Network, port: nn.Sequential, x: Array, t: Array) -> Iterator[tuple[Array, Array]]:
-    """(actual, expected) of the whole network, and of each layer with the port's own input and upstream gradient."""
+    """(actual, expected) of the whole, and of each layer on the port's own input and upstream gradient of it."""
     tensors = [torch.tensor(x, dtype=next(port.parameters()).dtype, requires_grad=True)]
     for module in port:
         module.register_forward_hook(lambda _, __, y: tensors.append(y))
@@ -143,7 +143,7 @@ def numbers(reference: nr.Network, port: nn.Sequential, x: Array, t: Array) -> I
 
 
 def smallest(mistake: str, name: str, scale: str, dtype: torch.dtype) -> dict[str, int]:
-    """For each rule, the size of the smallest mistake from which on all are caught; or NEVER, ALWAYS."""
+    """Of each rule, the size of the smallest mistake that is caught as all larger ones are; or NEVER, ALWAYS."""
     found = dict.fromkeys((ALL_RUNS, ONE_RUN, *RULES), NEVER)
     for before, size in zip((NEVER, NEVER, *SIZES), (ALWAYS, *SIZES), strict=False):
         at, change = MISTAKES[mistake]
@@ -174,7 +174,7 @@ class Sight(NamedTuple):
 
 
 def links(reference: nr.Network, x: Array, dout: Array | None = None) -> Iterator[tuple[str, Any, Array, Array]]:
-    """Name, layer, x (N, ...) and dout of each layer that adds products, from the last on; dout is random or given."""
+    """Name, layer, x (N, ...) and dout of each layer that adds products, from the last on; dout is drawn, or given."""
     y = reference.predict(x, train_flg=True)
     dout = np.random.default_rng(0).standard_normal(y.shape) if dout is None else dout
     layer: Any
@@ -220,7 +220,7 @@ def sights(dtype: torch.dtype, layer: Any, x: Array, dout: Array, *, exact: bool
 
 
 def runs_of(name: str) -> Iterator[tuple[str, Iterator[tuple[str, Any, Array, Array]]]]:
-    """The links of a network on one sample, as in one of check_parity's runs, and on integers if those are exact."""
+    """The links of a network on one sample, as in one of check_parity's runs, and on integers where those are exact."""
     reference, x, _ = network(name)
     yield "one sample", links(reference, x[:1])
     if homogeneous(reference):
@@ -229,7 +229,7 @@ def runs_of(name: str) -> Iterator[tuple[str, Iterator[tuple[str, Any, Array, Ar
 
 
 def row(mistake: str, name: str, scale: str) -> str:
-    """A row of the first table."""
+    """Of the first table."""
     words = {NEVER: "never", ALWAYS: "always"}
     found = [smallest(mistake, name, scale, dtype) for dtype in DTYPES]
     cells = (" ".join(words.get(each[rule], f"-{each[rule]}") for each in found) for rule in found[0])
@@ -237,7 +237,7 @@ def row(mistake: str, name: str, scale: str) -> str:
 
 
 def tables() -> Iterator[str]:
-    """The lines of both tables in Markdown: a row for each mistake, network and scale; a row for each layer."""
+    """Both in Markdown: a row for each mistake, network and scale; a row for each layer."""
     yield "Smallest eps that is caught, as a power of 2, in float64 and in float32:\n"
     yield f"| network | weights | mistake | {' | '.join((ALL_RUNS, ONE_RUN, *RULES))} |\n{'|---' * (5 + len(RULES))}|"
     for name, scale, mistake in itertools.product(SPOILED, SCALES, MISTAKES):

@@ -1,4 +1,4 @@
-"""Shows with plain torch, without the engine, that the catalogues' ports are right or wrong as they say."""
+"""What the catalogues say of their ports, shown with plain torch and without the engine: as a user could show it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Port = RightPort | WrongPort
 
 
 class TorchDraws(np.random.RandomState):
-    """A random stream for the reference's dropout that gives torch.rand's numbers."""
+    """The reference's dropout with the numbers that torch.rand makes."""
 
     def rand(self, *shape: int) -> Any:
         return torch.rand(shape, dtype=torch.float64).numpy()
 
 
 def made(port: Port, params: Mapping[str, Array] | None = None) -> tuple[nr.Network, nn.Module]:
-    """The reference, with params if given, and its port in float64; their dropouts draw the same numbers."""
+    """The reference, perhaps with other params, and the port of it in float64; their dropouts draw the same numbers."""
     reference, own = port.reference(), port.reference()
     for network in (reference, own):
         network.set_params(network.params if params is None else params)
@@ -52,7 +52,7 @@ def made(port: Port, params: Mapping[str, Array] | None = None) -> tuple[nr.Netw
 
 
 def logits(port: Port, output: Any) -> Tensor:
-    """The part of the output that the port's options name, or the last entry of a tuple."""
+    """The part of the output that the port's options name, or the last of a tuple."""
     if isinstance(output, dict | tuple):
         output = output[port.options.get("output", -1)]
     found: Tensor = output
@@ -60,7 +60,7 @@ def logits(port: Port, output: Any) -> Tensor:
 
 
 def as_returned(port: Port, scores: Array) -> Array:
-    """The reference's scores, with the softmax or log_softmax that a right port adds according to its name."""
+    """The reference's scores; or what a right port ends in besides, of which its name tells."""
     if isinstance(port, RightPort) and "Softmax" in port.name:
         ending = F.log_softmax if port.name.startswith("Log") else F.softmax
         return ending(torch.tensor(scores), 1).numpy()
@@ -68,7 +68,7 @@ def as_returned(port: Port, scores: Array) -> Array:
 
 
 def cotangent(port: Port, samples: int) -> Array:
-    """A random upstream gradient, (N, classes)."""
+    """A drawn gradient of the output, (N, classes)."""
     return np.random.default_rng(3).standard_normal((samples, port.reference.classes))
 
 
@@ -95,12 +95,12 @@ def port_run(port: Port, module: nn.Module, x: Tensor, t: Array) -> Tensor:
 
 
 def _own_loss(port: Port) -> bool:
-    """Whether to use the gradient of the port's own loss at the output, not a random one or that of a wrong loss."""
+    """Whether the gradient at the output is the port's loss's: not a drawn one, nor that of a loss that is wrong."""
     return "loss" in port.options and not (isinstance(port, WrongPort) and port.seen == says.LOSS)
 
 
 def error(found: Tensor | Array | None, expected: Array) -> float:
-    """The largest difference relative to the largest value; infinite for None, another shape or values not finite."""
+    """Largest difference, relative to the largest value; infinite for none, another shape or what is not finite."""
     if found is None:
         return math.inf
     value = np.asarray(found.detach() if isinstance(found, Tensor) else found)
@@ -110,7 +110,7 @@ def error(found: Tensor | Array | None, expected: Array) -> float:
 
 
 def counterparts(reference: nr.Network, module: nn.Module) -> dict[str, tuple[nn.Parameter, bool]]:
-    """For each parameter of the reference, the port's with the same values, and whether it is transposed."""
+    """The port's parameter for each of the reference's, by value, and whether it holds the transposed one."""
     found: dict[str, tuple[nn.Parameter, bool]] = {}
     for name, value in reference.params.items():
         for parameter in module.parameters():
@@ -122,7 +122,7 @@ def counterparts(reference: nr.Network, module: nn.Module) -> dict[str, tuple[nn
 
 
 def gradient(own: tuple[nn.Parameter, bool] | None, like: Array) -> Array | None:
-    """The gradient of a counterpart in the reference's layout."""
+    """Of a counterpart, in the reference's layout."""
     if own is None or own[0].grad is None:
         return None
     grad, transposed = own[0].grad.numpy(), own[1]
@@ -132,7 +132,7 @@ def gradient(own: tuple[nn.Parameter, bool] | None, like: Array) -> Array | None
 def both(
     port: Port, reference: nr.Network, module: nn.Module, x: Array, t: Array, given: Tensor | None = None, seed: int = 0
 ) -> tuple[Tensor, dict[str, Array]]:
-    """port_run on x, or on given with the same values, and reference_run; they draw the same numbers."""
+    """port_run on x, or given of the same value, and reference_run; they draw the same numbers."""
     torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds devices, a millisecond each
     expected = reference_run(port, reference, x, t)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed also seeds devices, a millisecond each
@@ -140,7 +140,7 @@ def both(
 
 
 def differences(port: Port, reference: nr.Network, module: nn.Module, x: Array, t: Array, seed: int = 0) -> set[str]:
-    """What differs in a training run: "output", and the parameters, by the reference's names, with other gradients."""
+    """What differs in a run in training: "output", and the reference's names of parameters by their gradients."""
     own = counterparts(reference, module)
     try:
         output, expected = both(port, reference, module, x, t, seed=seed)
@@ -152,7 +152,7 @@ def differences(port: Port, reference: nr.Network, module: nn.Module, x: Array, 
 
 @contextmanager
 def predicting(module: nn.Module) -> Iterator[None]:
-    """The prediction in evaluation mode and without gradients; afterwards every module's flag is as before."""
+    """In evaluation mode and without gradients; every module's own flag is as it was afterwards."""
     flags = {child: child.training for child in module.modules()}
     module.eval()
     with torch.no_grad():
@@ -167,7 +167,7 @@ def prediction(port: Port, module: nn.Module, x: Tensor) -> Tensor:
 
 
 def step(reference: nr.Network, module: nn.Module, grads: Mapping[str, Array]) -> None:
-    """Take one step of gradient descent on either side."""
+    """One step of gradient descent on either side."""
     for name, value in reference.params.items():
         value -= LEARNING_RATE * grads[name]
     with torch.no_grad():
@@ -182,7 +182,7 @@ Shows = Callable[[WrongPort, nr.Network, nn.Module], bool]
 
 
 def in_training(port: WrongPort, reference: nr.Network, module: nn.Module) -> bool:
-    """Whether the output differs, or a gradient, but none of a layer behind the one to blame."""
+    """The output differs; or a gradient, and that of no layer behind the one to blame."""
     found = differences(port, reference, module, *port.reference.batch())
     if not port.quantity.startswith("grad"):
         return "output" in found or (not port.quantity and bool(found))
@@ -190,7 +190,7 @@ def in_training(port: WrongPort, reference: nr.Network, module: nn.Module) -> bo
 
 
 def lies_there(port: WrongPort, reference: nr.Network, found: set[str]) -> bool:
-    """Whether no differing gradient is of a layer behind the one to blame, and its own is among them if it must be."""
+    """Whether no gradient found lies behind the layer to blame, and its own does where that is to be blamed."""
     order = ["input", *(name.lower() for name in reference.layers), "output"]
     at = {name: order.index(layer.lower()) for name, (layer, _) in reference.owners.items()}
     blamed = [order.index(layer) for layer in port.layer.split()]
@@ -210,14 +210,14 @@ def with_samples(samples: int) -> Shows:
 
 
 def again(port: WrongPort, reference: nr.Network, module: nn.Module) -> bool:
-    """Whether the port differs only in a second run on the same batch."""
+    """The second time, on the same batch."""
     x, t = port.reference.batch()
     first = differences(port, reference, module, x, t)
     return not first and bool(differences(port, reference, module, x, t, seed=1))
 
 
 def on_integers(port: WrongPort, *_: Any) -> bool:
-    """Whether it differs on integers, which have exact zeros and ties, or on these times large and small factors."""
+    """Integers bring exact zeros and ties; the factors, large and small numbers."""
     rng = np.random.default_rng(5)
     x, t = 1.0 * rng.integers(0, 3, (8, *port.reference.shape)), port.reference.batch()[1]
     params = {name: 1.0 * rng.integers(-1, 2, value.shape) for name, value in port.reference().params.items()}
@@ -229,7 +229,7 @@ def on_integers(port: WrongPort, *_: Any) -> bool:
 
 
 def at_extremes(port: WrongPort, reference: nr.Network, module: nn.Module) -> bool:
-    """Whether it differs for many samples, for large values, or for another order in memory."""
+    """Of many samples, with large values, and of another order in memory."""
     x, _ = port.reference.batch(128)
     given = [torch.tensor(x), torch.tensor(1e3 * x)]
     if x.ndim == 4:
@@ -239,7 +239,7 @@ def at_extremes(port: WrongPort, reference: nr.Network, module: nn.Module) -> bo
 
 
 def in_loss(port: WrongPort, *_: Any) -> bool:
-    """Whether its value is not the book's, with or without 1e-7, or its gradient differs."""
+    """Its value is the book's neither with the book's 1e-7 nor without; or it is, and the gradient is another."""
     scores, t = cotangent(port, 10), np.arange(10)
     for factor in (1.0, 1e3):
         leaf, labels = torch.tensor(factor * scores).requires_grad_(), torch.tensor(t)
@@ -253,14 +253,14 @@ def in_loss(port: WrongPort, *_: Any) -> bool:
 
 
 def extra_parameter(port: WrongPort, reference: nr.Network, module: nn.Module) -> bool:
-    """Whether a parameter that the reference does not have gets a gradient."""
+    """One that is none of the reference's, and moves."""
     own = {id(parameter) for parameter, _ in counterparts(reference, module).values()}
     differences(port, reference, module, *port.reference.batch())
     return any(p.grad is not None and bool(p.grad.any()) for p in module.parameters() if id(p) not in own)
 
 
 def running_statistics(port: Port, reference: nr.Network, module: nn.Module) -> bool:
-    """Whether the first normalisation's running statistics differ after a training run, for either variance."""
+    """After a run in training the first normalisation has others, whichever variance they are of."""
     old = reference.statistics["running_var1"]
     differences(port, reference, module, *port.reference.batch())
     new, own = reference.statistics, dict(module.named_buffers(prefix="bn1"))

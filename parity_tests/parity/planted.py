@@ -1,4 +1,4 @@
-"""Plants bugs and looks for them; catalogue.py has the bugs.
+"""How bugs are planted on purpose and looked for; catalogue.py has the bugs.
 
 A bug that no check catches would show that a limit is too wide; a bug blamed on another layer, that the diagnosis
 misleads. The margin is the error of the worst entry over its limit, in the row that is blamed.
@@ -42,7 +42,7 @@ class Bug:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of a planted bug, in float64 and in float32."""
+    """What became of a planted bug, in float64 and in float32."""
 
     bug: Bug
     float64: Row | None
@@ -50,7 +50,7 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether the bug was caught at the right layer, in both dtypes or in those in which it shows."""
+        """Whether it was caught at the right layer, in both dtypes or where it can be seen."""
         second = self.float32 is None if self.bug.only_float64 else self._blames(self.float32)
         return self._blames(self.float64) and second
 
@@ -74,7 +74,7 @@ def find(bug: Bug) -> Finding:
 
 
 def table(findings: Sequence[Finding]) -> list[str]:
-    """Lines of Markdown: a row for each bug, and how many were caught."""
+    """Lines of Markdown, a row a bug, and how many were caught."""
     head = "| bug | blamed | caught by | error/limit, float64 | float32 |", "|---|---|---|---|---|"
     caught = sum(finding.ok for finding in findings)
     rows = [finding.to_markdown() for finding in findings]
@@ -98,7 +98,7 @@ Spoil = Callable[[nn.Sequential], object]
 
 
 def small_network(dtype: torch.dtype) -> tuple[nr.SimpleConvNet, SimpleConvNet, Array, Array]:
-    """A reference, a port that agrees with it, and a batch."""
+    """The reference, a port that agrees, and a batch."""
     reference = nr.SimpleConvNet(**NETWORK)
     reference.set_params(seeded_params(0, reference.params))
     port = SimpleConvNet.from_params(cast_params(reference.params, dtype))
@@ -106,7 +106,7 @@ def small_network(dtype: torch.dtype) -> tuple[nr.SimpleConvNet, SimpleConvNet, 
 
 
 def small_deep_network(dtype: torch.dtype) -> tuple[nr.DeepConvNet, nn.Sequential, Array, Array]:
-    """The same for a DeepConvNet."""
+    """The same of a DeepConvNet."""
     conv_params: dict[str, Any] = {
         f"conv_param_{k}": {**param, "filter_num": 4} for k, param in enumerate(DEFAULT_CONV_PARAMS, 1)
     }
@@ -162,7 +162,7 @@ class _Around(nn.Module):
 
 
 def in_run(name: str, layer: str, run: Callable[[SimpleConvNet, Tensor], Tensor]) -> Bug:
-    """A bug in how right layers are combined."""
+    """A bug in how right layers are put together."""
 
     def find(dtype: torch.dtype) -> Row | None:
         reference, port, x, t = small_network(dtype)
@@ -202,12 +202,12 @@ def in_optimizer(
 
 
 def first_failing(rows: Sequence[Row]) -> Row | None:
-    """The first row that fails; if none does, the first with a known difference in definition."""
+    """The first row that fails; if none does, the first that is known to be defined otherwise."""
     return next((row for row in rows if not row.ok), next((row for row in rows if row.known), None))
 
 
 def first_divergence(reference: nr.Network, port: nn.Module, x: Array, t: Array, **options: Any) -> Row | None:
-    """The first divergence in the training run; if it shows none, in more runs, then in all."""
+    """That of the training run; where this shows nothing, of more of them, and of all."""
     for runs in ([TRAINING], [PREDICTION, BATCH], ALL):
         report = check_parity(reference, port, x, t, runs=runs, **options)
         if report.first_divergence:

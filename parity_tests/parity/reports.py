@@ -1,4 +1,4 @@
-"""Reports like those of check_parity for a right and a wrong port of SimpleConvNet, made without running one."""
+"""Reports as check_parity makes them of a port of SimpleConvNet, right or wrong, without running one."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ NOTES = ("relu1 and pool1 were judged together (net.py:14)", "unused parameter f
 
 
 def difference(ratio: float, limit: float = 1 / 3, shape: tuple[int, ...] = (2, 3)) -> Difference:
-    """A Difference whose last entry is off by ratio times its limit."""
+    """One whose last entry is off by ratio limits."""
     index = tuple(size - 1 for size in shape)
     return Difference(shape, index, 2 / 3, 2 / 3 + ratio * limit, ratio * limit, limit, ratio)
 
 
 def passing(port: str = "unfold", dtype: str = "float32") -> Report:
-    """About 130 passing rows, with a known difference in the loss."""
+    """Some 130 rows that are right, but for a known difference in the loss."""
     rng = np.random.default_rng(list(f"{port} {dtype}".encode()))
 
     def row(run: str, layer: str, quantity: str) -> Row:
@@ -58,7 +58,7 @@ def passing(port: str = "unfold", dtype: str = "float32") -> Report:
 
 
 def failing(port: str = "net.py:Net", dtype: str = "float32") -> Report:
-    """The same, but one weight is not transposed, a relu's gradient differs at 0, and a batch of one raises."""
+    """The same where one weight is not transposed, a relu's gradient is another at 0, and a batch of one raises."""
     wrong = Difference((32, 10), (0, 3), 0.5678, 0.1234, 0.4444, 3.1e-7, 0.4444 / 3.1e-7)
     raised = Difference(note="it raised RuntimeError: shape '[32, -1]' is invalid for input of size 4320")
 

@@ -132,7 +132,7 @@ class FlattenInTheMiddle(Convnet):
 
 @right(SIMPLE)
 class ReluTwice(Convnet):
-    """The second relu changes nothing, also not in the gradient of the whole."""
+    """The second one changes nothing, nor does it in the gradient of the whole."""
 
     def forward(self, x: Tensor) -> Any:
         x = F.relu(F.max_pool2d(F.relu(self.conv1(x)), 2))
@@ -141,7 +141,7 @@ class ReluTwice(Convnet):
 
 @right(BOOK_START)
 class BookStart(Convnet):
-    """Biases are 0: a product equals itself with the bias added, and blank images are 0 in every layer."""
+    """Zero biases: a product already equals itself with the bias added, and blank images are 0 in every layer."""
 
     def forward(self, x: Tensor) -> Any:
         x = F.max_pool2d(F.relu(self.conv1(x)), 2).flatten(1)
@@ -163,7 +163,7 @@ class Methods(Convnet):
 
 @right(SIMPLE)
 class LazyModules(nn.Module):
-    """Modules that get their shapes from the first batch."""
+    """Their shapes come from a first batch."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__()
@@ -261,7 +261,7 @@ class ModuleDictByName(nn.Module):
 
 @right(EQUAL)
 class ReduceOverProperty(Perceptron):
-    """Two of its layers start with the same weights."""
+    """Two of its layers have the same weights at the start."""
 
     @property
     def stages(self) -> Iterator[Any]:
@@ -273,7 +273,7 @@ class ReduceOverProperty(Perceptron):
 
 @right(DEEP)
 class BlocksFromConfiguration(nn.Module):
-    """Built from a list as VGG often is; dropout is the book's."""
+    """As VGG is written; dropout is the book's."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__()
@@ -330,7 +330,7 @@ class SigmoidAndSummedLoss(nn.Module):
 
 @right(MLP, known=OFFSET, loss=lambda p, t: F.nll_loss(p.log(), t))
 class SoftmaxInForward(Perceptron):
-    """With the loss that fits it."""
+    """With the loss that goes with it."""
 
     def forward(self, x: Tensor) -> Any:
         return F.softmax(self.fc3(F.relu(self.fc2(F.relu(self.fc1(x))))), dim=1)
@@ -359,7 +359,7 @@ class Output(NamedTuple):
 
 @right(MLP, output=1)
 class ReturnsNamedTuple(Perceptron):
-    """Like a transformer: also returns the loss if it gets labels."""
+    """As a transformer does it: the loss too, where there are labels."""
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
         logits = self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
@@ -368,7 +368,7 @@ class ReturnsNamedTuple(Perceptron):
 
 @right(SIMPLE, output=0)
 class TupleInTrainingOnly(Convnet):
-    """Like Inception, with an auxiliary head that the loss does not use."""
+    """As Inception does it, with an auxiliary head of its own that the loss does not see."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)

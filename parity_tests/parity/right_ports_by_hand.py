@@ -33,7 +33,7 @@ from torchport import BatchNormalization
 
 
 class BookLayout(nn.Module):
-    """Parameters with the book's names and layout."""
+    """Parameters by the book's names and in its layout."""
 
     W1: Tensor
     b1: Tensor
@@ -100,7 +100,7 @@ class BiasAsLastRow(nn.Module):
 
 @right(SIMPLE)
 class OneVectorOfParameters(nn.Module):
-    """Like an optimizer's flat buffer."""
+    """As an optimizer's flat buffer is used."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class ConvolutionsForAffine(Convnet):
 
 @right(SIMPLE)
 class ChannelsLastFlattened(Convnet):
-    """Flattened in the order (H, W, C), with weights to match, as from another framework."""
+    """(H, W, C) order, with weights to match, as from another framework."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -181,7 +181,7 @@ class ByHand(Convnet):
 
 @right(SIMPLE)
 class UnfoldAndProduct(ByHand):
-    """relu is applied before the maps are reshaped to maps."""
+    """relu comes before the maps have the shape of maps."""
 
     def forward(self, x: Tensor) -> Any:
         rows = F.unfold(x, 3).transpose(1, 2)  # (N, 8*8, 9)
@@ -220,7 +220,7 @@ class FilterByFilter(ByHand):
 
 @right(SIMPLE)
 class OffsetByOffset(ByHand):
-    """Adds up the kernel's pixels one by one; pools rows first, then columns."""
+    """The kernel's pixels, one after another; separable pooling, row by row first."""
 
     def forward(self, x: Tensor) -> Any:
         y = self.conv1.bias.view(4, 1, 1).expand(len(x), 4, 8, 8).clone()
@@ -250,7 +250,7 @@ class PaddedAndCropped(ByHand):
 
 @right(SQUARE)
 class PaddingByName(ByHand):
-    """Adds the maps of two convolutions with one channel each."""
+    """Two convolutions of one channel each, whose maps are added."""
 
     def forward(self, x: Tensor) -> Any:
         first, second = self.conv1.weight.split(1, dim=1)
@@ -261,7 +261,7 @@ class PaddingByName(ByHand):
 
 @right(SIMPLE)
 class TransposedConvolution(ByHand):
-    """A transposed convolution with flipped filters: the same sum."""
+    """Of the flipped filters: the same sum."""
 
     def forward(self, x: Tensor) -> Any:
         weight = self.conv1.weight.flip(2, 3).transpose(0, 1)
@@ -279,7 +279,7 @@ class ConvolutionByFft(ByHand):
 
 @right(GLOBAL)
 class StrideByIndexing(nn.Module):
-    """Takes every second pixel of a denser convolution; averages by a convolution with constant weights."""
+    """Every second pixel of a denser convolution; means by a convolution with constant weights."""
 
     mean: Tensor
 
@@ -324,7 +324,7 @@ class UnusualRelus(Perceptron):
 
 @right(SIMPLE)
 class ReluInTwoHalves(Convnet):
-    """Also scales before and after relu, which changes nothing."""
+    """And scaled, which relu does not mind."""
 
     def forward(self, x: Tensor) -> Any:
         x = self.conv1(x)
@@ -355,7 +355,7 @@ class BooksNormalisation(NormalisedPerceptron):
 
 @right(NORMALISED, known="unbiased")
 class TorchNormalisation(Perceptron):
-    """With the book's eps and momentum; only the running variance differs: it is unbiased."""
+    """With the book's numbers: only the running variance is another, the unbiased one."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -369,7 +369,7 @@ class TorchNormalisation(Perceptron):
 
 @right(NORMALISED_MAPS)
 class NormalisationByHand(nn.Module):
-    """Normalises every pixel of every map by itself, as in the book."""
+    """Of every pixel of every map, as the book's."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__()
@@ -401,7 +401,7 @@ class DropoutByHand(Perceptron):
 
 @right(SIMPLE)
 class DropoutThatDoesNothing(Convnet):
-    """Its ratio is 0, or its owner keeps it in evaluation mode."""
+    """By its ratio, or kept in evaluation mode by its owner."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)

@@ -1,4 +1,4 @@
-"""Right ports that are wrapped, scripted, parametrised, hooked, or have their own gradients."""
+"""Right ports that odd things are done to: wrapped, scripted, parametrised, hooked, with gradients of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from parity.user_ports import MLP, SIMPLE, SQUARE, Convnet, Perceptron, right, t
 
 
 class Plain(Convnet):
-    """The network that the others wrap."""
+    """What is wrapped."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
@@ -105,7 +105,7 @@ def weight_norm(reference: nr.Network) -> nn.Module:
 
 @right(MLP, steps=False)
 class WeightNormOfOld(Perceptron):
-    """By a forward pre-hook, as torch first did it: g v / |v|."""
+    """By a hook before forward, as torch did it first: g v / |v|."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -140,7 +140,7 @@ def pruned_by_nothing(reference: nr.Network) -> nn.Module:
 
 @right(MLP)
 class AdapterAtRest(Perceptron):
-    """LoRA with factors that are 0 and frozen."""
+    """LoRA whose factors are 0 and frozen."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -161,7 +161,7 @@ def frozen_on_purpose(reference: nr.Network) -> nn.Module:
 
 @right(SIMPLE)
 class CopiesOfTheWeights(Plain):
-    """Buffers that start equal to the weights, and unused parameters."""
+    """Buffers that are equal to the weights at the start, and parameters that nobody uses."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -228,7 +228,7 @@ class OwnFunctions(Convnet):
 
 
 class BooksRelu(torch.autograd.Function):
-    """Its backward writes into its argument, as the book's does."""
+    """Its backward writes into the gradient that it is given, as the book's does."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -261,7 +261,7 @@ class Checkpointed(Convnet):
 
 @right(SIMPLE)
 class CheckpointedOfOld(Checkpointed):
-    """Reentrant: backward runs a graph inside the graph, which torch.autograd.grad refuses to do."""
+    """Reentrant: backward runs a graph inside the graph, which torch.autograd.grad refuses."""
 
     def forward(self, x: Tensor) -> Any:
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
@@ -287,7 +287,7 @@ class GradientsAllowedByMode(Plain):
 
 @right(SIMPLE)
 class HooksThatLook(Plain):
-    """Hooks that store activations and gradients and change nothing."""
+    """They keep activations and gradients, and change none."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -326,7 +326,7 @@ class StatisticsOnTheSide(Convnet):
 
 @right(SIMPLE)
 class TeacherOnTheSide(Plain):
-    """A copy first runs on the same samples, so all its values are the same."""
+    """A copy runs first on the same samples, and so has the same values everywhere."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -340,7 +340,7 @@ class TeacherOnTheSide(Plain):
 
 @right(SIMPLE, output=0)
 class SaliencyOnTheSide(Plain):
-    """Computes the network's gradient by its input in an additional run."""
+    """The network's own gradient by its input, from a run of its own."""
 
     def forward(self, x: Tensor) -> Any:
         with torch.enable_grad():
@@ -390,7 +390,7 @@ class PermutedAndBack(Plain):
 
 @right(SIMPLE)
 class SortedAndBack(Plain):
-    """Sorts the samples inside, like sequences by length, and restores their order."""
+    """The samples in another order inside, as sequences are sorted by length."""
 
     def forward(self, x: Tensor) -> Tensor:
         order = x.detach().flatten(1).sum(1).argsort(stable=True)

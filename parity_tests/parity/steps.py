@@ -1,4 +1,4 @@
-"""Compares an optimizer of the port with the reference's rule, step by step."""
+"""An optimizer of the port against the reference's rule, step by step."""
 
 from __future__ import annotations
 

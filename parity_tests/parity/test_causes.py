@@ -1,4 +1,4 @@
-"""The causes of mistakes planted in small layers are named, and nothing else is."""
+"""Causes: mistakes made on purpose in small layers are named, and nothing else is."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def forward(layer: Any, x: Array, train_flg: bool = True) -> Array:
 
 
 def limit(layer: Any, x: Array, dtype: torch.dtype, train_flg: bool = True) -> Array:
-    """The limit of the layer's output, in its shape."""
+    """Of the layer's output, in its shape."""
     kind, a = kind_of(layer), arithmetic_of(dtype)
     found = kind.rule.forward(layer, x, a) if train_flg or kind.prediction is None else kind.prediction(layer, x, a)
     return np.broadcast_to(found, forward(layer, x).shape)
@@ -41,7 +41,7 @@ def limit(layer: Any, x: Array, dtype: torch.dtype, train_flg: bool = True) -> A
 def fault(
     layer: Any, x: Array, actual: Array, dtype: torch.dtype, train_flg: bool = True, params: Any = None
 ) -> Deviation:
-    """A failing link as the certificate gives it."""
+    """A link as the certificate gives it."""
     others = {name: rounded(value, dtype) for name, value in OTHERS.items()}
     a = arithmetic_of(dtype)
     return Deviation("it", layer, x, actual, a, predicting=not train_flg, params=params or {}, others=others)
@@ -82,7 +82,7 @@ def _norm(rng: np.random.Generator, shape: tuple[int, ...]) -> nr.BatchNormaliza
 
 
 def held(layer: Any, x: Array, dtype: torch.dtype) -> tuple[Any, Array]:
-    """Both arrays rounded to what a port in dtype holds."""
+    """Both rounded to what a port in dtype has."""
     for name in HELD:
         if hasattr(layer, name):
             setattr(layer, name, rounded(getattr(layer, name), dtype))
@@ -119,7 +119,7 @@ def norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float = 1e-6, over: Any = 
 
 
 def tf32(x: Tensor) -> Tensor:
-    """A factor as TensorFloat-32 rounds it."""
+    """The factor that is left of float32's."""
     return (x.view(torch.int32) & ~0x1FFF).view(torch.float32)
 
 
@@ -255,7 +255,7 @@ FORWARD = [
 
 
 def port_of(row: Row, rng: np.random.Generator, dtype: torch.dtype) -> tuple[Any, Array, Array]:
-    """The layer, its input, and the port's output."""
+    """The layer, its input and what the port makes of it."""
     layer, x = held(*LAYERS[row.layer](rng), dtype)
     tensors = [torch.tensor(getattr(layer, name), dtype=dtype) for name in HELD if hasattr(layer, name)]
     made = row.port(torch.tensor(x, dtype=dtype), *tensors)
@@ -331,12 +331,12 @@ def test_parameters_are_told_by_the_ports_own(
 
 
 def by_pixels(W: Array) -> Array:
-    """Rows (2, 3, 4) reordered to H, W, C."""
+    """Rows (2, 3, 4) in the order H, W, C."""
     return W.reshape(2, 3, 4, -1).transpose(1, 2, 0, 3).reshape(W.shape)
 
 
 class Backward(NamedTuple):
-    """A quantity of the layer's backward pass as a function of x and dout."""
+    """A quantity of the layer's backward pass, of x and dout."""
 
     layer: Any
     quantity: str
@@ -349,7 +349,7 @@ class Backward(NamedTuple):
 
 
 class Slip(NamedTuple):
-    """A mistake in a gradient, as a function of backward(x, dout) -> quantity, x and dout."""
+    """A mistake in a gradient, made of backward(x, dout) -> the quantity, x and dout."""
 
     layer: str
     quantity: str
@@ -452,7 +452,7 @@ GRADIENTS = [
 
 
 def slip_of(slip: Slip, rng: np.random.Generator, dtype: torch.dtype) -> tuple[Deviation, Array]:
-    """The link with this mistake, and the limit of the quantity."""
+    """The link, and the limit of the quantity."""
     layer, x = held(*LAYERS[slip.layer](rng), dtype)
     dout = rounded(drawn(rng, *forward(copy.deepcopy(layer), x).shape), dtype)
     backward = Backward(layer, slip.quantity)

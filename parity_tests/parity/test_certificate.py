@@ -1,4 +1,4 @@
-"""check_parity reports a fault where it is and nowhere else, and leaves no trace."""
+"""check_parity itself: a fault is told where it is and nowhere else, and judging leaves no trace."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Spoil = Callable[[Any], Any]
 
 
 class Function(nn.Module):
-    """A module that calls a function."""
+    """A module of a few characters."""
 
     def __init__(self, function: Callable[[Tensor], Any]) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Function(nn.Module):
 def check(
     spoil: Spoil = lambda _: None, dtype: torch.dtype = torch.float64, device: str = "cpu", **options: Any
 ) -> Report:
-    """The report on a right port after spoil changed it, or on what spoil returned."""
+    """Spoil a port that agrees, or replace it by what spoil returns, and compare."""
     reference, port, x, t = small_network(dtype)
     return check_parity(reference, spoil(port.to(device)) or port, x, t, **options)
 
@@ -82,7 +82,7 @@ WRONG: dict[str, Spoil] = {
 
 @pytest.mark.parametrize("place", WRONG)
 def test_a_wrong_layer_is_the_only_one_that_is_blamed(place: str, setting: Setting) -> None:
-    """Although all layers after it compute other numbers."""
+    """Though all that follow it compute other numbers."""
     report = check(WRONG[place], setting.dtype, setting.device, runs=[TRAINING, PREDICTION])
     assert failed(report) == {place}
     assert {row.layer for row in report.rows} > {*WRONG} - {place}
@@ -172,7 +172,7 @@ def test_a_loss_without_the_books_offset_is_named_and_no_fault(loss: Callable[[T
 
 
 class ByReciprocal(torch.autograd.Function):
-    """softmax_with_loss that divides by the number of samples as CUDA does."""
+    """softmax_with_loss, which divides by the number of samples as CUDA does."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, labels: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class ByReciprocal(torch.autograd.Function):
 
 @pytest.mark.parametrize("n", [3, 63, 1000, 2000, 2040])
 def test_a_mean_may_be_a_product_with_the_rounded_reciprocal(n: int, rng: np.random.Generator) -> None:
-    """For labels with a small probability, where only these roundings are allowed for."""
+    """At labels of little probability, where nothing but these roundings is allowed for."""
     gap, setting = rng.uniform(6, 12, n), Setting(torch.float32)
     x, labels = setting.round(np.stack([gap, np.zeros(n)], axis=1)), np.ones(n, np.int64)
     rows = check_loss(x, labels, setting, ByReciprocal.apply)
@@ -325,7 +325,7 @@ def test_a_wrong_piece_is_told(name: str, setting: Setting) -> None:
 
 
 def drawing_network() -> nr.Network:
-    """A network that draws random numbers, keeps statistics and has a buffer."""
+    """It draws, keeps statistics and has a buffer."""
     rng = np.random.default_rng(0)
     layers: dict[str, Any] = {
         "Affine1": nr.Affine(rng.standard_normal((6, 5)), rng.standard_normal(5)),
@@ -346,7 +346,7 @@ def generators(device: str) -> list[bytes]:
 
 
 def state(port: nn.Module) -> dict[str, Any]:
-    """Everything that a run may change, as values that == compares."""
+    """All that a run may change, as something that == compares."""
     tensors = {**dict(port.named_parameters()), **dict(port.named_buffers())}
     found: dict[str, Any] = {}
     for name, value in tensors.items():
@@ -364,7 +364,7 @@ def state(port: nn.Module) -> dict[str, Any]:
 
 @pytest.mark.parametrize("raises", [False, True], ids=["judged", "raising"])
 def test_the_port_is_put_back_bit_for_bit(raises: bool, setting: Setting) -> None:
-    """Weights, buffers, flags, gradients, requires_grad, and every random generator."""
+    """Weights, buffers, flags, gradients, what needs one, and every random generator."""
     reference = drawing_network()
     port: Any = from_reference(reference, device=setting.device).to(setting.dtype)
     x, t = seeded_batch(0, 6, (6,), 3)
@@ -380,7 +380,7 @@ def test_the_port_is_put_back_bit_for_bit(raises: bool, setting: Setting) -> Non
 
 
 class Replacing(nn.Module):
-    """A module that counts its calls and replaces its parameter after each."""
+    """It counts its calls, and has another parameter after each."""
 
     def __init__(self, port: SimpleConvNet) -> None:
         super().__init__()
@@ -402,7 +402,7 @@ def test_what_a_forward_replaces_is_put_back() -> None:
 
 
 def test_a_layer_that_has_nothing_to_do_keeps_its_gradient() -> None:
-    """With a relu of nothing negative: the gradient at zeros is its own, not the input's."""
+    """A relu of nothing negative: what arrives at zeros is its own, and not the input's."""
     x = np.random.default_rng(0).integers(0, 3, (4, 5)).astype(np.float64)
     rows = check_layer("Relu", nr.Relu(), nn.ReLU(), x, np.ones((4, 5)), Setting())
     assert [str(row) for row in rows if not row.ok] == []
@@ -411,7 +411,7 @@ def test_a_layer_that_has_nothing_to_do_keeps_its_gradient() -> None:
 
 
 def test_a_symmetric_weight_lies_as_its_gradient_does() -> None:
-    """By its values it could be transposed or not."""
+    """By its values it may lie either way."""
     rng = np.random.default_rng(0)
     reference = nr.Network({"Affine1": nr.Affine(np.diag(rng.standard_normal(4)), rng.standard_normal(4))})
     report = check_parity(reference, from_reference(reference), *seeded_batch(0, 8, (4,), 4), runs=[TRAINING])
@@ -419,7 +419,7 @@ def test_a_symmetric_weight_lies_as_its_gradient_does() -> None:
 
 
 class Slip(torch.autograd.Function):
-    """F.linear whose input gradient is off by some roundings."""
+    """F.linear, with a gradient of its input that is off by some roundings."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -433,7 +433,7 @@ class Slip(torch.autograd.Function):
 
 
 def test_a_slip_of_a_few_limits_is_no_matter_of_the_relu_before() -> None:
-    """A gradient that fails alone, but is within the same limit together with the relu before, is no fault."""
+    """A gradient that fails alone and holds together with the relu before is none: within the same limit."""
     rng = np.random.default_rng(0)
     first, second = (nr.Affine(rng.standard_normal((4, 4)), rng.standard_normal(4)) for _ in range(2))
     reference = nr.Network({"Affine1": first, "Relu1": nr.Relu(), "Affine2": second})
@@ -447,7 +447,7 @@ def test_a_slip_of_a_few_limits_is_no_matter_of_the_relu_before() -> None:
 
 
 def dead_network() -> nr.Network:
-    """A network whose two relus give zeros for any input."""
+    """Its first relu makes zeros, and so does its second, whatever comes in."""
     first, second = (
         nr.Affine(np.full((4, 4), weight), np.full(4, bias)) for weight, bias in ((-0.5, -90.0), (-1.5, -1.0))
     )
@@ -456,7 +456,7 @@ def dead_network() -> nr.Network:
 
 
 def test_layers_behind_a_dead_one_are_told_apart(setting: Setting) -> None:
-    """Although a later layer gives the same zeros, those in between are each judged by themselves."""
+    """Though a later layer makes the same zeros: those between are each judged by themselves."""
     reference = dead_network()
     port = from_reference(reference, "conv2d", setting.device).to(setting.dtype)
     report = check_parity(reference, port, np.ones((5, 4)), np.arange(5) % 3, runs=[TRAINING])
@@ -465,7 +465,7 @@ def test_layers_behind_a_dead_one_are_told_apart(setting: Setting) -> None:
 
 
 def test_a_dropout_before_a_dead_layer_is_told_from_it(setting: Setting) -> None:
-    """From so few numbers it could have dropped all, which the zeros after the dead relu also suggest."""
+    """Of so few numbers it may have dropped all, as the zeros behind the dead relu would have it."""
     rng, dead = np.random.default_rng(0), dead_network().layers
     first = nr.Affine(rng.standard_normal((4, 4)), np.ones(4))
     reference = nr.Network({"Affine0": first, "Dropout0": nr.Dropout(0.5), **dead})
@@ -482,7 +482,7 @@ def test_a_wrong_layer_behind_a_dead_one_is_wrong(setting: Setting) -> None:
 
 
 def test_links_are_found_anew_where_values_coincided_in_the_first_run() -> None:
-    """Nothing negative reached the relu in that run, so the next layer, which changes nothing, looked like it."""
+    """Nothing negative reached the relu in it, and what follows it, which changes nothing, looked like it."""
     reference = nr.TwoLayerNet(3, 2, 4)
     reference.params["b1"][...] = 1
     port = from_reference(reference)
@@ -492,7 +492,7 @@ def test_links_are_found_anew_where_values_coincided_in_the_first_run() -> None:
 
 
 def test_the_reference_and_the_arguments_are_not_changed() -> None:
-    """Neither are the reference's random stream and what its layers remember."""
+    """Nor is the reference's random stream, nor what its layers remember."""
     reference, (x, t) = drawing_network(), seeded_batch(0, 6, (6,), 3)
     reference.gradient(x, t)
 
@@ -517,7 +517,7 @@ def test_grad_modes_of_the_caller_do_not_count(mode: Any) -> None:
 
 
 def tf32() -> bool:
-    """Whether TF32 is on for convolutions, as is CUDA's default."""
+    """Whether it is on for convolutions, which is CUDA's default."""
     backend = torch.backends.cudnn
     return bool(backend.conv.fp32_precision != "ieee" if hasattr(backend, "conv") else backend.allow_tf32)
 
@@ -588,7 +588,7 @@ def test_cudnn_is_off_in_float32_alone_and_where_it_is_judged(
 
 @pytest.fixture(params=[MOST, 1], ids=["at once", "in pieces"])
 def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The number of entries that are compared at a time."""
+    """Entries that are compared at a time."""
     monkeypatch.setattr(sys.modules[compare.__module__], "MOST", request.param)
     found: int = request.param
     return found
@@ -638,7 +638,7 @@ def test_a_limit_that_is_no_number_allows_nothing() -> None:
 def test_an_entry_above_its_limit_is_judged_by_its_own(
     own: list[float], asked: set[int], ratio: float, most: int
 ) -> None:
-    """Until one is above that, too: to judge the others would tell nothing more."""
+    """Until one is above that too: it tells no more to judge the others."""
     seen = set()
 
     def limit(index: tuple[int, ...]) -> float:
@@ -651,7 +651,7 @@ def test_an_entry_above_its_limit_is_judged_by_its_own(
 
 
 class ThroughASparseMatrix(nn.Module):
-    """A layer that multiplies by a sparse CSR matrix, of which torch cannot make empty tensors alike."""
+    """A layer by a matrix in compressed rows, whose tensors have no empty ones of their kind."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""No false alarm on right ports of random networks; --cases gives their number and prints the count."""
+"""No false alarm: unmodified ports on random networks; --cases says on how many, and has the count shown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_clean_cases_are_judged_in_every_arithmetic_and_run(device: str) -> None
 
 
 def test_limits_are_not_idle() -> None:
-    """Right ports come so close to their limits that no limit could be twenty times smaller."""
+    """Correct ports come so near to their limits that none of them could be twenty times smaller."""
     largest = clean("cpu").largest
     for rule in ("sum", "exp", "normalise"):
         assert max(ratio for (_, found, _), ratio in largest.items() if found == rule) > 0.05
@@ -54,7 +54,7 @@ def test_an_alarm_is_told_by_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seed", [131, 471, 696])
 def test_what_once_was_a_false_alarm_is_none(seed: int, device: str) -> None:
-    """A dead relu, a constant feature whose gradients cancel, and a relu that is dead on the integers only."""
+    """A dead relu, a constant feature whose gradients cancel, and one that only the integers kill."""
     reference, x, t = random_case(seed)
     port = from_reference(reference, "conv2d", device).float()
     report = check_parity(reference, port, x, t, seed=seed)

@@ -1,4 +1,4 @@
-"""Gradients agree with values (central differences, Taylor remainders, adjoints), and these checks catch wrong ones."""
+"""Gradients against values alone: central differences, Taylor remainders, adjoints; and that these catch wrong ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Params = dict[str, Array]
 
 
 def small_case() -> tuple[nr.SimpleConvNet, Array, Array]:
-    """A smaller case: each parameter takes losses of its own."""
+    """The same with fewer parameters, of which each takes losses of its own."""
     conv_param = {"filter_num": 2, "filter_size": 3, "pad": 0, "stride": 1}
     rng = np.random.RandomState(0)
     net = nr.SimpleConvNet((1, 6, 6), conv_param, hidden_size=4, output_size=4, rng=rng)
@@ -63,13 +63,13 @@ def judge(seed: int, batch_size: int, implementation: Model = "numpy", device: s
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_gradients_are_those_of_the_books_network(implementation: Model, device: str) -> None:
-    """commands/test_scripts.py tests the script on one image, as in the book."""
+    """Of one image, as in the book, by its script: commands/test_scripts."""
     rows = judge(0, 3, implementation, device)
     assert gradient_verdict({implementation: list(rows.values())}).startswith("RIGHT: ")
 
 
 def one_entry(gradient: Array, change: Callable[[Array], Array]) -> Array:
-    """A function that applies change to the largest entry only."""
+    """change applied to the largest entry alone."""
     largest = np.abs(gradient) == np.abs(gradient).max()
     return np.where(largest, change(gradient), gradient)
 
@@ -147,7 +147,7 @@ def test_a_kink_spoils_the_books_mean_and_not_the_verdict() -> None:
 
 
 def test_where_all_is_set_aside_nothing_is_right() -> None:
-    """With a blank image and no biases every relu is at its kink."""
+    """A blank image and no biases: every relu stands on its kink."""
     net, x, t = small_case()
     rows = {row.parameter: row for row in gradient_check(net, 0 * x, t, net.gradient(0 * x, t))}
     for name in ("b1", "b2"):
@@ -193,7 +193,7 @@ def test_a_limit_is_three_times_a_truncation_that_drowns_rounding(rng: np.random
 
 
 def test_an_unlikely_label_is_judged_without_the_offset() -> None:
-    """At a probability far below 1e-7 the book's loss is flat, but its gradient is not."""
+    """At a probability far below 1e-7 the book's loss is flat, and its gradient is not."""
     net, x, t = small_case()
     net.params["b3"][2] = 40
     rows = {row.parameter: row for row in gradient_check(net, x, t, net.gradient(x, t))}
@@ -300,7 +300,7 @@ def convolution(
 def adjoint_ratios(
     conv: Callable[[Array, Array], Array], backward: Backward, size: Size, setting: Setting, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Gap/limit of a convolution as a linear map of the image, and as one of the filter."""
+    """Gap over limit of a convolution as a map of the image, and as one of the filter."""
     x, W = draw(rng, IMAGES, setting), draw(rng, (FILTERS, IMAGES[1], *size), setting)
     y = draw(rng, conv(x, W).shape, setting)
     area = math.prod(size)
@@ -375,7 +375,7 @@ def test_a_wrong_backward_is_no_adjoint(
     conv, right = convolution(implementation, setting, 1, 1)
 
     def both(x: Array, W: Array, dout: Array) -> tuple[Array, Array]:
-        """One of two gradients wrong and the other right: only the wrong one may fail."""
+        """One of the two gradients wrong, the other right: only one may fail."""
         grads = [right(x, W, dout), right(x, W, dout)]
         grads[which] = spoil(right)(x, W, dout)
         return grads[0][0], grads[1][1]

@@ -23,7 +23,7 @@ from torchport.parity.integers import IntegerCase, homogeneous, integer_case, sc
 
 
 def chain(*layers: Layer) -> nr.Network:
-    """A network of these layers, named Relu1, Affine2 and so on by class and place."""
+    """Named Relu1, Affine2 and so on, by class and place."""
     return nr.Network({f"{type(layer).__name__}{place}": layer for place, layer in enumerate(layers, 1)})
 
 
@@ -40,7 +40,7 @@ def normalization(features: int) -> nr.BatchNormalization:
 
 
 def deep(count: int, size: int = 3) -> nr.Network:
-    """A network of count convolutions with relu, then an affine layer."""
+    """count convolutions with relu, then affine."""
     layers = [layer for k in range(count) for layer in (convolution(16, 16 if k else 3, size), nr.Relu())]
     return chain(*layers, affine(16 * 64, 10))
 
@@ -107,7 +107,7 @@ def gradients(network: nr.Network) -> dict[str, Array]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_float32_rounds_nothing_before_the_layer_that_is_named(name: str) -> None:
-    """With dropout, too: both copies drop the same."""
+    """With what dropout drops, too: both copies draw the same."""
     for seed in SEEDS:
         case = case_of(name, seed)
         assert case.inexact_from == NETWORKS[name][3]
@@ -136,7 +136,7 @@ def test_no_order_of_adding_rounds(name: str) -> None:
 
 
 def absolute_sums(layer: Any, x: Array, dout: Array) -> float:
-    """The largest sum of absolute terms in a layer's output and gradients."""
+    """The largest of the sums that a layer makes in its output, and in its gradients, were all terms positive."""
     absolute = copy.copy(layer)
     if not isinstance(layer, nr.Convolution | nr.Affine):
         return float(layer.backward(np.abs(dout)).max())
@@ -146,7 +146,7 @@ def absolute_sums(layer: Any, x: Array, dout: Array) -> float:
 
 
 def test_absolute_sums_of_one_place_are_bounded_by_each_term() -> None:
-    """In these layers, each of the sums in turn is the largest."""
+    """Layers in which each of the sums, in turn, is the largest."""
     rng = np.random.default_rng(0)
     many, one = np.ones((40, 3)), np.ones((1, 3))
     for x, W, dout in (
@@ -365,7 +365,7 @@ def test_a_normalisation_has_whole_channels_that_are_flat_and_gets_none() -> Non
 
 @pytest.mark.parametrize("name", ["LeNet5", "LeNet5, averaged", "ThreeLayerNet"])
 def test_what_squashes_is_not_flat(name: str) -> None:
-    """Otherwise no gradient would reach the first layers."""
+    """Else no gradient would reach the first layers."""
     for key, layer, *_, dout in run(case_of(name))[1]:
         if isinstance(layer, Tanh | nr.Sigmoid):
             slopes = layer.backward(np.ones_like(dout))
@@ -373,7 +373,7 @@ def test_what_squashes_is_not_flat(name: str) -> None:
 
 
 class Halved(nr.Affine):
-    """A class that integers.py does not know."""
+    """A class of its own, which this module does not know."""
 
     def forward(self, x: Array) -> Array:
         return super().forward(x) / 2
@@ -396,7 +396,7 @@ def test_a_layer_of_another_class_keeps_its_parameters() -> None:
 
 @pytest.mark.parametrize(("window", "most"), [(2, 1), (8, 6)])
 def test_no_more_draws_than_help(window: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With windows of 8 x 8 no draw shows one zero in a hundred."""
+    """Of windows of 8 x 8 no draw shows one zero in a hundred."""
     drawn, draw = list[IntegerCase](), integers._drawn
 
     def counted(*args: Any) -> IntegerCase:

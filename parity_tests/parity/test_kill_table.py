@@ -1,4 +1,4 @@
-"""check_parity catches mistakes as small as kill_table.py's tables say, and smaller ones than other tools' rules."""
+"""check_parity sees as small mistakes as kill_table.py's tables say, and smaller ones than the rules of other tools."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONG = "SimpleConvNet", "affine1", "output"  # sums of 4,320 products
 @pytest.mark.parametrize("dtype", table.DTYPES)
 @pytest.mark.parametrize("name", ["SimpleConvNet", "DeepConvNet"])
 def test_small_relative_errors_are_seen_in_every_layer(name: str, dtype: torch.dtype) -> None:
-    """Errors of entries on one sample, and of single products on integers."""
+    """Of entries on one sample, and of single products on integers."""
     for run, found in table.runs_of(name):
         for layer, *link in found:
             for quantity, (entry, product) in table.sights(dtype, *link, exact=run == table.EXACT).items():

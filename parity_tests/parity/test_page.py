@@ -1,4 +1,4 @@
-"""The report's page is complete, self-contained, safe with a user's names, and accessible."""
+"""The report's page: complete, self-contained, safe with a user's names, and readable without eyes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ABOUT = {"weights": "params.pkl", "batch": "32 x 1 x 28 x 28"}
 
 
 class Page(HTMLParser):
-    """The elements of a page as (tag, attributes, text), in the order in which they start."""
+    """What is in a page: elements as (tag, attributes, text within), in the order in which they start."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ def test_the_accuracy_stands_above_the_picture() -> None:
 
 
 def findings_of(page: Page) -> list[tuple[str, str]]:
-    """Class and text of the finding on each report."""
+    """Class and text of what is said of each report."""
     found = [(a["class"], "".join(text)) for tag, a, text in page.elements if tag == "div" and "class" in a]
     return [(kind.removeprefix("finding "), text) for kind, text in found if kind.startswith("finding")]
 
@@ -139,7 +139,7 @@ def test_each_report_is_told_and_a_fault_first() -> None:
 
 
 def rows_of(page: Page) -> list[tuple[str, list[str], list[str]]]:
-    """Class, texts of the cells and exact numbers of each row about an array, read from the page."""
+    """Class, texts of the cells and exact numbers of each row about an array, as the page has them."""
     rows: list[tuple[str, list[str], list[str]]] = []
     for tag, attributes, text in page.elements:
         if tag == "tr":
@@ -280,7 +280,7 @@ def test_the_lines_go_through_the_network_whatever_comes_first() -> None:
 
 
 def test_the_names_of_what_fails_have_a_cross() -> None:
-    """Also if one of two comparisons is right."""
+    """Also where one of two comparisons is right."""
     wrong = Row("training", "conv1", "output", "sum", difference(2))
     page = page_of([FAILING, replace(PASSING, rows=(wrong,))])
     names = texts_of(page, "name", "name fail")

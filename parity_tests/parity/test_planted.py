@@ -1,4 +1,4 @@
-"""Every planted bug is caught and blamed on the right layer; --table shows by how much."""
+"""Every planted bug is caught, and blamed on the right layer: --table shows by how much."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEAST_MARGIN = 100.0  # a smaller one needs a word why
 
 @pytest.fixture(scope="module")
 def findings(request: pytest.FixtureRequest, summary: list[str]) -> Iterator[list[Finding]]:
-    """The findings so far; after the last bug, --table adds them to the summary."""
+    """What became of the bugs so far; after the last of them, their table."""
     found: list[Finding] = []
     yield found
     if request.config.getoption("--table"):
@@ -46,7 +46,7 @@ def test_the_catalogue_is_complete() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 def test_a_right_layer_is_no_bug(dtype: torch.dtype) -> None:
-    """Looking for a bug does not change running statistics."""
+    """Looking for it does not move its running statistics."""
 
     def make(rng: np.random.Generator) -> tuple[nr.BatchNormalization, nn.Module, Array]:
         gamma, beta, mean = rng.standard_normal((3, 5))
@@ -59,7 +59,7 @@ def test_a_right_layer_is_no_bug(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("make", [_subsampled(lambda module: None), _norm(BatchNormalization)])
 def test_an_unspoiled_layer_of_the_catalogue_is_right(make: Callable[..., Any]) -> None:
-    """Otherwise a bug planted in it would be caught for another reason."""
+    """Or a bug planted in it would be caught for another reason."""
     for dtype in (torch.float64, torch.float32):
         assert in_layer("no bug", make).find(dtype) is None
 

@@ -1,4 +1,4 @@
-"""Limits of several layers judged in one piece: right ports are within them, wrong ones are not."""
+"""Limits of several layers in one piece: right ports are within, wrong ones are not."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SETTING = Setting(torch.float32)
 
 
 class OneDraw(np.random.RandomState):
-    """A random stream that gives the same numbers at every call."""
+    """The same numbers at every call."""
 
     def rand(self, *shape: int) -> Array:  # type: ignore[override]
         return np.random.RandomState(3).rand(*shape)
 
 
 def case(seed: int) -> tuple[nr.Network, Array, Array]:
-    """A network with values that float32 holds, an input and an upstream gradient."""
+    """A network that float32 holds, an input and an upstream gradient."""
     network, x, _ = random_case(seed)
     network.set_params({name: SETTING.round(value) for name, value in network.params.items()})
     for layer in network.layers.values():
@@ -42,7 +42,7 @@ def case(seed: int) -> tuple[nr.Network, Array, Array]:
 
 
 def computed(network: nr.Network, x: Array, dout: Array, factor: float = 1) -> list[Array]:
-    """The torch port's output times factor, and the gradients of its input and parameters."""
+    """Output, input's and parameters' gradients of the torch port, the output times factor."""
     port = from_reference(network).float()
     for module in port.modules():
         if isinstance(module, Dropout):
@@ -55,7 +55,7 @@ def computed(network: nr.Network, x: Array, dout: Array, factor: float = 1) -> l
 
 
 def judged(probed: Probed, found: list[Array]) -> Iterator[tuple[Array, Array, Array]]:
-    """Error, limit and expected value of each of computed."""
+    """error, limit and what was expected, in the order of computed."""
     for actual, (key, value) in zip(found, probed.values.items(), strict=True):
         of_parameter = key[1] in MODULE_ATTRIBUTES
         expected, limit = (to_torch_layout(each) if of_parameter else each for each in (value, probed.limits[key]))
@@ -72,7 +72,7 @@ def size(x: Array) -> float:
 
 
 def test_no_right_port_is_above_its_limits(request: pytest.FixtureRequest) -> None:
-    """In float32; and the limits are not idle."""
+    """In float32; nor are the limits idle."""
     found, looseness = [], []
     for seed in range(request.config.getoption("--cases") or 24):
         network, x, dout = case(seed)
@@ -118,7 +118,7 @@ def test_layers_that_only_move_data_have_none() -> None:
 
 
 def test_they_are_what_is_derived() -> None:
-    """For x w v: the error l of the first product is multiplied by v, and the second product adds its own."""
+    """x w v: the first product, off by l, is passed on with v; the second is off by itself."""
     w, v, x, a = np.array([[3.0]]), np.array([[-5.0]]), np.array([[2.0]]), SETTING.arithmetic
     first, second = nr.Affine(w, 0.0), nr.Affine(v, 0.0)
     probed = probe([first, second], x, np.ones((1, 1)), a)
@@ -129,7 +129,7 @@ def test_they_are_what_is_derived() -> None:
 
 
 def test_a_branch_that_rounding_may_take_is_allowed() -> None:
-    """For a unit that is 0 up to rounding, the gradient of its relu may pass or not."""
+    """A unit that is 0 but for rounding: the gradient behind its relu may be there or not."""
     layers: list[Layer] = [nr.Affine(np.array([[1.0], [-1.0]]), 0.0), nr.Relu()]
     found = probe(layers, np.full((1, 2), 7.0), np.ones((1, 1)), SETTING.arithmetic)
     assert not found.values[0, "grad_input"].any()

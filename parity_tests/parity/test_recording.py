@@ -25,7 +25,7 @@ X = np.arange(-6.0, 6.0).reshape(3, 4)
 
 
 class Port(nn.Module):
-    """A port that computes function(self, x) and has a weight, a buffer and two layers to use."""
+    """Computes function(self, x); with a weight, a buffer and two layers to use."""
 
     def __init__(self, function: Function) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def recorded(function: Function, sizes: tuple[int, ...] = (12,), device: str = "
 
 
 def last(found: Record) -> Call:
-    """The call that computed the returned tensor."""
+    """The call that made what was returned."""
     (call,) = found.returned
     return call
 
@@ -102,7 +102,7 @@ WAYS: dict[str, tuple[Function, str, Any]] = {
 
 
 def way(found: Record) -> list[str]:
-    """The functions through which the data reaches the output, in order, without moves between devices."""
+    """The functions by which the data reaches the output, in order, but for moves between devices."""
     seen, todo = set[int](), [last(found).number]
     while todo:
         number = todo.pop()

@@ -1,4 +1,4 @@
-"""A report cannot be misread: its truth value, one-line verdict, table, short message and plain values."""
+"""A result that cannot be misread: a report's truth, its line, its table, its short message and its plain values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRONG = replace(RIGHT, layer="affine2", worst=difference(2), where="net.py:9", c
 
 
 def of(*rows: Row, **options: Any) -> Report:
-    """A report with these rows and the runs that they come from."""
+    """A report of these rows, in the runs that they come from."""
     return Report(rows, "port", "float32", "cpu", 0, tuple(dict.fromkeys(row.run for row in rows)), **options)
 
 
@@ -72,7 +72,7 @@ def test_every_text_fits_a_terminal(name: str) -> None:
 
 
 def message_of(report: Report) -> list[str]:
-    """The lines of the message that raise_if_failed raises."""
+    """The lines of what raise_if_failed raises."""
     try:
         report.raise_if_failed()
     except AssertionError as error:

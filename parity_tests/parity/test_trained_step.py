@@ -1,4 +1,4 @@
-"""The step that training runs is judged like any port: pooling first, and several layers as one operation."""
+"""What training really runs is judged by the same engine: pooling first, and several layers as one operation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_step_that_training_runs_is_right(
     ids=["float64", "float32", "tf32", "bfloat16"],
 )
 def test_the_step_is_right_as_it_is_arranged_here(dtype: torch.dtype, mode: Any, device: str) -> None:
-    """In the layout and order that each device and precision uses."""
+    """In the layout and the order that each device and precision is given."""
     if mode == TF32 and torch.device(device).type != "cuda":
         pytest.skip("TensorFloat-32 needs a CUDA device")
     reference, net = trained(dtype, device)
@@ -53,7 +53,7 @@ def test_the_step_is_right_as_it_is_arranged_here(dtype: torch.dtype, mode: Any,
 
 
 def test_a_slip_in_the_one_operation_is_caught() -> None:
-    """Its index of filters is off by one: the three layers, which are seen in one piece, are blamed."""
+    """Its index of the filters, by one: the blame lies on the three layers, which are seen in one piece."""
     reference, net = trained(torch.float64)
     gathered = Gathered.of(net.conv1, IMAGE)
     port = PoolFirst(net, gathered._replace(shifted=gathered.shifted.roll(1)))
@@ -64,7 +64,7 @@ def test_a_slip_in_the_one_operation_is_caught() -> None:
 
 @pytest.mark.parametrize("slip", ["value", "gradient"])
 def test_a_slip_in_affine_and_relu_is_caught(slip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bias is forgotten, or relu passes every gradient on."""
+    """A bias that is forgotten, or a gradient that relu lets through."""
     reference, net = trained(torch.float64)
     if slip == "value":
         slipped = torch._addmm_activation

@@ -1,4 +1,4 @@
-"""Of ports as people write them, right ones are accepted, and wrong ones are blamed at layer and line."""
+"""Ports as people write them: right ones are accepted, wrong ones blamed at layer and line."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated", "ignore:.*not a l
 
 
 def in_each_dtype(ports: Sequence[RightPort | WrongPort], every: int = 1) -> pytest.MarkDecorator:
-    """Parameters port and dtype: the dtypes that can show something, and all of them for some ports."""
+    """Parameters port and dtype, in the dtypes that can show something; in all of them for one port in so many."""
     pairs = [
         (port, dtype)
         for number, port in enumerate(ports)
@@ -72,7 +72,7 @@ def test_right_ports_are_accepted(port: RightPort, dtype: torch.dtype) -> None:
 
 @in_each_dtype(WRONG_PORTS, every=8)
 def test_wrong_ports_are_blamed(port: WrongPort, dtype: torch.dtype) -> None:
-    """At the layer, quantity and line, and with the cause, that the catalogue gives."""
+    """At the layer, in the quantity, at the line, and with the cause that the catalogue says."""
     module = port.build(port.reference()).to(dtype)
     runs = ("training", *RUNS[port.seen]) if port.seen in RUNS else ALL
     if port.reference is says.DROPPED:
@@ -89,7 +89,7 @@ def test_wrong_ports_are_blamed(port: WrongPort, dtype: torch.dtype) -> None:
 
 
 def blames(where: str, lines: Sequence[str]) -> bool:
-    """Whether where names one of these "file.py:12", or a short range that contains it."""
+    """Whether where names one of these "file.py:12", or a short range with it; not merely a file full of lines."""
     named = set()
     for file, first, last in re.findall(r"([\w.]+\.py):(\d+)(?:-(\d+))?", where):
         named |= {f"{file}:{number}" for number in range(int(first), int(last or first) + 1)}
@@ -135,7 +135,7 @@ UNSCALED = [port for port in RIGHT_PORTS if port.known != "scale"]
 
 @pytest.mark.parametrize("port", UNSCALED, ids=lambda port: port.name)
 def test_a_right_port_does_what_the_reference_does(port: RightPort) -> None:
-    """In prediction, in training, in its input's gradient, and in training again after a step of SGD."""
+    """In prediction, in training, in its input's gradient; and in training again, after a step of SGD."""
     reference, module = plain.made(port)
     tolerance = EXACT_ENOUGH[port.dtypes[0]]
     x, t = port.reference.batch()
@@ -168,7 +168,7 @@ def test_torchs_normalisation_has_the_books_statistics_but_for_the_unbiased_vari
 
 @pytest.mark.parametrize("port", WRONG_PORTS, ids=lambda port: port.name)
 def test_a_wrong_port_differs_in_what_it_says(port: WrongPort) -> None:
-    """If its mistake shows elsewhere, it is right in training on random samples, so that one run would not do."""
+    """And where its mistake shows elsewhere, it is right in training on drawn samples: no single run would do."""
     if port.seen not in (says.TRAINING, says.LOSS):
         assert not plain.differences(port, *plain.made(port), *port.reference.batch())
     assert plain.EVIDENCE[port.seen](port, *plain.made(port))

@@ -1,4 +1,4 @@
-"""Helps to write the catalogues of ports: their records, the networks that they port, and filling in weights."""
+"""Ports as people write them: what the catalogues say of each, the networks that they port, and where weights go."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ARGUMENT, STATE, EARLIER_OUTPUT = "argument", "state", "earlier output"
 
 @dataclass(frozen=True)
 class Reference:
-    """A small reference network; calling it makes a new one with the same weights."""
+    """A small network of the reference: calling it makes one, always with the same weights."""
 
     make: Callable[[], nr.Network]
     shape: tuple[int, ...]  # of a sample
@@ -94,7 +94,7 @@ def right(
     dtypes: tuple[torch.dtype, ...] = DTYPES,
     **options: Any,
 ) -> Callable[[Built], Built]:
-    """Add a class or function that builds a right port of reference to the catalogue."""
+    """Enter a class, or a function, that builds a right port of reference into the catalogue."""
 
     def enter(build: Built) -> Built:
         RIGHT_PORTS.append(RightPort(_name(build), reference, build, options, known, steps, dtypes))
@@ -113,7 +113,7 @@ def wrong(
     marked: Callable[..., Any] | None = None,
     **options: Any,
 ) -> Callable[[Built], Built]:
-    """The same for a wrong port; a comment in its source, or in that of the class marked, marks the line."""
+    """The same of a wrong port; its source marks the line, or that of the class marked."""
 
     def enter(build: Built) -> Built:
         lines = marked_lines(marked or build)
@@ -136,7 +136,7 @@ def step(
     seen: str = TRAINING,
     only64: str = "",
 ) -> None:
-    """Add a port with function(module, x) in a layer's place; blamed is the layer to blame, if it is another one."""
+    """Enter a port that is right but for function(module, x) in a layer's place; blamed, where it is not that layer."""
     lines = (f"{Path(function.__code__.co_filename).name}:{function.__code__.co_firstlineno}",)
     build = partial(Stepwise, layer=layer, function=function)
     WRONG_PORTS.append(WrongPort(name, reference, build, blamed or layer, quantity, lines, {}, cause, seen, only64))
@@ -150,7 +150,7 @@ def in_loss(
     only64: str = "",
     layer: str = "loss",
 ) -> None:
-    """Add a right port with a wrong loss(output, labels)."""
+    """Enter a right port with a wrong loss(output, labels)."""
     WRONG_PORTS.append(
         WrongPort(name, SIMPLE, from_reference, layer, quantity, (), {"loss": loss}, cause, LOSS, only64)
     )
@@ -164,7 +164,7 @@ def marked_lines(build: Build) -> tuple[str, ...]:
 
 @cache
 def _marks(file: Path) -> dict[str, list[int]]:
-    """Marked lines of a file by definition, parsed once; inspect.getsourcelines would parse it for every class."""
+    """By what is defined in a file; inspect.getsourcelines parses all of it for every class."""
     source = file.read_text(encoding="utf-8")
     marked = [n for n, line in enumerate(source.splitlines(), 1) if line.rstrip().endswith(("# wrong", "# missing"))]
     defined = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
@@ -179,7 +179,7 @@ def _name(build: Build) -> str:
 
 
 def seeded(network: nr.Network) -> nr.Network:
-    """network with seeded weights at fan-in scale, seeded biases, gammas around 1 and running statistics."""
+    """network with seeded weights at fan-in scale, biases, gammas around 1 and running statistics."""
     params = seeded_params(0, network.params)
     network.set_params({name: value + name.startswith("gamma") for name, value in params.items()})
     rng = np.random.default_rng(1)
@@ -203,14 +203,14 @@ def _deep() -> nr.Network:
 
 
 def _equal() -> nr.Network:
-    """A network whose second and third layers start with the same weights."""
+    """The second and the third layer start with the same weights."""
     network = seeded(nr.MultiLayerNet(12, [8, 8], 8))
     network.set_params({**network.params, "W3": network.params["W2"], "b3": network.params["b2"]})
     return network
 
 
 def _own(**layers: Any) -> Callable[[], nr.Network]:
-    """A network of the layers that these functions make."""
+    """A network of layers of one's own, made by their functions."""
     return lambda: seeded(nr.Network({name: make() for name, make in layers.items()}))
 
 
@@ -276,7 +276,7 @@ def tensors(reference: nr.Network) -> dict[str, Tensor]:
 
 
 def filled(module: Module, weight: Tensor, bias: Tensor) -> Module:
-    """module in float64 with copies of weight and bias, which are in torch's layout."""
+    """module in float64 with copies of weight and bias, in torch's layout."""
     module.double().load_state_dict({"weight": weight, "bias": bias}, strict=False)
     return module
 

@@ -1,4 +1,4 @@
-"""Wrong ports with right outputs, whose gradients are cut, scaled, hooked or written wrongly.
+"""Wrong ports with right outputs: gradients cut, scaled, hooked or written wrongly.
 
 Where a mistake lies between two layers, either may be blamed.
 """
@@ -36,7 +36,7 @@ from parity.user_ports import (
 
 
 def of_clamp() -> str:
-    """What a cause says of clamp at its limit: it passes the whole gradient, or half of it in newer versions."""
+    """What torch's clamp passes at its limit, as a cause says it: all of it, or in newer versions half."""
     x = torch.zeros(1, requires_grad=True)
     x.clamp(min=torch.zeros(1)).backward()
     assert x.grad is not None
@@ -122,7 +122,7 @@ class ClampedData(Perceptron):
 
 @wrong(SIMPLE, "")
 class InPlaceInTwoViews(Convnet):
-    """backward raises, because what it needs was overwritten."""
+    """backward raises: what it needs was overwritten."""
 
     def forward(self, x: Tensor) -> Any:
         x = self.conv1(x)

@@ -1,4 +1,4 @@
-"""Wrong ports with right outputs but other parameters than the reference: more, shared ones, or none."""
+"""Wrong ports with right outputs whose parameters are not the reference's: more of them, shared ones, none at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from parity.user_ports import EQUAL, EXTRA_PARAMETER, MLP, SIMPLE, Convnet, Perc
 
 @wrong(MLP, "", seen=EXTRA_PARAMETER)
 class AdapterAtTheStart(Perceptron):
-    """LoRA: one factor is 0 but gets a gradient."""
+    """LoRA: one factor is 0, and has a gradient."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -109,7 +109,7 @@ class WeightInABuffer(Perceptron):
 
 @wrong(EQUAL, "affine2 affine3", "grad")
 class OneLayerTwice(Perceptron):
-    """The reference has two layers, which only start alike."""
+    """The reference has two, which only start alike."""
 
     def forward(self, x: Tensor) -> Any:
         x = F.relu(self.fc1(x))
@@ -119,7 +119,7 @@ class OneLayerTwice(Perceptron):
 
 @wrong(MLP, "affine1", "", only64="its layers stay float64")
 class LayersInAList(nn.Module):
-    """torch does not look into the list, so no optimizer gets their parameters."""
+    """Which torch does not look into: no optimizer gets them."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class LayersInAList(nn.Module):
 
 @wrong(SIMPLE, "conv1", "")
 class ScaleMoved(Convnet):
-    """A scale is moved from one layer to another: the same function, but trained differently."""
+    """From one layer to another: the same function, trained otherwise."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -150,7 +150,7 @@ class ScaleMoved(Convnet):
 
 
 class ComputedWeight(Perceptron):
-    """The second weight is computed from itself, with the right value."""
+    """Whose second weight is computed of itself, with the right value."""
 
     def weight(self) -> Tensor:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Wrong ports whose output is already wrong for the first batch, each with the layer and the line to blame.
+"""Wrong ports that make another output of the first batch: each mistake with the layer and the line to blame.
 
 Most are one line in a port that is right otherwise: function(module, x), in a layer's place.
 """
@@ -199,7 +199,7 @@ class NoPooling(nn.Module):
 
 @wrong(GLOBAL, "pool1", "output")
 class CeilMode(nn.Module):
-    """Maps of 3 x 3, of which the mean is taken all the same."""
+    """3 x 3 maps, of which the mean is taken all the same."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Wrong ports that a run on random samples misses: wrong for other sizes, in prediction, later, or in the loss."""
+"""Wrong ports that one run on drawn samples does not show: other sizes, prediction, what stays, losses."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ step(
 
 @wrong(NORMALISED, "batchnorm1", "", seen=STATE)
 class AdaptsInPrediction(NormalisedPerceptron):
-    """Its running statistics change in prediction."""
+    """Its running statistics move with what it is asked."""
 
     def forward(self, x: Tensor) -> Any:
         x = self.fc1(x)
@@ -83,7 +83,7 @@ class AdaptsInPrediction(NormalisedPerceptron):
 
 
 class Body(Convnet):
-    """The layers that are right."""
+    """What is right."""
 
     def features(self, x: Tensor) -> Any:
         return F.max_pool2d(F.relu(self.conv1(x)), 2)
@@ -102,7 +102,7 @@ class BatchOf8(Body):
 
 @wrong(SIMPLE, "", seen=ONE_SAMPLE)
 class Squeezed(Convnet):
-    """A convolutional head whose squeeze also removes the axis of a single sample."""
+    """A head of convolutions, whose squeeze takes the axis of a lone sample along."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -161,7 +161,7 @@ class MaskOfTheFirst8(Body):
 
 @wrong(SIMPLE, "", seen=AGAIN)
 class AnswerKept(Body):
-    """The answer is kept for later samples of the same shape."""
+    """For samples of a shape that came before."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -203,7 +203,7 @@ class StateOfTheLastBatch(Body):
 
 @wrong(SIMPLE, "affine2", "", seen=AGAIN)
 class WeightsOfTheFirstCall(Body):
-    """Weights are transposed once, and not again after a step."""
+    """Transposed once, and no more after a step."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -219,7 +219,7 @@ class WeightsOfTheFirstCall(Body):
 
 @wrong(SIMPLE, "", seen=STATE)
 class WeightsDecay(Body):
-    """They decay after use, so the first output is right."""
+    """After they served, so the first output is right."""
 
     def forward(self, x: Tensor) -> Any:
         x = self.head(self.features(x).flatten(1))
@@ -284,7 +284,7 @@ class DrawsForNothing(Body):
 
 @wrong(SIMPLE, "", seen=RANDOM_STATE)
 class DrawsAWholeRound(Body):
-    """After 312 numbers NumPy's generator is at the same position as before."""
+    """After 312 numbers NumPy's generator is at the same place as before."""
 
     def forward(self, x: Tensor) -> Any:
         x = x * np.ceil(np.random.rand(312).max())  # wrong
@@ -308,7 +308,7 @@ class SeedsAnew(Body):
 
 @wrong(DROPPED, "dropout1 dropout2", "", seen=AGAIN)
 class MaskKept(Perceptron):
-    """The same units are always dropped."""
+    """The same units are dropped for good."""
 
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)
@@ -373,7 +373,7 @@ step(
 
 @wrong(SQUARE, "input", "output", seen=EXTREMES)
 class ReadsTheStorage(Convnet):
-    """Reads the storage as if it were in the order of the axes."""
+    """As if it lay in the order of its axes."""
 
     def forward(self, x: Tensor) -> Any:
         x = x.as_strided(x.shape, (128, 64, 8, 1))  # wrong

@@ -1,4 +1,4 @@
-"""Builds files for the readers' tests, such as pickles opcode by opcode, and measures what reading them costs."""
+"""Files made for the readers' tests: pickles opcode by opcode, what stands for what in them, and what reading costs."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def pickled(value: object, protocol: int = 4) -> bytes:
 
 
 def instructions(content: bytes) -> list[tuple[bytes, bytes]]:
-    """The opcodes and arguments of a valid pickle, without its frames, which are optional."""
+    """Opcodes and arguments of a valid pickle, without the frames, which may be left out."""
     starts = [position or 0 for _, _, position in pickletools.genops(content)]
     parts = [content[start:end] for start, end in zip(starts, [*starts[1:], len(content)], strict=True)]
     return [(part[:1], part[1:]) for part in parts if part[:1] != b"\x95"]
 
 
 def renamed(content: bytes, package: str) -> bytes:
-    """The pickle content with package, numpy.core (NumPy 1) or numpy._core (NumPy 2), in all its names."""
+    """With the names of numpy.core (NumPy 1) or numpy._core (NumPy 2), whichever were there."""
     parts = []
     for code, argument in instructions(content):
         name = re.sub(rb"^.?numpy\._?core", package.encode(), argument)
@@ -65,7 +65,7 @@ def renamed(content: bytes, package: str) -> bytes:
 
 
 def unpickled(content: bytes) -> dict[str, Array]:
-    """The dict in a pickle; only for pickles made by these tests."""
+    """For pickles made here only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy 2 knows numpy.core, and warns of it
         value: dict[str, Array] = pickle.loads(content)
@@ -73,7 +73,7 @@ def unpickled(content: bytes) -> dict[str, Array]:
 
 
 class Bomb:
-    """An object that creates a folder if it is unpickled."""
+    """Would create a folder if it were unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -83,7 +83,7 @@ class Bomb:
 
 
 def peak_of(call: Callable[[], object]) -> int:
-    """The peak memory of a call in bytes, even if it is refused."""
+    """Bytes of memory at most during a call, which may be refused."""
     tracemalloc.start()
     try:
         with contextlib.suppress(ParamsError):
@@ -94,7 +94,7 @@ def peak_of(call: Callable[[], object]) -> int:
 
 
 def same(found: object, expected: Any) -> bool:
-    """Whether found equals expected; text in expected with "a " or "an " first matches the start of a StandIn's."""
+    """Whether found is expected, in which text that begins with "a " or "an " is how a StandIn's begins."""
     match expected:
         case np.ndarray():
             if not isinstance(found, np.ndarray) or found.dtype != expected.dtype.newbyteorder("="):
@@ -142,17 +142,17 @@ def dtype(code: str = "f8", order: bytes = ORDER) -> bytes:
 def array(
     shape: bytes = b"K\x01\x85", dtype: bytes = dtype(), content: bytes = b"C\x08" + bytes(8), version: int = 1
 ) -> bytes:
-    """The opcodes of np.zeros(1), with some parts replaced."""
+    """The opcodes of np.zeros(1), or of what is almost that."""
     return SHELL + b"(K" + bytes([version]) + shape + dtype + b"\x89" + content + b"t" + BUILD
 
 
 def saved(*values: bytes) -> bytes:
-    """A pickled dict with these values, given as opcodes, under the names W, X, Y ..."""
+    """A pickled dict of opcodes under the names W, X, Y ..."""
     return b"\x80\x04}(" + b"".join(text(chr(ord("W") + i)) + value for i, value in enumerate(values)) + b"u."
 
 
 def tuples(depth: int) -> bytes:
-    """A tuple that holds another one twice, which holds another twice, and so on: 2**depth values."""
+    """A tuple in which stands another, twice, and so on: 2**depth values."""
     return b")\x94" + b"".join(b"h%c\x86\x94" % level for level in range(depth))
 
 
@@ -191,7 +191,7 @@ def npz(**arrays: Any) -> bytes:
 
 
 def zipped(files: dict[str, bytes], packing: int = 0) -> bytes:
-    """A zip file with these contents by name, stored or compressed by packing."""
+    """A zip file of these, as they are unless they are to be packed."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", packing) as archive:
         for name, content in files.items():

@@ -1,4 +1,4 @@
-"""Small versions of the book's networks."""
+"""Networks of the book's, small ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy_ref.deep_convnet import DEFAULT_CONV_PARAMS
 
 
 def deep(image: int, filters: int, hidden_size: int, output_size: int, channels: int = 1) -> nr.DeepConvNet:
-    """A DeepConvNet with this number of filters in every convolution."""
+    """A DeepConvNet with so many filters in every convolution."""
     conv_params: Any = {
         f"conv_param_{number}": {**param, "filter_num": filters} for number, param in enumerate(DEFAULT_CONV_PARAMS, 1)
     }

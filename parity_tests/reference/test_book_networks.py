@@ -1,4 +1,4 @@
-"""The book's other networks (chapters 3 to 6 and 8): their layers and their initial weights."""
+"""The book's other networks, chapters 3 to 6 and 8: their layers and how they start."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_deep_networks_loss_has_dropout_as_the_books() -> None:
 
 
 def test_lenets_layers_are_the_papers() -> None:
-    """For 32 x 32 pixels: the sizes in the paper's figure 2, and the parameter counts in its section II.B up to F6.
+    """Of 32 x 32 pixels: the sizes of its figure 2, and the trained parameters of its section II.B up to F6.
 
     But for C3, which sees all six maps here (2,416 instead of 1,516), and the affine output.
     """
@@ -77,7 +77,7 @@ def test_lenets_layers_are_the_papers() -> None:
 
 
 def test_alexnets_layers_are_the_papers() -> None:
-    """The sizes in the paper's figure 2, but in one stream: its split halves the inputs of convolutions 2, 4 and 5."""
+    """Its figure 2, in one stream: the split halves what the second, fourth and fifth convolution see."""
     shapes = weight_shapes((3, 227, 227), alexnet_stack())
     weights = [(96, 3, 11, 11), (256, 96, 5, 5), (384, 256, 3, 3), (384, 384, 3, 3), (256, 384, 3, 3)]
     assert [shapes[f"W{k}"] for k in range(1, 9)] == [*weights, (9216, 4096), (4096, 4096), (4096, 1000)]

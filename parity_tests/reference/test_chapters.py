@@ -1,4 +1,4 @@
-"""The book's scripts of chapters 3 to 8 run with their imports changed, and its networks compute the recorded numbers.
+"""The book's scripts of chapters 3 to 8 with their imports changed, and what its networks of chapters 4 to 6 computed.
 
 golden/chapters.npz holds the recorded numbers, keys CASE/ARRAY.
 """
@@ -20,14 +20,14 @@ CASES = sorted({key.split("/")[0] for key in GOLDEN} - {"naive"})
 
 
 def part(case: str, name: str) -> dict[str, Array]:
-    """The recorded arrays CASE/NAME.*, by the rest of their keys."""
+    """The arrays CASE/NAME.*, by what follows."""
     start = f"{case}/{name}."
     return {key.removeprefix(start): value for key, value in GOLDEN.items() if key.startswith(start)}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_network_computes_what_the_books_does(case: str) -> None:
-    """From the same seed: parameters are equal bit for bit, sums within 1e-12 of the largest entry."""
+    """From its seed: parameters bit for bit, sums within 1e-12 of the largest entry."""
     arch = json.loads(str(GOLDEN[f"{case}/arch"]))
     make = nr.Chapter4TwoLayerNet if "chapter 4" in arch.get("meaning", "") else getattr(nr, arch["network"])
     np.random.seed(arch["seed"])
@@ -51,7 +51,7 @@ def test_a_network_computes_what_the_books_does(case: str) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam"])
 def test_optimizers_move_plain_numbers_bit_for_bit(name: str) -> None:
-    """As in chapter 6's comparison: from (-7, 2) down x^2 / 20 + y^2."""
+    """Chapter 6's comparison: from (-7, 2) down x^2 / 20 + y^2."""
     rates: dict[str, nr.SGD | nr.Momentum | nr.AdaGrad | nr.Adam] = {
         "sgd": nr.SGD(lr=0.95),
         "momentum": nr.Momentum(lr=0.1),

@@ -1,4 +1,4 @@
-"""numpy_ref computes the numbers recorded from the book's original code: golden/book.npz, keys CASE/ARRAY."""
+"""numpy_ref against recorded numbers of the book's original code: golden/book.npz, keys CASE/ARRAY."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GOLDEN: dict[str, Array] = dict(np.load(Path(__file__).parent.parent / "golden" 
 
 
 class Case:
-    """The recorded arrays of one case; it remembers which of them a check used."""
+    """The arrays of one case; remembers which of them were asked for."""
 
     def __init__(self, name: str) -> None:
         self.prefix = name + "/"
@@ -36,7 +36,7 @@ class Case:
 
 
 def assert_same_bits(actual: npt.ArrayLike, expected: Array) -> None:
-    """Check for equal bits: moved data, and what IEEE 754 rounds correctly (+ - * / sqrt and comparisons)."""
+    """For moved data and for operations that IEEE 754 rounds correctly: + - * / sqrt and comparisons."""
     np.testing.assert_array_equal(np.asarray(actual), expected, strict=True)
 
 
@@ -53,12 +53,12 @@ def assert_near(actual: npt.ArrayLike, expected: Array, rtol: float, atol: float
 
 
 def assert_same_sum(actual: npt.ArrayLike, expected: Array) -> None:
-    """Check sums, which may be added in another order, to 1e-12 relative."""
+    """Sums may be added in another order: 1e-12 relative."""
     assert_near(actual, expected, rtol=1e-12, atol=0)
 
 
 def difference_limit(size: np.floating) -> float:
-    """The limit of (f(x + h) - f(x - h)) / 2h: values of f, of this size, may differ by 4 eps, magnified by 1 / h."""
+    """For (f(x + h) - f(x - h)) / 2h: the values of f, of this size, may be 4 eps apart, which 1 / h magnifies."""
     return float(4 * np.finfo(float).eps * size / nr.gradient.STEP)
 
 
@@ -241,7 +241,7 @@ CASES = sorted({key.rpartition("/")[0] for key in GOLDEN})
 
 
 def run(case: str) -> set[str]:
-    """Check one case and return the keys that the check used."""
+    """Check one case; the keys that the check has looked at."""
     g = Case(case)
     CHECKS[case.split("/")[0]](g)
     return g.used

@@ -1,4 +1,4 @@
-"""What numpy_ref promises besides the recorded numbers: the book's names, its faults mended, and clear errors."""
+"""What numpy_ref promises beside the recorded numbers: the book's names, its mended faults, and clear refusals."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_im2col_returns_a_copy_of_its_own() -> None:
 
 
 def test_padding_never_wins_the_maximum_of_whole_numbers() -> None:
-    """Integers have no -inf to pad with; layers/test_geometries.py tests floats."""
+    """Which have no -inf; layers/test_geometries.py has floats."""
     assert (nr.Pooling(2, 2, 2, 1).forward(np.full((1, 1, 4, 4), -5)) == -5).all()
 
 
@@ -127,7 +127,7 @@ def test_an_epoch_is_a_whole_number_of_steps(train_size: int, batch: int, steps:
 
 
 class Counted:
-    """Stands in for a network: its loss is its weight, its accuracy the share of ones in t."""
+    """Stands in for a network: its loss falls by as much as its weight, its accuracy is the share of ones in t."""
 
     def __init__(self) -> None:
         self.params = {"W": np.ones(1)}
@@ -160,7 +160,7 @@ def test_a_verbose_trainer_prints_every_step_and_both_accuracies(capsys: pytest.
 
 
 def test_a_trainer_without_options_has_the_books_learning_rate() -> None:
-    """It is 0.01, not Adam's own default."""
+    """Which is not Adam's own default."""
     x, t = np.zeros((2, 1)), np.zeros(2, int)
     network: Any = Counted()
     assert nr.Trainer(network, x, t, x, t, optimizer="Adam").optimizer.lr == 0.01
@@ -205,7 +205,7 @@ LARGE: dict[str, tuple[Callable[[], nr.Network], tuple[int, ...]]] = {
     ("network", "ask"), [("SimpleConvNet", "predict"), ("DeepConvNet", "loss"), ("MultiLayerNetExtend", "accuracy")]
 )
 def test_memory_does_not_grow_with_the_samples(network: str, ask: str) -> None:
-    """Memory beyond the data itself; the original's predict takes 7.6 GB for 10,000 images."""
+    """Beyond the data: the original's predict takes 7.6 GB for 10,000 images."""
     make, shape = LARGE[network]
     net, x, t = make(), np.zeros((1200, *shape), np.float32), np.zeros(1200, int)
     given = (x,) if ask == "predict" else (x, t)
@@ -314,7 +314,7 @@ def test_given_parameters_are_taken_and_nothing_is_drawn(name: str) -> None:
 
 
 def test_a_network_of_ones_own() -> None:
-    """A network of any layers has named parameters, and gradients that agree with central differences."""
+    """Any layers, named parameters, and gradients that central differences confirm."""
     rng = np.random.RandomState(6)
     layers: dict[str, Layer] = {
         "Conv1": nr.Convolution(0.3 * rng.randn(3, 1, 3, 3), rng.randn(3), pad=1),
@@ -353,7 +353,7 @@ def test_numerical_gradient_puts_x_back_also_when_f_raises() -> None:
 
 
 def test_smooth_curve_is_the_books_formula() -> None:
-    """On a curve without symmetry: the book mirrors 10 samples at each end and drops 5 of them."""
+    """On a curve without symmetry: 10 mirrored samples a side, of which the book drops 5."""
     x = np.arange(25.0) ** 2
     mirrored = [*x[10:0:-1], *x, *x[:14:-1]]
     weights = np.kaiser(11, 2)

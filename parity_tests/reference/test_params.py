@@ -1,4 +1,4 @@
-"""Writing params.pkl: it is complete, reads back, and others can read it. test_refusals.py tests refused files."""
+"""params.pkl: what is written is whole, reads back, and is read by others; test_refusals.py has what is refused."""
 
 from __future__ import annotations
 

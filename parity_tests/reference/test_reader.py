@@ -1,4 +1,4 @@
-"""Reading params.pkl: the reader gives what pickle gives, in little memory. test_refusals.py tests refused files."""
+"""Reading params.pkl: what pickle writes is read as pickle reads it, in little memory (refusals: test_refusals.py)."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ CONTENTS: dict[str, Callable[[], Array]] = {
 
 
 def limit(protocol: int) -> float:
-    """Bytes of memory allowed for each byte of the file; protocols 0 to 2 store bytes as text."""
+    """Bytes of memory for each of the file: protocols 0 to 2 keep bytes as text."""
     return 2.1 if protocol > 2 else 5
 
 

@@ -1,4 +1,4 @@
-"""Reading any altered file of weights gives what pickle gives or a one-line error, quickly and in little memory.
+"""Whatever was done to a file of weights: reading it gives what pickle gives, or one line; soon, and in little memory.
 
 EXAMPLES=1000000 pytest parity_tests/reference/test_reader_properties.py --hypothesis-profile=explore
 """
@@ -57,7 +57,7 @@ EDIT = struct.Struct("<BHHH")
 
 
 def edited(parts: Parts, kind: int, i: int, j: int, k: int) -> Parts:
-    """parts with one or a few of them dropped, repeated, reversed, replaced from another file, inserted or forged."""
+    """parts, of which one or a few are dropped, repeated, moved, taken from another file, put in, or forged."""
     i %= len(parts)
     (code, argument), few = parts[i], parts[i : i + 1 + j % 24]
     new: Parts = []
@@ -85,7 +85,7 @@ def edited(parts: Parts, kind: int, i: int, j: int, k: int) -> Parts:
 
 
 def joined(parts: Parts, framed: bool, damage: str, at: int) -> bytes:
-    """The bytes of a file with these parts, possibly cut off, or with one bit flipped."""
+    """The file, which may then be cut off or changed in one byte."""
     content = bytearray(b"".join(code + argument for code, argument in parts))
     if framed and parts[0][0] == b"\x80":
         content[2:2] = b"\x95" + struct.pack("<Q", len(content) - 2)
@@ -101,7 +101,7 @@ def arrays_in(content: bytes) -> Any:
 
 
 def read(content: bytes, decode: Callable[[bytes], Any] = arrays_in) -> tuple[Any, str, int]:
-    """What the reader returns, or {} and the refusal; and its peak memory in bytes."""
+    """What is in it, or {} and the refusal; and the peak of memory in bytes."""
     tracemalloc.start()
     try:
         return decode(content), "", tracemalloc.get_traced_memory()[1]
@@ -112,7 +112,7 @@ def read(content: bytes, decode: Callable[[bytes], Any] = arrays_in) -> tuple[An
 
 
 class Plain(pickle.Unpickler):
-    """pickle itself, restricted to what the reader takes to be harmless."""
+    """pickle itself, for what the reader takes to be harmless."""
 
     def find_class(self, module: str, name: str) -> Any:
         assert (module, name) in ARRAYS

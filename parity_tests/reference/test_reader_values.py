@@ -1,4 +1,4 @@
-"""What a file holds besides arrays is read as plain values, or named and left out; nothing in it ever runs."""
+"""Whatever a file holds beside arrays: it is read as plain values, or named and left alone; nothing in it ever runs."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_nothing_is_run(protocol: int, tmp_path: Path) -> None:
 
 
 def test_an_array_of_bfloat16_is_widened() -> None:
-    """ml_dtypes pickles it with a class in place of the dtype's code."""
+    """As ml_dtypes has it pickled: a class in place of the dtype's code."""
     kind = b"cnumpy\ndtype\ncml_dtypes\nbfloat16\n\x89\x88\x87R(K\x03\x8c\x01<NNNK\x02K\x02K\x40tb"
     numbers = np.array([1.5, -2, np.inf], np.float32)
     content = saved(array(b"K\x03\x85", kind, b"C\x06" + (numbers.view(np.uint32) >> 16).astype("<u2").tobytes()))
@@ -135,7 +135,7 @@ PERMUTED = np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1)
 
 
 def permuted(axes: bytes, order: str = "K") -> bytes:
-    """PERMUTED as NumPy 2.3 pickles it in protocol 5: the bytes in memory order, and the order of the axes."""
+    """As NumPy 2.3 has PERMUTED pickled in protocol 5: the bytes in order, and the order of the axes."""
     content = np.ascontiguousarray(PERMUTED.transpose(1, 2, 0)).tobytes()
     shape = b"(K\x02K\x03K\x04t"
     call = b"cnumpy._core.numeric\n_frombuffer\n(" + binary(content) + dtype() + shape + text(order) + axes + b"tR"
@@ -174,7 +174,7 @@ def lists(depth: int) -> bytes:
 
 
 def ordered(order: bytes) -> bytes:
-    """An array pickled in protocol 5 with this memory order."""
+    """An array of protocol 5 in this memory order."""
     return saved(b"cnumpy.core.numeric\n_frombuffer\n(C\x08" + bytes(8) + dtype() + b"K\x01\x85" + order + b"tR")
 
 

@@ -1,4 +1,4 @@
-"""Anything but a pickled dict of float arrays is refused in one line.
+"""Whatever is no pickled dict of float arrays is refused in one line.
 
 REFUSED has a row for each way in which a file can be wrong, made by the few opcodes that say what it is.
 """
@@ -44,7 +44,7 @@ from reference.crafted import (
 
 
 def dicts(depth: int) -> bytes:
-    """A dict that holds another one twice, which holds another twice, and so on: 2**depth in all."""
+    """A dict in which stands another, twice, and so on: 2**depth in all."""
     items = b"".join(text("b") + b"h%cd\x94" % level for level in range(depth))
     return (b"(" + text("a")) * depth + b"}\x94" + items
 
@@ -55,7 +55,7 @@ def edited(old: bytes, new: bytes, content: bytes) -> bytes:
 
 
 def cupy(module: str) -> bytes:
-    """An array as cupy.ndarray.__reduce__ pickles it."""
+    """As cupy.ndarray.__reduce__ has itself pickled."""
     return saved(text(module) + text("array") + b"\x93" + array() + b"\x85R")
 
 
@@ -68,7 +68,7 @@ def of_content(content: bytes) -> bytes:
 
 
 def encoded(content: bytes, codec: str = "latin1") -> bytes:
-    """The opcodes of a call of _codecs.encode."""
+    """A call of _codecs.encode."""
     return b"c_codecs\nencode\n" + content + text(codec) + b"\x86R"
 
 
@@ -289,7 +289,7 @@ VALUES: Rows = {
 
 
 def long_text(content: str) -> bytes:
-    """64 numbers whose bytes are stored as text, as in protocols 0 to 2."""
+    """64 numbers whose bytes are text, as protocols 0 to 2 have them."""
     long = content.encode()
     return of_shape(b"K\x40\x85", encoded(b"X" + u4(len(long)) + long))
 
@@ -324,7 +324,7 @@ def test_crafted_pickles_are_refused_for_their_flaw_alone(content: bytes) -> Non
 
 
 def test_an_array_in_a_shape_is_told_in_one_line() -> None:
-    """Its repr would be several lines."""
+    """Its repr would be several."""
     parts = instructions(pickle.dumps({"a": np.eye(3), "b": np.ones(2)}, 3))
     made = next(i for i, (code, _) in enumerate(parts) if code == b"R")  # the first array, and behind it its memo
     place = max(i for i, part in enumerate(parts) if part == (b"K", b"\x02"))
