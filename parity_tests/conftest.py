@@ -40,7 +40,7 @@ with contextlib.suppress(ValueError):  # raised in a thread
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DTYPES = [torch.float64, torch.float32]
-SUMMARY = pytest.StashKey[list[str]]()
+SHOWN = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,13 +54,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def summary(request: pytest.FixtureRequest) -> list[str]:
+def shown(request: pytest.FixtureRequest) -> list[str]:
     """Lines to print after all tests, even with output captured."""
-    return request.config.stash.setdefault(SUMMARY, [])
+    return request.config.stash.setdefault(SHOWN, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash.get(SUMMARY, []):
+    for line in config.stash.get(SHOWN, []):
         terminalreporter.write_line(line)
 
 

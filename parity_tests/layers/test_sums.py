@@ -121,7 +121,7 @@ def judge(case: int, setting: Setting) -> tuple[dict[str, float], dict[tuple[str
 
 @pytest.mark.parametrize("arithmetic", SETTINGS)
 def test_no_right_link_is_above_its_limits(
-    arithmetic: str, request: pytest.FixtureRequest, summary: list[str], capsys: pytest.CaptureFixture[str]
+    arithmetic: str, request: pytest.FixtureRequest, shown: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cases = request.config.getoption("--cases")
     alarms: list[str] = []
@@ -133,11 +133,11 @@ def test_no_right_link_is_above_its_limits(
             for bucket, ratio in buckets.items():
                 largest[bucket] = max(largest[bucket], ratio)
     if cases:
-        summary += [f"{len(alarms)} alarms in {cases} links; largest error/limit by data and products", ""]
-        summary += [f"| {arithmetic} | " + " | ".join(f"to {k}" for k in UP_TO[:-1]) + " | more |"]
-        summary += ["|---" * (len(UP_TO) + 1) + "|"]
-        summary += [f"| {kind} | " + " | ".join(f"{largest[kind, k]:.2f}" for k in UP_TO) + " |" for kind in KINDS]
-        summary += [""]
+        shown += [f"{len(alarms)} alarms in {cases} links; largest error/limit by data and products", ""]
+        shown += [f"| {arithmetic} | " + " | ".join(f"to {k}" for k in UP_TO[:-1]) + " | more |"]
+        shown += ["|---" * (len(UP_TO) + 1) + "|"]
+        shown += [f"| {kind} | " + " | ".join(f"{largest[kind, k]:.2f}" for k in UP_TO) + " |" for kind in KINDS]
+        shown += [""]
     assert alarms == []
 
 

@@ -21,13 +21,13 @@ def clean(device: str) -> Calibration:
 
 
 def test_no_false_alarms(
-    device: str, request: pytest.FixtureRequest, summary: list[str], capsys: pytest.CaptureFixture[str]
+    device: str, request: pytest.FixtureRequest, shown: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cases = request.config.getoption("--cases")
     with capsys.disabled():  # for the bar
         result = run_clean(cases, device, progress=True) if cases else clean(device)
     if cases:
-        summary += result.table(device)
+        shown += result.table(device)
     assert [report.verdict for report in result.alarms] == []
 
 

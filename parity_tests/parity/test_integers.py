@@ -183,7 +183,7 @@ def test_sums_that_are_too_large_are_not_called_exact(make: Callable[[], nr.Netw
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_zeros_and_ties_are_seen(name: str, request: pytest.FixtureRequest, summary: list[str]) -> None:
+def test_zeros_and_ties_are_seen(name: str, request: pytest.FixtureRequest, shown: list[str]) -> None:
     for seed in SEEDS:
         case = case_of(name, seed)
         zeros, seen = dict[str, float](), dict[str, float]()
@@ -201,9 +201,9 @@ def test_zeros_and_ties_are_seen(name: str, request: pytest.FixtureRequest, summ
         assert min(seen.values(), default=1) >= 0.01
         assert all(share > 0.1 for share in zeros.values())
         if request.config.getoption("--table") and not seed:
-            summary += [f"{name}: zeros before relus, and those seen; windows with a seen tie"] if seen else []
+            shown += [f"{name}: zeros before relus, and those seen; windows with a seen tie"] if seen else []
             shares = {key: f"{zeros[key]:.1%}" if key in zeros else "" for key in seen}
-            summary += [f"    {key:22}{shares[key]:>7}{share:7.1%}" for key, share in seen.items()]
+            shown += [f"    {key:22}{shares[key]:>7}{share:7.1%}" for key, share in seen.items()]
 
 
 def positive_ties(layer: nr.Pooling, x: Array, y: Array) -> Array:

@@ -21,12 +21,12 @@ LEAST_MARGIN = 100.0  # a smaller one needs a word why
 
 
 @pytest.fixture(scope="module")
-def findings(request: pytest.FixtureRequest, summary: list[str]) -> Iterator[list[Finding]]:
+def findings(request: pytest.FixtureRequest, shown: list[str]) -> Iterator[list[Finding]]:
     """What became of the bugs so far; after the last of them, their table."""
     found: list[Finding] = []
     yield found
     if request.config.getoption("--table"):
-        summary += table(found)
+        shown += table(found)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

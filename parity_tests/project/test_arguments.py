@@ -364,9 +364,9 @@ def files_and_ports(folder: Path) -> None:
     subjects.load_subject(folder / "model.pt", Hints(pool=[1], order=["conv1", "affine1", "affine2"]))
     torchport.to_params(torchport.to_state_dict(network().params))
     arrays = {key: value.numpy() for key, value in weights.port().state_dict().items()}
-    params, _ = layouts.to_params(arrays, Hints(flatten="hwc"))
+    found, _ = layouts.to_params(arrays, Hints(flatten="hwc"))
     with pytest.raises(ValueError, match="nearest is SimpleConvNet"):
-        nearest.nearest({**params, "W9": np.ones(2)})
+        nearest.nearest({**found, "W9": np.ones(2)})
     evaluation.evaluate_ports(weights, IMAGES, LABELS)
     result = evaluation.classify(weights.port(), IMAGES, LABELS)
     result.to_text(), result.to_json(weights="params.pkl"), result.mistakes_figure(IMAGES)
