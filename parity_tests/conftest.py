@@ -1,4 +1,4 @@
-"""Options and fixtures: devices, dtypes, and data that a user may or may not have."""
+"""Options and fixtures for all tests: devices, dtypes, real data if there is any, and dealing files to cores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Arrays are small: threads would wait for one another, several times as long as one of them takes.
+# The arrays are small: several threads would wait for one another longer than one thread takes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
@@ -24,19 +24,19 @@ from torchport.data import DATA_VARIABLE
 from torchport.parity import Setting
 from torchport.training.graph import wake_autograd
 
-# The same examples on every machine and in every run, unless --hypothesis-profile=explore asks for new ones. hypothesis
-# has profiles of its own, one of them for CI: a failure there should be one that everybody can see.
+# The same examples on every machine and in every run, unless --hypothesis-profile=explore asks for new ones. Hypothesis
+# switches to a profile of its own in CI; a failure there should be reproducible anywhere.
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=30)
 settings.register_profile("explore", database=None, deadline=None, max_examples=int(os.environ.get("EXAMPLES", 1000)))
 settings.load_profile("fixed")
 
-if not torch.cuda.is_available():  # Triton asks when it is imported
+if not torch.cuda.is_available():  # Triton reads this when it is imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 torch.set_num_threads(1)
 
-# A shell has it ignored by what it starts with &: then no test could interrupt a run.
-with contextlib.suppress(ValueError):  # in a thread
+# A shell ignores Ctrl-C for jobs started with &; then no test could interrupt a run.
+with contextlib.suppress(ValueError):  # raised in a thread
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DTYPES = [torch.float64, torch.float32]
@@ -44,18 +44,18 @@ SHOWN = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    about = "where the ports run; default: cpu, and cuda where there is one"
+    about = "device of the ports (default: cpu, and cuda if there is one)"
     parser.addoption("--device", action="append", type=cli.device, help=about)
     parser.addoption("--table", action="store_true", help="show what caught each planted bug, and its error/limit")
     parser.addoption("--docs", action="store_true", help="run the long commands of the documentation, too")
-    parser.addoption("--whole-epoch", action="store_true", help="go all 600 steps of the book's first epoch, not 100")
-    parser.addoption("--part", metavar="K/N", help="run the K-th of N parts only: each on a core of its own")
-    parser.addoption("--cases", type=cli.count(1), help="judge so many unmodified ports, and show the alarms")
+    parser.addoption("--whole-epoch", action="store_true", help="take all 600 steps of the book's first epoch, not 100")
+    parser.addoption("--part", metavar="K/N", help="run only the K-th of N parts, to use several cores")
+    parser.addoption("--cases", type=cli.count(1), help="judge so many right ports and show the false alarms")
 
 
 @pytest.fixture(scope="session")
 def shown(request: pytest.FixtureRequest) -> list[str]:
-    """Lines to show at the end, captured or not."""
+    """Lines to print after all tests, even with output captured."""
     return request.config.stash.setdefault(SHOWN, [])
 
 
@@ -65,7 +65,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With --part, the files of other parts are not even imported, which takes seconds."""
+    """With --part, ignore the files of other parts: importing them would take seconds."""
     if (part := config.getoption("--part")) is None or not collection_path.name.startswith("test_"):
         return None
     number, count = map(int, part.split("/"))
@@ -74,7 +74,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @functools.cache
 def dealt(count: int) -> list[list[Path]]:
-    """The files of tests in so many parts: each, the largest first, to the part that has the fewest bytes by then."""
+    """The test files in count parts: each file, the largest first, goes to the part with the fewest bytes so far."""
     parts, held = [list[Path]() for _ in range(count)], [0] * count
     sizes = {path: path.stat().st_size for path in Path(__file__).resolve().parent.rglob("test_*.py")}
     for path in sorted(sizes, key=lambda path: (-sizes[path], path)):
@@ -85,23 +85,23 @@ def dealt(count: int) -> list[list[Path]]:
 
 
 def pytest_collection_finish() -> None:
-    """All that is imported by now stays: to look through it again and again would take a twentieth of the time."""
+    """Exclude everything imported so far from garbage collection, which would take a twentieth of the time."""
     gc.freeze()
 
 
 def pytest_sessionstart() -> None:
-    """Tests as well may begin with a product, as training does."""
+    """Wake autograd's CUDA thread as training does, so that any test may begin with a matrix product."""
     if torch.cuda.is_available():
         wake_autograd(torch.device("cuda"))
 
 
 def pytest_sessionfinish() -> None:
-    """Some packages complain of what is not collected at the end."""
+    """Undo gc.freeze: some packages complain about objects that are not collected at the end."""
     gc.unfreeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test that takes a device, or a setting (dtype and device), runs in all of them."""
+    """Run every test that takes device, or setting (dtype and device), with each of them."""
     available = ["cpu", "cuda:0"] if torch.cuda.is_available() else ["cpu"]
     devices = metafunc.config.getoption("--device") or available
     if "device" in metafunc.fixturenames:
@@ -113,13 +113,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def whole_epoch(request: pytest.FixtureRequest) -> bool:
-    """Whether to go all the steps that were recorded."""
+    """Whether to take all recorded steps of the first epoch."""
     return bool(request.config.getoption("--whole-epoch"))
 
 
 @pytest.fixture(scope="session")
 def fork_server() -> None:
-    """A process that has imported torch, and what torch.optim imports late, but used none of it, and forks at once."""
+    """Start a server that has imported torch, and what torch.optim imports late, without using it: it forks at once."""
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["training.test_failures", "matplotlib.backends.backend_agg", "torch._dynamo"])
     multiprocessing.forkserver.ensure_running()
@@ -127,7 +127,7 @@ def fork_server() -> None:
 
 @pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Curves, which test_figures looks at, would take most of a small run's time."""
+    """Draw no curves: they would take most of a small run's time, and parity_tests/figures tests them."""
     from matplotlib.figure import Figure
 
     monkeypatch.setattr("torchport.training.folder.curves", lambda runs: Figure((1, 1)))
@@ -140,7 +140,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def data_dir() -> Path:
-    """A torchvision root with MNIST and, beside it, the book's params.pkl."""
+    """A folder that is a torchvision root with MNIST and has the book's params.pkl; the test is skipped without it."""
     folder = Path(os.environ.get(DATA_VARIABLE, ""))
     if not os.environ.get(DATA_VARIABLE):
         pytest.skip(
@@ -160,7 +160,7 @@ def book_params(data_dir: Path) -> Path:
 
 @pytest.fixture
 def as_nobody() -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """To run code as a user whom file modes bind: they do not bind root, as whom containers run."""
+    """A context manager that runs code as a user without root's rights, since file modes do not restrict root."""
 
     @contextlib.contextmanager
     def bound() -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What a network gets right and wrong on a test set: python scripts/evaluate.py WEIGHTS"""
+"""Show what a network gets right and wrong on a test set: python scripts/evaluate.py WEIGHTS"""
 
 import sys
 

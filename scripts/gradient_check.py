@@ -1,4 +1,4 @@
-"""The book's gradient check, of the NumPy reference and both PyTorch ports: python scripts/gradient_check.py"""
+"""Run the book's gradient check on the NumPy reference and both PyTorch ports: python scripts/gradient_check.py"""
 
 import sys
 

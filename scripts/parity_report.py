@@ -1,4 +1,4 @@
-"""Compare the NumPy reference with both PyTorch ports, or with your own: python scripts/parity_report.py"""
+"""Compare the NumPy reference with both PyTorch ports, or with your own port: python scripts/parity_report.py"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Pictures of networks and of what they do: python scripts/visualize.py filters params.pkl"""
+"""Draw pictures of networks and of what they do: python scripts/visualize.py filters params.pkl"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The benchmark: that it times what it says, round by round, and prints and keeps what it found."""
+"""scripts/benchmark.py times what it says, round by round, and prints and saves its results."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ SCRIPT = str(SCRIPTS / "benchmark.py")
 
 @pytest.fixture(scope="module")
 def benchmark() -> SimpleNamespace:
-    """What the script defines."""
+    """The names that the script defines."""
     return SimpleNamespace(**runpy.run_path(SCRIPT))
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[tuple[Any, ...]]:
-    """The positional arguments of each call from now on, which goes on to what was there."""
-    calls, there = [], getattr(owner, name)
+    """The positional arguments of each later call of owner.name, which still does what it did."""
+    calls, original = [], getattr(owner, name)
 
-    def noted(*args: Any, **options: Any) -> Any:
+    def record(*args: Any, **options: Any) -> Any:
         calls.append(args)
-        return there(*args, **options)
+        return original(*args, **options)
 
-    monkeypatch.setattr(owner, name, noted)
+    monkeypatch.setattr(owner, name, record)
     return calls
 
 
 def test_rounds_take_turns(benchmark: SimpleNamespace) -> None:
-    """Each takes twice as many steps before it is timed, as the one before it has left traces."""
+    """Each contender takes twice as many untimed steps first, since the one before it has left traces in the caches."""
     taken: list[tuple[str, int]] = []
     steps = {name: lambda count, name=name: taken.append((name, count)) for name in ("slow", "fast")}
     times = benchmark.interleave(steps, 2, {"slow": 1, "fast": 5})
@@ -50,7 +50,7 @@ def test_rounds_take_turns(benchmark: SimpleNamespace) -> None:
 
 
 def test_the_floor_is_the_books_arithmetic(benchmark: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """433 MFLOP a step of 100, of which the last layer's products are 0.6."""
+    """A step of 100 images takes 433 MFLOP; the products of the last layer are 0.6 of them."""
     take = benchmark.products("cpu")
     calls = counted(monkeypatch, torch, "mm")
     take(1)
@@ -80,24 +80,24 @@ def test_each_contender_is_what_its_name_says(benchmark: SimpleNamespace, monkey
 
 
 def test_operations_are_those_of_the_step(benchmark: SimpleNamespace) -> None:
-    """The longest first, each as often as the steps call it."""
+    """The table has the longest operations first, each with the number of calls in these steps."""
     table = benchmark.operations(benchmark.training("cpu"), "cpu", 3)
     rows = [line.split() for line in table.splitlines()]
-    found = [(row[0], float(row[1].rstrip("%")), row[-1]) for row in rows if len(row) == 7 and "%" in row[1]]
-    shares = [share for _, share, _ in found]
+    operations = [(row[0], float(row[1].rstrip("%")), row[-1]) for row in rows if len(row) == 7 and "%" in row[1]]
+    shares = [share for _, share, _ in operations]
     assert shares == sorted(shares, reverse=True)
-    assert {name: calls for name, _, calls in found}["aten::_fused_adam_"] == "3"
+    assert {name: calls for name, _, calls in operations}["aten::_fused_adam_"] == "3"
 
 
 def test_a_process_of_its_own_tells_its_memory(benchmark: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what it does, which fails in one line."""
+    """The peak memory of a process, or one line on why it failed."""
     peak = benchmark.alone("unfold", 20)
     assert peak is None or peak > 1
-    for said, status, expected in (
+    for stderr, status, expected in (
         ("Traceback (most recent call last):\nMemoryError: too much\n", 1, "status 1: MemoryError: too much"),
         ("", -9, "status -9: it said nothing"),
     ):
-        failed = subprocess.CompletedProcess([], status, "", said)
+        failed = subprocess.CompletedProcess([], status, "", stderr)
         monkeypatch.setattr(subprocess, "run", lambda *_, failed=failed, **__: failed)
         with pytest.raises(RuntimeError, match=f"unfold 20 ended with {expected}$"):
             benchmark.alone("unfold", 20)
@@ -114,14 +114,14 @@ def test_what_a_process_of_its_own_does(
 
 
 def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With clocks and processes that tell what they are told."""
+    """Times and memory are faked, so that the printed ratios are known."""
     seconds = iter([0.120, 0.024, 0.020, 0.050, 0.150, 0.040])  # of 1 step of numpy_ref, of 10 of the others
 
     def timed(timer: Any, number: int) -> Any:
-        told.setdefault(id(timer), next(seconds) if id(timer) not in told else 0)
-        return SimpleNamespace(mean=told[id(timer)])
+        time_by_timer.setdefault(id(timer), next(seconds) if id(timer) not in time_by_timer else 0)
+        return SimpleNamespace(mean=time_by_timer[id(timer)])
 
-    told: dict[int, float] = {}
+    time_by_timer: dict[int, float] = {}
     monkeypatch.setattr("torch.utils.benchmark.Timer.timeit", timed)
     alone = subprocess.CompletedProcess([], 0, "512.0", "")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: alone)
@@ -138,11 +138,11 @@ def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, mo
         assert f"  {f'{of} / {to}':30} {ratio:.2f} ({ratio:.2f} to {ratio:.2f})\n" in done.stdout
     assert "  an epoch of training on 6,000               512\n" in done.stdout
     assert "aten::_fused_adam_" in done.stdout
-    found = json.loads((tmp_path / "b.json").read_text())
-    assert found.keys() == {"machine", "step", "operations", "memory"}
-    assert found["step"]["seconds"]["training"] == 5 * [0.005]
-    assert found["memory"]["numpy_ref, prediction of 1,000"] == 512
-    assert all(f"{name}: {value}\n" in done.stdout for name, value in found["machine"].items())
+    results = json.loads((tmp_path / "b.json").read_text())
+    assert results.keys() == {"machine", "step", "operations", "memory"}
+    assert results["step"]["seconds"]["training"] == 5 * [0.005]
+    assert results["memory"]["numpy_ref, prediction of 1,000"] == 512
+    assert all(f"{name}: {value}\n" in done.stdout for name, value in results["machine"].items())
 
 
 def test_the_script_refuses_what_it_could_not_write(run: Run, tmp_path: Path) -> None:

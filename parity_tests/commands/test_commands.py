@@ -1,4 +1,4 @@
-"""What all commands do alike: by any of their names, in few lines, for a program, and when they are stopped."""
+"""What all commands do alike: their names, --quiet and --json, one-line errors, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def params_file(tmp_path: Path) -> Path:
 
 
 def torchports(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
-    """The exit status of torchport with these arguments, and what it prints."""
+    """The exit status of torchport with these arguments, and its output on both streams."""
     monkeypatch.setattr(sys, "argv", ["torchport", *arguments])
     try:
         status = commands.main()
     except SystemExit as stopped:
         status = int(stopped.code or 0)
-    said = capsys.readouterr()
-    return status, said.out + said.err
+    output = capsys.readouterr()
+    return status, output.out + output.err
 
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
@@ -43,23 +43,23 @@ def test_every_command_is_a_module_and_a_script(name: str) -> None:
 def test_one_name_opens_them_all(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert torchports(capsys, monkeypatch, "--version") == (0, f"torchport {torchport.__version__}\n")
     for without in ((), ("--help",)):
-        status, said = torchports(capsys, monkeypatch, *without)
+        status, output = torchports(capsys, monkeypatch, *without)
         assert status == 0
-        assert all(name in said for name in commands.COMMANDS)
-    status, said = torchports(capsys, monkeypatch, "evalute")
+        assert all(name in output for name in commands.COMMANDS)
+    status, output = torchports(capsys, monkeypatch, "evalute")
     assert status == cli.BAD_INPUT
-    assert said.startswith("error: command must be one of parity_report, ")
-    assert said.endswith(", got 'evalute'\n")
-    status, said = torchports(capsys, monkeypatch, "port-params", "--help")
+    assert output.startswith("error: command must be one of parity_report, ")
+    assert output.endswith(", got 'evalute'\n")
+    status, output = torchports(capsys, monkeypatch, "port-params", "--help")
     assert status == 0
-    assert said.startswith("usage: torchport port_params ")
+    assert output.startswith("usage: torchport port_params ")
 
 
 def test_a_program_can_read_what_is_found(run: Run) -> None:
     done = run("parity_report", "--batch-size", "1", "--dtype", "float64", "--json")
     report = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [each["port"] for each in report["reports"]] == ["conv2d", "unfold"]
+    assert [port_report["port"] for port_report in report["reports"]] == ["conv2d", "unfold"]
 
 
 def test_quiet_commands_print_the_result_alone(params_file: Path, run: Run) -> None:

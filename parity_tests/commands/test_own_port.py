@@ -1,4 +1,4 @@
-"""parity_report.py --port: a module of the user's own, right, wrong and unfit, by command."""
+"""parity_report.py --port with the user's own module: right ports, wrong ones, and ones that cannot be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from commands.test_scripts import Run, assert_refused, run as run, small_mnist a
 from numpy_ref import TwoLayerNet, write_params
 from torchport.parity.cases import seeded_params
 
-# What a user has, for the weights of small_params; small steps away from what is right.
+# A user's file, for the weights of small_params: a right port, and classes that differ a little from it.
 MINE = """
 import torch
 import torch.nn.functional as F
@@ -109,14 +109,14 @@ built = Net().double()
 
 
 def line_of(comment: str) -> str:
-    """Where in the user's file a comment stands."""
+    """The file and line of mine.py that end with this comment."""
     number = next(n for n, line in enumerate(MINE.split("\n"), 1) if line.endswith(f"# {comment}"))
     return f"mine.py:{number}"
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where a user works: weights, files and a package; no data are asked for."""
+    """A user's working folder with weights, files and a package, and without TORCHPORT_DATA."""
     files = {"mine.py": MINE, "pack/__init__.py": "", "pack/inside.py": MINE}
     files |= {"typo.py": "def build(:\n", "leaves.py": "import sys\n\nsys.exit('usage')\n"}
     (tmp_path / "pack").mkdir()
@@ -142,7 +142,7 @@ def test_a_right_port_has_parity(spec: str, folder: Path, run: Run) -> None:
     lines = done.stdout.splitlines()
     names = ("conv.weight", "conv.bias", "hidden.weight", "hidden.bias", "out.weight", "out.bias")
     pairs = zip(("W1", "b1", "W2", "b2", "W3", "b3"), names, strict=True)
-    assert lines[0] == f"loaded {', '.join(f'{theirs}: {own}' for theirs, own in pairs)}"
+    assert lines[0] == f"loaded {', '.join(f'{theirs}: {ours}' for theirs, ours in pairs)}"
     dtype = "float64" if spec.endswith("built") else "float32"  # as it is built
     assert lines[-2].startswith(f"parity: {Path(spec).name} in {dtype} on cpu: 6 layers, loss and prediction")
     assert lines[-1] == "PARITY"
@@ -262,6 +262,4 @@ def test_a_loss_is_a_ports_of_ones_own(run: Run) -> None:
 
 
 def test_help_says_that_a_file_is_run(run: Run) -> None:
-    assert "Loading a user's file is running it: do not give it a file that you do not trust." in (
-        run("parity_report", "--help").stdout
-    )
+    assert "This runs your file, so only give files that you trust." in (run("parity_report", "--help").stdout)

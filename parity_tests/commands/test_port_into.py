@@ -1,4 +1,4 @@
-"""port_params.py --into: a file of weights as the state_dict of a module of the user's own, by command."""
+"""port_params.py --into: writes weights from a file as the state_dict of the user's own module."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ EARLIER = b"what was there before"
 
 
 def state_in(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
-    return found
+    state: dict[str, Any] = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    return state
 
 
 @pytest.mark.parametrize("target", ["model.pt", "model.safetensors"])
@@ -58,7 +58,7 @@ def test_a_module_that_is_another_is_no_parity(folder: Path, run: Run) -> None:
     done = run("port_params", "params.pkl", "model.pt", "--into", "halving.py:Net", "--force")
     assert done.returncode == 1
     assert "conv1" in done.stderr
-    assert done.stderr.splitlines()[-1] == "not written: the port is not what the reference is"
+    assert done.stderr.splitlines()[-1] == "not written: the port does not match the reference"
     assert (folder / "model.pt").read_bytes() == EARLIER
 
 

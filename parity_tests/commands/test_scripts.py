@@ -1,4 +1,4 @@
-"""The scripts as a user runs them: what they print, what they write, and how they refuse."""
+"""The scripts as a user runs them: what they print, what they write, and how they refuse bad input."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a script with arguments in this process, which has torch imported already: seconds less than a new one."""
+    """A function that runs a script in this process, which saves the seconds of importing torch."""
 
     def run(script: str, *arguments: str | Path) -> Done:
         path = str(SCRIPTS / f"{script}.py")
@@ -60,7 +60,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 
 def run_alone(script: str, *arguments: str | Path) -> Done:
-    """Run a script as a user does, in a process of its own."""
+    """Run a script in a process of its own, as a user does."""
     command = [sys.executable, str(SCRIPTS / f"{script}.py"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
@@ -85,7 +85,7 @@ def test_help_says_how_to_run_it(script: str, run: Run) -> None:
 
 
 def few_filters(path: Path) -> Path:
-    """Weights for images of MNIST's size, which are judged in a tenth of the time of the book's."""
+    """Write weights for images of MNIST's size, judged in a tenth of the time of the book's; return path."""
     conv_param = {"filter_num": 2, "filter_size": 5, "pad": 0, "stride": 1}
     write_params(seeded_params(0, SimpleConvNet((1, 28, 28), conv_param, 5).params), path)
     return path
@@ -127,15 +127,15 @@ def test_report_says_no_parity_with_status_1(small_mnist: Path, run: Run, monkey
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What each call of check_ports is given, by name."""
-    given = []
+    """The arguments of each call of check_ports, by name."""
+    calls = []
 
-    def seeing(*args: Any, **options: Any) -> list[Report]:
-        given.append(inspect.signature(check_ports).bind(*args, **options).arguments)
+    def record(*args: Any, **options: Any) -> list[Report]:
+        calls.append(inspect.signature(check_ports).bind(*args, **options).arguments)
         return check_ports(*args, **options)
 
-    monkeypatch.setattr("torchport.parity.cases.check_ports", seeing)
-    return given
+    monkeypatch.setattr("torchport.parity.cases.check_ports", record)
+    return calls
 
 
 class Terminal(io.StringIO):
@@ -156,12 +156,12 @@ def test_report_on_another_network_from_another_seed_shows_its_progress_on_a_ter
     assert "%|" not in done.stdout
     assert re.search(r"^ok +training +subsample2 +grad_weight +0", done.stdout, re.MULTILINE)
     assert done.stdout.endswith("\nPARITY\n")
-    (given,) = compared
+    (arguments,) = compared
     for name, value in seeded_params(1, LeNet5().params).items():
-        np.testing.assert_array_equal(given["weights"].params[name], value)
-    for found, expected in zip((given["x"], given["t"]), seeded_batch(1, 2), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    assert given["seed"] == 1
+        np.testing.assert_array_equal(arguments["weights"].params[name], value)
+    for actual, expected in zip((arguments["x"], arguments["t"]), seeded_batch(1, 2), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    assert arguments["seed"] == 1
 
 
 def test_report_compares_the_first_images_and_fails_for_one_prediction_of_all(
@@ -177,10 +177,10 @@ def test_report_compares_the_first_images_and_fails_for_one_prediction_of_all(
     assert "22 of 23 predictions equal in all 1" in done.stdout
     assert sum(line.startswith("parity: ") for line in done.stdout.splitlines()) == 2
     assert done.stdout.endswith("\nNO PARITY\n")
-    (given,) = compared
+    (arguments,) = compared
     images, labels = mnist(train=False)
-    np.testing.assert_array_equal(given["x"], images[:4] / 255)
-    np.testing.assert_array_equal(given["t"], labels[:4])
+    np.testing.assert_array_equal(arguments["x"], images[:4] / 255)
+    np.testing.assert_array_equal(arguments["t"], labels[:4])
 
 
 def test_report_on_the_books_weights(book_params: Path, data_dir: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(params_file: Path) -> None:
 
 
 def test_gradient_check_names_a_wrong_gradient_with_status_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all are right, test_docs.py has it."""
+    """test_docs.py tests the case in which all gradients are right."""
     right = UnfoldConv2d.forward
     monkeypatch.setattr(UnfoldConv2d, "forward", lambda self, input: right(self, input.transpose(2, 3)))
     done = run("gradient_check", "--seed", "1", "--batch-size", "2")
@@ -290,14 +290,14 @@ def test_any_of_the_books_networks_is_evaluated(
 ) -> None:
     write_params(seeded_params(0, TwoLayerNet(784, 5, 10).params), small_mnist)
     assert run("port_params", small_mnist, tmp_path / "two.npz", "--activation", "sigmoid").returncode == 0
-    found = [run(script, *option, tmp_path / "two.npz", "--activation", name) for name in ("relu", "sigmoid")]
-    assert [(done.returncode, done.stderr) for done in found] == [(0, "")] * 2
-    assert found[0].stdout != found[1].stdout
+    runs = [run(script, *option, tmp_path / "two.npz", "--activation", name) for name in ("relu", "sigmoid")]
+    assert [(done.returncode, done.stderr) for done in runs] == [(0, "")] * 2
+    assert runs[0].stdout != runs[1].stdout
     assert_refused(run(script, *option, tmp_path / "two.npz", "--pad", "1"), "cannot be TwoLayerNet's")
 
 
 def write_mnist(folder: Path, side: int = 28) -> None:
-    """A data set of 23 images for training and as many for tests, where and as torchvision keeps MNIST."""
+    """Write 23 training and 23 test images to folder, in the files that torchvision uses for MNIST."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.RandomState(0)
@@ -322,7 +322,7 @@ def test_evaluate_is_the_same_with_every_network(small_mnist: Path, run: Run) ->
     assert {(done.returncode, done.stderr) for done in for_all} == {(0, "")}
     assert len({done.stdout.partition("peak memory")[0] for done in for_all}) == 1
     lines = for_all[0].stdout.splitlines()
-    assert lines[0] == f"{small_mnist}, SimpleConvNet, on mnist test images given as unit"
+    assert lines[0] == f"{small_mnist}, SimpleConvNet, on mnist test images prepared as unit"
     assert re.fullmatch(r"accuracy 0\.\d{4}: \d+ of 23 test images right", lines[1])
     assert sum(int(line.split()[2]) for line in lines[4:14]) == 23
     assert lines[15].startswith("most often: ")
@@ -332,11 +332,11 @@ def test_evaluate_is_the_same_with_every_network(small_mnist: Path, run: Run) ->
 
 def test_evaluate_prints_for_a_program_or_the_accuracy_alone(small_mnist: Path, run: Run) -> None:
     done, quiet = (run("evaluate", small_mnist, option) for option in ("--json", "--quiet"))
-    found = json.loads(done.stdout)
-    assert (found["samples"], found["data"], found["images"]) == (23, "mnist", "unit")
-    right = round(23 * found["accuracy"])
-    assert quiet.stdout == f"accuracy {found['accuracy']:.4f}: {right} of 23 test images right\n"
-    assert {(each.returncode, each.stderr) for each in (done, quiet)} == {(0, "")}
+    results = json.loads(done.stdout)
+    assert (results["samples"], results["data"], results["images"]) == (23, "mnist", "unit")
+    right = round(23 * results["accuracy"])
+    assert quiet.stdout == f"accuracy {results['accuracy']:.4f}: {right} of 23 test images right\n"
+    assert {(process.returncode, process.stderr) for process in (done, quiet)} == {(0, "")}
 
 
 def test_evaluate_writes_pictures_and_json(small_mnist: Path, tmp_path: Path, run: Run) -> None:
@@ -347,11 +347,11 @@ def test_evaluate_writes_pictures_and_json(small_mnist: Path, tmp_path: Path, ru
     assert [line for line in done.stdout.splitlines() if "wrote" in line] == [f"wrote {folder / n}" for n in names]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
     assert all((folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for name in names[:2])
-    found = json.loads((folder / "evaluation.json").read_text())
-    assert (found["weights"], found["dtype"], found["samples"]) == (str(small_mnist), "float32", 23)
-    assert f"accuracy {found['accuracy']:.4f}: " in done.stdout
-    assert sum(map(sum, found["confusion"])) == 23
-    assert len(found["mistakes"]) == 23 - sum(found["confusion"][i][i] for i in range(10))
+    results = json.loads((folder / "evaluation.json").read_text())
+    assert (results["weights"], results["dtype"], results["samples"]) == (str(small_mnist), "float32", 23)
+    assert f"accuracy {results['accuracy']:.4f}: " in done.stdout
+    assert sum(map(sum, results["confusion"])) == 23
+    assert len(results["mistakes"]) == 23 - sum(results["confusion"][i][i] for i in range(10))
 
 
 def test_evaluate_refuses_a_file_for_its_folder(small_mnist: Path, run: Run) -> None:
@@ -384,7 +384,7 @@ def test_a_user_sees_one_line_and_status_2() -> None:
 
 
 def assert_refused(done: Done, says: str) -> None:
-    """Exit status 2, and one line that says why."""
+    """Check for exit status 2 and one line on standard error that contains says."""
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
@@ -432,7 +432,7 @@ def assert_refused(done: Done, says: str) -> None:
         (["evaluate", "PARAMS", "--model", "numpy"], "these weights are for images (1, 8, 8), got (1, 28, 28)"),
         (["evaluate", "PARAMS", "--model", "numpy", "--device", "cuda"], "cuda"),  # not here, or not by NumPy
         (["evaluate", "PARAMS", "--data", "cifar"], "invalid choice: 'cifar'"),
-        (["evaluate", "PARAMS", "--data-dir", __file__], "test_scripts.py, nor downloaded"),
+        (["evaluate", "PARAMS", "--data-dir", __file__], "test_scripts.py and could not be downloaded"),
         (["evaluate", "PARAMS", "--dtype", "float16"], "invalid choice: 'float16'"),
         (["evaluate", "PARAMS", "--batch-size", "0"], "at least 1, got '0'"),
     ],

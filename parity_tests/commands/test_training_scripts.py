@@ -32,7 +32,7 @@ SMALL = ("--epochs", "2", "--batch-size", "20", "--device", "cpu")
 
 @pytest.fixture(scope="module")
 def mnist_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 training and 40 test images of MNIST's size: a class is a place that is light."""
+    """A folder with 100 training and 40 test images of MNIST's size, with light rows at a place given by the class."""
     root, rng = tmp_path_factory.mktemp("data"), np.random.RandomState(0)
     (root / "MNIST" / "raw").mkdir(parents=True)
     for name, n in (("train", 100), ("t10k", 40)):
@@ -53,10 +53,10 @@ def test_train_prints_its_epochs_and_keeps_the_run(model: str, mnist_dir: Path, 
     lines = done.stdout.splitlines()
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[:2] == [
-        f"epoch {found['epoch']}/2  loss {found['loss']:.4f}  "
-        f"accuracy: training {found['train_accuracy']:.4f}, test {found['test_accuracy']:.4f}"
-        for found in metrics
-        if found["weights"] == "last"
+        f"epoch {record['epoch']}/2  loss {record['loss']:.4f}  "
+        f"accuracy: training {record['train_accuracy']:.4f}, test {record['test_accuracy']:.4f}"
+        for record in metrics
+        if record["weights"] == "last"
     ]
     assert lines[2].endswith(
         f"with the mean of the last epoch's weights, {metrics[1]['test_accuracy']:.4f} with those of the last step"
@@ -74,12 +74,12 @@ def test_runs_are_numbered_where_no_folder_is_named(
     mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    quiet, told = (run("train", *SMALL, "--data-dir", mnist_dir, option) for option in ("--quiet", "--json"))
-    assert {(done.returncode, done.stderr) for done in (quiet, told)} == {(0, "")}
-    found = json.loads(told.stdout)
-    assert found["seconds"].keys() >= {"import", "setup", "training", "evaluation", "saving"}
-    assert (found["out"], found["records"][-1]["test_accuracy"]) == ("runs/2", found["test_accuracy"])
-    assert quiet.stdout.startswith(f"test accuracy {found['test_accuracy']:.4f} on all 40 test images")
+    quiet, as_json = (run("train", *SMALL, "--data-dir", mnist_dir, option) for option in ("--quiet", "--json"))
+    assert {(done.returncode, done.stderr) for done in (quiet, as_json)} == {(0, "")}
+    results = json.loads(as_json.stdout)
+    assert results["seconds"].keys() >= {"import", "setup", "training", "evaluation", "saving"}
+    assert (results["out"], results["records"][-1]["test_accuracy"]) == ("runs/2", results["test_accuracy"])
+    assert quiet.stdout.startswith(f"test accuracy {results['test_accuracy']:.4f} on all 40 test images")
     assert quiet.stdout.count("\n") == 1
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["1", "2"]
     assert (tmp_path / "runs/1/params.pkl").read_bytes() == (tmp_path / "runs/2/params.pkl").read_bytes()
@@ -88,7 +88,7 @@ def test_runs_are_numbered_where_no_folder_is_named(
 def test_runs_started_together_get_folders_of_their_own(
     mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second one starts while the first one reads its data; a third, which never begins, leaves no folder."""
+    """The second run starts while the first reads its data; a third, which never begins, leaves no folder."""
     monkeypatch.chdir(tmp_path)
     started = False
 
@@ -241,17 +241,17 @@ def test_evaluate_shows_a_run(mnist_dir: Path, tmp_path: Path, run: Run, monkeyp
 
 
 def recorded(draw: Callable[..., Figure], drawn: dict[str, tuple[Array, ...]]) -> Callable[..., Figure]:
-    """draw, which also keeps under its name what it is given."""
+    """A function that calls draw and stores its arguments in drawn under draw's name."""
 
-    def recording(*arrays: Array, **options: Any) -> Figure:
+    def record(*arrays: Array, **options: Any) -> Figure:
         drawn[draw.__name__] = arrays
         return draw(*arrays, **options)
 
-    return recording
+    return record
 
 
 def predicted(params: Path, images: Array) -> Array:
-    """By the reference, in float64."""
+    """The reference's predictions in float64."""
     network = SimpleConvNet((1, 28, 28))
     network.set_params({name: value.astype(np.float64) for name, value in read_params(params).items()})
     return np.asarray(network.predict(images / 255).argmax(axis=1))
@@ -279,13 +279,13 @@ def test_evaluate_refuses_in_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["other.pkl"]
 
 
-def accuracy_in(said: str) -> str:
-    return said.split("accuracy ")[1][:6]
+def accuracy_in(output: str) -> str:
+    return output.split("accuracy ")[1][:6]
 
 
 @pytest.mark.parametrize("model", ["conv2d", "numpy"])
 def test_a_run_is_evaluated_on_images_as_it_was_trained(model: str, mnist_dir: Path, tmp_path: Path, run: Run) -> None:
-    """By its folder and by its files; given otherwise, the hint says how."""
+    """Whether weights are given as the folder or as a file in it; with other images, a hint names the right ones."""
     options = ("--data-dir", mnist_dir, "--model", model)
     trained = run("train", *SMALL, *options, "--images", "inverted", "--epochs", "20", "--out", tmp_path / "run")
     for weights in (tmp_path / "run", tmp_path / "run" / "params.pkl"):
@@ -299,16 +299,16 @@ def test_a_run_is_evaluated_on_images_as_it_was_trained(model: str, mnist_dir: P
 def test_the_report_compares_and_evaluates_on_images_as_they_were_prepared(
     mnist_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float64, whatever they are; judged once, in one run, as the others differ in nothing but the images."""
+    """In float64 for any preparation; judged in one run and only once, since later calls differ only in the images."""
     compared: list[Array] = []
     reports: list[Report] = []
 
-    def seeing(weights: Weights, x: Array, *args: Any, **options: Any) -> list[Report]:
+    def check_once(weights: Weights, x: Array, *args: Any, **options: Any) -> list[Report]:
         compared.append(x)
         reports[:] = reports or check_ports(weights, x, *args, **options, runs=["training"])
         return reports
 
-    monkeypatch.setattr("torchport.parity.cases.check_ports", seeing)
+    monkeypatch.setattr("torchport.parity.cases.check_ports", check_once)
     run("train", *SMALL, "--data-dir", mnist_dir, "--images", "1,0.5", "--epochs", "12", "--out", tmp_path / "run")
     weights = ("--params", tmp_path / "run", "--data-dir", mnist_dir, "--dtype", "float64", "--batch-size", "9")
     done = run("parity_report", *weights, "--out", tmp_path)
@@ -324,7 +324,7 @@ def test_the_report_compares_and_evaluates_on_images_as_they_were_prepared(
 
 @pytest.mark.parametrize("images", ["normalized", "inverted", "0-255"])
 def test_training_is_one_for_all_preparations(images: str, mnist_dir: Path) -> None:
-    """The reference and the port, in float64: losses are sums of at most 4,320 products, relative to 2.3."""
+    """Reference and port agree in float64; losses, about 2.3, are made of sums of at most 4,320 products."""
     losses = []
     for model in ("numpy", "conv2d"):
         config = Config(
@@ -347,13 +347,13 @@ def test_a_users_image_is_told_with_its_probabilities(mnist_dir: Path, tmp_path:
     lines = done.stdout.splitlines()
     assert lines[0] == f"{tmp_path / 'one.png'}: {chances.argmax()}, with probability {chances.max():.4f}"
     assert lines[1] == "each class: " + ", ".join(f"{label} {chance:.4f}" for label, chance in enumerate(chances))
-    assert lines[2].startswith("56 x 56 pixels, read as grey, inverted as its ground is light, cut to its ink")
+    assert lines[2].startswith("56 x 56 pixels, read as grey, inverted because the background is light, cut to the ink")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["evaluate", "params.pkl", "--image", "empty.png"], "empty.png: nothing is to be seen"),
+        (["evaluate", "params.pkl", "--image", "empty.png"], "empty.png: no digit can be seen"),
         (["evaluate", "params.pkl", "--image", "nothing.png"], "nothing.png"),
         (["evaluate", "params.pkl", "--image", "empty.png", "--out", "x"], "leave out one of --image and --out"),
         (["evaluate", "params.pkl", "--images", "uint"], "images must be unit, normalized"),

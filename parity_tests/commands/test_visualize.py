@@ -1,4 +1,4 @@
-"""scripts/visualize.py: what each subcommand draws, of which weights and data, and how bad input is refused."""
+"""scripts/visualize.py: what each subcommand draws, with which weights and data, and how bad input is refused."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ SMALL = {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}
 
 
 def small(seed: int = 5) -> nr.SimpleConvNet:
-    """For images of 8 x 8, with starting weights."""
+    """A network for images of 8 x 8, before training."""
     return nr.SimpleConvNet((1, 8, 8), SMALL, 6, 4, weight_init_std=0.3, rng=np.random.RandomState(seed))
 
 
 def make_images(name: str = "mnist", train: bool = False) -> tuple[Array, Array]:
-    """Others of each data set, and to train with."""
+    """Images uint8 (12, 1, 8, 8) and labels, different for each data set and for training and test."""
     rng = np.random.RandomState(2 * (name == "drawn") + train)
     return rng.randint(0, 256, (12, 1, 8, 8)).astype(np.uint8), rng.randint(0, 4, 12).astype(np.uint8)
 
@@ -52,7 +52,7 @@ def test_a_name_fits_into_a_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three runs: a, b on other data and normalized images, and other/a, which began from a's weights."""
+    """A folder of three runs: a; b, with other data and normalized images; other/a, which started from a's weights."""
     folder = tmp_path_factory.mktemp("runs")
     images, labels = make_images()
     samples = Samples(images, labels, images[:4], labels[:4])
@@ -95,11 +95,11 @@ def test_runs_of_one_name_are_told_apart(runs: Path) -> None:
 
 def test_a_run_began_where_its_seed_or_its_weights_say(runs: Path) -> None:
     learned = {name: subjects.load_subject(runs / name) for name in ("a", "b", "other/a")}
-    own = nr.SimpleConvNet((1, 8, 8), rng=np.random.RandomState(2)).params["W1"]
+    seed_2 = nr.SimpleConvNet((1, 8, 8), rng=np.random.RandomState(2)).params["W1"]
     start = subjects.start_of(runs / "b", learned["b"])
     assert start.name == "start of seed 2, nothing learned"
-    np.testing.assert_array_equal(start.weights.params["W1"], own)
-    np.testing.assert_array_equal(subjects.start_of(runs / "a", learned["a"], seed=2).weights.params["W1"], own)
+    np.testing.assert_array_equal(start.weights.params["W1"], seed_2)
+    np.testing.assert_array_equal(subjects.start_of(runs / "a", learned["a"], seed=2).weights.params["W1"], seed_2)
     again = subjects.start_of(runs / "other/a", learned["other/a"])
     np.testing.assert_array_equal(again.weights.params["W1"], learned["a"].weights.params["W1"])
 
@@ -109,7 +109,7 @@ Visualize = Callable[..., tuple[Done, Figure | None]]
 
 @pytest.fixture(scope="module")
 def written() -> set[str]:
-    """Names of the pictures that were written so far."""
+    """The names of the pictures written so far."""
     return set()
 
 
@@ -117,7 +117,7 @@ def written() -> set[str]:
 def visualize(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, written: set[str]
 ) -> Visualize:
-    """Run the script in this process and an empty folder, with small test images; the figure that it saved, too."""
+    """A function that runs the script in an empty folder with small images, and also returns the figure it saved."""
     saved: list[Figure] = []
     save, path = figures.save_figure, str(SCRIPTS / "visualize.py")
 
@@ -146,7 +146,7 @@ def visualize(
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
-    """What the arguments below name in capitals."""
+    """The paths for the words in capitals in the arguments below."""
     nr.write_params(small().params, tmp_path / "params.pkl")
     torch.save(to_state_dict(small().params), tmp_path / "model.pt")
     nr.write_params(nr.TwoLayerNet(64, 5, 4).params, tmp_path / "dense.pkl")
@@ -156,7 +156,7 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 
 def drawn_by(visualize: Visualize, arguments: str, files: dict[str, str]) -> Figure:
-    """The figure of a command that succeeds, which wrote its file and nothing else."""
+    """The figure of a command, after checking that it succeeded and wrote one file."""
     done, figure = visualize(*(files.get(word, word) for word in arguments.split()))
     assert (done.returncode, done.stderr) == (0, "")
     name = f"{arguments.split()[0]}.png"
@@ -178,9 +178,9 @@ def test_filters_before_and_after(weights: str, visualize: Visualize, files: dic
 
 
 def test_each_filter_has_its_own_scale_unless_told(visualize: Visualize, files: dict[str, str]) -> None:
-    found = tiles(titled(drawn_by(visualize, "filters PARAMS", files), "after"), (3, 3))
-    assert (found.min(axis=(1, 2)) == 0).all()
-    assert (found.max(axis=(1, 2)) == 1).all()
+    filters = tiles(titled(drawn_by(visualize, "filters PARAMS", files), "after"), (3, 3))
+    assert (filters.min(axis=(1, 2)) == 0).all()
+    assert (filters.max(axis=(1, 2)) == 1).all()
 
 
 def test_filters_without_weights_are_the_start(visualize: Visualize, files: dict[str, str]) -> None:
@@ -210,7 +210,7 @@ def test_one_filter_is_applied_to_a_training_image(visualize: Visualize, files: 
 
 
 @pytest.mark.parametrize(
-    ("words", "of", "name", "train", "images"),
+    ("words", "subject", "name", "train", "images"),
     [
         ("PARAMS", "params.pkl", "mnist", False, lambda x: x / 255),
         ("PARAMS --train --data drawn", "params.pkl", "drawn", True, lambda x: x / 255),
@@ -222,7 +222,7 @@ def test_one_filter_is_applied_to_a_training_image(visualize: Visualize, files: 
 )
 def test_layers_are_those_of_the_network_on_its_data(
     words: str,
-    of: str,
+    subject: str,
     name: str,
     train: bool,
     images: Callable[[Array], Array],
@@ -233,15 +233,15 @@ def test_layers_are_those_of_the_network_on_its_data(
     words = words.replace("RUN", str(runs / "b"))
     figure = drawn_by(visualize, f"layers {words} --sample 4 --scale shared", files)
     pixels, labels = make_images(name, train)
-    of = of.replace("runs/", f"{runs.name}/")
+    subject = subject.replace("runs/", f"{runs.name}/")
     set_name = f"{name} {'training' if train else 'test'}"
-    assert figure.get_suptitle() == f"{of}, on {set_name} image 4, a {labels[4]}"
+    assert figure.get_suptitle() == f"{subject}, on {set_name} image 4, a {labels[4]}"
     network = subjects.load_subject(files.get(words.split()[0], words.split()[0])).network
     x = images(pixels[[4]].astype(float))
     for layer in ("Conv1", "Relu1", "Pool1"):
         x = network.layers[layer].forward(x)
-        found = tiles(titled(figure, f"{layer.lower()}: {x.shape[1]} x "), x.shape[2:])
-        np.testing.assert_allclose(found, x[0], rtol=1e-5, atol=1e-6)
+        maps = tiles(titled(figure, f"{layer.lower()}: {x.shape[1]} x "), x.shape[2:])
+        np.testing.assert_allclose(maps, x[0], rtol=1e-5, atol=1e-6)
     probabilities = nr.softmax(network.predict(images(pixels[[4]].astype(float))))[0]
     bars = titled(figure, f"probabilities: seen as {probabilities.argmax()}")
     heights = [bar.get_height() for bar in bars.patches]  # type: ignore[attr-defined]
@@ -305,16 +305,20 @@ def test_mistakes_are_the_networks_own_on_its_data(
 ) -> None:
     path = files.get(words, str(runs / "b"))
     pixels, labels = make_images(name)
-    chances = nr.softmax(subjects.load_subject(path).network.predict(images(pixels.astype(np.float32))))
-    seen = chances.argmax(axis=1)
-    wrong = sorted(np.flatnonzero(seen != labels), key=lambda n: -chances[n].max())
+    probabilities = nr.softmax(subjects.load_subject(path).network.predict(images(pixels.astype(np.float32))))
+    predictions = probabilities.argmax(axis=1)
+    wrong = sorted(np.flatnonzero(predictions != labels), key=lambda n: -probabilities[n].max())
     figure = drawn_by(visualize, f"mistakes {path} --most 2", files)
     title = figure.get_suptitle()
     assert title.endswith(f"on {name} test images: 2 of {len(wrong)} mistakes, the surest first")
     for number, axes in zip(wrong[:2], (axes for axes in figure.axes if axes.images), strict=True):
         np.testing.assert_array_equal(shown(axes), pixels[number, 0])
-        sure = f"{chances[number].max():.1%} sure"
-        assert axes.get_title().split("\n") == [f"image {number}", f"{labels[number]}, seen as {seen[number]}", sure]
+        sure = f"{probabilities[number].max():.1%} sure"
+        assert axes.get_title().split("\n") == [
+            f"image {number}",
+            f"{labels[number]}, seen as {predictions[number]}",
+            sure,
+        ]
 
 
 def test_shift_shows_the_maps_of_moved_images_and_the_accuracy(visualize: Visualize, files: dict[str, str]) -> None:
@@ -345,10 +349,10 @@ def test_shift_shows_the_maps_of_moved_images_and_the_accuracy(visualize: Visual
 @pytest.mark.parametrize(("right", "down"), [(1, 0), (-2, 0), (0, 3), (0, -1), (2, -2), (0, 0)])
 def test_images_move_and_zeros_come_in(right: int, down: int, rng: np.random.Generator) -> None:
     images = rng.integers(1, 256, (2, 1, 5, 6), np.uint8)
-    found = moves.moved(images, right, down)
+    moved = moves.moved(images, right, down)
     for y, x in np.ndindex(5, 6):
         inside = 0 <= y - down < 5 and 0 <= x - right < 6
-        np.testing.assert_array_equal(found[:, :, y, x], images[:, :, y - down, x - right] if inside else 0)
+        np.testing.assert_array_equal(moved[:, :, y, x], images[:, :, y - down, x - right] if inside else 0)
 
 
 def test_curves_of_two_runs(visualize: Visualize, runs: Path, files: dict[str, str]) -> None:
@@ -372,15 +376,15 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("filters NONE", "none"),
         ("filters DENSE", "no convolution layer, only affine1, relu1, affine2"),
         ("filters PHOTO", "photo.webp: "),
-        ("filters --stride 2", "what a file cannot tell is of given weights"),
-        ("architecture --activation tanh", "what a file cannot tell is of given weights"),
+        ("filters --stride 2", "options for what a file cannot tell need a file of weights"),
+        ("architecture --activation tanh", "options for what a file cannot tell need a file of weights"),
         ("filters PARAMS --pool 2", "must name convolutions of 1 to 1, got [2]"),
         ("im2col --activation tanh", "unrecognized arguments: --activation tanh"),
-        ("filters PARAMS --network DeepConvNet", "--network is for no weights"),
-        ("architecture PARAMS --seed 1", "--seed draws a start"),
+        ("filters PARAMS --network DeepConvNet", "--network is for pictures without weights"),
+        ("architecture PARAMS --seed 1", "--seed draws weights before training"),
         ("filters --seed 4294967296", "at most 4294967295, got '4294967296'"),
         ("apply-filter PARAMS --image NONE", "none"),
-        ("apply-filter PARAMS --image PARAMS", "params.pkl is no image that can be read"),
+        ("apply-filter PARAMS --image PARAMS", "params.pkl is not an image that can be read"),
         ("apply-filter PARAMS --image PHOTO --largest 2", "does not fit an image of 1 pixels"),
         ("apply-filter PARAMS --image PHOTO --sample 1", "not allowed with argument"),
         ("im2col --image PHOTO --train", "--train and --data are for an image of a data set"),
@@ -441,7 +445,7 @@ def test_a_start_that_is_gone_is_named(runs: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_readmes_picture_is_what_its_command_makes(book_params: Path, tmp_path: Path) -> None:
-    """Nearer than with any other weights: a matplotlib with other fonts moves everything a little."""
+    """It is closer to the picture than those of other weights; not equal, since fonts differ between versions."""
     after = subjects.load_subject(book_params)
     before = subjects.start_of(book_params, after)
 

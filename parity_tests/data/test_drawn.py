@@ -1,4 +1,4 @@
-"""The digits drawn offline: the same bytes everywhere, legible, and hard enough."""
+"""The drawn digits are the same bytes everywhere, legible, and hard enough."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fields() -> Digits:
 
 @pytest.fixture
 def small(fields: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small sets, without reading the fonts each time."""
+    """Makes the drawn data sets small, and reads the fonts only once."""
     monkeypatch.setattr(drawn, "SIZES", {True: 30, False: 20})
     monkeypatch.setattr(glyphs, "fields", lambda: fields)
 
@@ -39,14 +39,14 @@ def digest(*arrays: Array) -> str:
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
-def assert_equal(found: Digits, expected: Digits) -> None:
-    for one, other in zip(found, expected, strict=True):
+def assert_equal(digits: Digits, expected: Digits) -> None:
+    for one, other in zip(digits, expected, strict=True):
         np.testing.assert_array_equal(one, other)
         assert one.dtype == other.dtype == np.uint8
 
 
 def test_the_digits_are_the_recorded_ones() -> None:
-    """On rings in place of glyphs, which no version of a library changes."""
+    """Drawn from rings instead of glyphs, so that no library's version changes them."""
     square = ((np.indices((glyphs.SIDE, glyphs.SIDE)) - glyphs.SIDE // 2) ** 2).sum(axis=0)
     rings = np.stack([(square < 40**2) & (square > r**2) for r in range(20, 40)]).reshape(2, 10, *square.shape)
     streams = np.random.RandomState(1), np.random.RandomState(2)
@@ -116,9 +116,9 @@ def test_the_data_set_is_drawn_without_a_word_or_a_file(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(data.DATA_VARIABLE, str(tmp_path))
-    found = data.load("drawn", False, progress=True)
-    assert_equal(found, drawn.make(20, drawn.SEEDS[False]))
-    found[0][:] = 0  # writable, as MNIST's
+    digits = data.load("drawn", False, progress=True)
+    assert_equal(digits, drawn.make(20, drawn.SEEDS[False]))
+    digits[0][:] = 0  # writable, as MNIST's
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")  # neither is a terminal
 

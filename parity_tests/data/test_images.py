@@ -1,4 +1,4 @@
-"""Images as networks are given them, and a user's own as MNIST's are."""
+"""How images are prepared for networks, and how a user's own image becomes one like MNIST's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchport.data import drawn
 from torchport.data.images import check_images, digit, read_image, sample
 from torchport.data.preparation import NAMED, Preparation
 
-# What the names say, in float64; the same in float32 rounds three times at most, each below a unit in the last place.
+# What each name means, in float64. In float32 there are at most three roundings, each below a unit in the last place.
 MEANT = {
     "unit": lambda x: x / 255,
     "book": lambda x: x / 255,
@@ -33,12 +33,12 @@ ALL = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
 @pytest.mark.parametrize("text", MEANT)
 def test_each_preparation_is_what_it_says_of_arrays_and_tensors(text: str) -> None:
     prepare = Preparation.parse(text)
-    found, expected = prepare(ALL), MEANT[text](ALL.astype(np.float64))
-    assert found.dtype == np.float32
+    prepared, expected = prepare(ALL), MEANT[text](ALL.astype(np.float64))
+    assert prepared.dtype == np.float32
     scale = max(1, abs(expected).max())
-    np.testing.assert_allclose(found, expected, rtol=0, atol=3 * scale * np.finfo(np.float32).eps)
+    np.testing.assert_allclose(prepared, expected, rtol=0, atol=3 * scale * np.finfo(np.float32).eps)
     np.testing.assert_allclose(prepare.apply(ALL.astype(float), np.float64), expected, rtol=0, atol=1e-15 * 3 * scale)
-    np.testing.assert_array_equal(prepare.apply(torch.tensor(ALL).float(), torch.tensor), found)
+    np.testing.assert_array_equal(prepare.apply(torch.tensor(ALL).float(), torch.tensor), prepared)
     assert Preparation.parse(str(prepare)) == prepare
 
 
@@ -63,28 +63,28 @@ def test_another_preparation_is_refused(text: str) -> None:
 
 @pytest.fixture
 def mnist_like(monkeypatch: pytest.MonkeyPatch) -> Array:
-    """Drawn digits (20, 28, 28) uint8 without noise, already as digit leaves them."""
+    """Drawn digits uint8 (20, 28, 28) without noise, already in MNIST's style."""
     monkeypatch.setitem(drawn.RANGES, "noise", (0.0, 0.0))
     return np.stack([digit(image[0] / 255)[0][0] for image in drawn.make(20, 3)[0]])
 
 
 def test_what_is_as_mnist_already_stays(mnist_like: Array) -> None:
     for image in mnist_like:
-        again, said = digit(image / 255)
+        again, changes = digit(image / 255)
         assert abs(again[0] - image.astype(int)).max() <= 1  # of 255: its brightest pixel is 255 again
-        assert "inverted" not in said
+        assert "inverted" not in changes
 
 
 def test_a_photo_is_as_its_digit(mnist_like: Array) -> None:
-    """Dark ink on light grey paper, in a corner, four times as large."""
+    """The photo has dark ink on light grey paper, in a corner and four times as large."""
     rng = np.random.RandomState(0)
     for image in mnist_like:
         photo = np.full((260, 180), 0.0)
         photo[140:252, 4:116] = np.asarray(Image.fromarray(image).resize((112, 112), Image.Resampling.BICUBIC)) / 255
-        found, said = digit(0.8 - 0.7 * photo + rng.uniform(-0.02, 0.02, photo.shape))
-        assert said.startswith("inverted as its ground is light, ")
+        centred, changes = digit(0.8 - 0.7 * photo + rng.uniform(-0.02, 0.02, photo.shape))
+        assert changes.startswith("inverted because the background is light, ")
         # On average less than from itself one pixel to the side: centres of mass are rounded to pixels.
-        assert abs(found[0] - image.astype(float)).mean() < abs(np.diff(image.astype(float))).mean()
+        assert abs(centred[0] - image.astype(float)).mean() < abs(np.diff(image.astype(float))).mean()
 
 
 def test_a_digit_is_20_pixels_long_with_its_mass_in_the_middle(mnist_like: Array) -> None:
@@ -100,9 +100,9 @@ def test_a_digit_is_20_pixels_long_with_its_mass_in_the_middle(mnist_like: Array
 def test_a_stroke_is_a_digit_too(height: int, width: int) -> None:
     grey = np.zeros((80, 70))
     grey[10 : 10 + height, 5 : 5 + width] = 1
-    found = digit(grey)[0]
-    assert found.shape == (1, 28, 28)
-    assert found.max() == 255
+    stroke = digit(grey)[0]
+    assert stroke.shape == (1, 28, 28)
+    assert stroke.max() == 255
 
 
 def test_images_of_any_kind_are_read_as_grey(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_images_of_any_kind_are_read_as_grey(tmp_path: Path) -> None:
     }
     for name, (image, grey) in expected.items():
         image.save(tmp_path / name)
-        found, size = read_image(tmp_path / name, 100)
-        assert (found.shape, size, found.dtype.name) == ((1, 3, 4), (3, 4), "float64"), name
-        np.testing.assert_allclose(found[0], grey, atol=0.01, err_msg=name)
+        pixels, size = read_image(tmp_path / name, 100)
+        assert (pixels.shape, size, pixels.dtype.name) == ((1, 3, 4), (3, 4), "float64"), name
+        np.testing.assert_allclose(pixels[0], grey, atol=0.01, err_msg=name)
 
 
 def test_a_photo_is_turned_and_shrunk(tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_a_photo_is_turned_and_shrunk(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # held upright: to be turned clockwise
     Image.fromarray(photo).save(tmp_path / "photo.jpg", exif=exif)
-    found, size = read_image(tmp_path / "photo.jpg", 50)
-    assert (found.shape, size) == ((1, 50, 25), (600, 300))
-    np.testing.assert_allclose(found[0, [0, -1]], [[1] * 25, [0] * 25], atol=0.02)
+    pixels, size = read_image(tmp_path / "photo.jpg", 50)
+    assert (pixels.shape, size) == ((1, 50, 25), (600, 300))
+    np.testing.assert_allclose(pixels[0, [0, -1]], [[1] * 25, [0] * 25], atol=0.02)
 
 
 def test_a_sample_is_scaled_to_one() -> None:
@@ -146,12 +146,12 @@ def test_ink_on_nothing_stands_out(ink: int, seen: Callable[[Array], Array], tmp
 
 def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"text\.png is no image that can be read \(cannot identify image file\): try"):
+    with pytest.raises(ValueError, match=r"text\.png is not an image that can be read \(cannot identify image"):
         read_image(tmp_path / "text.png", 9)
 
 
 def test_an_empty_image_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"nothing is to be seen: all pixels are within 0.05 of the border's 0.70"):
+    with pytest.raises(ValueError, match=r"no digit can be seen: all pixels are within 0.05 of the border's 0.70"):
         digit(np.pad([[0.75]], 9, constant_values=0.7))
 
 

@@ -1,4 +1,4 @@
-"""MNIST in every shape in which people have it, and what is said of files that are not it."""
+"""MNIST is read in every form in which people store it, and other or damaged files are named."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(folder: Path, parts: Parts, rename: Callable[[str], str] = str, packed: bool = False) -> Path:
-    """The four files in folder; the folder."""
+    """Write the four files to folder and return it."""
     for name, values in zip(NAMES, parts, strict=True):
         path = folder / rename(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def write(folder: Path, parts: Parts, rename: Callable[[str], str] = str, packed
 
 
 def write_pickle(folder: Path, parts: Parts, protocol: int) -> None:
-    """As the book's init_mnist: images in rows, of arrays that share a file's bytes and are read-only."""
+    """Write mnist.pkl as the book's init_mnist does: images as rows, in read-only arrays that share a file's bytes."""
     rows = [np.frombuffer(values.tobytes(), np.uint8).reshape(len(values), -1).squeeze() for values in parts]
     (folder / "mnist.pkl").write_bytes(pickle.dumps(dict(zip(BOOK, rows, strict=True)), protocol))
 
@@ -178,7 +178,7 @@ def test_another_pickle_is_named(change: dict[str, object], says: str, parts: Pa
 
 
 def test_a_file_that_is_missing_beside_others_is_named(parts: Parts, tmp_path: Path) -> None:
-    """And nothing is downloaded beside data that may be another."""
+    """Nothing is downloaded next to what may be another data set."""
     write(tmp_path, parts)
     (tmp_path / NAMES[3]).rename(tmp_path / "labels")
     with pytest.raises(DataError, match=r"has train-images-idx3-ubyte, but neither t10k-labels-idx1-ubyte nor .*gz"):
@@ -186,7 +186,7 @@ def test_a_file_that_is_missing_beside_others_is_named(parts: Parts, tmp_path: P
 
 
 def test_a_missing_data_set_is_one_clear_error(tmp_path: Path) -> None:
-    expected = r"nor downloaded .*no route to host.*--data-dir or TORCHPORT_DATA, .*--data drawn$"
+    expected = r"could not be downloaded .*no route to host.*--data-dir or TORCHPORT_DATA, .*--data drawn$"
     with pytest.raises(DataError, match=expected) as failure:
         mnist(train=False, data_dir=tmp_path / "data")
     assert "\n" not in str(failure.value)
@@ -207,13 +207,11 @@ def test_a_download_appears_whole(parts: Parts, tmp_path: Path, monkeypatch: pyt
 def test_other_data_of_mnists_size_is_taken_with_a_warning(
     parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as Fashion-MNIST in its place."""
+    """As for Fashion-MNIST in MNIST's place."""
     write(tmp_path, parts)
     checksum = zlib.crc32(parts[3].tobytes(), zlib.crc32(parts[2].tobytes()))
-    monkeypatch.setattr(sets, "KNOWN", {True: (12, 1), False: (9, checksum)})
-    with pytest.warns(
-        UserWarning, match=r"train-images-idx3-ubyte is another data set than MNIST or damaged, by its checksum"
-    ):
+    monkeypatch.setattr(sets, "MNIST_CHECKSUMS", {True: (12, 1), False: (9, checksum)})
+    with pytest.warns(UserWarning, match=r"train-images-idx3-ubyte is not MNIST, or is damaged, by its checksum"):
         assert len(mnist(True, tmp_path)[0]) == 12
     assert len(mnist(False, tmp_path)[0]) == 9  # without one
 
@@ -236,14 +234,14 @@ def test_load_mnist_has_the_books_results(
     normalize: bool, flatten: bool, one_hot_label: bool, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHPORT_DATA", str(data_dir))
-    found = load_mnist(normalize, flatten, one_hot_label)
-    for (x, t), n in zip(found, (60_000, 10_000), strict=True):
+    data_sets = load_mnist(normalize, flatten, one_hot_label)
+    for (x, t), n in zip(data_sets, (60_000, 10_000), strict=True):
         assert x.shape == ((n, 784) if flatten else (n, 1, 28, 28))
         assert x.dtype == (np.float32 if normalize else np.uint8)
         assert (x.min(), x.max()) == (0, 1 if normalize else 255)
         assert t.shape == ((n, 10) if one_hot_label else (n,))
         assert t.dtype == (np.float64 if one_hot_label else np.uint8)
-    labels = found[0][1].argmax(axis=1) if one_hot_label else found[0][1]
+    labels = data_sets[0][1].argmax(axis=1) if one_hot_label else data_sets[0][1]
     assert labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
 
 

@@ -1,4 +1,4 @@
-"""What is drawn in a figure, by its artists."""
+"""Reads from a figure's artists what is drawn in it."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from numpy_ref.checks import Array
 
 
 def titled(figure: Figure, start: str) -> Axes:
-    """The one part of a figure whose title starts so."""
-    (found,) = (axes for axes in figure.axes if axes.get_title().startswith(start))
-    return found
+    """The only axes of figure whose title begins with start."""
+    (match,) = (axes for axes in figure.axes if axes.get_title().startswith(start))
+    return match
 
 
 def shown(axes: Axes) -> Array:
-    """The first image on one part of a figure, masked where it is."""
+    """The first image in axes, as a masked array if any entry is masked."""
     image: Array = np.ma.asarray(axes.images[0].get_array())
     return image if np.ma.is_masked(image) else np.asarray(image)
 
 
 def tiles(axes: Axes, shape: tuple[int, ...]) -> Array:
-    """What is not masked of the first image, as tiles (n, *shape), line after line."""
+    """The unmasked blocks of the first image in axes, as tiles (n, *shape), row by row."""
     image = shown(axes)
-    there: Array = ~np.ma.getmaskarray(image)
-    rows, columns = _runs(np.asarray(there.any(axis=1))), _runs(np.asarray(there.any(axis=0)))
+    visible: Array = ~np.ma.getmaskarray(image)
+    rows, columns = _runs(np.asarray(visible.any(axis=1))), _runs(np.asarray(visible.any(axis=0)))
     blocks = (image[top:bottom, left:right] for top, bottom in rows for left, right in columns)
-    kept = [np.asarray(block) for block in blocks if not np.ma.getmaskarray(block).any()]
-    return np.array([block[:: len(block) // shape[0], :: block.shape[1] // shape[1]] for block in kept])
+    whole_blocks = [np.asarray(block) for block in blocks if not np.ma.getmaskarray(block).any()]
+    return np.array([block[:: len(block) // shape[0], :: block.shape[1] // shape[1]] for block in whole_blocks])
 
 
 def limits(axes: Axes) -> tuple[float, float]:
-    """What black and white stand for in the first image."""
+    """The values that are black and white in the first image in axes."""
     (image, *_) = axes.images
     assert image.get_cmap().name == "gray"
     return image.get_clim()
 
 
 def written(axes: Axes) -> dict[tuple[float, float], str]:
-    """What is written on one part of a figure, by its place (x, y)."""
+    """The texts in axes by position (x, y)."""
     return {text.get_position(): text.get_text() for text in axes.texts}
 
 
 def framed(axes: Axes, number: int = 0) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a frame, in pixels."""
+    """Top, left, height and width of a frame in axes, in pixels."""
     patch = axes.patches[number]
     left, top = patch.get_xy()  # type: ignore[attr-defined]
     sides = patch.get_height(), patch.get_width()  # type: ignore[attr-defined]
@@ -55,20 +55,20 @@ def framed(axes: Axes, number: int = 0) -> tuple[int, int, int, int]:
 
 
 def scales(figure: Figure) -> list[str]:
-    """What the colour bars of a figure say."""
+    """The labels of figure's colour bars."""
     return [axes.get_ylabel() for axes in figure.axes if axes.get_label() == "<colorbar>"]
 
 
 def explained(axes: Axes) -> list[str]:
-    """What the legend of axes says."""
+    """The entries of axes' legend."""
     legend = axes.get_legend()
     return [] if legend is None else [text.get_text() for text in legend.get_texts()]
 
 
 def draw(figure: Figure) -> None:
-    """Have all of figure drawn, which is when matplotlib warns, and see that no two titles overlap."""
+    """Lay figure out, which is when matplotlib warns, and check that titles are inside it and do not overlap."""
     canvas: Any = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # pixels, which nobody looks at, would take most of the time
+    figure.draw_without_rendering()  # rendering pixels would take most of the time
     renderer = canvas.get_renderer()
     texts = [axes.title for axes in figure.axes if axes.get_title()]
     texts += [figure._suptitle] if figure._suptitle else []  # type: ignore[attr-defined]
@@ -80,7 +80,7 @@ def draw(figure: Figure) -> None:
             assert box.x1 <= other.x0 or other.x1 <= box.x0 or box.y1 <= other.y0 or other.y1 <= box.y0, texts[number]
 
 
-def _runs(there: Array) -> list[tuple[int, int]]:
-    """First and last + 1 of each run of True."""
-    ends = np.flatnonzero(np.diff([False, *there, False]))
+def _runs(mask: Array) -> list[tuple[int, int]]:
+    """Start and end (exclusive) of each run of True."""
+    ends = np.flatnonzero(np.diff([False, *mask, False]))
     return list(zip(ends[::2].tolist(), ends[1::2].tolist(), strict=True))

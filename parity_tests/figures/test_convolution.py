@@ -1,4 +1,4 @@
-"""Filters, maps, and one image through one filter: what is shown, on which scale."""
+"""Pictures of filters, of maps, and of one image through one filter show the right values on the right scale."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_filters_before_and_after(shape: tuple[int, ...], scale: str, rng: np.ra
         axes = titled(figure, f"{name}\nweights {cut.min():.2g} to {cut.max():.2g}")
         least, greatest = (reduce(axis=(1, 2, 3), keepdims=True) for reduce in (cut.min, cut.max))
         expected = (cut - least) / (greatest - least) if scale == "each" else cut
-        found = tiles(axes, shape[2:])
-        assert len(found) == cut.shape[0] * cut.shape[1]
-        assert sorted(map(tuple, found.reshape(len(found), -1).round(9).tolist())) == sorted(
-            map(tuple, expected.reshape(len(found), -1).round(9).tolist())
+        drawn = tiles(axes, shape[2:])
+        assert len(drawn) == cut.shape[0] * cut.shape[1]
+        assert sorted(map(tuple, drawn.reshape(len(drawn), -1).round(9).tolist())) == sorted(
+            map(tuple, expected.reshape(len(drawn), -1).round(9).tolist())
         )
         if shape[1] == 1:  # else line after line of all the filters' first channels, and so on
-            np.testing.assert_allclose(found, expected[:, 0])
+            np.testing.assert_allclose(drawn, expected[:, 0])
         assert limits(axes) == ((0, 1) if scale == "each" else (-most, most))
         assert "0" in written(axes).values()
     assert scales(figure) == (["weight"] if scale == "shared" else [])
@@ -71,7 +71,7 @@ def test_a_filter_alone_shows_its_channels_on_one_scale(rng: np.random.Generator
 
 
 def sources(folder: Path) -> dict[str, tuple[Any, str | None]]:
-    """What filters takes, each with the same weights of 30 filters in it, and under which name."""
+    """Everything that figures.filters takes, with the same 30 filters in it, and the layer's name in each."""
     network = nr.SimpleConvNet(rng=np.random.RandomState(1))
     network.save_params(folder / "params.pkl")
     params = network.params
@@ -145,7 +145,7 @@ def test_what_relu_makes_has_a_scale_from_0(scale: str, rng: np.random.Generator
     draw(figure)
     np.testing.assert_array_equal(shown(titled(figure, "image: 1 x 8 x 8")), image[0])
     conv, relu = (titled(figure, f"{name}: 5 x 6 x 6") for name in maps)
-    most = {name: abs(found).max() for name, found in maps.items()}
+    most = {name: abs(values).max() for name, values in maps.items()}
     if scale == "each":
         assert "from its least (black)" in conv.get_title()
         assert "from 0 (black)" in relu.get_title()
@@ -170,11 +170,11 @@ def test_nobody_knows_the_class_of_a_photo(rng: np.random.Generator) -> None:
 
 
 def test_a_path_goes_from_the_image_to_the_last_map() -> None:
-    image, made = np.eye(12), np.full((10, 10), -2.0)
+    image, response = np.eye(12), np.full((10, 10), -2.0)
     stages = [
         figures.Stage("image", image, (8, -1, 6, 3)),
         figures.Stage("filter", EYE[0, 0], sign="*"),
-        figures.Stage("conv1", made, (0, 1, 2, 2), sign="="),
+        figures.Stage("conv1", response, (0, 1, 2, 2), sign="="),
     ]
     figure = figures.path(stages, "title")
     draw(figure)

@@ -1,4 +1,4 @@
-"""What is right and what is wrong: the confusion matrix, the gallery of mistakes, and images that move."""
+"""Pictures of predictions: the confusion matrix, the gallery of mistakes, and images that move."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_the_gallery_shows_the_surest_mistakes_first(
     draw(figure)
     assert figure.get_suptitle() == title
     assert figure.get_figwidth() == columns
-    seen = [axes for axes in figure.axes if axes.images]
-    for axes, i in zip(seen, sorted(range(n), key=lambda i: -confidence[i])[:12], strict=True):
+    with_images = [axes for axes in figure.axes if axes.images]
+    for axes, i in zip(with_images, sorted(range(n), key=lambda i: -confidence[i])[:12], strict=True):
         np.testing.assert_array_equal(shown(axes), images[i, 0])
         assert axes.images[0].get_clim() == (0, 255)
         says = [f"image {numbers[i]}", f"{truth[i]}, seen as {predicted[i]}", f"{confidence[i]:.1%} sure"]
@@ -81,10 +81,10 @@ def test_a_gallery_without_mistakes_says_so(name: str, title: str) -> None:
 
 
 def test_a_classification_draws_itself(rng: np.random.Generator) -> None:
-    found = Classification(np.array([1, 0, 2, 2]), np.array([1, 2, 2, 0]), np.array([0.9, 0.7, 0.6, 0.8]), 3)
-    assert found.confusion_figure("net").get_suptitle() == "net\n2 of 4 right (50.0%); the mistakes in colour"
+    result = Classification(np.array([1, 0, 2, 2]), np.array([1, 2, 2, 0]), np.array([0.9, 0.7, 0.6, 0.8]), 3)
+    assert result.confusion_figure("net").get_suptitle() == "net\n2 of 4 right (50.0%); the mistakes in colour"
     images = rng.integers(0, 256, (4, 1, 6, 6), np.uint8)
-    gallery = found.mistakes_figure(images, "net")
+    gallery = result.mistakes_figure(images, "net")
     for axes, number in zip((axes for axes in gallery.axes if axes.images), (3, 1), strict=True):
         assert axes.get_title().startswith(f"image {number}\n")
         np.testing.assert_array_equal(shown(axes), images[number, 0])

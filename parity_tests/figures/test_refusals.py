@@ -1,4 +1,4 @@
-"""What no figure can be drawn of is refused in one line."""
+"""What cannot be drawn is refused in one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CURVE = Curve(4, np.ones(12), np.arange(1, 4), np.ones(3), np.ones(3))
 def gallery(
     images: Array = THREE, truth: int = 3, predicted: int = 3, confidence: int = 3, numbers: int = 3, most: int = 60
 ) -> Figure:
-    """mistakes of arrays of these lengths."""
+    """figures.mistakes with arrays of these lengths."""
     chances, ids = np.zeros(confidence), np.zeros(numbers, int)
     return mistakes(images, np.zeros(truth), np.zeros(predicted), chances, most, numbers=ids)
 
@@ -40,10 +40,13 @@ def gallery(
         (lambda: figures.responses(np.ones((1, 4, 4)), np.ones((2, 1, 3, 3)), np.ones((3, 2, 2))), "got 2 and 3"),
         (lambda: figures.feature_maps(np.ones((1, 4, 4)), {}, np.ones(2), 0), "at least one layer"),
         (lambda: figures.path([]), "at least one stage"),
-        (lambda: confusion_matrix(np.zeros((2, 3), int)), r"as many columns as rows, got int64 of shape \(2, 3\)"),
+        (
+            lambda: confusion_matrix(np.zeros((2, 3), int)),
+            r"square array .* got int64 of shape \(2, 3\)",
+        ),
         (lambda: confusion_matrix(np.zeros((0, 0), int)), r"got shape \(0, 0\)"),
         (lambda: confusion_matrix(np.eye(2)), "integers .* got float64"),
-        (lambda: confusion_matrix(-np.eye(2, dtype=int)), "0 or more, .* from -1"),
+        (lambda: confusion_matrix(-np.eye(2, dtype=int)), "0 or more, .* minimum -1"),
         (lambda: gallery(truth=2), "images and truth .* got 3 and 2"),
         (lambda: gallery(predicted=4), "images and predicted .* got 3 and 4"),
         (lambda: gallery(confidence=4), "images and confidence .* got 3 and 4"),

@@ -1,4 +1,4 @@
-"""The curves of training runs, and networks as boxes."""
+"""Pictures of training runs, and of networks as boxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""im2col: the windows, the slices, the matrix, and where a row's pixels come from."""
+"""The picture of im2col: its windows, slices, matrix, and where a row's pixels come from."""
 
 from __future__ import annotations
 

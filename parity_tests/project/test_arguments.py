@@ -1,7 +1,7 @@
-"""No public function of either package changes what it is given, nor needs it to be writable.
+"""No public function of either package changes its arguments, or needs them to be writable.
 
-While the tours below go through the packages, every call of such a function is watched, from wherever it is called:
-arrays that it is given are read-only until it returns, and all that its arguments are made of is compared, to the bit.
+While the tours below call the packages, every call of such a function is watched, wherever it comes from: arrays among
+its arguments are read-only until it returns, and everything in its arguments is compared bit for bit.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ T = TypeVar("T")
 
 
 def leaves(value: object, path: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, object]]:
-    """Whatever value is made of, by where it stands: what networks and layers remember too."""
+    """Everything in value by its path, including what networks and layers remember."""
     if isinstance(value, nn.Module):
-        parts: dict[Any, object] = {name: held(each) for name, each in value.named_parameters()}
-        parts |= {name: held(each) for name, each in value.named_buffers()}
+        parts: dict[Any, object] = {name: held(parameter) for name, parameter in value.named_parameters()}
+        parts |= {name: held(parameter) for name, parameter in value.named_buffers()}
         for inside, module in value.named_modules():  # training, draw and whatever else a layer has
             parts |= {f"{inside}.{key}": part for key, part in vars(module).items() if not key.startswith("_")}
     elif isinstance(value, Mapping):
@@ -72,13 +72,13 @@ def leaves(value: object, path: str, above: tuple[int, ...] = ()) -> Iterator[tu
 
 
 def held(parameter: Tensor) -> tuple[object, ...]:
-    """What must be the same afterwards: it may have been changed and put back."""
+    """What must be equal after a call; it may have been changed and put back in between."""
     grad = parameter.grad if parameter.is_leaf else None
     return parameter.requires_grad, state(grad), state(parameter.detach().clone().cpu().numpy())
 
 
 def state(value: object) -> object:
-    """All that a function could change about a leaf; not what a stream will draw: it is there to be drawn from."""
+    """Everything that a function could change in a leaf, except a random stream's state, which is there to advance."""
     if isinstance(value, np.ndarray):
         return value.dtype, value.shape, value.strides, value.tobytes()
     if isinstance(value, Tensor):
@@ -91,7 +91,7 @@ def states(arguments: Mapping[str, object]) -> dict[str, object]:
 
 
 class Watch:
-    """Called by the interpreter at each call and return, as a profiler is; keeps which functions it has seen."""
+    """A profiler: Python calls it at each call and return; it records which functions ran and what they changed."""
 
     def __init__(self, functions: Mapping[CodeType, str]) -> None:
         self.functions, self.seen, self.changed, self.depth = functions, set[str](), set[str](), 0
@@ -126,7 +126,7 @@ class Watch:
 
     def end(self, name: str, arguments: dict[str, object], before: dict[str, object], result: object) -> None:
         after = states(arguments)
-        if name in COPIES and any(np.may_share_memory(*each) for each in product(arrays(result), arrays(arguments))):
+        if name in COPIES and any(np.may_share_memory(*pair) for pair in product(arrays(result), arrays(arguments))):
             self.changed.add(f"{name}: its result is no copy")
         self.changed |= {name + path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
         for array in [] if self.depth else 2 * self.frozen:  # a view after what it is a view of
@@ -135,17 +135,17 @@ class Watch:
 
 
 def arrays(value: object) -> list[Array]:
-    """Those in value, and tensors as arrays on the same memory."""
-    found = [leaf for _, leaf in leaves(value.state_dict() if isinstance(value, nn.Module) else value, "")]
+    """The arrays in value, and its tensors as arrays that share their memory."""
+    parts = [leaf for _, leaf in leaves(value.state_dict() if isinstance(value, nn.Module) else value, "")]
     return [
         leaf if isinstance(leaf, np.ndarray) else leaf.detach().numpy()
-        for leaf in found
+        for leaf in parts
         if isinstance(leaf, np.ndarray | Tensor)
     ]
 
 
 def frozen(array: Array) -> bool:
-    """Whether it could be written to, which it now cannot."""
+    """Make array read-only; whether it was writable before."""
     could, array.flags.writeable = array.flags.writeable, False
     return could
 
@@ -153,13 +153,13 @@ def frozen(array: Array) -> bool:
 def modules() -> Iterator[Any]:
     for package in (nr, torchport):
         yield package
-        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not found.name.endswith("__main__"):
-                yield importlib.import_module(found.name)
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not info.name.endswith("__main__"):
+                yield importlib.import_module(info.name)
 
 
 def public_functions() -> Iterator[tuple[str, Any]]:
-    """Functions, methods and constructors that are written out in either package."""
+    """Path and function of each public function, method and constructor in the source of either package."""
     for module in modules():
         for name, value in vars(module).items():
             if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
@@ -175,7 +175,7 @@ def public_functions() -> Iterator[tuple[str, Any]]:
                 yield path, value
 
 
-# What cannot be changed, or is there to be: a stream is drawn from.
+# Types that cannot be changed, or that are meant to be, such as random streams.
 UNCHANGING = {
     "int",
     "float",
@@ -195,18 +195,18 @@ UNCHANGING |= {"random", "RandomState", "Size2d", "Order", "Ranks", "Vocabulary"
 
 
 def can_change_arguments(function: Callable[..., Any]) -> bool:
-    """Whether it takes more, besides self or cls, than numbers, text, bytes, paths and functions."""
+    """Whether function has arguments that it could change: not only numbers, text, bytes, paths and functions."""
     parameters = inspect.signature(function).parameters
     annotations = [str(parameters[name].annotation) for name in parameters.keys() - {"self", "cls"}]
-    words = [re.findall(r"[^\W\d]\w*", re.sub(r"Callable\[.*\]", "", each)) for each in annotations]
-    return not all(set(each) <= UNCHANGING for each in words)
+    words = [re.findall(r"[^\W\d]\w*", re.sub(r"Callable\[.*\]", "", annotation)) for annotation in annotations]
+    return not all(set(names) <= UNCHANGING for names in words)
 
 
 WATCHED = {
     inspect.unwrap(function).__code__: path for path, function in public_functions() if can_change_arguments(function)
 }
 
-# By contract: the one argument that is there to be written to.
+# The one argument that the function writes to by contract.
 WRITTEN = {
     "numpy_ref.optimizer.Optimizer.update": "params",
     "torchport.loading.filling.load_params": "port",
@@ -217,7 +217,7 @@ WRITTEN = {
     "torchport.training.fused.loss_gradient": "chances",
 }
 
-# Whose results one may write to.
+# Functions whose results must be copies, so that callers may write to them.
 COPIES = (
     "numpy_ref.pickles.native",
     "numpy_ref.pickles.widened",
@@ -287,7 +287,7 @@ def network() -> nr.SimpleConvNet:
 
 
 def varied() -> nr.Network:
-    """A network that draws, and keeps statistics."""
+    """A network that draws random numbers (Dropout) and keeps statistics (BatchNormalization)."""
     norm = nr.BatchNormalization(np.ones(4), np.zeros(4), 0.9, np.zeros(4), np.ones(4))
     conv, pool = nr.Convolution(np.ones((2, 1, 3, 3)), np.ones(2)), nr.AveragePooling(2, 2, 1)
     affine, dropout = nr.Affine(np.arange(8.0).reshape(2, 4), np.ones(4)), nr.Dropout(0.5, np.random.RandomState(0))
@@ -295,7 +295,7 @@ def varied() -> nr.Network:
 
 
 def layers(_: Path) -> None:
-    """Every registered kind, as it is and by its module."""
+    """Every registered kind of layer, and its torch module."""
     for kind in KINDS.values():
         layer, x = kind.sample(np.random.default_rng(0))
         module = kind.module(layer, "unfold").double()
@@ -353,7 +353,7 @@ def torch_modules(_: Path) -> None:
 
 
 def files_and_ports(folder: Path) -> None:
-    """Written, read, ported, looked at, and counted right or wrong, with all that can be told."""
+    """Weights are written, read, ported, inspected and evaluated."""
     weights = Weights.of(network().params, Hints(pool=[1]))
     with stage_weights(weights, folder / "params.pkl") as staged:
         porting.check_staged(staged)
@@ -368,9 +368,9 @@ def files_and_ports(folder: Path) -> None:
     with pytest.raises(ValueError, match="nearest is SimpleConvNet"):
         nearest.nearest_network({**found, "W9": np.ones(2)})
     evaluation.evaluate_ports(weights, IMAGES, LABELS)
-    seen = evaluation.classify(weights.port(), IMAGES, LABELS)
-    seen.to_text(), seen.to_json(weights="params.pkl"), seen.mistakes_figure(IMAGES)
-    hints.hint(weights, Weights.port, IMAGES, LABELS, Preparation(), seen)
+    result = evaluation.classify(weights.port(), IMAGES, LABELS)
+    result.to_text(), result.to_json(weights="params.pkl"), result.mistakes_figure(IMAGES)
+    hints.hint(weights, Weights.port, IMAGES, LABELS, Preparation(), result)
 
 
 def loading(_: Path) -> None:
@@ -381,7 +381,7 @@ def loading(_: Path) -> None:
 
 
 def parity(folder: Path) -> None:
-    """Right ports, one that draws, and a wrong one, for which causes are tried."""
+    """Right ports, one that draws random numbers, and a wrong one, for which causes are tried."""
     drawing = varied()
     report = assert_parity(drawing, from_reference(drawing, "unfold"), X, LABELS, runs=["training"])
     report.to_html(about={"weights": "drawn"}), report.to_text([*report.rows])
@@ -393,8 +393,8 @@ def parity(folder: Path) -> None:
     probes.check_predictions(network(), X, network().predict(X), torch.float32)
     check_loss(X[:, 0, 0], LABELS, FLOAT64)
     torchport.parity.page.save(folder, torchport.parity.page.to_dict([report.to_dict()], command="python"))
-    found = gradients.port_gradients(torchport.SimpleConvNet.from_params(network().params), X, LABELS)
-    gradients.gradient_check(network(), X, LABELS, found)
+    grads = gradients.port_gradients(torchport.SimpleConvNet.from_params(network().params), X, LABELS)
+    gradients.gradient_check(network(), X, LABELS, grads)
 
 
 def pictures(_: Path) -> None:
@@ -443,17 +443,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:the mean loss of epoch")  # afte
 
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    """What was seen on all tours. torch warns of a read-only array once in a process only, unless it is told to."""
-    before, seen = torch.is_warn_always_enabled(), Watch(WATCHED)
+    """The Watch after all tours. torch is set to warn of every read-only array, not only of a process's first."""
+    before, watcher = torch.is_warn_always_enabled(), Watch(WATCHED)
     torch.set_warn_always(True)
     for late in ("torch._dynamo", "matplotlib.backends.backend_agg"):  # which would take long to import while watched
         importlib.import_module(late)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torchport.training.folder.curves", lambda runs: Figure((1, 1)))
         for tour in TOURS:
-            with seen:
+            with watcher:
                 tour(tmp_path_factory.mktemp(tour.__name__))
-    yield seen
+    yield watcher
     torch.set_warn_always(before)
 
 

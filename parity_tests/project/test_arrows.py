@@ -1,4 +1,4 @@
-"""Which rooms of the house may import which: read from the code, which is not run."""
+"""Which folders (rooms) may import which: read from the source code without running it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# From the bottom up. Each room: its modules, of torchport where no other package is named, and the rooms below that it
-# may import; numpy_ref any may.
+# From the bottom up. For each room: its modules (in torchport unless another package is named) and the rooms that it
+# may import; any may import numpy_ref.
 ROOMS: dict[str, tuple[str, str]] = {
     "numpy_ref": ("numpy_ref", ""),
     "choices": ("bars choices", ""),
@@ -38,26 +38,26 @@ ROOMS: dict[str, tuple[str, str]] = {
 
 
 def room_of(module: str) -> str:
-    """The room with the longest name that module begins with."""
+    """The room of a module, by the longest matching prefix."""
     names = {name: room for room, (modules, _) in ROOMS.items() for name in modules.split()}
     inside = f"{module.removeprefix('torchport.')}."
     return names[max((name for name in names if inside.startswith(f"{name}.")), key=len)]
 
 
 def imports(path: Path) -> Iterator[str]:
-    """What of the project a file names in its import statements, wherever they stand."""
+    """The project's modules that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names = [each.name for each in node.names]
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{each.name}" for each in node.names]  # a package's name may be a module
+            names = [f"{node.module}.{alias.name}" for alias in node.names]  # a package's name may be a module
         else:
             continue
         yield from (name for name in names if name.split(".")[0] in ("numpy_ref", "torchport"))
 
 
 def files() -> Iterator[tuple[str, Path]]:
-    """Each file of the packages and scripts but torchport's own __init__, and the room that it lies in."""
+    """Room and path of each file of the packages and scripts, except torchport/__init__.py."""
     for path in sorted(
         path for folder in ("numpy_ref", "torchport", "scripts") for path in (ROOT / folder).rglob("*.py")
     ):

@@ -1,7 +1,7 @@
-"""What the README and the pages of docs show is what happens.
+"""What the README and the pages in docs/ show is what happens.
 
-Every command's arguments are taken by its own parser, every piece of Python runs, and what is shown below a command is
-what it prints. The long ones run with --docs.
+Every command is accepted by its own parser, every Python block runs, and the output shown below a command is what it
+prints. Long commands run with --docs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"# (\w+\.py)\n")  # a block that is a file
 
-# What differs between machines; and accuracies and losses, of which the third digit may.
+# Text that differs between machines; accuracies and losses, which may differ by NEAR.
 OF_THE_MACHINE = re.compile(r"(?<=the largest error )[\d.e-]+ of its limit( \(.*?\))?|[\d,]+ bytes|\d+ MiB")
 FOUR_DIGITS = re.compile(r"\d\.\d{4}\b")
 NEAR = 0.02
@@ -42,7 +42,7 @@ LONG = ("python scripts/parity_report.py", "python scripts/parity_report.py --pa
 
 
 class Block(NamedTuple):
-    """A fenced block of a page, and the one without a language that follows it at once."""
+    """A fenced block of a page, and the output shown in a block without a language right after it."""
 
     page: str
     kind: str
@@ -57,8 +57,8 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: str) -> Iterator[Block]:
-    found = list(BLOCK.finditer(PAGES[page]))
-    for block, after in zip_longest(found, found[1:]):
+    matches = list(BLOCK.finditer(PAGES[page]))
+    for block, after in zip_longest(matches, matches[1:]):
         below = after if after and not after[1] and not PAGES[page][block.end() : after.start()].strip() else None
         yield Block(page, block[1], block[2], below[2].strip() if below else "")
 
@@ -66,10 +66,10 @@ def blocks_of(page: str) -> Iterator[Block]:
 BLOCKS = [block for page in PAGES for block in blocks_of(page) if block.kind]
 SHELL = [block for block in BLOCKS if block.kind == "sh"]
 IN_TEXT = [
-    shlex.join(shlex.split(found))
+    shlex.join(shlex.split(span))
     for text in PAGES.values()
-    for found in re.findall(r"`((?:python|pytest|torchrun) [^`]+)`", text)
-    if not re.search(r"\b[A-Z]{2,}\b", found)  # which stands for something
+    for span in re.findall(r"`((?:python|pytest|torchrun) [^`]+)`", text)
+    if not re.search(r"\b[A-Z]{2,}\b", span)  # a placeholder
 ]
 COMMANDS = sorted({command for block in SHELL for command in block.commands} | set(IN_TEXT))
 SHOWN = {block.commands[-1]: block.shown for block in SHELL if block.shown}
@@ -78,7 +78,7 @@ PYTHON = [block for block in BLOCKS if block.kind == "python"]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where somebody is who has written the pages' files, and has small weights."""
+    """A working folder with the files that the pages show and small weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     files = {name[1]: block.text for block in PYTHON if (name := NAMED.match(block.text))}
@@ -92,7 +92,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def main_of(script: str) -> Callable[[], object]:
-    """parse_arguments of a script, wherever it is."""
+    """The function parse_arguments of a script or of its command."""
     names = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))
     parse = names.get("parse_arguments") or import_module(f"torchport.commands.{script}").parse_arguments
     assert callable(parse)
@@ -115,7 +115,7 @@ def test_a_command_is_understood(command: str, folder: Path, monkeypatch: pytest
 
 
 def printed_by(command: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Standard output of a script that ends well, in this process, which has torch imported already."""
+    """The standard output of a script that succeeds, run in this process to save importing torch."""
     _, script, *arguments = shlex.split(command)
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     monkeypatch.delenv("TORCHPORT_DATA", raising=False)
@@ -126,7 +126,7 @@ def printed_by(command: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def assert_shown(shown: str, printed: str) -> None:
-    """printed is what is shown, where ... stands for anything."""
+    """Check that printed equals shown, in which ... stands for anything."""
     shown, printed = (OF_THE_MACHINE.sub("#", text.strip()) for text in (shown, printed))
     pattern = re.escape(FOUR_DIGITS.sub("%", shown)).replace(r"\.\.\.", ".*?").replace("%", r"(\d\.\d{4})")
     match = re.fullmatch(pattern, printed, re.DOTALL)
@@ -189,10 +189,10 @@ def test_as_many_ports_are_judged_as_it_says() -> None:
 
 
 def test_there_are_as_many_tests_as_it_says(request: pytest.FixtureRequest) -> None:
-    found = re.search(r"All tests, some ([\d,]+)", PAGES["README.md"])
-    assert found
+    promised = re.search(r"The whole suite, about ([\d,]+) tests", PAGES["README.md"])
+    assert promised
     if request.config.getoption("--part") is None and request.session.testscollected > 3000:  # else a part of them
-        assert abs(request.session.testscollected / int(found[1].replace(",", "")) - 1) < 0.1
+        assert abs(request.session.testscollected / int(promised[1].replace(",", "")) - 1) < 0.1
 
 
 def rows_of(page: str) -> list[str]:
@@ -200,7 +200,7 @@ def rows_of(page: str) -> list[str]:
 
 
 def test_the_kill_table_is_as_it_is_printed(request: pytest.FixtureRequest) -> None:
-    """Its quickest row, or with --docs the whole first table; what the page on parity shows are rows of it."""
+    """Checks the quickest row, or with --docs the first table; docs/parity.md must show rows of docs/kill_table.md."""
     rows = {row: cells for row, _, cells in (row.rpartition(" + eps |") for row in rows_of("docs/kill_table.md"))}
     assert rows
     of_page = [row.removeprefix("| ") for row in rows_of("docs/parity.md") if "-22" in row]
@@ -221,7 +221,9 @@ def test_links_lead_somewhere(page: str) -> None:
         path = (ROOT / page).parent / target
         assert path.exists(), target
         headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
-        assert not anchor or anchor in [re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings]
+        assert not anchor or anchor in [
+            re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings
+        ]
 
 
 def test_the_files_that_are_named_are_there() -> None:

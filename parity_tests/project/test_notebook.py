@@ -1,4 +1,4 @@
-"""The tutorial runs from its start to its end, and what is stored in it is what it shows."""
+"""The tutorial runs from start to end, and its stored outputs are what it shows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stored() -> Any:
 
 @pytest.fixture(scope="module")
 def ran(stored: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The notebook after a run with few images, in a process of its own."""
+    """The notebook after a run with few images, in its own process."""
     notebook = nbformat.from_dict(stored)
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     assert parameters.source.partition(" = ")[0] == SMALL.partition(" = ")[0]
@@ -36,7 +36,7 @@ def ran(stored: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def shown(notebook: Any) -> list[list[tuple[str, str]]]:
-    """Of each cell of code, what kinds of output it has, and their texts without numbers; a bar is any bar."""
+    """Kind and text of each output, without numbers, for each code cell; progress bars without their text."""
     return [
         [
             (kind, NUMBER.sub("#", text) if kind != "stderr" else "")
@@ -48,14 +48,14 @@ def shown(notebook: Any) -> list[list[tuple[str, str]]]:
 
 
 def texts(output: Any) -> dict[str, str]:
-    """By a stream's name or a kind of data; of pictures and pages only that there are some."""
+    """The texts of an output by stream name or MIME type; "" for pictures and HTML."""
     if output.output_type == "stream":
         return {output.name: output.text.strip()}
     return {kind: data if kind == "text/plain" else "" for kind, data in output.data.items()}
 
 
 def merged(cells: list[list[tuple[str, str]]]) -> list[list[tuple[str, str]]]:
-    """Without the repetitions of a bar."""
+    """cells without repeated outputs, which progress bars write."""
     return [list(dict.fromkeys(cell)) for cell in cells]
 
 

@@ -1,4 +1,4 @@
-"""Bad input is refused with one clear error, which names what was received."""
+"""Bad input is refused with one clear error that names the value received."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def judged(
     weight: float = 1.0,
     **options: Any,
 ) -> Any:
-    """One layer and its port; what is wrong with them is given."""
+    """check_parity of one layer and its port; the arguments say what is wrong with them."""
     linear = nn.Linear(4, 2, dtype=port)
     nn.init.constant_(linear.weight, weight)
     reference = nr.Network({"Affine1": layer or nr.Affine(np.ones((4, 2)), np.ones(2))})

@@ -1,4 +1,4 @@
-"""What is imported, and when: torch takes a second, so nothing waits for it that can do without."""
+"""What is imported when: torch takes a second to import, so --help and light modules must not need it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from torchport.training import Config
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PACKAGES = ("torchport", "torchport.training")
 
-# In a process without torch: which of the scripts after its name have imported it when they have shown their help.
+# Prints which of the scripts in argv import torch to show their help.
 SHOW_HELP = """
 import contextlib, io, json, runpy, sys
 slow = []
@@ -36,11 +36,11 @@ for path in sys.argv[1:]:
         runpy.run_path(path, run_name="__main__")
     if "torch" in sys.modules:
         slow.append(path)
-        break  # of those after it nobody can tell
+        break  # torch is imported now, so nothing can be said of the others
 print(json.dumps(slow))
 """
 
-# torch.compile, which takes as long again as torch itself, and what draws.
+# torch.compile, which takes as long to import as torch itself, and drawing.
 WEIGHTY = ("torch._dynamo", "matplotlib", "onnx", "torchvision")
 
 
@@ -56,16 +56,16 @@ def test_no_script_needs_torch_to_show_its_help() -> None:
 
 
 def test_what_everybody_imports_is_light() -> None:
-    """Even with all the public names, of which each imports the module that it is in."""
+    """Importing every public name, and so its module, imports nothing heavy but torch."""
     code = f"import sys, torch\nbefore = set(sys.modules)\nfrom torchport import {', '.join(names_of('torchport'))}\n"
     code += "print(*sorted(set(sys.modules) - before))"
-    found = printed_by(code).split()
-    assert "torchport.networks" in found
-    assert [name for name in found if name in WEIGHTY] == []
+    imported = printed_by(code).split()
+    assert "torchport.networks" in imported
+    assert [name for name in imported if name in WEIGHTY] == []
 
 
 def exports_of(package: str) -> dict[str, str]:
-    """Name to module, as type checkers see them in the package's stub."""
+    """Public names of a package, each with the module that it comes from according to the package's stub."""
     module = import_module(package)
     assert module.__file__ is not None
     tree = ast.parse(Path(module.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Runs of training that tests make: what on, and the same by the reference."""
+"""Small data sets for training runs in tests, and the same runs computed by the reference."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPTIONS: dict[Rule, dict[str, Any]] = {
 
 
 def make_samples() -> Samples:
-    """Two classes of images of 10x10 that a network tells apart after a few steps: dark on the left or on the right."""
+    """Images of 10 x 10 in two classes, dark on the left or on the right, which a network learns in a few steps."""
     rng = np.random.RandomState(3)
     t = rng.randint(0, 2, 150)
     x = rng.randint(0, 256, (150, 1, 10, 10))
@@ -46,14 +46,14 @@ def pixels(images: Array) -> Array:
 
 
 def assert_near(params: Params, expected: Params) -> None:
-    """As in test_optimizers."""
+    """Check parameters to within 1e-12, as in test_optimizers."""
     assert params.keys() == expected.keys()
     for name, value in params.items():
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-12)
 
 
 def predicted(params: Params, images: Array) -> Array:
-    """The classes that the reference sees in images with these params."""
+    """The classes that the reference predicts for images with these params."""
     network = nr.SimpleConvNet((1, *images.shape[2:]), output_size=2, params=params)
     return np.asarray(network.predict(pixels(images)).argmax(axis=1))
 
@@ -61,7 +61,7 @@ def predicted(params: Params, images: Array) -> Array:
 def by_hand(
     network: nr.Network, samples: Samples, batches: Iterable[Array], rule: Any = None
 ) -> tuple[list[float], list[Params]]:
-    """The loss after each step of the reference, by Adam or another rule, and the params."""
+    """The reference's losses and params after each step, by Adam or another rule."""
     rule, losses, reached = rule or nr.Adam(), list[float](), list[Params]()
     for batch in batches:
         x, t = pixels(samples.x_train[batch]), samples.t_train[batch]
@@ -72,7 +72,7 @@ def by_hand(
 
 
 def assert_same(one: Result, other: Result) -> None:
-    """To the bit."""
+    """Check for equal bits."""
     assert one.records == other.records
     np.testing.assert_array_equal(one.losses, other.losses)
     np.testing.assert_array_equal(one.predictions, other.predictions)
@@ -82,7 +82,7 @@ def assert_same(one: Result, other: Result) -> None:
 
 
 def stopped_at(step: int) -> Callable[[Progress], None]:
-    """A watcher that presses Ctrl-C after so many steps."""
+    """A watch function that presses Ctrl-C after this step."""
 
     def watch(progress: Progress) -> None:
         if progress.step == step and progress.record is None:

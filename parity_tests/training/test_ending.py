@@ -1,4 +1,4 @@
-"""What a run ends with and says of itself: the better weights, the values it used, a word where nothing is learned."""
+"""How a run ends: with the better weights, the values it used, and a warning if it learned nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def right(params: Mapping[str, Array]) -> int:
 @pytest.mark.parametrize("model", ["conv2d", "numpy"])
 @pytest.mark.parametrize(("seed", "kept"), [(0, "mean"), (1, "last")])
 def test_the_kept_weights_are_no_worse_on_the_training_images_than_the_last(model: Any, seed: int, kept: str) -> None:
-    """The mean of an only epoch is one of weights that mostly know less than the last."""
+    """With a single epoch, the mean is over weights that mostly know less than the last ones."""
     config = Config(model=model, seed=seed, epochs=1, batch_size=20, lr=0.003, device="cpu")
     result, last = train(config, samples=SAMPLES), train(replace(config, keep="last"), samples=SAMPLES)
     assert result.kept == kept
@@ -84,7 +84,7 @@ def test_a_run_keeps_where_its_data_was(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_a_run_that_learns_nothing_says_so_once() -> None:
-    """At a rate at which every relu is dead after a few steps."""
+    """With a learning rate at which every relu is dead after a few steps."""
     says = r"^the mean loss of epoch 1 is 0.7417, more than the 0.6931 of guessing: .* smaller lr"
     with pytest.warns(UserWarning, match=says) as told:
         train(replace(SHORT, epochs=3, optimizer="sgd", lr=3), samples=SAMPLES)

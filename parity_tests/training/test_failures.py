@@ -1,4 +1,4 @@
-"""What goes wrong while a run saves: no step is lost, and what is there is whole."""
+"""Failures while a run saves lose no step, and leave complete files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(model: Model, 
 
 
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the first step the loss, of before its update, is still one."""
+    """After the first step the loss is still finite, since it is from before the update."""
     monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0)
     config = Config(optimizer="rmsprop", lr=1e308, dtype="float64", epochs=2, batch_size=20, device="cpu")
     with pytest.raises(Diverged, match="a weight is no longer a number after step 1"):
@@ -49,7 +49,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, monkeypatch
 
 
 def full_for(name: str) -> Callable[[int], None]:
-    """An os.fsync that finds the disk full as soon as the file of that name is written."""
+    """An os.fsync for which the disk is full when a file of that name is written."""
     fsync = os.fsync
 
     def full(descriptor: int) -> None:
@@ -76,7 +76,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(name: str, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", METRICS, "config.json"])
 def test_a_run_that_cannot_begin_is_none(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """config.json comes last: else there would be a run to resume without the checkpoint to go on from."""
+    """config.json is written last, so that no run can be resumed without a checkpoint."""
     monkeypatch.setattr(os, "fsync", full_for(name))
     with pytest.raises(OSError, match=rf"{name} cannot be written \(No space left.*\): no step is lost"):
         train(replace(SHORT, epochs=1), samples=SAMPLES, out=tmp_path)
@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None
 
 
 def continue_or_start(out: Path) -> None:
-    """In a process of its own: a run of 36 steps that keeps every one of them."""
+    """Start or resume a run of 36 steps that saves each of them; called in its own process."""
     run.CHECKPOINT_SECONDS = 0
     if RunFolder(out).is_run:
         resume(out, samples=SAMPLES)

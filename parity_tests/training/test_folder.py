@@ -1,4 +1,4 @@
-"""A run's folder: stopped and resumed to the same bits, for more epochs, overwritten, and damaged."""
+"""A run's folder: stopping and resuming with the same bits, for more epochs, overwriting, and damage."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_watcher_is_told_of_every_step_and_evaluation() -> None:
 
 
 def test_a_checkpoint_is_due_so_long_after_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock by which every step takes a fifth of that time; also at the start and at the end."""
+    """With a clock on which every step takes a fifth of that time; checkpoints are also due at start and end."""
     now, saved, save = 0.0, [], RunFolder.save
 
     def watch(progress: Progress) -> None:
@@ -122,7 +122,7 @@ def test_times_spent_on_the_same_add_up(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """A run of one epoch, for others to copy."""
+    """Folder and result of a run of one epoch, for tests to copy."""
     folder = tmp_path_factory.mktemp("run")
     return folder, train(replace(SHORT, epochs=1), samples=SAMPLES, out=folder)
 
@@ -150,7 +150,7 @@ def test_a_finished_run_can_be_resumed_for_more_epochs(once: tuple[Path, Result]
 
 
 def test_a_run_by_tritons_kernels_goes_on_by_torchs(once: tuple[Path, Result], finished: Path) -> None:
-    """Where there is no CUDA, and where one says so."""
+    """Without CUDA, or if that is asked for."""
     config = Config.from_json((finished / "config.json").read_text())
     there = replace(config, kernels="triton", device="cuda").to_json()
     kernels: list[Launched | None] = [None, "torch"]
@@ -183,7 +183,7 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
 def test_another_run_is_overwritten_when_told_and_nothing_of_it_is_left(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor of a file that a kill has left half written; config.json goes first, so that no damaged run is left."""
+    """Not even a file that a kill left half written; config.json is removed first, so that no damaged run remains."""
     (finished / ".model.pt.0123.tmp").write_bytes(b"PK")
     before = {path.name: path.read_bytes() for path in finished.iterdir()}
     with pytest.raises(ValueError, match="holds another run"):
@@ -217,7 +217,7 @@ def test_every_line_of_metrics_is_on_the_disk_at_once(tmp_path: Path, monkeypatc
 
 
 def test_metrics_have_neither_gaps_nor_doubles(tmp_path: Path) -> None:
-    """A kill between a line of metrics and its checkpoint, or in the middle of the line."""
+    """After a kill between a line of metrics and its checkpoint, or in the middle of the line."""
     config = Config(epochs=3, batch_size=20, device="cpu")
     train(config, samples=SAMPLES, out=tmp_path / "whole")
     with pytest.raises(Stopped):

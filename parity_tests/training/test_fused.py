@@ -1,4 +1,4 @@
-"""Convolution, pooling and relu as one operation."""
+"""Convolution, pooling and relu fused into one operation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchport.training.fused import Gathered, conv_pool_relu
 def test_conv_pool_and_relu_at_once_are_one_after_the_other(
     shape: tuple[int, ...], filters: int, kernel: Any, padding: Any, largest: int, rng: np.random.Generator
 ) -> None:
-    """In small whole numbers, whose sums are exact in any order: so to the bit, ties and where gradients go too."""
+    """On small whole numbers, whose sums are exact in any order: equal bits, also for ties and gradients."""
     for dtype in (torch.float64, torch.float32):
         conv = nn.Conv2d(shape[1], filters, kernel, padding=padding, dtype=dtype)
         whole = partial(whole_numbers, rng, largest, dtype)

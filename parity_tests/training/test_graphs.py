@@ -1,4 +1,4 @@
-"""Steps as CUDA graphs: what recording leaves, and what it computes."""
+"""Steps recorded as CUDA graphs leave no trace of the recording and compute the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [
 
 
 def recorded_nowhere(recorded: list[Callable[[], None]]) -> Callable[..., Any]:
-    """captured, as on CUDA, with a recording that is none."""
+    """A stand-in for captured, which calls the function as a recording on CUDA does."""
 
     def captured(function: Callable[[], None], restore: Callable[[], None], device: torch.device) -> Any:
         for _ in range(3):
@@ -42,7 +42,7 @@ def test_recording_steps_leaves_no_trace(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Warm-up steps are taken back, weights and moments and all; of 5 whole batches an epoch and one of 10 for 20."""
+    """Warm-up steps are undone in weights, moments and all; 5 full batches an epoch and one of 10 for 20."""
     config = Config(optimizer=optimizer, epochs=2, batch_size=20, device="cpu", sampling="epoch")
     plain = train(config, samples=SAMPLES)
     recorded: list[Callable[[], None]] = []
@@ -61,7 +61,7 @@ def test_recording_steps_leaves_no_trace(
 
 
 def test_steps_that_cannot_be_recorded_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From where the run stood before, and it says so."""
+    """They go on from where the run was, and it says so."""
 
     def refused(function: Callable[[], None], restore: Callable[[], None], device: torch.device) -> Any:
         function()

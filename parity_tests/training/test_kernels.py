@@ -77,14 +77,14 @@ def by_kernels(net: SimpleConvNet) -> Callable[[Tensor], Tensor]:
 
 
 def test_the_kernels_are_right(device: str) -> None:
-    """The very kernels that train, by the engine, in one piece: logits and every parameter's gradient."""
+    """The kernels that train are judged in one piece: logits and every parameter's gradient."""
     reference, net = nets(device)
     report = check_parity(reference, net, *seeded_batch(0, 6, IMAGE, 7), run=by_kernels(net))
     assert report.ok, report.verdict
 
 
 def test_two_wrong_kernels_are_caught(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relu that cuts nothing off in the backward pass, and a gradient that is given for another."""
+    """A relu that passes every gradient on, and the gradient of one parameter returned for another."""
     reference, net = nets(device)
     batch = seeded_batch(0, 6, IMAGE, 7)
     right = KernelStep.go_back
@@ -101,7 +101,7 @@ def test_two_wrong_kernels_are_caught(device: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("summed", [False, True])
 def test_steps_are_those_of_torch(summed: bool, device: str) -> None:
-    """Losses, parameters, moments, and sums, of batches with the same image twice and of a short one at last."""
+    """Losses, parameters, moments and sums are equal, with an image twice in a batch and a short last batch."""
     _, net = nets(device)
     x, t = (torch.from_numpy(part).to(device) for part in seeded_batch(1, 9, IMAGE, 7))
     x, other = x.float(), nets(device)[1]
@@ -155,7 +155,7 @@ def test_equal_outputs_and_zeros_are_those_of_torch(device: str) -> None:
 
 
 def test_what_is_no_number_is_not_lost(device: str) -> None:
-    """In a pixel that only the second output of one window sees: the loss says so, and every gradient."""
+    """A NaN in a pixel that only one window's second output sees reaches the loss and every gradient."""
     _, net = nets(device)
     x, t = (torch.from_numpy(part).to(device) for part in seeded_batch(1, 3, IMAGE, 7))
     x[1, 0, 0, 6] = torch.nan
@@ -210,7 +210,7 @@ def test_divisions_of_work_are_timed_and_equal(
 
 
 def learner(monkeypatch: pytest.MonkeyPatch, device: str, **options: Any) -> TorchLearner:
-    """On 8 images, in batches of 3, with rates in slots as a graph reads them; without CUDA none is recorded."""
+    """A learner on 8 images in batches of 3, with rates in slots as a graph reads them; recorded on CUDA only."""
     rng, network = np.random.RandomState(0), nets("cpu")[0]
     images, labels = rng.randint(0, 256, (8, *IMAGE)).astype(np.uint8), rng.randint(0, 7, 8)
     if device == "cpu":

@@ -1,4 +1,4 @@
-"""What users get wrong, and what goes wrong around them: nothing of theirs is lost, and one line says what to do."""
+"""Mistakes of users and mishaps around them lose nothing of theirs, and one line says what to do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_run_does_not_replace_files_of_no_run(name: str, tmp_path: Path) -> No
 
 
 def test_a_folder_without_a_name_is_not_this_one(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of a shell's variable that is not set."""
+    """As from an unset shell variable."""
     monkeypatch.chdir(tmp_path)
     assert_refused(run("train", "--out", ""), "argument --out: must be a name, got ''")
     assert list(tmp_path.iterdir()) == []
@@ -79,7 +79,7 @@ def test_a_configuration_is_no_dict() -> None:
 
 
 def test_ctrl_c_while_data_is_made_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no step yet that it could wait for."""
+    """There is no step yet to wait for."""
 
     def interrupted(*_: object, **__: object) -> Any:
         raise KeyboardInterrupt

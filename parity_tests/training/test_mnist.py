@@ -1,4 +1,4 @@
-"""On MNIST and the book's own weights, where TORCHPORT_DATA names a folder that has them."""
+"""Tests on MNIST and the book's own weights, if TORCHPORT_DATA names a folder that has them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ W2_ROWS = slice(None, None, 40)  # every 40th row was recorded
 
 @functools.cache
 def training_set(data_dir: Path) -> tuple[Array, Array]:
-    """To be read by several tests."""
+    """MNIST's training set, for several tests."""
     return mnist(True, data_dir)
 
 
@@ -59,7 +59,7 @@ def test_the_first_epoch_is_the_books(data_dir: Path, device: str, tmp_path: Pat
 
 
 def test_the_reference_trains_as_the_original(data_dir: Path) -> None:
-    """Ten steps with the Trainer, which also records the two accuracies of the first step."""
+    """Ten steps with the Trainer, which also records both accuracies after the first step."""
     rng = np.random.RandomState(0)
     train, test = load_mnist(flatten=False, data_dir=data_dir)
     trainer = nr.Trainer(
@@ -94,7 +94,7 @@ def test_the_books_weights_agree_layer_by_layer(book_params: Path, data_dir: Pat
 
 
 def test_all_three_evaluate_the_books_weights_alike(book_params: Path, data_dir: Path, device: str) -> None:
-    """A part of the test set, since the report (commands/test_scripts) is on all of it, but on the CPU only."""
+    """On a part of the test set; commands/test_scripts.py has the report on all of it, but only on the CPU."""
     images, labels = mnist(train=False, data_dir=data_dir)
     evaluation = evaluate_ports(read_weights(book_params), images[:1000], labels[:1000], device=device)
     assert evaluation.accuracy == {"numpy": 0.961, "conv2d": 0.961, "unfold": 0.961}

@@ -1,4 +1,4 @@
-"""The six update rules against the reference, step by step; test_training.py has whole runs."""
+"""The six update rules agree with the reference step by step; test_training.py tests whole runs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def wrong_eps(eps: float) -> Callable[[list[torch.Tensor]], torch.optim.Optimize
 
 @pytest.mark.parametrize("eps", [1e-7, 1e-8, 1e-7 / np.sqrt(1 - 0.999)])
 def test_no_constant_eps_makes_torchs_adam_the_books(eps: float, rng: np.random.Generator) -> None:
-    """The reason for BookAdam, and proof that test_twenty_steps can fail on a difference that small."""
+    """The reason for BookAdam; this also shows that test_twenty_steps can fail for so small a difference."""
     rows = check_optimizer(nr.Adam, wrong_eps(eps), rng.standard_normal((4, 7)), gradients(rng, 1), Setting())
     assert not all(row.ok for row in rows)
 
@@ -134,7 +134,7 @@ def test_adam_keeps_its_state_through_a_state_dict(rng: np.random.Generator) -> 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_adams_moments_become_0_before_they_are_subnormal(dtype: torch.dtype) -> None:
-    """So is a parameter's that has no gradient in the step that does it; what is not so small stays."""
+    """Those of a parameter without a gradient in that step become 0, too; larger moments stay."""
     silent, absent = (torch.nn.Parameter(torch.zeros(4, dtype=dtype)) for _ in range(2))
     optimizer = BookAdam([silent, absent], betas=(0.9, 0.9))
     moments = torch.tensor([[-1.5, -1, 1, 1.5], [-1.5, -0.5, 0.5, 1.5]], dtype=dtype) * NEGLIGIBLE[dtype]
@@ -153,7 +153,7 @@ def test_adams_moments_become_0_before_they_are_subnormal(dtype: torch.dtype) ->
 
 
 def test_adam_forgets_nothing_of_float16() -> None:
-    """Whose smallest normal number, 6e-5, is not small."""
+    """float16's smallest normal number, 6e-5, is too large to be dropped."""
     weights = torch.nn.Parameter(torch.ones(1, dtype=torch.float16))
     optimizer = BookAdam([weights])
     for _ in range(2 * FLUSH_INTERVAL):
@@ -173,7 +173,7 @@ def test_adam_makes_what_a_loaded_state_lacks() -> None:
 
 
 class Replayed(BookAdam):
-    """As a CUDA graph holds a step: whoever replays it writes its rate where it is read, and counts."""
+    """BookAdam as in a CUDA graph: the caller writes each step's rate where the step reads it, and counts steps."""
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
@@ -184,14 +184,14 @@ class Replayed(BookAdam):
 
 
 def test_adam_as_a_cuda_graph_takes_it(setting: Setting, rng: np.random.Generator) -> None:
-    """On the CPU too, where no graph needs it."""
+    """The same step works on the CPU, too, where no graph needs it."""
     rows = check_optimizer(nr.Adam, Replayed, rng.standard_normal((4, 7)), gradients(rng, 20), setting)
     assert [str(row) for row in rows if not row.ok] == []
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 1 - 1e-9)], ids=["the book's", "one that 1e9 steps do not end"])
 def test_rates_from_a_table_are_those_of_steps_that_count(betas: Any, device: str, rng: np.random.Generator) -> None:
-    """To the last bit but three, of any kind of tensors: as they are given to one kernel, or by parts."""
+    """Equal up to rounding, whether tensors are updated by one kernel or in parts."""
     start = [
         torch.tensor(rng.standard_normal(shape), dtype=torch.float32, device=device) for shape in ((3, 5), (40000,))
     ]

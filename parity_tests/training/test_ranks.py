@@ -1,4 +1,4 @@
-"""One run on several processes: the same batches, split, are the same run."""
+"""A run on several processes splits the same batches and is the same run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_others_follow_where_the_first_one_fails(monkeypatch: pytest.MonkeyP
 
 
 def on_each_rank(folder: Path) -> None:
-    """What runs below on every rank, with torchrun's variables; the first one keeps what it finds."""
+    """The code that each rank runs below, with torchrun's variables; the first rank saves the results."""
     warnings.filterwarnings("ignore", "the mean loss of epoch")  # of runs too short to learn anything
     samples, results, steps = make_samples(), {}, []
 
@@ -73,7 +73,7 @@ def on_each_rank(folder: Path) -> None:
 
 
 def assert_close(one: Result, other: Result) -> None:
-    """As the whole batch and the sum of its parts in float64 differ: by rounding."""
+    """Check to within the rounding by which a whole batch and the sum of its parts differ in float64."""
     np.testing.assert_allclose(one.losses, other.losses, rtol=0, atol=1e-12)
     for name in other.params:
         np.testing.assert_allclose(one.params[name], other.params[name], rtol=0, atol=1e-12)

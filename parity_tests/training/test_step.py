@@ -1,4 +1,4 @@
-"""The step that training takes: what its parts replace, how many operations it is, and that none waits for the host."""
+"""A training step: its parts equal what they replace, it has few operations, and none waits for the host."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ CONVOLUTION = {"convolution": 1, "convolution_backward": 1}
 
 
 class Seen(TorchDispatchMode):
-    """Operations by name, without views; all that is computed with must be on one device, in one place."""
+    """Counts operations by name, without views, and checks that none mixes tensors of host and device."""
 
     def __init__(self, first: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -87,7 +87,7 @@ class Seen(TorchDispatchMode):
 
 
 def walk(node: Any, gradient: Tensor) -> None:
-    """Backward from node, where each result is used once: torch's own engine wants the device to be there."""
+    """Run the backward pass from node, for results that are used once; torch's own engine needs the device to exist."""
     if hasattr(node, "variable"):
         node.variable.grad = gradient.sum_to_size(node.variable.shape)
         return
@@ -107,7 +107,7 @@ def samples(n: int = 20) -> Samples:
 
 @contextmanager
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A device that has shapes and no numbers: whatever asks for one of them fails, as it fails in a recording."""
+    """A CUDA device with shapes but no numbers: reading a number fails, as it does in a recording."""
 
     def port(weights: Weights, conv: Convolution, device: torch.device) -> SimpleConvNet:
         with monkeypatch.context() as patch:  # as the device may have no generator
@@ -125,7 +125,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def operations(config: Config, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Those of the second step; the first allocates what is kept."""
+    """The operations of the second step; the first one allocates what is kept."""
     weights = Weights.of(nr.SimpleConvNet().params).astype(getattr(torch, config.dtype))
     with fake_cuda(monkeypatch):
         learner = TorchLearner(config, weights, samples(), torch.device("cuda:0"), Ranks())
@@ -161,7 +161,7 @@ def test_a_step_is_so_many_operations_and_none_waits_for_the_host(
 
 @on_fake_cuda
 def test_a_step_that_waits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number read, and one brought from the host."""
+    """Steps that read a number on the host, or bring one from there, are detected."""
     for slow in (lambda x, *_: x.sum().item(), lambda *_: torch.ones(()).to("cuda:0")):
         monkeypatch.setattr(torch_learner, "log_likelihood", slow)
         with pytest.raises((RuntimeError, AssertionError), match=r"scalar_dense|between host and device"):
@@ -184,7 +184,7 @@ def test_autograds_thread_begins_with_a_kernel_that_is_no_product(monkeypatch: p
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_the_loss_of_one_hot_rows_is_the_books(dtype: torch.dtype, device: str, rng: np.random.Generator) -> None:
-    """The gradient to the bit; the value but for the order of a sum of 20 logarithms and a mean."""
+    """The gradient has equal bits; the value differs by the order of a sum of 20 logarithms and a mean."""
     labels = rng.integers(0, 10, 20)
     logits = torch.tensor(30 * rng.standard_normal((20, 10)), dtype=dtype, device=device, requires_grad=True)
     loss = softmax_with_loss(logits, torch.from_numpy(labels).to(device))
@@ -207,7 +207,7 @@ def test_rows_are_pixels_and_one_hot_labels(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("scale", [1, 0], ids=["random", "zeros, on which relu turns"])
 def test_affine_and_relu_at_once_are_one_after_the_other(scale: int, device: str, rng: np.random.Generator) -> None:
-    """In small whole numbers, whose sums are exact in any order: so to the bit."""
+    """On small whole numbers, whose sums are exact in any order: equal bits."""
     affine = torch.nn.Linear(30, 7, device=device)
     with torch.no_grad():
         for parameter in affine.parameters():
@@ -226,7 +226,7 @@ def test_affine_and_relu_at_once_follow_autocast() -> None:
 
 @pytest.mark.parametrize("tensor_cores", [True, False])
 def test_only_tensor_cores_are_given_channels_last(tensor_cores: bool) -> None:
-    """On whatever is no CPU; meta stands for it. With one channel the layout is told by the strides alone."""
+    """On any device but the CPU; meta stands for one. With one channel only the strides show the layout."""
     net = SimpleConvNet((3, 12, 12), device="meta")
     arranged(net, tensor_cores=tensor_cores)
     assert net.conv1.weight.is_contiguous(memory_format=torch.channels_last) == tensor_cores
@@ -237,7 +237,7 @@ def test_only_tensor_cores_are_given_channels_last(tensor_cores: bool) -> None:
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """In torch.cuda's place: what it is told, in order."""
+    """The calls of a stand-in for torch.cuda, in order."""
     told: list[Any] = []
 
     @contextmanager
@@ -266,7 +266,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_a_recording_has_a_stream_of_its_own_device_and_does_not_mind_other_threads(recorder: list[Any]) -> None:
-    """torch's own stream to record on is the first device's, whatever device is asked for."""
+    """torch's default stream for recording is that of the first device, whatever device is asked for."""
     ran: list[str] = []
     replay = captured(lambda: ran.append("run"), lambda: ran.append("restore"), torch.device("cuda:1"))
     assert replay == "replay"  # type: ignore[comparison-overlap]

@@ -1,4 +1,4 @@
-"""Training is the reference's: the same batches, steps and weights, with any network, rule and model."""
+"""Training equals the reference's: the same batches, steps and weights, with any network, rule and model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ pytestmark = [
 @pytest.mark.parametrize("optimizer", OPTIONS)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_is_the_books(model: Model, optimizer: Rule, device: str) -> None:
-    """12 steps, the last batch of each epoch filled up; conv2d's with the rule's own options."""
+    """12 steps, with each epoch's last batch filled up; conv2d with options of the rule."""
     place, options = None if model == "numpy" else device, {} if model == "conv2d" else OPTIONS[optimizer]
     result = train(replace(FLOAT64, model=model, optimizer=optimizer, device=place, **options), samples=SAMPLES)
     rng = np.random.RandomState(0)
@@ -72,7 +72,7 @@ def test_the_logged_loss_is_that_of_the_step_unless_asked() -> None:
 
 
 def test_the_books_batches_are_its_random_stream() -> None:
-    """Drawn an epoch at a time, they are what the book draws one by one."""
+    """Batches drawn for a whole epoch are those that the book draws one by one."""
     drawn, stream = orders(Config(batch_size=7), 24, np.random.RandomState(4)), np.random.RandomState(4)
     for _ in range(3):
         book = [stream.choice(24, 7) for _ in range(4)]
@@ -100,14 +100,14 @@ def test_a_short_last_batch_is_a_mean_of_its_own(model: Model, batch_size: int) 
 
 @pytest.mark.parametrize("n", [50, 110])
 def test_train_size_takes_the_first_images(n: int) -> None:
-    """Of 110: so all of them, too."""
+    """Of 110 images; asking for 110 takes all of them."""
     first = SAMPLES._replace(x_train=SAMPLES.x_train[:n], t_train=SAMPLES.t_train[:n])
     assert_same(train(replace(FLOAT64, train_size=n), samples=SAMPLES), train(FLOAT64, samples=first))
 
 
 @pytest.mark.parametrize("model", ["conv2d", "numpy"])
 def test_the_training_accuracy_is_that_of_the_first_thousand_images(model: Model) -> None:
-    """Of 1100, with labels at random, so that all of them together have another."""
+    """Of 1100 images with random labels, so that the accuracy on all of them differs."""
     x, t = np.tile(SAMPLES.x_train[..., 2:8, 2:8], (10, 1, 1, 1)), np.random.RandomState(1).randint(0, 2, 1100)
     many = Samples(x, t, SAMPLES.x_test[..., 2:8, 2:8], SAMPLES.t_test, classes=2)
     result = train(replace(FLOAT64, model=model, epochs=1, batch_size=1100), samples=many)
@@ -117,7 +117,7 @@ def test_the_training_accuracy_is_that_of_the_first_thousand_images(model: Model
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_mean_of_the_last_epochs_weights(model: Model, tmp_path: Path) -> None:
-    """Over its 6 steps, as the reference reaches them by hand; also where a stop falls among them."""
+    """The mean over the last epoch's 6 steps, as the reference computes it; also if the run is stopped among them."""
     config = replace(FLOAT64, model=model, keep="mean")
     with pytest.raises(Stopped):
         train(config, samples=SAMPLES, out=tmp_path, watch=stopped_at(9))
@@ -143,7 +143,7 @@ NETWORKS: dict[str, tuple[Callable[[np.random.RandomState], nr.Network], Callabl
 def test_another_network_trains_as_the_reference_and_goes_on_after_a_stop(
     name: Any, model: Model, tmp_path: Path
 ) -> None:
-    """As the reference trains by hand; dropout's masks are a stream of their own, predictions are without dropout."""
+    """As the reference trains; dropout's masks have their own random stream, and predictions are without dropout."""
     make, part = NETWORKS[name]
     samples = SAMPLES._replace(x_train=part(SAMPLES.x_train), x_test=part(SAMPLES.x_test))
     config = replace(FLOAT64, network=name, model=model, seed=3)

@@ -1,4 +1,4 @@
-"""What training refuses, and how it says so."""
+"""Training refuses bad input with clear errors."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_configuration_survives_its_file() -> None:
 
 
 def test_runs_of_before_are_read() -> None:
-    """When there was the option compile, when there were no kernels, and when images were prepared in one way only."""
+    """From when there was the option compile, no kernels, and only one preparation of images."""
     text = Config(epochs=3).to_json().replace("{", '{"compile": false,', 1).replace('  "kernels": "torch",\n', "")
     assert Config.from_json(text) == Config(epochs=3)
     text = text.replace('  "images": "unit",\n', "")
@@ -143,7 +143,7 @@ def test_data_and_places_that_do_not_fit(config: Config, samples: Samples, says:
 @pytest.mark.usefixtures("no_drawing")
 @pytest.mark.filterwarnings("ignore:the mean loss of epoch")
 def test_training_goes_on_from_given_weights(tmp_path: Path) -> None:
-    """One step at lr 0 leaves them as they are, whichever file they are in."""
+    """One step with lr 0 leaves weights from any file as they are."""
     network = nr.SimpleConvNet((1, 10, 10), output_size=2, rng=np.random.RandomState(9))
     network.save_params(tmp_path / "params.pkl")
     for model in ("conv2d", "numpy"):
@@ -176,7 +176,7 @@ def test_weights_of_another_network_are_refused(network: nr.Network, says: str, 
 
 
 def test_training_leaves_torch_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
-    """Its switches, its random stream and NumPy's; and prints nothing."""
+    """Its switches, its random stream and NumPy's are unchanged, and nothing is printed."""
     np.random.seed(1)
     torch.manual_seed(1)
     before = np.random.get_state()[1].copy(), torch.get_rng_state()  # type: ignore[index]

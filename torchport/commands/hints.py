@@ -1,4 +1,4 @@
-"""What a low accuracy may come from: the same weights, tried as if images, rows or classes were meant otherwise."""
+"""Finds out why an accuracy is low: tries the weights with other images, another order of rows or of classes."""
 
 from __future__ import annotations
 
@@ -16,48 +16,53 @@ from torchport.data.preparation import NAMED, Preparation
 from torchport.evaluation import LOW, Classification, classify
 from torchport.networks import Weights
 
-Make: TypeAlias = Callable[[Weights], Network | nn.Module]
+BuildNetwork: TypeAlias = Callable[[Weights], Network | nn.Module]
 
-TRIED = 1000  # images
-GAIN = 0.1  # of a reading that is told, which must not be LOW itself: chance reaches neither
-CLOSE = 0.02  # to the best one: those are told, too
+IMAGES_TRIED = 1000
+GAIN = 0.1  # in accuracy, that options must bring to be suggested; nor may the result be LOW: chance reaches neither
+CLOSE = 0.02  # options whose accuracy is this close to the best are suggested, too
 
 
 def hint(
-    weights: Weights, make: Make, images: Array, labels: Array, preparation: Preparation, found: Classification
+    weights: Weights,
+    build: BuildNetwork,
+    images: Array,
+    labels: Array,
+    preparation: Preparation,
+    result: Classification,
 ) -> str:
-    """A line on what would be right, "" where the accuracy is not low or nothing helps.
+    """A line that names the options that would raise a low accuracy; "" if it is not low or nothing helps.
 
-    found is what the network that make makes of weights predicts of images uint8 (N, C, H, W), prepared so.
+    result is the classification of images uint8 (N, C, H, W), prepared by preparation, by the network build(weights).
     """
-    if found.accuracy >= LOW:
+    if result.accuracy >= LOW:
         return ""
-    images, labels = images[:TRIED], labels[:TRIED]
-    now = float(np.mean(found.predictions[:TRIED] == found.labels[:TRIED]))
-    judge = partial(classify, images=images, labels=labels)
-    readings = sorted(_readings(weights, make, judge, preparation), key=lambda reading: -reading[1])
-    least = max(now + GAIN, LOW, readings[0][1] - CLOSE)
-    if better := [f"{accuracy:.3f} with {options}" for options, accuracy in readings if accuracy >= least]:
-        return f"hint: of the first {len(images)} images, {now:.3f} are right, and would be {', '.join(better)}"
-    return _renumbered(found)
+    images, labels = images[:IMAGES_TRIED], labels[:IMAGES_TRIED]
+    current = float(np.mean(result.predictions[:IMAGES_TRIED] == result.labels[:IMAGES_TRIED]))
+    classify_images = partial(classify, images=images, labels=labels)
+    trials = sorted(_trials(weights, build, classify_images, preparation), key=lambda trial: -trial[1])
+    least = max(current + GAIN, LOW, trials[0][1] - CLOSE)
+    if better := [f"{accuracy:.3f} with {options}" for options, accuracy in trials if accuracy >= least]:
+        return f"hint: the accuracy on the first {len(images)} images, {current:.3f}, would be {', '.join(better)}"
+    return _renumbering_hint(result)
 
 
-def _readings(
-    weights: Weights, make: Make, judge: Callable[..., Classification], preparation: Preparation
+def _trials(
+    weights: Weights, build: BuildNetwork, classify_images: Callable[..., Classification], preparation: Preparation
 ) -> Iterator[tuple[str, float]]:
-    """Options and accuracy, 0 to 1, of every other preparation, also with the first Affine's rows in H, W, C order."""
-    for rows, read in {"": weights, **_channels_last(weights)}.items():
-        network = make(read)
-        for each in dict.fromkeys([preparation, *NAMED.values()]):
-            if options := f"{rows} --images {each}".strip() if each != preparation else rows:
-                yield options, judge(network, preparation=each).accuracy
+    """Options and accuracy, 0 to 1, of each other preparation, then of all with the first Affine's rows read as HWC."""
+    for row_option, read_weights in {"": weights, **_channels_last(weights)}.items():
+        network = build(read_weights)
+        for other in dict.fromkeys([preparation, *NAMED.values()]):
+            if options := f"{row_option} --images {other}".strip() if other != preparation else row_option:
+                yield options, classify_images(network, preparation=other).accuracy
 
 
 def _channels_last(weights: Weights) -> dict[str, Weights]:
-    """By the option that says so, weights if their rows are Keras'; none where there is one channel or one position."""
+    """--flatten hwc to weights read with it; empty if the first Affine gets one channel or one position only."""
     params, channels, number = weights.params, 1, 1
     while (weight := params.get(name := f"W{number}")) is not None and weight.ndim != 2:
-        channels, number = len(weight), number + 1  # a subsampling has as many as the convolution before
+        channels, number = len(weight), number + 1  # a subsampling has as many channels as the convolution before it
     if weight is None or channels in (1, len(weight)):
         return {}
     rows = weight.reshape(-1, channels, weight.shape[1]).swapaxes(0, 1)  # (C, H * W, outputs)
@@ -65,11 +70,11 @@ def _channels_last(weights: Weights) -> dict[str, Weights]:
     return {"--flatten hwc": replace(weights, params=params)}
 
 
-def _renumbered(found: Classification) -> str:
-    """Where each class is mostly seen as another one, and no two as the same."""
-    seen = found.confusion.argmax(axis=1)
-    share = found.confusion.max(axis=1).sum() / len(found.labels)
-    if len(set(seen.tolist())) < found.classes or share < max(found.accuracy + GAIN, LOW):
+def _renumbering_hint(result: Classification) -> str:
+    """A line on a permutation of the classes that would raise the accuracy, "" if there is none."""
+    predicted = result.confusion.argmax(axis=1)  # the most frequent prediction for each class
+    share = result.confusion.max(axis=1).sum() / len(result.labels)
+    if len(set(predicted.tolist())) < result.classes or share < max(result.accuracy + GAIN, LOW):
         return ""
-    pairs = ", ".join(f"{label} as {other}" for label, other in enumerate(seen) if label != other)
-    return f"hint: the classes are numbered otherwise, {share:.3f} are right but for that: {pairs}"
+    pairs = ", ".join(f"{label} as {other}" for label, other in enumerate(predicted) if label != other)
+    return f"hint: the classes seem to be numbered differently; {share:.3f} would be right with {pairs}"

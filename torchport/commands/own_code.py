@@ -1,4 +1,4 @@
-"""A module of the user's own, by the name of its file or package."""
+"""Imports and builds the user's own torch module, given as FILE.py:NAME or package.module:NAME."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-# Where no code of the user's is.
+# How the file names of frames begin that are not the user's code.
 NOT_THE_USERS = (
     "<",  # frozen
     *(str(Path(__file__).parents[2] / name) + os.sep for name in ("torchport", "numpy_ref", "scripts")),
@@ -27,55 +27,55 @@ NOT_THE_USERS = (
 
 
 def builder(spec: str, option: str = "--port") -> Callable[[], nn.Module]:
-    """What makes the torch module that FILE.py:NAME or package.module:NAME names, a class or a function.
+    """A function that builds the torch module named by spec: a class, a function or a module itself.
 
-    The file is run. ValueError in one line, here or from what is returned, for whatever is wrong with it.
+    Runs the file. This and the function raise a ValueError of one line for anything that is wrong with the user's code.
     """
     from torch import nn
 
-    where, _, name = spec.rpartition(":")
-    if not where or not name.isidentifier():
+    source, _, name = spec.rpartition(":")
+    if not source or not name.isidentifier():
         raise ValueError(f"{option} must be FILE.py:NAME or package.module:NAME, got {spec!r}")
-    with telling(f"{where} could not be imported"):
-        module = _imported(where)
-    if not hasattr(module, name):
-        raise ValueError(f"{where} has no {name}")
-    made = getattr(module, name)
+    with errors_in_one_line(f"{source} could not be imported"):
+        python_module = _import_module(source)
+    if not hasattr(python_module, name):
+        raise ValueError(f"{source} has no {name}")
+    target = getattr(python_module, name)
 
     def build() -> nn.Module:
-        with telling(f"{spec} could not be built without arguments"):
-            found = made if isinstance(made, nn.Module) else made()
-        if not isinstance(found, nn.Module):
-            raise ValueError(f"{spec} must make a torch.nn.Module, got a {type(found).__name__}")
-        return found
+        with errors_in_one_line(f"{spec} could not be built without arguments"):
+            port = target if isinstance(target, nn.Module) else target()
+        if not isinstance(port, nn.Module):
+            raise ValueError(f"{spec} must make a torch.nn.Module, got a {type(port).__name__}")
+        return port
 
     return build
 
 
 @contextmanager
-def telling(what: str) -> Iterator[None]:
-    """Whatever a user's code raises becomes a ValueError of one line: what, type, message, and the user's own line."""
+def errors_in_one_line(what: str) -> Iterator[None]:
+    """Turn any error in the user's code into a ValueError: what, the error's type and message, the user's own line."""
     try:
         yield
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if not frame.filename.startswith(NOT_THE_USERS)]
-        line = f", at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+        user_frames = [frame for frame in frames if not frame.filename.startswith(NOT_THE_USERS)]
+        line = f", at {Path(user_frames[-1].filename).name}:{user_frames[-1].lineno}" if user_frames else ""
         message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise ValueError(f"{what}: {message}{line}") from error
 
 
-def _imported(where: str) -> ModuleType:
-    """A module by its file or its name, as python itself would import it from there."""
-    path = Path(where)
+def _import_module(source: str) -> ModuleType:
+    """The Python module in a file, or of a dotted name, with imports that resolve as they would for python itself."""
+    path = Path(source)
     if path.suffix != ".py":
         sys.path.insert(0, str(Path.cwd()))
-        return importlib.import_module(where)
+        return importlib.import_module(source)
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # where dataclasses look
+    sys.modules.setdefault(path.stem, module)  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module

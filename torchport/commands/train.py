@@ -1,9 +1,9 @@
 """Train the book's network as the book does: python scripts/train.py
 
-On CUDA where there is one. The run is kept in a folder: weights for torch and for the book's code, metrics, curves, and
-a checkpoint from which --resume goes on. In float64 it is the book's own run:
+Runs on CUDA if there is a device. The run is saved in a folder: weights for torch and for the book's code, metrics,
+curves, and a checkpoint from which --resume continues. In float64 it is the book's own run:
     python scripts/train.py --dtype float64 --log-loss after
-On several GPUs, or processes on CPUs: torchrun --nproc-per-node=2 scripts/train.py
+On several GPUs, or several processes on CPUs: torchrun --nproc-per-node=2 scripts/train.py
 Exit status: 0 trained, 1 diverged, 2 bad input, 130 stopped by Ctrl-C.
 """
 
@@ -25,52 +25,56 @@ from torchport.commands import cli
 from torchport.training.config import Config
 
 RUNS = Path("runs")
-RESUMABLE = ("epochs", "device", "kernels")  # what may be given beside --resume
+RESUMABLE = ("epochs", "device", "kernels")  # options that may be given with --resume
 
 
 def parse_arguments() -> tuple[dict[str, Any], argparse.Namespace]:
-    """The options of Config that were given, and those of the folder."""
+    """The fields of Config that were given as options, by name, and all arguments."""
     parser = cli.Parser(description=__doc__)
     for option in fields(Config):
         cli.add_field(parser, option)
     folder = parser.add_argument_group("the run's folder")
-    about = "(default: runs/1, runs/2, ..., the first that is free)"
+    about = "folder to save the run in (default: the first of runs/1, runs/2, ... that does not exist)"
     folder.add_argument("--out", type=cli.path, metavar="DIR", help=about)
-    folder.add_argument("--resume", action="store_true", help="go on with the run in --out, as it was configured")
+    about = "continue the run in --out with the options that it was started with"
+    folder.add_argument("--resume", action="store_true", help=about)
     folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-    cli.add_output(parser, "the accuracy at the end", "the result")
+    cli.add_output(parser, "the final accuracy", "the result")
     args = parser.parse_args()
-    given = {option.name: getattr(args, option.name) for option in fields(Config) if hasattr(args, option.name)}
-    fixed = [f"--{name.replace('_', '-')}" for name in given if name not in RESUMABLE]
-    about = "--resume goes with --out DIR, the run's folder, and without --overwrite"
-    wrong = {
+    settings = {option.name: getattr(args, option.name) for option in fields(Config) if hasattr(args, option.name)}
+    fixed = [f"--{name.replace('_', '-')}" for name in settings if name not in RESUMABLE]
+    resume_needs = "--resume goes with --out DIR, the run's folder, and without --overwrite"
+    errors = {
         "--overwrite goes with --out DIR, the folder of the run to replace": args.overwrite and args.out is None,
-        about: args.resume and (args.out is None or args.overwrite),
+        resume_needs: args.resume and (args.out is None or args.overwrite),
         f"--resume keeps the run's own configuration, got {', '.join(fixed)}": args.resume and fixed,
     }
-    cli.refuse(parser, wrong)
-    return given, args
+    cli.refuse(parser, errors)
+    return settings, args
 
 
 def main() -> int:
-    given, args = parse_arguments()
+    settings, args = parse_arguments()
     start = time.perf_counter()
-    first = tp.training.ranks.is_first()  # which imports torch, and what else a run needs
+    first = tp.training.ranks.is_first()  # which imports torch, and whatever else a run needs
     imported = time.perf_counter() - start
     if args.out is not None or not first:
-        return train_in(args.out, given, args, imported)
+        return train_in(args.out, settings, args, imported)
     with tp.training.folder.numbered_folder(RUNS) as out:
-        return train_in(out, given, args, imported)
+        return train_in(out, settings, args, imported)
 
 
-def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace, imported: float) -> int:
-    """Train in the folder out, None on other ranks than the first; imported is the time that imports took, seconds."""
-    shown: dict[str, Any] = {} if args.quiet or args.json else {"watch": print_epoch, "progress": True}
+def train_in(out: Path | None, settings: dict[str, Any], args: argparse.Namespace, imported: float) -> int:
+    """Train or resume in folder out (None: a rank that writes nothing), print the result; the exit status.
+
+    imported is the time that imports took, in seconds.
+    """
+    display: dict[str, Any] = {} if args.quiet or args.json else {"watch": print_epoch, "progress": True}
     try:
         if args.resume:
-            result = tp.training.resume(args.out, **given, **shown)
+            result = tp.training.resume(args.out, **settings, **display)
         else:
-            result = tp.training.train(Config(**given), out=out, overwrite=args.overwrite, **shown)
+            result = tp.training.train(Config(**settings), out=out, overwrite=args.overwrite, **display)
     except tp.training.Diverged as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -90,31 +94,30 @@ def train_in(out: Path | None, given: dict[str, Any], args: argparse.Namespace, 
 
 
 def print_epoch(progress: tp.training.Progress) -> None:
-    """A line of every evaluation, above the bar of steps if there is one."""
-    if (found := progress.record) is not None:
-        epochs = progress.steps // (found.step // found.epoch)
+    """Print one line for each evaluation, above the progress bar if there is one."""
+    if (record := progress.record) is not None:
+        epochs = progress.steps // (record.step // record.epoch)
         tqdm.write(
-            f"epoch {found.epoch}/{epochs}  loss {found.loss:.4f}  accuracy: training {found.train_accuracy:.4f}, "
-            f"test {found.test_accuracy:.4f}"
+            f"epoch {record.epoch}/{epochs}  loss {record.loss:.4f}  accuracy: training {record.train_accuracy:.4f}, "
+            f"test {record.test_accuracy:.4f}"
         )
 
 
 def print_json(result: tp.training.Result, out: Path | None) -> None:
-    found = {name: getattr(result, name) for name in ("device", "kept", "test_accuracy", "seconds")}
-    print(json.dumps({"out": str(out), **found, "records": [record._asdict() for record in result.records]}))
+    summary = {name: getattr(result, name) for name in ("device", "kept", "test_accuracy", "seconds")}
+    print(json.dumps({"out": str(out), **summary, "records": [record._asdict() for record in result.records]}))
 
 
 def print_result(result: tp.training.Result, out: Path | None, quiet: bool) -> None:
     loss = "after each update, as in the book" if result.config.log_loss == "after" else "of the step itself"
-    spent = {name: seconds for name, seconds in result.seconds.items() if seconds >= 0.005}
-    times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in spent.items())
-    kept = f"the {result.kept} step's weights"
+    times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.seconds.items() if seconds >= 0.005)
+    weights = f"the {result.kept} step's weights"
     if result.kept == "mean":
         last = result.records[-2].test_accuracy
-        kept = f"the mean of the last epoch's weights, {last:.4f} with those of the last step"
+        weights = f"the mean of the last epoch's weights, {last:.4f} with those of the last step"
     elif result.config.keeps_mean:
-        kept += ", which are better on the training images than the mean of the last epoch's"
-    print(f"test accuracy {result.test_accuracy:.4f} on all {len(result.predictions)} test images with {kept}")
+        weights += ", which are better on the training images than the mean of the last epoch's"
+    print(f"test accuracy {result.test_accuracy:.4f} on all {len(result.predictions)} test images with {weights}")
     if quiet:
         return
     print(f"losses are {loss}")

@@ -1,8 +1,9 @@
-"""Pictures of networks and of what they do: python scripts/visualize.py filters params.pkl
+"""Draw pictures of networks and of what they do: python scripts/visualize.py filters params.pkl
 
-One subcommand for each picture; python scripts/visualize.py SUBCOMMAND --help says what it takes. Weights are a
-params.pkl, a .pt file or the folder of a training run, which is shown the data that it was trained on; without any, the
-network is as it is before learning, which the picture's title says. A PNG is written; no display is needed.
+There is one subcommand for each picture; python scripts/visualize.py SUBCOMMAND --help shows its options. Weights are a
+params.pkl, a .pt file or a training run's folder; a run is given images of the data set that it was trained on. Without
+weights the network is drawn as it is before training, and the title says so. The picture is written as a PNG; no
+display is needed.
 Exit status: 0 drawn, 2 bad input.
 """
 
@@ -58,38 +59,40 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def refuse(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Exit with status 2 for a name of no PNG, and for an option that would be ignored."""
-    wrong = {
+    """Exit with status 2 if --out does not name a PNG, or if an option would be ignored."""
+    errors = {
         f"--out is for a PNG, so its name must end in .png, got {args.out}": args.out.suffix.lower() != ".png",
         "--train and --data are for an image of a data set: leave out --image, or these": args.image
         and (args.train or args.data),
     }
     if hasattr(args, "weights"):
-        wrong |= {
-            "what a file cannot tell is of given weights: name a file, or leave it out": args.weights is None
+        errors |= {
+            "options for what a file cannot tell need a file of weights: name one, or leave them out": args.weights
+            is None
             and cli.hints(args) != tp.files.Hints(),
-            "--network is for no weights: leave out one of the two": args.weights and args.network,
-            "--seed draws a start, and none is drawn here: leave it out": args.seed is not None
+            "--network is for pictures without weights: leave out one of the two": args.weights and args.network,
+            "--seed draws weights before training, and none are drawn here: leave it out": args.seed is not None
             and args.weights
             and args.draw is not filters,
         }
-    cli.refuse(parser, wrong)
+    cli.refuse(parser, errors)
 
 
-def option(flag: str, about: str, **how: Any) -> AddOption:
-    return lambda parser: parser.add_argument(flag, help=about, **how)
+def option(flag: str, about: str, **options: Any) -> AddOption:
+    """A function that adds this option to a parser."""
+    return lambda parser: parser.add_argument(flag, help=about, **options)
 
 
-def own_image(largest: int) -> list[AddOption]:
-    """A sample or the user's own image, shrunk to so many pixels."""
-    about = f"pixels to which your image's longer side is shrunk (default: {largest})"
+def image_options(largest: int) -> list[AddOption]:
+    """Options for a sample, or for the user's own image, whose longer side is shrunk to largest pixels."""
+    about = f"shrink your image so that its longer side has at most so many pixels (default: {largest})"
     return [*DATA, add_image, option("--largest", about, type=cli.count(1), default=largest)]
 
 
 def add_image(parser: argparse._ActionsContainer) -> None:
-    one = parser.add_mutually_exclusive_group()
-    SAMPLE(one)
-    one.add_argument("--image", type=Path, metavar="FILE", help="an image of your own instead, which is made grey")
+    group = parser.add_mutually_exclusive_group()
+    SAMPLE(group)
+    group.add_argument("--image", type=Path, metavar="FILE", help="use an image of your own instead; it is made grey")
 
 
 def most(about: str, default: int) -> AddOption:
@@ -97,34 +100,35 @@ def most(about: str, default: int) -> AddOption:
 
 
 WEIGHTS = (
-    option("weights", "params.pkl, .pt file or a run's folder (default: none, nothing learned)", type=Path, nargs="?"),
-    option("--network", "the network where no weights are given (default: SimpleConvNet)", choices=OF_IMAGES),
-    option("--seed", "of the start before learning (default: the run's own, or 0)", type=cli.count(0)),
+    option("weights", "params.pkl, .pt or run's folder (default: a network before training)", type=Path, nargs="?"),
+    option("--network", "network to draw if no weights are given (default: SimpleConvNet)", choices=OF_IMAGES),
+    option("--seed", "seed of the weights before training (default: the run's own, else 0)", type=cli.count(0)),
     cli.add_hints,
 )
-LAYER = option("--layer", "a convolution layer, as conv1 (default: the first)")
-FILTER = option("--filter", "one filter alone, by its number from 0", type=cli.count(0), metavar="N")
-SCALE = option("--scale", "of grey: each filter's or map's own, or one (default: each)", choices=SCALES, default=EACH)
-CHANNELS = option("--channels", "of a filter that are shown at most (default: 8)", type=cli.count(1), default=8)
+LAYER = option("--layer", "convolution layer, such as conv1 (default: the first)")
+FILTER = option("--filter", "show only this filter, numbered from 0", type=cli.count(0), metavar="N")
+SCALE = option("--scale", "a grey scale for each array, or a shared one (default: each)", choices=SCALES, default=EACH)
+CHANNELS = option("--channels", "show at most so many channels of a filter (default: 8)", type=cli.count(1), default=8)
 MAPS = option("--layers", "as conv1 relu1 (default: up to the first pooling)", nargs="+", default=[], metavar="LAYER")
 DATA = (
-    option("--data", "whose images (default: what the weights' run was trained on, else mnist)", choices=DATA_SETS),
-    option("--data-dir", "folder of the data (default: $TORCHPORT_DATA or data/)", metavar="DIR"),
-    option("--train", "training images, not test images", action="store_true"),
+    option("--data", "data set (default: the one that the run was trained on, else mnist)", choices=DATA_SETS),
+    option("--data-dir", "folder of the data set (default: the run's, $TORCHPORT_DATA or data/)", metavar="DIR"),
+    option("--train", "use training images instead of test images", action="store_true"),
 )
-SAMPLE = option("--sample", "number of the image (default: 0)", type=cli.count(0), default=0)
-IMAGES = partial(cli.add_images, default="as its run was trained, or unit")
+SAMPLE = option("--sample", "number of the image in the data set, from 0 (default: 0)", type=cli.count(0), default=0)
+IMAGES = partial(cli.add_images, default="as the run was trained, else unit")
 WINDOWS = (
-    option("--filter-size", "pixels a side (default: 5)", type=cli.count(1), default=5),
-    option("--row", "which row to show (default: the one of most contrast)", type=cli.count(0)),
+    option("--filter-size", "side of the filter in pixels (default: 5)", type=cli.count(1), default=5),
+    option("--row", "number of the row to show (default: the one with most contrast)", type=cli.count(0)),
     cli.add_windows,
 )
 RUNS = option("runs", "folders of training runs", type=Path, nargs="+")
-PIXELS = option("--pixels", "move by up to so many (default: 4)", type=cli.count(1), default=4)
-GALLERY, JUDGED = most("show at most so many", 60), most("judge the accuracy on the first so many images", 1000)
+PIXELS = option("--pixels", "move by up to so many pixels (default: 4)", type=cli.count(1), default=4)
+GALLERY, JUDGED = most("show at most so many mistakes", 60), most("measure the accuracy on so many images", 1000)
 
 
-def subject_of(args: argparse.Namespace) -> Subject:
+def load_subject(args: argparse.Namespace) -> Subject:
+    """The network of the weights given, or of --network before training."""
     if args.weights is None:
         subject = tp.subjects.seeded_subject(args.seed or 0, tp.networks.Architecture(args.network or OF_IMAGES[0]))
     else:
@@ -132,28 +136,28 @@ def subject_of(args: argparse.Namespace) -> Subject:
     return replace(subject, images=args.images)
 
 
-def samples_of(args: argparse.Namespace, subject: Subject | None) -> Samples:
+def load_samples(args: argparse.Namespace, subject: Subject | None) -> Samples:
     return tp.subjects.load_samples(subject, args.data, args.data_dir, train=args.train, progress=not args.quiet)
 
 
-def image_of(args: argparse.Namespace, subject: Subject | None = None) -> tuple[Array, str, int | None]:
-    """The user's image or the sample, what a title says of it, and its class, None where nobody knows."""
+def load_image(args: argparse.Namespace, subject: Subject | None = None) -> tuple[Array, str, int | None]:
+    """The user's image or the sample, (C, H, W) of 0 to 1, its name for a title, and its class (None if unknown)."""
     if args.image is not None:
         image, size = read_image(args.image, args.largest)
         shrunk = "" if image.shape[1:] == size else f", shrunk from {size[0]} x {size[1]}"
         return image, f"{tp.subjects.short_name(args.image)}{shrunk}", None
-    found = samples_of(args, subject)
-    image = sample(found.images, args.sample)
-    label = int(found.labels[args.sample])
-    return image, f"{found.name} image {args.sample}, a {label}", label
+    images, labels, name = load_samples(args, subject)
+    image = sample(images, args.sample)
+    label = int(labels[args.sample])
+    return image, f"{name} image {args.sample}, a {label}", label
 
 
 def filters(args: argparse.Namespace) -> Figure:
-    """The filters of a convolution layer, before and after learning.
+    """The filters of a convolution layer, before and after training.
 
     Example: python scripts/visualize.py filters params.pkl --layer conv1 --scale shared
     """
-    after = subject_of(args)
+    after = load_subject(args)
     name, layer = tp.subjects.convolution(after.network, args.layer)
     options = {"only": args.filter, "scale": args.scale, "channels": args.channels}
     if args.weights is None:
@@ -165,31 +169,31 @@ def filters(args: argparse.Namespace) -> Figure:
 
 
 def apply_filter(args: argparse.Namespace) -> Figure:
-    """An image of yours, or of a data set, after each filter of a convolution layer.
+    """An image of your own, or of a data set, after each filter of a convolution layer.
 
     Example: python scripts/visualize.py apply-filter params.pkl --image photo.jpg
     """
-    subject = subject_of(args)
+    subject = load_subject(args)
     name, layer = tp.subjects.convolution(subject.network, args.layer)
-    image, about, _ = image_of(args, subject)
+    image, about, _ = load_image(args, subject)
     title = f"{name} of {subject.about}, on {about}"
-    alone = nr.Convolution(layer.W, 0.0, layer.stride, layer.pad)
-    maps = alone.forward(subject.prepared(image[np.newaxis]))[0]
+    without_bias = nr.Convolution(layer.W, 0.0, layer.stride, layer.pad)
+    maps = without_bias.forward(subject.prepared(image[np.newaxis]))[0]
     if args.filter is None:
         return figures.responses(image, layer.W, maps, title, scale=args.scale)
     check_index("filter", args.filter, len(layer.W), "filters")
     kernel = figures.Stage(f"filter {args.filter}", layer.W[args.filter].mean(axis=0), sign="*")
-    made = figures.Stage("without bias", maps[args.filter], sign="=")
-    return figures.path([figures.Stage("image", image.mean(axis=0)), kernel, made], title)
+    response = figures.Stage("without bias", maps[args.filter], sign="=")
+    return figures.path([figures.Stage("image", image.mean(axis=0)), kernel, response], title)
 
 
 def layers(args: argparse.Namespace) -> Figure:
-    """An image on its way through the layers, and the probabilities at their end; or through one filter alone.
+    """An image after each layer, and the class probabilities; or the image's way through one filter only.
 
     Example: python scripts/visualize.py layers params.pkl --sample 7 --layers conv1 relu1 pool1
     """
-    subject = subject_of(args)
-    image, about, truth = image_of(args, subject)
+    subject = load_subject(args)
+    image, about, truth = load_image(args, subject)
     title = f"{subject.about}, on {about}"
     if args.filter is not None:
         return figures.path(tp.subjects.stages(subject, image, next(iter(args.layers), None), args.filter), title)
@@ -200,26 +204,26 @@ def layers(args: argparse.Namespace) -> Figure:
 
 
 def im2col(args: argparse.Namespace) -> Figure:
-    """An image's windows and slices, the matrix that both make, and the pixels that one row took.
+    """How im2col makes a matrix from an image: its windows, its slices, the matrix, and one row of it.
 
     Example: python scripts/visualize.py im2col --sample 3 --filter-size 3 --row 100
     """
-    image, about, _ = image_of(args)
+    image, about, _ = load_image(args)
     title = f"im2col of {about}: filter {args.filter_size} x {args.filter_size}, stride {args.stride}, pad {args.pad}"
     return figures.columns(image, args.filter_size, args.stride, args.pad, args.row, title)
 
 
 def mistakes(args: argparse.Namespace) -> Figure:
-    """The images that a network gets wrong, the surest first, with their numbers.
+    """The images that a network gets wrong, the most confident mistakes first, with their numbers.
 
     Example: python scripts/visualize.py mistakes params.pkl --most 30
     """
-    subject = subject_of(args)
-    images, labels, name = samples_of(args, subject)
+    subject = load_subject(args)
+    images, labels, name = load_samples(args, subject)
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
-    port, how = subject.weights.port(), subject.preparation
-    found = tp.evaluation.classify(port, images, labels, preparation=how, progress=not args.quiet)
-    return found.mistakes_figure(images, f"{subject.about}, on {name} images", args.most)
+    port, preparation = subject.weights.port(), subject.preparation
+    result = tp.evaluation.classify(port, images, labels, preparation=preparation, progress=not args.quiet)
+    return result.mistakes_figure(images, f"{subject.about}, on {name} images", args.most)
 
 
 def shift(args: argparse.Namespace) -> Figure:
@@ -227,9 +231,9 @@ def shift(args: argparse.Namespace) -> Figure:
 
     Example: python scripts/visualize.py shift params.pkl --sample 5 --filter 3
     """
-    subject = subject_of(args)
-    image, about, _ = image_of(args, subject)
-    images, labels, name = samples_of(args, subject)
+    subject = load_subject(args)
+    image, about, _ = load_image(args, subject)
+    images, labels, name = load_samples(args, subject)
     images, labels = images[: args.most], labels[: args.most]
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
     pixels = list(range(-args.pixels, args.pixels + 1))
@@ -246,25 +250,25 @@ def curves(args: argparse.Namespace) -> Figure:
     Example: python scripts/visualize.py curves runs/1 runs/2 --out compared.png
     """
     runs = tp.training.folder.read_curves(args.runs)
-    data = [tp.training.folder.RunFolder(path).read_config().data for path in args.runs]
-    return figures.curves(runs, ", ".join(f"{name} on {each}" for name, each in zip(runs, data, strict=True)))
+    data_sets = [tp.training.folder.RunFolder(path).read_config().data for path in args.runs]
+    return figures.curves(runs, ", ".join(f"{run} on {data}" for run, data in zip(runs, data_sets, strict=True)))
 
 
 def architecture(args: argparse.Namespace) -> Figure:
-    """A network as boxes, with shapes and numbers of parameters.
+    """The layers of a network as boxes, with output shapes and numbers of parameters.
 
     Example: python scripts/visualize.py architecture --network DeepConvNet
     """
-    subject = subject_of(args)
+    subject = load_subject(args)
     return figures.architecture(tp.subjects.boxes(subject), f"{subject.weights.architecture.name}, {subject.name}")
 
 
-# What draws it, and what adds its options.
+# For each subcommand, the function that draws its picture and those that add its options.
 COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
     "filters": (filters, *WEIGHTS, LAYER, FILTER, SCALE, CHANNELS),
-    "apply-filter": (apply_filter, *WEIGHTS, LAYER, FILTER, SCALE, *own_image(256), IMAGES),
+    "apply-filter": (apply_filter, *WEIGHTS, LAYER, FILTER, SCALE, *image_options(256), IMAGES),
     "layers": (layers, *WEIGHTS, MAPS, FILTER, SCALE, *DATA, SAMPLE, IMAGES),
-    "im2col": (im2col, *WINDOWS, *own_image(28)),
+    "im2col": (im2col, *WINDOWS, *image_options(28)),
     "mistakes": (mistakes, *WEIGHTS, GALLERY, *DATA, IMAGES),
     "shift": (shift, *WEIGHTS, FILTER, *DATA, SAMPLE, IMAGES, PIXELS, JUDGED),
     "curves": (curves, RUNS),

@@ -1,4 +1,4 @@
-"""The data sets by name: MNIST wherever it lies, and digits drawn here; and how networks are given images."""
+"""Data sets by name: MNIST in any of its files, and digits drawn by this package; and how images are prepared."""
 
 from torchport.data.mnist_files import DataError as DataError
 from torchport.data.sets import (

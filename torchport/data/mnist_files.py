@@ -1,6 +1,6 @@
-"""MNIST's files as people have them: four in the IDX format, packed or not, the book's mnist.pkl or Keras' mnist.npz.
+"""Reads MNIST as people store it: four IDX files, gzipped or not, the book's mnist.pkl or Keras' mnist.npz.
 
-What the bytes are decides, not a file's name. IDX: http://yann.lecun.com/exdb/mnist/ describes it.
+Whether a file is gzipped is told by its bytes, not by its name. http://yann.lecun.com/exdb/mnist/ describes IDX.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ DATA_VARIABLE = "TORCHPORT_DATA"
 MAX_BYTES = 2**28  # of a file, packed and unpacked: six times MNIST's largest
 SIDE = 28  # pixels
 
-# In a torchvision root, in its MNIST, in MNIST/raw itself or the book's dataset, and beside that.
+# Where the files are in a torchvision root, in its MNIST, in MNIST/raw or the book's dataset, and in the book's root.
 FOLDERS = ("MNIST/raw", "raw", ".", "dataset")
-# By train: the names of the images and of the labels.
+# For the training and the test set: the files of images and of labels.
 IDX = {
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -39,53 +39,53 @@ ARCHIVES = {
 
 
 class DataError(RuntimeError):
-    """A data set that is not there, is damaged, or could not be fetched."""
+    """The data set is missing or damaged, or could not be downloaded."""
 
 
-def _damaged(says: str) -> DataError:
-    where = f"name another folder with --data-dir or {DATA_VARIABLE}, to which MNIST is downloaded if it is not there"
-    return DataError(f"{says}: fetch MNIST again, or {where}")
+def _damaged(problem: str) -> DataError:
+    way_out = f"name another folder with --data-dir or {DATA_VARIABLE}, to which MNIST is downloaded if it is not there"
+    return DataError(f"{problem}: fetch MNIST again, or {way_out}")
 
 
 def read(folder: Path, train: bool) -> tuple[Array, Array, Path] | None:
-    """Images uint8 (N, 28, 28), labels uint8 (N,), and where they were; None where no file of MNIST lies in folder."""
+    """Images uint8 (N, 28, 28), labels uint8 (N,), and the file of the images; None if folder has no file of MNIST."""
     for place in map(folder.joinpath, FOLDERS):
-        images, labels = found = [_present(place, name) for name in IDX[train]]
+        images, labels = paths = [_find(place, name) for name in IDX[train]]
         if images and labels:
-            return *_fitting(images, _idx(images, 3), labels, _idx(labels, 1)), images
+            return *_checked_pair(images, _read_idx(images, 3), labels, _read_idx(labels, 1)), images
         for name, keys in ARCHIVES.items():
             if (archive := place / name).is_file():
-                arrays = _archive(archive, keys[train])
-                return *_fitting(archive, arrays[0].reshape(-1, SIDE, SIDE), archive, arrays[1]), archive
-        there = [path for name in (*IDX[True], *IDX[False]) if (path := _present(place, name))]
-        if there:
-            missing = next(name for name, path in zip(IDX[train], found, strict=True) if not path)
-            raise _damaged(f"{place} has {there[0].name}, but neither {missing} nor {missing}.gz")
+                arrays = _read_archive(archive, keys[train])
+                return *_checked_pair(archive, arrays[0].reshape(-1, SIDE, SIDE), archive, arrays[1]), archive
+        others = [path for name in (*IDX[True], *IDX[False]) if (path := _find(place, name))]
+        if others:
+            missing = next(name for name, path in zip(IDX[train], paths, strict=True) if not path)
+            raise _damaged(f"{place} has {others[0].name}, but neither {missing} nor {missing}.gz")
     return None
 
 
-def _present(place: Path, name: str) -> Path | None:
-    """The file of that name or, as 7-Zip writes it, with a dot; packed or not; perhaps in a folder that is named so."""
+def _find(place: Path, name: str) -> Path | None:
+    """The file called name, or with ".idx" for "-idx" as 7-Zip has it; gzipped or not; maybe in a folder so called."""
     names = [f"{stem}{suffix}" for suffix in ("", ".gz") for stem in (name, name.replace("-idx", ".idx"))]
-    paths = [path for each in names for path in (place / each, *(place / each / inner for inner in names))]
+    paths = [path for outer in names for path in (place / outer, *(place / outer / inner for inner in names))]
     return next((path for path in paths if path.is_file()), None)
 
 
-def _fitting(where: Path, images: Array, beside: Path, labels: Array) -> tuple[Array, Array]:
-    """images and labels, if they go together and are as large as MNIST's. DataError."""
+def _checked_pair(images_path: Path, images: Array, labels_path: Path, labels: Array) -> tuple[Array, Array]:
+    """images and labels, after checking their sizes. DataError."""
     if images.shape[1:] != (SIDE, SIDE) or not len(images):
         size = f"{len(images)} images of {' x '.join(map(str, images.shape[1:]))} pixels"
-        raise _damaged(f"{where} holds {size}, expected {SIDE} x {SIDE}")
+        raise _damaged(f"{images_path} holds {size}, expected {SIDE} x {SIDE}")
     if len(images) != len(labels):
-        raise _damaged(f"{beside} holds {len(labels)} labels for {len(images)} images in {where}")
+        raise _damaged(f"{labels_path} holds {len(labels)} labels for {len(images)} images in {images_path}")
     return images, labels
 
 
-def _idx(path: Path, axes: int) -> Array:
-    """The uint8 array of that many axes in an IDX file, packed by gzip or not. DataError."""
+def _read_idx(path: Path, axes: int) -> Array:
+    """The uint8 array with that many axes in an IDX file, gzipped or not. DataError."""
     data, header = _unpacked(path), 4 + 4 * axes
     if data[:4] != bytes((0, 0, 8, axes)):
-        raise _damaged(f"{path} {_other(data, axes)}")
+        raise _damaged(f"{path} {_describe_other(data, axes)}")
     shape = np.frombuffer(data[4:header].ljust(4 * axes, b"\0"), ">u4").tolist()
     if header + math.prod(shape) != len(data):
         sizes = f"{' x '.join(map(str, shape))}, {header + math.prod(shape)} bytes, and has {len(data)}"
@@ -98,7 +98,7 @@ def _unpacked(path: Path) -> bytes:
         data = read_file(path, MAX_BYTES)
         if not data.startswith(b"\x1f\x8b"):
             return data
-        unpacked = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MAX_BYTES + 1)  # which checks its CRC
+        unpacked = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MAX_BYTES + 1)  # checks the CRC
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(f"{path} is damaged or cut off ({error})") from error
     except (OSError, ValueError) as error:
@@ -108,8 +108,8 @@ def _unpacked(path: Path) -> bytes:
     return unpacked
 
 
-def _other(data: bytes, axes: int) -> str:
-    """What data is that begins otherwise than an IDX file of bytes with that many axes."""
+def _describe_other(data: bytes, axes: int) -> str:
+    """What data is, if not an IDX file of uint8 with that many axes."""
     start = data[:64].lstrip()
     if not data:
         return "is empty"
@@ -120,16 +120,16 @@ def _other(data: bytes, axes: int) -> str:
     return f"begins with the bytes {data[:4].hex(' ')}, {'images' if axes == 3 else 'labels'} with 00 00 08 0{axes}"
 
 
-def _archive(path: Path, names: tuple[str, str]) -> list[Array]:
-    """The two uint8 arrays of these names, images and labels, in the book's pickle or Keras' .npz. DataError."""
+def _read_archive(path: Path, names: tuple[str, str]) -> list[Array]:
+    """The uint8 arrays of images and labels called names in the book's pickle or Keras' .npz. DataError."""
     try:
-        found = _npz(path) if path.suffix == ".npz" else _pickle(path)
-        return [_checked(found, name, entries) for name, entries in zip(names, (SIDE**2, 1), strict=True)]
+        arrays = _read_npz(path) if path.suffix == ".npz" else _read_pickle(path)
+        return [_checked_array(arrays, name, entries) for name, entries in zip(names, (SIDE**2, 1), strict=True)]
     except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise _damaged(f"{path} could not be read ({error})") from error
 
 
-def _npz(path: Path) -> Mapping[str, Any]:
+def _read_npz(path: Path) -> Mapping[str, Any]:
     data = read_file(path, MAX_BYTES)
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         if not isinstance(file, np.lib.npyio.NpzFile):
@@ -137,20 +137,20 @@ def _npz(path: Path) -> Mapping[str, Any]:
         return {name: file[name] for name in file.files}
 
 
-def _pickle(path: Path) -> Mapping[str, Any]:
-    """Of a dict of arrays, which is interpreted and never unpickled."""
+def _read_pickle(path: Path) -> Mapping[str, Any]:
+    """The dict of arrays in a pickle, which is interpreted and never unpickled."""
     value = plain(interpret(read_file(path, MAX_BYTES), VALUES), MAX_BYTES)
     if not isinstance(value, dict):
         raise ValueError(f"holds {describe(value)}, expected a dict of arrays")
     return value
 
 
-def _checked(arrays: Mapping[str, Any], name: str, entries: int) -> Array:
-    """The array of that name, uint8 of as many entries a sample, from whatever whole numbers."""
+def _checked_array(arrays: Mapping[str, Any], name: str, entries: int) -> Array:
+    """arrays[name], of any integer dtype, as uint8 with that many entries for each sample. ValueError."""
     array = arrays.get(name)
     if isinstance(array, np.ndarray) and array.dtype.kind in "iu" and ((array >= 0) & (array <= 255)).all():
         array = array.astype(np.uint8)
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or math.prod(array.shape[1:]) != entries:
-        what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else f"keys {', '.join(arrays):.120}"
-        raise ValueError(f"{name} must be uint8 (N, {entries}), got {what}")
+        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else f"keys {', '.join(arrays):.120}"
+        raise ValueError(f"{name} must be uint8 (N, {entries}), got {got}")
     return np.ascontiguousarray(array)

@@ -1,4 +1,4 @@
-"""How a network is given its images: as it was trained, or it sees something else."""
+"""How pixels are prepared for a network: it must get them as in training, or it sees other images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from numpy_ref.checks import Array
 
 HELP = (
-    "as the network is given them: unit, the book's 0 to 1; normalized, (x - 0.1307) / 0.3081 as in torchvision's "
-    "examples; signed, -1 to 1; 0-255; inverted, 1 to 0; or MEAN,STD of your own"
+    "how pixels are prepared for the network: unit, 0 to 1 as in the book; normalized, (x - 0.1307) / 0.3081 as in "
+    "torchvision's examples; signed, -1 to 1; 0-255; inverted, 1 to 0; or MEAN,STD of your own"
 )
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Pixels of 0 to 255, divided by white, perhaps turned dark on light, less mean, and divided by std."""
+    """Maps pixels of 0 to 255: divides by white, inverts if inverted, subtracts mean and divides by std."""
 
     white: float = 255.0
     inverted: bool = False
@@ -28,7 +28,7 @@ class Preparation:
 
     @classmethod
     def parse(cls, text: str) -> Preparation:
-        """Of its name in NAMED, "book", or "MEAN,STD". ValueError."""
+        """The Preparation that text gives: a name in NAMED, "book" for unit, or "MEAN,STD". ValueError."""
         if text in (*NAMED, "book"):
             return NAMED.get(text, UNIT)
         try:
@@ -43,12 +43,12 @@ class Preparation:
         return next((name for name, known in NAMED.items() if known == self), f"{self.mean!r},{self.std!r}")
 
     def __call__(self, images: Array) -> Array:
-        """uint8 images as float32."""
+        """uint8 images of any shape, prepared, as float32."""
         return np.asarray(self.apply(images.astype(np.float32)))
 
     def apply(self, values: Any, number: Callable[[float], Any] = np.float32) -> Any:
-        """Array or tensor of values 0 to 255; number makes a constant of their dtype."""
-        x = values / number(self.white)  # a quotient, as a product with 1 / 255 rounds otherwise
+        """values of 0 to 255, an array or a tensor, prepared; number makes a constant of their dtype."""
+        x = values / number(self.white)  # a product with 1 / 255 would round differently
         if self.inverted:
             x = number(255 / self.white) - x
         return x if (self.mean, self.std) == (0, 1) else (x - number(self.mean)) / number(self.std)

@@ -1,4 +1,4 @@
-"""The data sets by name, and MNIST, downloaded by torchvision where it is not there, as the book's arrays."""
+"""Loads the data sets by name. MNIST is read from a folder, or downloaded to it by torchvision."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from torchport.data.mnist_files import DATA_VARIABLE as DATA_VARIABLE, DataError
 
 DATA_SETS = ("mnist", "drawn")
 
-# MNIST's, by train: how many images, and the CRC-32 of their bytes followed by the labels'; both of the files whose MD5
-# torchvision.datasets.MNIST.resources has (test_mnist).
-KNOWN = {True: (60_000, 0xDF6DDE61), False: (10_000, 0x190E897B)}
+# For MNIST's training and test set: the number of images, and the CRC-32 of their bytes followed by the labels'. The
+# files that they were taken from have the MD5 sums in torchvision.datasets.MNIST.resources (test_mnist).
+MNIST_CHECKSUMS = {True: (60_000, 0xDF6DDE61), False: (10_000, 0x190E897B)}
 
 
 def default_data_dir() -> Path:
-    """The folder that the variable TORCHPORT_DATA names, else data/."""
+    """The folder that the environment variable TORCHPORT_DATA names, else data/."""
     return Path(os.environ.get(DATA_VARIABLE) or "data")
 
 
 def load(name: str, train: bool, data_dir: str | Path | None = None, *, progress: bool = False) -> tuple[Array, Array]:
-    """Images uint8 (N, 1, 28, 28) and labels uint8 (N,) of one of DATA_SETS: 60,000 to train with, or 10,000 to test.
+    """Images uint8 (N, 1, 28, 28) and labels uint8 (N,) of one of DATA_SETS: 60,000 for training or 10,000 for tests.
 
-    data_dir is MNIST's folder, default_data_dir() for None; progress shows a bar where digits are drawn.
+    data_dir is MNIST's folder (None: default_data_dir()); progress shows a bar while digits are drawn.
     """
     if name == "mnist":
         return mnist(train, data_dir)
@@ -44,42 +44,42 @@ def load(name: str, train: bool, data_dir: str | Path | None = None, *, progress
 def mnist(train: bool, data_dir: str | Path | None = None) -> tuple[Array, Array]:
     """Images uint8 (N, 1, 28, 28) and labels uint8 (N,) of MNIST's training or test set.
 
-    data_dir (default_data_dir() for None) is a torchvision root, MNIST/raw, the book's dataset folder, or any folder
-    with the four files, packed or not, mnist.pkl or Keras' mnist.npz; where there is none of them, torchvision
-    downloads MNIST into it. DataError names what is damaged, or why the download failed. Other data of MNIST's size is
-    taken, with a warning.
+    data_dir (None: default_data_dir()) is a torchvision root, MNIST/raw, the book's dataset folder, or any folder with
+    the four IDX files, gzipped or not, mnist.pkl or Keras' mnist.npz; if it has none of them, torchvision downloads
+    MNIST into it. DataError names the damaged file, or why the download failed. Other data of MNIST's size is used,
+    with a warning.
     """
     folder = default_data_dir() if data_dir is None else Path(data_dir)
-    if (found := read(folder, train)) is None:
+    if (data_set := read(folder, train)) is None:
         _download(folder)
-        found = read(folder, train)
-    assert found is not None  # as torchvision puts it where it is looked for
-    images, labels, where = found
-    count, checksum = KNOWN[train]
+        data_set = read(folder, train)
+    assert data_set is not None  # torchvision writes where read looks
+    images, labels, path = data_set
+    count, checksum = MNIST_CHECKSUMS[train]
     if len(images) == count and zlib.crc32(labels.data, zlib.crc32(images.data)) != checksum:
-        says = f"{where} is another data set than MNIST or damaged, by its checksum: it is taken as it is"
-        warnings.warn(says, stacklevel=2)
+        message = f"{path} is not MNIST, or is damaged, by its checksum: it is used as it is"
+        warnings.warn(message, stacklevel=2)
     return images.reshape(-1, 1, 28, 28), labels
 
 
 def _download(folder: Path) -> None:
-    """Have torchvision download and unpack MNIST to folder/MNIST/raw, which appears whole or not at all. DataError."""
-    # Here, not above: it takes a second and 180 MB, which the limit on memory feels, and once is enough.
+    """Download and unpack MNIST to folder/MNIST/raw with torchvision, completely or not at all. DataError."""
+    # Here, not above: importing it takes a second and 180 MB, and is rarely needed.
     from torchvision.datasets import MNIST
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # torchvision prints what it tries; a caller gets one error instead.
-        with tempfile.TemporaryDirectory(dir=folder) as staged, contextlib.redirect_stdout(io.StringIO()):
-            MNIST(staged, download=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary, contextlib.redirect_stdout(io.StringIO()):
+            MNIST(temporary, download=True)
             (folder / "MNIST").mkdir(exist_ok=True)
-            Path(staged, "MNIST", "raw").rename(folder / "MNIST" / "raw")
+            Path(temporary, "MNIST", "raw").rename(folder / "MNIST" / "raw")
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        # torchvision lists every address it tried; the last line says what went wrong.
+        # torchvision lists every address that it tried; the last line says what went wrong.
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise DataError(
-            f"MNIST is not in {folder}, nor downloaded to it ({reason}): name a folder that has it, torchvision's or "
-            f"the book's, with --data-dir or {DATA_VARIABLE}, or train without a network on --data drawn"
+            f"MNIST is not in {folder} and could not be downloaded to it ({reason}): name a folder that has it, "
+            f"torchvision's or the book's, with --data-dir or {DATA_VARIABLE}, or train offline on --data drawn"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Every picture, as a matplotlib Figure: no display is needed, no window opens, and a notebook shows it."""
+"""Draws every picture as a matplotlib Figure: it needs no display, opens no window, and notebooks show it."""
 
 from torchport.figures.boxes import Box as Box, architecture as architecture
 from torchport.figures.convolution import (

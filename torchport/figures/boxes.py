@@ -1,4 +1,4 @@
-"""A network as boxes."""
+"""Draws the layers of a network as boxes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, STEP, BOX = 7.4, 0.52, 0.34  # inches: of the picture, from box to box, and of a box's height
-WIDE, OUTPUT, COUNT = 3.75, 4.05, 5.4  # inches from the left: a box's end, and two columns
+WIDTH, STEP, BOX = 7.4, 0.52, 0.34  # inches: width of the picture, distance from box to box, height of a box
+WIDE, OUTPUT, COUNT = 3.75, 4.05, 5.4  # inches from the left: end of the boxes, start of two columns
 
-# One colour a kind, in whichever network; another kind than these is black.
+# Layers of a family have one colour in every network; any other layer is black.
 FAMILIES = (
     ("Convolution",),
     ("Affine", "Flatten"),
@@ -27,17 +27,17 @@ COLOUR = {kind: colour for family, colour in zip(FAMILIES, COLOURS, strict=False
 
 
 class Box(NamedTuple):
-    """A layer as architecture shows it."""
+    """A layer in the picture that architecture draws."""
 
     name: str
     about: str  # "30 filters 5 x 5"
     shape: tuple[int, ...]  # of its output, without the batch
     parameters: int
-    kind: str = ""  # its class's name
+    kind: str = ""  # name of its class in numpy_ref
 
 
 def architecture(boxes: Sequence[Box], title: str = "") -> Figure:
-    """Boxes from top to bottom, each with its output's shape and its parameters beside it."""
+    """boxes from top to bottom, each with its output's shape and its number of parameters beside it."""
     if not boxes:
         raise ValueError("architecture needs at least one box, got none")
     total = sum(box.parameters for box in boxes)

@@ -1,4 +1,4 @@
-"""A matplotlib Figure that a notebook shows, though nothing has imported pyplot."""
+"""A matplotlib Figure that notebooks show even if pyplot was never imported."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ DPI = 120
 
 
 class Picture(Figure):
-    """What every function here returns."""
+    """The Figure that every function of torchport.figures returns."""
 
     def _repr_png_(self) -> bytes:
         return png(self)
 
 
 def png(figure: Figure) -> bytes:
-    """The file's bytes, the same for the same figure."""
+    """figure as the bytes of a PNG, the same for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()

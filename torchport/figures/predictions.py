@@ -1,4 +1,4 @@
-"""What a network gets right and wrong."""
+"""Draws what a network gets right and wrong: the confusion matrix, and a gallery of mistakes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ GALLERY_COLUMNS = 10
 
 
 def confusion_matrix(counts: Array, name: str = "") -> Figure:
-    """Samples by class (rows) and prediction (columns), counts int (C, C), with the share of each class that is right.
+    """counts, int (C, C), of samples by class (rows) and prediction (columns), with the accuracy of each class.
 
-    Only the mistakes are coloured: the right ones, far more, would drown them. name goes into the title.
+    Only mistakes are coloured, since the many right ones would outshine them. name goes into the title.
     """
     _check_counts(counts)
     classes = len(counts)
     side = 0.6 * classes + 1
-    right, of = int(np.trace(counts)), int(counts.sum())
-    title = f"{right} of {of} right ({_percent(right / of)})" if of else "No samples"
-    title += "; the mistakes in colour" if right < of else ""
+    right, total = int(np.trace(counts)), int(counts.sum())
+    title = f"{right} of {total} right ({_percent(right / total)})" if total else "No samples"
+    title += "; the mistakes in colour" if right < total else ""
     figure = new_figure(max(4.2, side + 0.4), side + 0.3, f"{name}\n{title}" if name else title)
     axes = figure.subplots()
     diagonal = np.eye(classes, dtype=bool)
@@ -36,8 +36,8 @@ def confusion_matrix(counts: Array, name: str = "") -> Figure:
     axes.imshow(np.ma.masked_equal(wrong, 0), cmap="YlOrBr", vmin=0, vmax=max(1, wrong.max()))
     for row, column in np.ndindex(*counts.shape):
         _write_count(axes, row, column, int(counts[row, column]), int(wrong.max()))
-    for row, total in enumerate(counts.sum(axis=1)):
-        share = _percent(counts[row, row] / total) if total else "none"
+    for row, samples in enumerate(counts.sum(axis=1)):
+        share = _percent(counts[row, row] / samples) if samples else "none"
         axes.text(classes - 0.4, row, share, va="center", fontsize=9, color=INK)
     axes.text(classes - 0.4, -0.7, "right", fontsize=9, color=INK)
     _rule_cells(axes, classes)
@@ -54,10 +54,10 @@ def mistakes(
     name: str = "",
     numbers: Array | None = None,
 ) -> Figure:
-    """A gallery of n mistakes, images uint8 (n, C, H, W): class, prediction and confidence (n,), 0 to 1, of each.
+    """A gallery of n mistakes, images uint8 (n, C, H, W), with class, prediction and confidence (n,), 0 to 1.
 
-    The surest first, at most `most` of them; of n = 0 a picture that says so. numbers (n,) are the images' own in their
-    data set; name goes into the title.
+    Shows at most `most` of them, the most confident first. numbers (n,) are those of the images in their data set; name
+    goes into the title. For n = 0 the picture says that there are no mistakes.
     """
     check_int("most", most, 1)
     numbers = np.arange(len(images)) if numbers is None else numbers
@@ -65,18 +65,18 @@ def mistakes(
     start = f"{name}: " if name else ""
     if not len(images):
         return new_figure(4, 0.6, f"{start}no mistakes" if name else "No mistakes")
-    shown = np.argsort(-confidence, kind="stable")[:most]
-    columns = min(GALLERY_COLUMNS, max(4, len(shown)))
-    rows = -(-len(shown) // columns)
-    count = f"{len(shown)} of {len(images)}" if len(shown) < len(images) else str(len(images))
+    order = np.argsort(-confidence, kind="stable")[:most]
+    columns = min(GALLERY_COLUMNS, max(4, len(order)))
+    rows = -(-len(order) // columns)
+    count = f"{len(order)} of {len(images)}" if len(order) < len(images) else str(len(images))
     title = "1 mistake" if len(images) == 1 else f"{count} mistakes, the surest first"
     figure = new_figure(columns, 1.45 * rows + 0.4, start + title)
     grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(shown) :]:
+    for axes in grid.flat[len(order) :]:
         axes.set_axis_off()
-    for axes, i in zip(grid.flat, shown, strict=False):
-        says = f"image {numbers[i]}\n{truth[i]}, seen as {predicted[i]}\n{_percent(confidence[i])} sure"
-        _draw_mistake(axes, images[i], says)
+    for axes, i in zip(grid.flat, order, strict=False):
+        caption = f"image {numbers[i]}\n{truth[i]}, seen as {predicted[i]}\n{_percent(confidence[i])} sure"
+        _draw_mistake(axes, images[i], caption)
     return figure
 
 
@@ -85,25 +85,25 @@ def _check_gallery(images: Array, **values: Array) -> None:
         raise ValueError(f"images must be uint8 of 1, 3 or 4 channels, got {images.dtype} of shape {images.shape}")
     for name, value in values.items():
         if check_array(name, value, ndim=1).shape != images.shape[:1]:
-            raise ValueError(f"images and {name} must have one length, got {len(images)} and {len(value)}")
+            raise ValueError(f"images and {name} must have the same length, got {len(images)} and {len(value)}")
 
 
-def _draw_mistake(axes: Axes, image: Array, says: str) -> None:
+def _draw_mistake(axes: Axes, image: Array, caption: str) -> None:
     axes.imshow(picture(image), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color=PALE, linewidth=0.5)
-    axes.set_title(says, fontsize=8.5, color=INK, pad=3)
+    axes.set_title(caption, fontsize=8.5, color=INK, pad=3)
 
 
 def _check_counts(counts: Array) -> None:
     rows, columns = check_batch("counts", counts, ndim=2).shape
     if rows != columns or counts.dtype.kind not in "iu" or counts.min() < 0:
-        got = f"{counts.dtype} of shape {counts.shape}, from {counts.min()}"
-        raise ValueError(f"counts must be integers of 0 or more, as many columns as rows, got {got}")
+        got = f"{counts.dtype} of shape {counts.shape} with minimum {counts.min()}"
+        raise ValueError(f"counts must be a square array of integers of 0 or more, got {got}")
 
 
 def _write_count(axes: Axes, row: int, column: int, count: int, largest: int) -> None:
-    """The number in a cell of the confusion matrix, where largest is the darkest mistake."""
+    """Write the count of one cell of the confusion matrix; largest is that of the darkest mistake."""
     if not count and row != column:
         return
     right = row == column
@@ -112,7 +112,7 @@ def _write_count(axes: Axes, row: int, column: int, count: int, largest: int) ->
 
 
 def _rule_cells(axes: Axes, classes: int) -> None:
-    """Lines between the cells, and the classes beside them."""
+    """Draw lines between the cells, and the classes beside them."""
     axes.set_xticks(range(classes))
     axes.set_yticks(range(classes))
     between = np.arange(classes - 1) + 0.5
@@ -124,5 +124,5 @@ def _rule_cells(axes: Axes, classes: int) -> None:
 
 
 def _percent(share: float) -> str:
-    """share, 0 to 1, in percent; 100.0% is said only of all."""
+    """share, 0 to 1, in percent; 100.0% only if it is exactly 1."""
     return ">99.9%" if 0.9995 <= share < 1 else f"{share:.1%}"

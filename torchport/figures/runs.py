@@ -1,4 +1,4 @@
-"""How training runs went."""
+"""Draws the accuracies and losses of training runs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = "oD^vP*X"  # of the runs, which in print without colours differ by these
+MARKERS = "oD^vP*X"  # one for each run, to tell them apart in print without colours
 
-# How a point of either accuracy is drawn; the open square is the larger, so that neither hides the other.
+# How points of the two accuracies are drawn; the open square is larger, so that neither hides the other.
 TEST_STYLE: dict[str, Any] = {"marker": "o", "markersize": 4}
 TRAIN_STYLE: dict[str, Any] = {"marker": "s", "markersize": 7, "mfc": "none", "linestyle": "--", "linewidth": 1}
 STEP_STYLE: dict[str, Any] = {"alpha": 0.25, "linewidth": 0.6}
 
 
 class Curve(NamedTuple):
-    """A training run, as curves shows it."""
+    """What curves draws of one training run."""
 
     steps_per_epoch: int
     losses: Array  # (steps,)
@@ -33,9 +33,9 @@ class Curve(NamedTuple):
 
 
 def curves(runs: Mapping[str, Curve], title: str = "") -> Figure:
-    """Accuracies and losses of up to seven runs, by name, over epochs, with the last accuracies in figures.
+    """Accuracies and losses of up to seven runs, by name, against epochs; the legend has the last accuracies.
 
-    title is that of the picture, the run's name where there is one only.
+    title is that of the picture; without it, a single run's name is.
     """
     if not 1 <= len(runs) <= len(COLOURS):
         raise ValueError(f"curves can tell 1 to {len(COLOURS)} runs apart, got {len(runs)}: draw several pictures")
@@ -62,20 +62,20 @@ def _draw_accuracies(axes: Axes, runs: list[Curve]) -> None:
     lowest = min(min(*run.train_accuracy, *run.test_accuracy) for run in runs)
     axes.set_ylim(lowest - 0.06 * (1 - lowest) - 0.001, 1.002)
     last = [f" (last {values[-1]:.4f})" for values in (runs[0].test_accuracy, runs[0].train_accuracy)]
-    test, train = last if len(runs) == 1 else ("", "")  # else _name_runs tells them
-    tested = TEST_STYLE if len(runs) == 1 else {}
-    _explain(axes, runs, {f"test{test}": tested, f"training{train}": TRAIN_STYLE})
+    test, train = last if len(runs) == 1 else ("", "")  # for several runs, _name_runs writes them
+    test_style = TEST_STYLE if len(runs) == 1 else {}
+    _add_legend(axes, runs, {f"test{test}": test_style, f"training{train}": TRAIN_STYLE})
 
 
 def _draw_losses(axes: Axes, runs: list[Curve]) -> None:
-    """Every step's loss, and over all of them their running means: many steps hide what they follow."""
+    """Each step's loss, and above them the running means, since single steps scatter too much to show the trend."""
     widths, means = set(), []
     for colour, marker, run in zip(COLOURS, MARKERS, runs, strict=False):
-        at = np.arange(1, len(run.losses) + 1) / run.steps_per_epoch
+        epochs = np.arange(1, len(run.losses) + 1) / run.steps_per_epoch
         width = max(1, min(100, len(run.losses) // 20))  # 100 for the book's 12,000 steps
-        centres = at[: len(at) - width + 1] + (width - 1) / 2 / run.steps_per_epoch  # of the steps that a mean is of
+        centres = epochs[: len(epochs) - width + 1] + (width - 1) / 2 / run.steps_per_epoch  # of each mean's steps
         mean = np.convolve(run.losses, np.ones(width) / width, mode="valid")
-        axes.plot(at, run.losses, color=colour, zorder=2, label="each step", **STEP_STYLE)
+        axes.plot(epochs, run.losses, color=colour, zorder=2, label="each step", **STEP_STYLE)
         last: dict[str, Any] = {"marker": marker, "markersize": 4, "markevery": [-1]}
         axes.plot(centres, mean, color=colour, zorder=3, label=f"mean of {width}", **last)
         widths.add(width)
@@ -83,12 +83,12 @@ def _draw_losses(axes: Axes, runs: list[Curve]) -> None:
     label(axes, "Training loss", "epoch", "")
     _scale_losses(axes, np.concatenate(means))
     if widths != {1}:
-        _explain(axes, runs, {"each step": STEP_STYLE, f"mean of {' or '.join(map(str, sorted(widths)))} steps": {}})
+        _add_legend(axes, runs, {"each step": STEP_STYLE, f"mean of {' or '.join(map(str, sorted(widths)))} steps": {}})
 
 
 def _scale_losses(axes: Axes, means: Array) -> None:
-    """A logarithmic axis where the means fall to a tenth, else one from 0."""
-    # Not the steps: where the network is sure, the book's loss of one is negative, by up to 1e-7.
+    """Make the axis logarithmic if the means fall to a tenth, else start it at 0."""
+    # The means, not single steps: if the network is sure, the book's loss of a step is negative, by up to 1e-7.
     low, high = means.min(), means.max()
     if not 0 < 10 * low <= high:
         axes.set_ylim(bottom=min(0, low))
@@ -98,8 +98,8 @@ def _scale_losses(axes: Axes, means: Array) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _explain(axes: Axes, runs: list[Curve], styles: Mapping[str, Mapping[str, Any]]) -> None:
-    """A legend of styles, in the run's colour where there is one run only."""
+def _add_legend(axes: Axes, runs: list[Curve], styles: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add a legend of styles by name, in the run's colour if there is only one run."""
     from matplotlib.lines import Line2D
 
     colour = COLOURS[0] if len(runs) == 1 else INK
@@ -108,7 +108,7 @@ def _explain(axes: Axes, runs: list[Curve], styles: Mapping[str, Mapping[str, An
 
 
 def _name_runs(figure: Figure, runs: Mapping[str, Curve]) -> None:
-    """Below the curves, each run's colour, marker, name and last test accuracy."""
+    """Write below the curves each run's name and last test accuracy, with its colour and marker."""
     from matplotlib.lines import Line2D
 
     looks = list(zip(COLOURS, MARKERS, strict=True))[: len(runs)]

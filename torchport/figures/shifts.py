@@ -1,4 +1,4 @@
-"""What moving an image by a pixel changes, before pooling and after it (Deep Learning from Scratch, section 7.3)."""
+"""Draws what moving an image changes, before and after pooling (Deep Learning from Scratch, section 7.3)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def shifts(
     accuracy: Mapping[str, Array],
     title: str = "",
 ) -> Figure:
-    """An image and its maps (H, W) by name, each as it is and after a move; and two quantities against moves.
+    """Pairs of arrays (H, W) by name, each before and after a move; and two sets of curves against the moves.
 
-    changes and accuracy are curves (n,) by name over pixels (n,), the moves: how much maps change, relative_change, and
-    the share of images that are right, 0 to 1.
+    pixels (n,) are the moves. changes and accuracy have curves (n,) by name: the relative_change of the maps, and the
+    share of moved images that are classified right, 0 to 1.
     """
     if not pairs:
         raise ValueError("shifts needs at least one pair, got none")
     for name, curve in (*changes.items(), *accuracy.items()):
         check_pair("pixels", pixels, name, curve)
     figure = new_figure(12, 2.5 * len(pairs) + 0.6, title)
-    left = [[f"{name} {k}" for k in range(3)] for name in pairs for _ in range(2)]  # two rows each: curves take half
+    left = [[f"{name} {k}" for k in range(3)] for name in pairs for _ in range(2)]  # two rows a pair
     right = [*len(pairs) * ["changes"], *len(pairs) * ["accuracy"]]
     layout: list[Any] = [[*row, part] for row, part in zip(left, right, strict=True)]
     parts = figure.subplot_mosaic(layout, width_ratios=[1, 1, 1, 2])
@@ -47,16 +47,17 @@ def shifts(
 
 
 def relative_change(still: Array, moved: Array) -> float:
-    """The length of moved - still over that of still; 0 where still is 0."""
+    """The Euclidean norm of moved - still over that of still; 0 if still is 0."""
     length = float(np.linalg.norm(still))
     return float(np.linalg.norm(moved - still)) / length if length else 0.0
 
 
 def _show_pair(row: Sequence[Axes], name: str, still: Array, moved: Array) -> None:
     norm = own(np.stack([still, moved]))
-    for axes, values, says in zip(row, (still, moved), (f"{name}: {shape(still)}", "moved by 1 pixel"), strict=False):
+    titles = f"{name}: {shape(still)}", "moved by 1 pixel"
+    for axes, values, title in zip(row, (still, moved), titles, strict=False):
         show(axes, values, norm)
-        label(axes, says)
+        label(axes, title)
     difference = np.abs(moved - still)
     show(row[2], difference, own(np.stack([difference, still])))
     label(row[2], f"difference: {relative_change(still, moved):.0%} of it")

@@ -1,4 +1,4 @@
-"""The filters of whatever holds some: arrays, a network of torch or of NumPy, or a file."""
+"""Draws the filters of arrays, of a network in torch or NumPy, or of a file of weights."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 def filters(
     source: Any, title: str = "", *, layer: str | None = None, only: int | None = None, **options: Any
 ) -> Figure:
-    """The filters (FN, C, FH, FW) of one convolution layer; options are filter_panels' scale and channels.
+    """The filters (FN, C, FH, FW) of one convolution layer. options are scale and channels of filter_panels.
 
     Args:
-        source: An array or tensor, several by name ("before", "after"), a torch module, a network of numpy_ref, the
-            parameters of either, or the path of a file of weights or of a run's folder.
+        source: An array or tensor, a torch module, a network of numpy_ref, the parameters of either, the path of a file
+            of weights or of a run's folder; or a dict with several of these by name ("before", "after").
         title: What the picture's title says before the number of filters.
-        layer: Which of a network's parameters, as conv1.weight or W1; None for the first convolution's.
-        only: Which filter alone; None for all.
+        layer: Name of a parameter, such as conv1.weight or W1; None for the first convolution's weights.
+        only: Number of the only filter to show; None for all.
 
     Raises:
-        ValueError: For a network without convolutions, another layer, a filter that is not there, unequal shapes; as
-            read_weights for a file.
+        ValueError: If there is no convolution, no such layer or no such filter, or if shapes differ; for a file, as
+            read_weights.
 
     >>> filters(np.eye(3).reshape(1, 1, 3, 3), "an edge").axes[0].get_title()
     'weights 0 to 1'
@@ -42,9 +42,9 @@ def filters(
 
 
 def weights_of(source: Any, layer: str | None = None) -> Array:
-    """The weights (FN, C, FH, FW) of a convolution layer of source, which is as filters takes it. ValueError."""
+    """The weights (FN, C, FH, FW) of a convolution layer of source, one of those that filters takes. ValueError."""
     if isinstance(source, str | Path):
-        from torchport.files import read_weights  # which brings torch
+        from torchport.files import read_weights  # here, since it imports torch
 
         source = read_weights(source)
     if callable(getattr(source, "named_parameters", None)):
@@ -52,16 +52,16 @@ def weights_of(source: Any, layer: str | None = None) -> Array:
     source = getattr(source, "params", source)
     if not isinstance(source, Mapping):
         return _array(source)
-    found = {name: value for name, value in source.items() if value.ndim == 4}
-    if not found:
+    kernels = {name: value for name, value in source.items() if value.ndim == 4}
+    if not kernels:
         raise ValueError(f"source has no convolution layer, only {', '.join(source)}")
-    if layer is not None and layer not in found:
-        raise ValueError(f"layer must be one of {', '.join(found)}, got {layer!r}")
-    return _array(found[layer or next(iter(found))])
+    if layer is not None and layer not in kernels:
+        raise ValueError(f"layer must be one of {', '.join(kernels)}, got {layer!r}")
+    return _array(kernels[layer or next(iter(kernels))])
 
 
 def _named(source: Any) -> Mapping[str, Any]:
-    """Panels by name: a mapping of which every value is some, else one."""
+    """source by panel name: source itself if it is a dict of panels, else one panel."""
     if isinstance(source, Mapping) and all(getattr(value, "ndim", 4) == 4 for value in source.values()):
         return source
     return {Path(source).name if isinstance(source, str | Path) else "": source}

@@ -1,4 +1,4 @@
-"""How im2col makes a matrix of an image's windows (Deep Learning from Scratch, section 7.4)."""
+"""Draws how im2col makes a matrix from an image's windows (Deep Learning from Scratch, section 7.4)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 GREY = (0.0, 1.0)
 
-# The two that the book's readers compare, by what is written over them.
+# Two ways to compute the same matrix: by slices, as in the book, and by windows.
 WAYS = {"im2col": im2col, "im2col_by_window": im2col_by_window}
 
 
@@ -27,12 +27,12 @@ def columns(
 ) -> Figure:
     """im2col of an image (C, H, W) of 0 to 1: its windows, its slices, the matrix that both make, and one row of it.
 
-    row (None: the one of most contrast) is shown where it lies in each.
+    Each part marks the pixels of that row (None: the row with most contrast).
     """
-    down, across = (conv_output_size(side, filter_size, stride, pad) for side in image.shape[1:])
-    out = down, across
+    height, width = (conv_output_size(side, filter_size, stride, pad) for side in image.shape[1:])
+    out = height, width
     batch = image[np.newaxis]
-    matrix, other = (make(batch, filter_size, filter_size, stride, pad) for make in WAYS.values())
+    matrix, other = (compute(batch, filter_size, filter_size, stride, pad) for compute in WAYS.values())
     row = int(matrix.std(axis=1).argmax()) if row is None else check_index("row", row, len(matrix), "windows")
     figure = new_figure(13, 9, title)
     layout: list[Any] = [["image", "windows", "slices"], ["window", "windows", "slices"], 3 * ["matrix"], 3 * ["row"]]
@@ -50,18 +50,18 @@ def columns(
 
 
 def _show_image(axes: Axes, image: Array, pad: int, side: int, stride: int, place: tuple[int, int]) -> None:
-    """The padded image, with a frame around the window at place (row and column of windows), and around the next."""
+    """Draw the padded image, with frames around the window at place (row and column of windows) and the next one."""
     axes.imshow(image.mean(axis=0), cmap="gray", vmin=0, vmax=1)
-    top, left = (each * stride for each in place)
-    own = (image.shape[1] - 2 * pad, image.shape[2] - 2 * pad)
+    top, left = (index * stride for index in place)
+    unpadded = (image.shape[1] - 2 * pad, image.shape[2] - 2 * pad)
     if left + stride + side <= image.shape[2]:
         frame(axes, (top, left + stride, side, side), linewidth=1.2, linestyle="--", edgecolor=COLOURS[4])
     frame(axes, (top, left, side, side))
     if pad:
-        frame(axes, (pad, pad, *own), linewidth=1.2, linestyle=":", edgecolor=COLOURS[5])
+        frame(axes, (pad, pad, *unpadded), linewidth=1.2, linestyle=":", edgecolor=COLOURS[5])
     padded = f", padded by {pad}\n(dotted: without)" if pad else ""
     step = f"framed: window at ({top}, {left})\ndashed: the next one, stride {stride}"
-    label(axes, f"image: {shape(own)}{padded}", step)
+    label(axes, f"image: {shape(unpadded)}{padded}", step)
 
 
 def _show_windows(axes: Axes, windows: Array, out: tuple[int, int], row: int) -> None:
@@ -73,14 +73,14 @@ def _show_windows(axes: Axes, windows: Array, out: tuple[int, int], row: int) ->
 
 
 def _show_slices(axes: Axes, slices: Array, across: int, place: tuple[int, int]) -> None:
-    """Each slice has a dot where the row takes its pixel."""
+    """Draw the slices, each with a dot at the pixel that goes into the row."""
     count, height, width = slices.shape
     grid = Grid(count // across, across, height, width, gap=max(1, width // 12))
     draw_tiles(axes, grid, slices, between(*GREY))
     dots = np.array([grid.place(number) for number in range(count)]) + place
     axes.plot(dots[:, 1], dots[:, 0], "s", color=MARK, markersize=2.5)
-    says = f"by slice: {count} slices of {height} x {width}, one for each pixel\nof the filter; each becomes a column"
-    label(axes, says)
+    title = f"by slice: {count} slices of {height} x {width}, one for each pixel\nof the filter; each becomes a column"
+    label(axes, title)
 
 
 def _show_matrix(axes: Axes, matrix: Array, difference: float, row: int) -> None:
