@@ -455,6 +455,39 @@ def dead_network() -> nr.Network:
     return nr.Network({"Affine1": first, "Relu1": nr.Relu(), "Affine2": second, "Relu2": nr.Relu(), "Affine3": last})
 
 
+class Tied(nn.Module):
+    """One weight three times; the last use of it is off by a few limits in its input's gradient."""
+
+    def __init__(self, layer: nr.Affine, last: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.affine = nn.Linear(*layer.W.shape).double()
+        self.last = last
+        with torch.no_grad():
+            self.affine.weight.copy_(torch.from_numpy(layer.W.T))
+            self.affine.bias.copy_(torch.from_numpy(layer.b))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.affine(self.affine(x).relu()).relu(), self.affine.weight, self.affine.bias)
+
+
+def test_a_shared_gradient_is_summed_once_where_a_layer_is_judged_again() -> None:
+    rng = np.random.default_rng(0)
+    weight, bias = 0.3 * rng.standard_normal((8, 8)), 0.1 * rng.standard_normal(8)
+    layers: list[Any] = [
+        nr.Affine(weight, bias),
+        nr.Relu(),
+        nr.Affine(weight, bias),
+        nr.Relu(),
+        nr.Affine(weight, bias),
+    ]
+    reference = nr.Network({f"Layer{i}": layer for i, layer in enumerate(layers, 1)})
+    for last, wrong in ((F.linear, set()), (Slip.apply, {("layer5", "grad_input")})):
+        report = check_parity(
+            reference, Tied(nr.Affine(weight, bias), last), *seeded_batch(0, 6, (8,), 8), runs=[TRAINING]
+        )
+        assert {(row.layer, row.quantity) for row in report.rows if not row.ok} == wrong
+
+
 def test_layers_behind_a_dead_one_are_told_apart(setting: Setting) -> None:
     """A later layer makes the same zeros, and the layers between are still each judged alone."""
     reference = dead_network()

@@ -196,7 +196,7 @@ class _SharedSums:
     def __init__(self, judgement: Judgement) -> None:
         self.judgement = judgement
         self.users: dict[str, list[Key]] = {}  # by the tensors and regions that hold them
-        self.sums: dict[str, Gradient] = {}
+        self.gradients: dict[str, dict[Key, Gradient]] = {}  # so far, by the same; a layer may be judged again
         for key, locations in judgement.parameters.items():
             if locations and locations[0].settable:
                 self.users.setdefault(self._place(key), []).append(key)
@@ -216,18 +216,20 @@ class _SharedSums:
                 yield self.judgement.failing_row(last, f"grad_{MODULE_ATTRIBUTES[attribute]}", note, where)
 
     def accumulated(self, gradient: Gradient) -> Gradient | None:
-        """The sum of the gradients of all layers that share the parameter; None until the last of them is given."""
+        """The sum of the gradients of all layers that share the parameter; None until all are known."""
         key = gradient.stage.name, gradient.name
         if not self.judgement.parameters.get(key):
             return None
         place = self._place(key)
-        users, before = self.users.get(place, [key]), self.sums.get(place)
-        if before is not None:
-            value = before.value + gradient.value
-            limit = before.limit + gradient.limit + 2 * self.judgement.a.u * np.abs(value)  # the sum's own rounding
-            gradient = gradient._replace(value=value, limit=limit, entry_limit=None)
-        if len(users) > 1:
-            users.remove(key)
-            self.sums[place] = gradient
+        users, by_key = self.users.get(place, [key]), self.gradients.setdefault(place, {})
+        if len(users) < 2:
+            return gradient
+        by_key[key] = gradient
+        if len(by_key) < len(users):
             return None
-        return gradient
+        total, *others = by_key.values()
+        for other in others:
+            value = total.value + other.value
+            limit = total.limit + other.limit + 2 * self.judgement.a.u * np.abs(value)  # the sum's own rounding
+            total = total._replace(stage=gradient.stage, value=value, limit=limit, entry_limit=None)
+        return total
