@@ -247,7 +247,7 @@ class _Machine:
             if not isinstance(key, str | int | StandIn):  # hashing nested tuples could take forever
                 key = StandIn(describe(key))
             if key in values[0]:
-                raise ParamsError(f"the key {key!r:.80} stands twice")
+                raise ParamsError(f"the key {key!r:.80} occurs twice")
             values[0][key] = value
         self.push(values[0])
 

@@ -113,7 +113,7 @@ class _TreeCopier:
 def _check_keys(mapping: Mapping[object, object]) -> None:
     duplicates = [key for key in mapping if isinstance(key, int) and str(key) in mapping]
     if duplicates:
-        raise ParamsError(f"the key {duplicates[0]!r:.80} stands twice, as a number and as text")
+        raise ParamsError(f"the key {duplicates[0]!r:.80} occurs twice, as a number and as text")
 
 
 def native(array: Array, order: Order = "K") -> Array:

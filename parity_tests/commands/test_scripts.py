@@ -425,7 +425,7 @@ def assert_refused(done: Done, says: str) -> None:
         (["evaluate"], "required: weights"),
         (["evaluate", "missing.pkl"], "missing.pkl"),
         (["evaluate", __file__], "not a pickle"),
-        (["evaluate", str(SCRIPTS)], "is no run's folder"),
+        (["evaluate", str(SCRIPTS)], "is not a run's folder"),
         (["parity_report", "PARAMS"], "these weights are for images (1, 8, 8), got (1, 28, 28)"),
         (["evaluate", "PARAMS"], "these weights are for images (1, 8, 8), got (1, 28, 28)"),
         (["evaluate", "PARAMS", "--stride", "2"], "for images (1, 13, 13), got (1, 28, 28): give the stride and pad"),

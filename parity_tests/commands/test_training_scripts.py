@@ -261,7 +261,7 @@ def predicted(params: Path, images: Array) -> Array:
     ("arguments", "says"),
     [
         (["nothing.pkl"], "nothing.pkl"),
-        (["."], "is no run's folder"),
+        (["."], "is not a run's folder"),
         (["other.pkl"], "these weights are for images (1, 10, 10), got (1, 28, 28)"),
         (["other.pkl", "--model", "numpy", "--device", "cuda"], "cuda"),
     ],

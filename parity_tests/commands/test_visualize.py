@@ -82,7 +82,7 @@ def test_a_runs_curve_is_that_of_its_metrics(runs: Path) -> None:
 
 
 def test_a_title_names_the_network_that_no_file_names(runs: Path) -> None:
-    assert subjects.seeded_subject(3, Architecture("LeNet5")).about == "LeNet5, start of seed 3, nothing learned"
+    assert subjects.seeded_subject(3, Architecture("LeNet5")).about == "LeNet5, before training, seed 3"
     assert subjects.load_subject(runs / "a").about == f"{runs.name}/a"
 
 
@@ -97,7 +97,7 @@ def test_a_run_began_where_its_seed_or_its_weights_say(runs: Path) -> None:
     learned = {name: subjects.load_subject(runs / name) for name in ("a", "b", "other/a")}
     seed_2 = nr.SimpleConvNet((1, 8, 8), rng=np.random.RandomState(2)).params["W1"]
     start = subjects.start_of(runs / "b", learned["b"])
-    assert start.name == "start of seed 2, nothing learned"
+    assert start.name == "before training, seed 2"
     np.testing.assert_array_equal(start.weights.params["W1"], seed_2)
     np.testing.assert_array_equal(subjects.start_of(runs / "a", learned["a"], seed=2).weights.params["W1"], seed_2)
     again = subjects.start_of(runs / "other/a", learned["other/a"])
@@ -187,7 +187,7 @@ def test_filters_without_weights_are_the_start(visualize: Visualize, files: dict
     words = "filters --network DeepConvNet --layer conv3 --channels 2 --filter 4 --scale shared"
     figure = drawn_by(visualize, words, files)
     weights = nr.DeepConvNet(rng=np.random.RandomState(0)).params["W3"]
-    np.testing.assert_array_equal(tiles(titled(figure, "start of seed 0, nothing learned"), (3, 3)), weights[4, :2])
+    np.testing.assert_array_equal(tiles(titled(figure, "before training, seed 0"), (3, 3)), weights[4, :2])
     assert figure.get_suptitle().startswith("conv3: filter 4,")
 
 

@@ -259,7 +259,7 @@ PEOPLE: dict[str, Case] = {
     "a module without bias": Case(
         saved({k: v for k, v in STATE.items() if k != "affine1.bias"}),
         {**SIMPLE, "b2": np.zeros(11)},
-        "affine1.weight: no bias is beside it, 0 is taken",
+        "affine1.weight: it has no bias, so 0 is used",
     ),
     # axes of length 1
     "biases as rows": Case(pickled({k: v[None] if k[0] == "b" else v for k, v in SIMPLE.items()}), SIMPLE, "(1, 10)"),

@@ -66,8 +66,8 @@ def make_folder(path: Path, *names: str) -> None:
     ("names", "says"),
     [
         (None, "No such file"),
-        ((), "is no run's folder"),
-        (("checkpoint.pt",), "is no run's folder"),  # it cannot be resumed either
+        ((), "is not a run's folder"),
+        (("checkpoint.pt",), "is not a run's folder"),  # it cannot be resumed either
         (("config.json", "checkpoint.pt"), "has not ended: go on with .* --resume"),
         (("model.pt",), "this is an empty file"),
     ],

@@ -28,7 +28,7 @@ from torchport.parity.preparation import unwrapped
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated", "ignore:.*not a leaf")
 
-SCRIPTED = "nothing is seen of what is scripted"
+SCRIPTED = "scripted code cannot be seen"
 COMPUTED = "since something is computed of it"
 
 # Ports that are refused, each with a word of the reason.

@@ -119,8 +119,8 @@ MISFITS: dict[str, Callable[[], nn.Module]] = {
     "the port is seen to use no further parameter, which the reference's W3 (10, 10) needs": lambda: Modules(
         lambda port, x: x
     ),
-    "no parameter (nothing is seen of what is scripted), which the reference's W1 (5, 1, 3, 3)": lambda: (
-        torch.jit.script(nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU()))
+    "no parameter (scripted code cannot be seen), which the reference's W1 (5, 1, 3, 3)": lambda: torch.jit.script(
+        nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU())
     ),
     f"linear at LINE) {COMPUTED}": lambda: Modules(  # equalised learning rate
         lambda port, x: F.linear(x, 0.5 * port.out.weight, port.out.bias)

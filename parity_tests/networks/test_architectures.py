@@ -41,7 +41,7 @@ KNOWN: dict[str, tuple[Callable[[], nr.Network], dict[str, Any], str, str]] = {
         {"activation": "sigmoid"},
         "ConvNet(input_dim=(1, 28, 28), conv_params=[{'filter_num': 30, 'filter_size': 5, 'pad': 0, 'stride': 1}], "
         "hidden_size_list=[100], output_size=10, pool_after=[1], activation='sigmoid')",
-        "pool=1 pad=0 are taken, as in the book",
+        "pool=1 pad=0 are assumed, as in the book",
     ),
     "pooling that is told": (
         lambda: nr.ConvNet((2, 8, 8), [{**DEFAULT_CONV_PARAM, "pad": 2}] * 2, [6], 3, [2], "tanh"),
@@ -70,7 +70,7 @@ KNOWN: dict[str, tuple[Callable[[], nr.Network], dict[str, Any], str, str]] = {
         nr.ThreeLayerNet,
         {},
         "ThreeLayerNet(input_size=784, output_size=10, hidden_size_list=[50, 100])",
-        "sigmoid is taken",
+        "sigmoid is assumed",
     ),
     "chapter 3's sizes with relu": (
         lambda: nr.MultiLayerNet(784, [50, 100], 10),

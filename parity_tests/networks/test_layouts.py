@@ -47,7 +47,7 @@ def test_an_order_is_looked_for_in_so_many_steps(monkeypatch: pytest.MonkeyPatch
 
 def test_an_order_of_very_many_layers_is_told_or_refused() -> None:
     names = sorted(f"fc{number}" for number in range(MAX_LAYERS + 1))
-    with pytest.raises(ValueError, match=r"the order of 101 layers is not looked for: .*\(--order\)"):
+    with pytest.raises(ValueError, match=r"the order of 101 layers is not searched for: .*\(--order\)"):
         layouts.to_params(square(*names))
     params, _ = layouts.to_params(square(*names), Hints(order=names))
     assert len(params) == 2 * len(names)

@@ -153,7 +153,7 @@ def test_running_statistics_are_carried_beside_the_parameters() -> None:
     weights = Weights.of({**net.params, **net.statistics})
     assert weights.architecture.name == "MultiLayerNetExtend"
     assert weights.params.keys() == net.params.keys()
-    assert "are taken" not in weights.architecture.note.replace("relu is taken", "")
+    assert "are assumed" not in weights.architecture.note.replace("relu is assumed", "")
     x = np.random.default_rng(1).standard_normal((3, 6))
     np.testing.assert_array_equal(weights.reference().predict(x), net.predict(x))
     np.testing.assert_allclose(weights.port().eval()(torch.tensor(x)).detach(), net.predict(x), rtol=1e-12)

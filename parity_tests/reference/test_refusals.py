@@ -281,8 +281,8 @@ VALUES: Rows = {
     "a number as key": (lambda: pickled({1: np.zeros(3)}), "a key is a int"),
     "bytes as key": (lambda: pickled({b"W": np.zeros(3)}), "a key is a bytes"),
     "a tuple as key": (lambda: pickled({("W", 1): np.zeros(3)}), "a key is a tuple"),
-    "a key twice": (lambda: edited(text("X"), text("W"), saved(array(), array())), "the key 'W' stands twice"),
-    "a long key twice": (lambda: b"}" + (text("A" * 200) + array() + b"s") * 2 + b".", r"the key 'A{79} stands twice"),
+    "a key twice": (lambda: edited(text("X"), text("W"), saved(array(), array())), "the key 'W' occurs twice"),
+    "a long key twice": (lambda: b"}" + (text("A" * 200) + array() + b"s") * 2 + b".", r"the key 'A{79} occurs twice"),
     "a long key": (lambda: pickled({"k" * 200: 3}), r"'k{79} is a int"),
     "a key beyond all names": (lambda: pickled({"k" * 300: np.zeros(3)}), "a key is a long text"),
 }

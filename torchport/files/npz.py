@@ -44,7 +44,7 @@ def decode_npz(data: bytes, max_bytes: int = MAX_BYTES, notes: list[str] | None 
             if name == member.filename:
                 raise ParamsError(f"holds the file {name!r:.80}, expected .npy files only")
             if name in values:
-                raise ParamsError(f"the key {name!r:.80} stands twice")
+                raise ParamsError(f"the key {name!r:.80} occurs twice")
             content = unpack(archive, member, data)
             values[name] = decode_npy(content, 2 * len(content), notes, repr(name)[:80])
     return values

@@ -64,7 +64,7 @@ def _decode_zip(data: bytes, max_bytes: int) -> object:
     with open_zip(data, max_bytes, "a .pt") as archive:
         members = {member.filename: member for member in archive.infolist()}
         if len(members) < len(archive.infolist()):
-            raise ParamsError("a file in it stands twice")
+            raise ParamsError("a file in it occurs twice")
         folder = next((name[:-8] for name in members if name.endswith("/data.pkl") and name.count("/") == 1), None)
         if folder is None:
             names = ", ".join(truncate([printable(name) for name in members])) or "nothing"

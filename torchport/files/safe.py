@@ -67,7 +67,7 @@ def metadata_of(data: bytes) -> dict[str, str]:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     if duplicate := next((name for name in names if names.count(name) > 1), None):
-        raise ParamsError(f"the key {duplicate!r:.80} stands twice")
+        raise ParamsError(f"the key {duplicate!r:.80} occurs twice")
     return dict(pairs)
 
 

@@ -215,4 +215,4 @@ def file_of(path: str | Path) -> Path:
         raise ValueError(
             f"{folder} is a run that has not ended: go on with python scripts/train.py --out {folder} --resume"
         )
-    raise ValueError(f"{folder} is no run's folder (it has no {MODEL}): name a file of weights or such a folder")
+    raise ValueError(f"{folder} is not a run's folder (it has no {MODEL}): name a file of weights or such a folder")

@@ -43,7 +43,7 @@ def readings(reference: Network, x: Array, uses: Sequence[Use]) -> Iterator[Read
     for name, value in reference.params.items():
         array = f"the reference's {name} {value.shape}"
         if not remaining:
-            lacking = "no further parameter" if choices else "no parameter (nothing is seen of what is scripted)"
+            lacking = "no further parameter" if choices else "no parameter (scripted code cannot be seen)"
             raise LoadError(f"the port is seen to use {lacking}, which {array} needs")
         use, layer = remaining.pop(0), reference.owners[name][0]
         index = _find_entries(use, value)

@@ -128,7 +128,7 @@ def _add_zero_biases(layers: Sequence[Layer]) -> Iterator[str]:
         lacks_bias = "bias" not in layer.arrays and weight is not None and weight.ndim > 1
         if any_bias and lacks_bias and _FRAMEWORK_WEIGHT.search(key):
             layer.arrays["bias"] = np.zeros(layer.sizes.outputs, layer.arrays["weight"].dtype)
-            yield f"{key}: no bias is beside it, 0 is taken"
+            yield f"{key}: it has no bias, so 0 is used"
 
 
 def _convert_hwio(layers: Sequence[Layer], hints: Hints) -> Iterator[str]:

@@ -69,7 +69,7 @@ def sort_layers(layers: list[Layer]) -> list[Layer]:
     if all(name.isdecimal() for name in names):
         return layers
     if len(names) > MAX_LAYERS:
-        raise ValueError(f"the order of {len(names)} layers is not looked for: say which with order (--order)")
+        raise ValueError(f"the order of {len(names)} layers is not searched for: give it with order (--order)")
     is_alphabetical = names == sorted(names)  # then the file's order tells nothing
     predecessors = {name: {other for other in names if _precedes(other, name)} for name in names}
     by_number = _find_chains(layers, predecessors)

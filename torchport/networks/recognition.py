@@ -82,9 +82,9 @@ def _fully_connected(params: Mapping[str, Array], activation: Activation | None)
     first, *hidden, last = sizes
     io: dict[str, Any] = {"input_size": first, "output_size": last}
     if sizes == CHAPTER_3 and activation != "relu" and "gamma1" not in params:
-        note = "" if activation else f"sigmoid is taken, as in chapter 3: {NO_TRACE}"
+        note = "" if activation else f"sigmoid is assumed, as in chapter 3: {NO_TRACE}"
         return Architecture("ThreeLayerNet", {**io, "hidden_size_list": hidden}, note)
-    note = "" if activation or not hidden else f"relu is taken, it may be sigmoid: {NO_TRACE}"
+    note = "" if activation or not hidden else f"relu is assumed; it may be sigmoid: {NO_TRACE}"
     layers = {"hidden_size_list": hidden, "activation": activation or "relu"}
     if "gamma1" in params:
         return Architecture("MultiLayerNetExtend", {**io, **layers, "use_batchnorm": True}, note)
@@ -99,12 +99,12 @@ def _fully_connected(params: Mapping[str, Array], activation: Activation | None)
 def _simple_convnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
     if hints.activation is not None:  # SimpleConvNet takes none, ConvNet does
         architecture = _conv_net(params, replace(hints, pool=(1,)))
-        return replace(architecture, note=f"{_describe_geometry(architecture)} are taken, as in the book: {NO_TRACE}")
+        return replace(architecture, note=f"{_describe_geometry(architecture)} are assumed, as in the book: {NO_TRACE}")
     stack = simple_convnet_stack({**DEFAULT_CONV_PARAM, "stride": hints.stride, "pad": hints.pad})
     label = f"SimpleConvNet with stride {hints.stride} and pad {hints.pad}"
     (conv,), (hidden, outputs), input_dim = infer_sizes(params, stack, label)
     sizes = {"input_dim": input_dim, "conv_param": conv, "hidden_size": hidden, "output_size": outputs}
-    note = "" if hints.arguments else "stride 1 and pad 0 are taken: others would mean another image size"
+    note = "" if hints.arguments else "stride 1 and pad 0 are assumed: other values would imply another image size"
     return Architecture("SimpleConvNet", sizes, note)
 
 
@@ -116,7 +116,7 @@ def _deep_convnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
     conv_params = {f"conv_param_{number}": param for number, (param, default) in pairs if param != default}
     sizes = {"input_dim": input_dim, **conv_params, "hidden_size": hidden, "output_size": outputs}
     return Architecture(
-        "DeepConvNet", sizes, "the book's strides and pads are taken: they leave no trace in the parameters"
+        "DeepConvNet", sizes, "the book's strides and pads are assumed: they leave no trace in the parameters"
     )
 
 
@@ -136,9 +136,9 @@ def _lenet5(params: Mapping[str, Array], hints: Hints) -> Architecture | None:
     hints.refuse("LeNet5", "stride", "pad")
     if hints.activation == "relu":
         raise ValueError("activation 'relu' cannot be LeNet5's: leave it out")
-    note = "" if hints.activation else f"tanh is taken, it may be sigmoid: {NO_TRACE}"
+    note = "" if hints.activation else f"tanh is assumed; it may be sigmoid: {NO_TRACE}"
     if note and subsampling == "average":
-        note = f"tanh and average subsampling are taken, it may be sigmoid, or relu and max pooling: {NO_TRACE}"
+        note = f"tanh and average subsampling are assumed; it may be sigmoid, or relu and max pooling: {NO_TRACE}"
     sizes = {"input_dim": input_dim, "output_size": affine[-1], "subsampling": subsampling}
     return Architecture("LeNet5", {**sizes, "activation": hints.activation or "tanh"}, note)
 
@@ -148,7 +148,7 @@ def _alexnet(params: Mapping[str, Array], hints: Hints) -> Architecture:
     _, affine, input_dim = infer_sizes(params, alexnet_stack(), "AlexNet with the paper's strides and pads")
     sizes: dict[str, Any] = {"input_dim": input_dim, "output_size": affine[-1], "width": _alexnet_width(params)}
     check_same_layout(params, weight_shapes(input_dim, alexnet_stack(affine[-1], sizes["width"])))
-    return Architecture("AlexNet", sizes, "the paper's strides and pads are taken: they leave no trace")
+    return Architecture("AlexNet", sizes, "the paper's strides and pads are assumed: they leave no trace")
 
 
 def _alexnet_width(params: Mapping[str, Array]) -> float:
@@ -212,7 +212,7 @@ def _conv_net_candidates(params: Mapping[str, Array], hints: Hints) -> Iterator[
         net = Architecture("ConvNet", {**sizes, "pool_after": list(pool), "activation": activation})
         if hints.pool is None or pads != pad_choices[0]:
             images = f"images of {input_dim[1]} pixels a side"
-            net = replace(net, note=f"{_describe_geometry(net)} and {activation} are taken, as for {images}")
+            net = replace(net, note=f"{_describe_geometry(net)} and {activation} are assumed, as for {images}")
         yield net
 
 

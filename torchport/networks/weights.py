@@ -72,7 +72,7 @@ class Weights:
         trained, statistics = without_statistics(params)
         initial = _initial_statistics(trained)
         if not statistics and initial:
-            note = f"{', '.join(initial)} are not there (the book's save_params loses them): 0 and 1 are taken"
+            note = f"{', '.join(initial)} are not there (the book's save_params loses them): 0 and 1 are used"
             architecture = replace(architecture, note="; ".join(filter(None, [architecture.note, note])))
         check_same_layout(statistics or initial, {name: value.shape for name, value in initial.items()})
         return cls(architecture, trained, statistics or initial, geometry, source)
