@@ -98,7 +98,7 @@ def seeded_subject(seed: int, architecture: Architecture) -> Subject:
     """Return an untrained network, its weights drawn from RandomState(seed)."""
     params = architecture.reference(rng=np.random.RandomState(seed)).params
     weights = Weights(architecture, params) if architecture.arguments else Weights.of(params)
-    return Subject(weights, f"before training, seed {seed}")
+    return Subject(weights, f"random start, seed {seed}")
 
 
 def start_of(path: str | Path, learned: Subject, seed: int | None = None) -> Subject:

@@ -137,7 +137,7 @@ def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, mo
     ):
         assert f"  {f'{of} / {to}':30} {ratio:.2f} ({ratio:.2f} to {ratio:.2f})\n" in done.stdout
     assert "  an epoch of training on 6,000               512\n" in done.stdout
-    assert "aten::_fused_adam_" in done.stdout
+    assert "  aten::" in done.stdout  # the profiler's operators
     results = json.loads((tmp_path / "b.json").read_text())
     assert results.keys() == {"machine", "step", "operations", "memory"}
     assert results["step"]["seconds"]["training"] == 5 * [0.005]

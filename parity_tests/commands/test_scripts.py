@@ -245,7 +245,7 @@ def test_port_params_finds_the_stride(tmp_path: Path, run: Run) -> None:
 def test_port_params_prints_what_to_type_next(suffix: str, params_file: Path, tmp_path: Path, run: Run) -> None:
     done = run("port_params", params_file, tmp_path / f"new{suffix}")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "others would mean another image size" in done.stdout
+    assert "other values would imply another image size" in done.stdout
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(done.stdout.partition("predict:\n\n")[2], {})

@@ -82,7 +82,7 @@ def test_a_runs_curve_is_that_of_its_metrics(runs: Path) -> None:
 
 
 def test_a_title_names_the_network_that_no_file_names(runs: Path) -> None:
-    assert subjects.seeded_subject(3, Architecture("LeNet5")).about == "LeNet5, before training, seed 3"
+    assert subjects.seeded_subject(3, Architecture("LeNet5")).about == "LeNet5, random start, seed 3"
     assert subjects.load_subject(runs / "a").about == f"{runs.name}/a"
 
 
@@ -97,7 +97,7 @@ def test_a_run_began_where_its_seed_or_its_weights_say(runs: Path) -> None:
     learned = {name: subjects.load_subject(runs / name) for name in ("a", "b", "other/a")}
     seed_2 = nr.SimpleConvNet((1, 8, 8), rng=np.random.RandomState(2)).params["W1"]
     start = subjects.start_of(runs / "b", learned["b"])
-    assert start.name == "before training, seed 2"
+    assert start.name == "random start, seed 2"
     np.testing.assert_array_equal(start.weights.params["W1"], seed_2)
     np.testing.assert_array_equal(subjects.start_of(runs / "a", learned["a"], seed=2).weights.params["W1"], seed_2)
     again = subjects.start_of(runs / "other/a", learned["other/a"])
@@ -172,7 +172,7 @@ def drawn_by(visualize: Visualize, arguments: str, files: dict[str, str]) -> Fig
 def test_filters_before_and_after(weights: str, visualize: Visualize, files: dict[str, str]) -> None:
     figure = drawn_by(visualize, f"filters {weights} --layer CONV1 --seed 3 --scale shared", files)
     start = nr.SimpleConvNet((1, 8, 8), SMALL, 6, 4, rng=np.random.RandomState(3)).params["W1"]
-    np.testing.assert_array_equal(tiles(titled(figure, "before: start of seed 3, nothing"), (3, 3)), start[:, 0])
+    np.testing.assert_array_equal(tiles(titled(figure, "before: random start, seed 3"), (3, 3)), start[:, 0])
     after = titled(figure, f"after: {Path(files[weights]).name}")
     np.testing.assert_array_equal(tiles(after, (3, 3)), small().params["W1"][:, 0])
 
@@ -187,7 +187,7 @@ def test_filters_without_weights_are_the_start(visualize: Visualize, files: dict
     words = "filters --network DeepConvNet --layer conv3 --channels 2 --filter 4 --scale shared"
     figure = drawn_by(visualize, words, files)
     weights = nr.DeepConvNet(rng=np.random.RandomState(0)).params["W3"]
-    np.testing.assert_array_equal(tiles(titled(figure, "before training, seed 0"), (3, 3)), weights[4, :2])
+    np.testing.assert_array_equal(tiles(titled(figure, "random start, seed 0"), (3, 3)), weights[4, :2])
     assert figure.get_suptitle().startswith("conv3: filter 4,")
 
 
