@@ -186,7 +186,9 @@ def test_a_file_that_is_missing_beside_others_is_named(parts: Parts, tmp_path: P
 
 
 def test_a_missing_data_set_is_one_clear_error(tmp_path: Path) -> None:
-    expected = r"could not be downloaded .*no route to host.*--data-dir or TORCHPORT_DATA, .*--data drawn$"
+    expected = (
+        r"could not be downloaded .*no route to host.*data_dir .--data-dir. or TORCHPORT_DATA, .* .--data drawn.$"
+    )
     with pytest.raises(DataError, match=expected) as failure:
         mnist(train=False, data_dir=tmp_path / "data")
     assert "\n" not in str(failure.value)

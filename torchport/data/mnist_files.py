@@ -43,7 +43,8 @@ class DataError(RuntimeError):
 
 
 def _damaged(problem: str) -> DataError:
-    way_out = f"name another folder with --data-dir or {DATA_VARIABLE}, to which MNIST is downloaded if it is not there"
+    folder = f"name another folder with data_dir (--data-dir) or {DATA_VARIABLE}"
+    way_out = f"{folder}, to which MNIST is downloaded if it is not there"
     return DataError(f"{problem}: fetch MNIST again, or {way_out}")
 
 

@@ -70,7 +70,9 @@ def local_device(device: str) -> str:
         return device
     here, number = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
     if here > torch.cuda.device_count():
-        raise ValueError(f"{here} processes need a GPU each, found {torch.cuda.device_count()}: use --device cpu")
+        raise ValueError(
+            f"{here} processes need a GPU each, found {torch.cuda.device_count()}: use device cpu (--device cpu)"
+        )
     return f"cuda:{number}"
 
 
