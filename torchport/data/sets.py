@@ -79,8 +79,8 @@ def _download(folder: Path) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise DataError(
             f"MNIST is not in {folder} and could not be downloaded to it ({reason}): name a folder that has it, "
-            f"torchvision's or the book's, with data_dir (--data-dir) or {DATA_VARIABLE}, or train offline on data drawn "
-            "(--data drawn)"
+            f"torchvision's or the book's, with data_dir (--data-dir) or {DATA_VARIABLE}, or train offline on "
+            "data drawn (--data drawn)"
         ) from error
 
 
