@@ -23,7 +23,7 @@ from torchport.parity import Report, Row, check_layer, check_parity, compare
 from torchport.parity.cases import seeded_batch
 from torchport.parity.compare import MOST
 from torchport.parity.losses import check_loss
-from torchport.parity.preparation import BATCH, PREDICTION, TRAINING
+from torchport.parity.preparation import BATCH, INTEGERS, PREDICTION, TRAINING
 
 Spoil = Callable[[Any], Any]
 
@@ -83,7 +83,7 @@ WRONG: dict[str, Spoil] = {
 @pytest.mark.parametrize("place", WRONG)
 def test_a_wrong_layer_is_the_only_one_that_is_blamed(place: str, setting: Setting) -> None:
     """The layers after it compute other numbers too, but correctly from their input."""
-    report = check(WRONG[place], setting.dtype, setting.device, runs=[TRAINING, PREDICTION])
+    report = check(WRONG[place], setting.dtype, setting.device, runs=[TRAINING, PREDICTION, INTEGERS])
     assert failed(report) == {place}
     assert {row.layer for row in report.rows} > {*WRONG} - {place}
 

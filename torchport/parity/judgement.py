@@ -25,6 +25,7 @@ from torchport.parity.stages import Applied, Link, Stage, transfer_links
 from torchport.parity.subject import Guide, Key, Run, Subject
 
 UNIT = 2.0**-8  # average pooling of integers gives multiples of it
+LARGEST = 2.0**24  # float32 holds all integers up to it
 
 
 class Judgement:
@@ -220,8 +221,9 @@ class Judgement:
 
 
 def _is_whole(array: Array, scale: float) -> bool:
+    """Whether array holds multiples of scale * UNIT, so small that they are no float32 numbers of another origin."""
     units = array / (scale * UNIT)
-    return bool(np.array_equal(units, np.round(units)))
+    return bool(np.array_equal(units, np.round(units)) and np.abs(units).max(initial=0) <= LARGEST)
 
 
 def _part_of(returned: Any, key: int | str) -> Any:

@@ -16,7 +16,7 @@ from numpy_ref.network import Network
 from torchport.parity.calls import array_of
 
 ALL = ("training", "prediction", "sizes", "batch", "integers", "again", "extremes", "double")
-TRAINING, PREDICTION, _, BATCH, _, _, EXTREMES, _ = ALL
+TRAINING, PREDICTION, _, BATCH, INTEGERS, _, EXTREMES, _ = ALL
 
 # The attributes in which torch.compile, and DataParallel and DistributedDataParallel, keep the wrapped module.
 WRAPPED = ("_orig_mod", "module")
