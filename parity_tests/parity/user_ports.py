@@ -235,6 +235,20 @@ NORMALISED = Reference(lambda: seeded(nr.MultiLayerNetExtend(12, [9, 8], 5, use_
 DROPPED = Reference(
     lambda: seeded(nr.MultiLayerNetExtend(12, [9, 8], 5, use_dropout=True, dropout_ration=0.3)), (12,), 5
 )
+# Its masks are of one size, and the first follows a convolution.
+DROPPED_MAPS = Reference(
+    _own(
+        Conv1=_conv(6, 1, 3, 3),
+        Relu1=nr.Relu,
+        Dropout1=lambda: nr.Dropout(0.4),
+        Affine1=_affine(96, 96),
+        Relu2=nr.Relu,
+        Dropout2=lambda: nr.Dropout(0.4),
+        Affine2=_affine(96, 5),
+    ),
+    (1, 6, 6),
+    5,
+)
 LENET = Reference(lambda: seeded(nr.LeNet5((1, 12, 12), subsampling="average")), (1, 12, 12), 10)
 # The last pooling sees the whole map; the first leaves a fifth row and column unseen.
 GLOBAL = Reference(

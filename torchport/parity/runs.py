@@ -40,7 +40,8 @@ from torchport.parity.stages import Stage
 from torchport.parity.subject import Run, Subject
 
 FEW = 4  # the fewest samples of the first run and of those on integers
-MANY = 128  # samples of the large run
+MANY = 128  # samples of the large run; more, so that a layer that drops has DRAWN entries, while the largest has LIGHT
+DRAWN, LIGHT = 2**15, 2**20
 MOST = 2**24  # elements that the largest layer may have in the large run
 FACTORS = (2.0**12, 2.0**-30)  # scales of the integers, which show clamps, thresholds and offsets
 
@@ -180,9 +181,11 @@ class Trial:
 
     def extremes(self) -> Iterator[Row]:
         """Judge many samples, channels_last storage, and values at which activations saturate."""
-        subject, n = self.subject, len(self.x)
-        if MANY * max(int(np.prod(shape)) for shape in subject.shapes) <= MOST:
-            yield from self._judge(Run(_samples(MANY), self._draw(MANY)))
+        subject, n, sizes = self.subject, len(self.x), [int(np.prod(shape)) for shape in self.subject.shapes]
+        dropping = [size for stage, size in zip(subject.stages, sizes, strict=False) if stage.keep_ratio]
+        many = max(MANY, min(DRAWN // min(dropping), LIGHT // max(sizes))) if dropping else MANY
+        if many * max(sizes) <= MOST:
+            yield from self._judge(Run(_samples(many), self._draw(many)))
         else:
             subject.note(f"{MANY} samples were not run, for their memory")
         if self.x.ndim == 4:  # may_raise: view() may refuse the layout, which is no wrong number

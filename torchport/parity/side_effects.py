@@ -10,6 +10,7 @@ import torch
 from numpy_ref.checks import Array
 from numpy_ref.layers import BatchNormalization
 from torchport.layers import NORMALISE, kind_of
+from torchport.layers.selections import chance_limit
 from torchport.layers.smooth import running_limits
 from torchport.parity.calls import Call, array_of, with_ancestors
 from torchport.parity.judgement import Judgement
@@ -18,17 +19,20 @@ from torchport.parity.stages import Link, Stage
 
 # Two draws whose agreement has a probability of 2^-BITS or less are taken to be the same draw.
 BITS = 24
+MOST = 2**18  # entries of a mask that are tested for independence, to save memory
 
 
 def side_effect_rows(judgement: Judgement) -> Iterator[Row]:
     """Yield rows for forbidden changes and repeated draws, and for running statistics."""
     yield from _changed_state_rows(judgement)
     yield from _earlier_output_rows(judgement)
+    masks = dict[str, Array]()  # of this run's layers that drop, flattened
     for link in judgement.links:
         if link in judgement.applied and not link.fault and not judgement.run.predicting:
             stage, x = link.stages[0], judgement.applied[link].x
             if kind_of(stage.layer).ratio is not None:
                 yield from _mask_rows(judgement, link, stage, x)
+                yield from _dependence_rows(judgement, link, stage, x, masks)
             if isinstance(stage.layer, BatchNormalization):
                 yield from _statistics_rows(judgement, link, stage, x)
 
@@ -85,6 +89,41 @@ def _mask_rows(judgement: Judgement, link: Link, stage: Stage, x: Array) -> Iter
     before = judgement.subject.masks.setdefault(stage.name, kept)
     if judgement.run.again and nonzero.sum() > enough and np.array_equal(before & nonzero, kept & nonzero):
         yield judgement.failing_row(link.name, "output", "it drops what it dropped in an earlier run", where)
+
+
+def _dependence_rows(
+    judgement: Judgement, link: Link, stage: Stage, x: Array, masks: dict[str, Array]
+) -> Iterator[Row]:
+    """Yield a row if what a layer dropped depends on what it, or an earlier one in masks, dropped; add its mask."""
+    y, p, width = link.end.value, stage.keep_ratio, x[0].size
+    if y is None or y.size != x.size or not 0 < p < 1:
+        return
+    # Of mean 0, and 0 where nothing shows what was drawn.
+    masks[stage.name] = mask = np.where(x != 0, (y.reshape(x.shape) != 0) - p, 0).ravel()[:MOST]
+    for name, earlier in masks.items():
+        if (distance := _dependence(earlier, mask, p)) is not None:
+            before = f"the entry {distance} before" if distance % width else f"the sample {distance // width} before"
+            on = before if name == stage.name else f"what {name} drops"
+            yield judgement.failing_row(link.name, "output", f"what it drops depends on {on}", judgement.where(link))
+            return
+
+
+def _dependence(earlier: Array, mask: Array, p: float) -> int | None:
+    """The distance at which entries of two masks, or of one, go together more than chance allows; None without any."""
+    size = len(earlier) + len(mask)
+
+    def products(one: Array, two: Array) -> Array:
+        """The sums of products of entries at each distance."""
+        return np.fft.irfft(np.fft.rfft(one, size).conj() * np.fft.rfft(two, size), size)
+
+    # Given all earlier draws, a product has the mean 0, and its variance is p (1 - p) times the earlier entry squared.
+    counts, largest = np.rint(products(earlier != 0, mask != 0)), 0.5 + abs(np.abs(earlier).max() - 0.5)
+    limit = chance_limit(np.maximum(counts, 1) * p * (1 - p) * largest**2, max(p, 1 - p) * largest, size)
+    ratios = np.abs(products(earlier, mask)) / limit
+    if earlier is mask:
+        ratios[0] = 0
+    distance = int(ratios.argmax())
+    return min(distance, size - distance) if ratios[distance] > 1 else None
 
 
 def _statistics_rows(judgement: Judgement, link: Link, stage: Stage, x: Array) -> Iterator[Row]:
