@@ -237,7 +237,7 @@ NOTES: dict[str, tuple[Spoil, str]] = {
         of_one_layout,
         "not judged on channels_last: the port raised RuntimeError: view",
     ),
-    "no integers": (normed, "not run on integers, since affine1.weight cannot be set"),
+    "a weight that cannot be set": (normed, "affine1.weight cannot be set: the relu or pooling after it was not"),
     "one of three outputs": (
         followed_by(lambda x: (x.softmax(1), x, 2 * x)),
         "judged is part 1 of the 3 that the port returns",

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 import numpy_ref as nr
@@ -70,6 +71,20 @@ class Amax(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.view(-1, 4, 4, 2, 4, 2).amax((3, 5))
+
+
+@wrong(SIMPLE, "relu1", "grad", sign=INTEGERS, cause="x >= 0")
+class MaskBesideAPrunedWeight(Convnet):
+    """A weight that is computed cannot be set to integers."""
+
+    def __init__(self, reference: nr.Network) -> None:
+        super().__init__(reference)
+        prune.identity(self.fc1, "weight")
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.conv1(x)
+        x = F.max_pool2d(x * (x >= 0), 2)  # wrong
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
 @wrong(SIMPLE, "relu1 pool1", "grad", sign=INTEGERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import takewhile
 from math import ceil, log2, prod
 from typing import Any, NamedTuple
@@ -43,11 +43,18 @@ class IntegerCase(NamedTuple):
         return min(self.zeros.values(), default=1.0)
 
 
-def integer_case(reference: Network, sample_shape: tuple[int, ...], n: int, seed: int) -> IntegerCase:
-    """A case for reference on n > 1 samples; layers of classes not known here keep their own parameters."""
+def integer_case(
+    reference: Network, sample_shape: tuple[int, ...], n: int, seed: int, held: Mapping[str, Array] | None = None
+) -> IntegerCase:
+    """A case for reference on n > 1 samples; layers of classes not known here keep their own parameters.
+
+    held are parameters, all those of some layers, that stay as they are.
+    """
     rng, best = np.random.default_rng([seed, 3]), None
+    reference = _with_params(reference, {**reference.params, **(held or {})})
+    kept = {reference.owners[key][0] for key in held or {}}
     for _ in range(DRAWS):
-        case, best_share = _draw_case(reference, (n, *sample_shape), rng), -1.0 if best is None else best.least_share
+        case, best_share = _draw_case(reference, (n, *sample_shape), rng, kept), best.least_share if best else -1.0
         best = case if case.least_share >= best_share else best  # keeping only one saves memory
         # Large windows let few ties through: then draw only until there is no further gain.
         if case.least_share >= ENOUGH or 0 < case.least_share <= best_share:
@@ -81,21 +88,31 @@ def _with_params(network: Network, params: Mapping[str, Array]) -> Network:
     return twin
 
 
-def _draw_case(reference: Network, shape: tuple[int, ...], rng: np.random.Generator) -> IntegerCase:
-    """Draw a case layer by layer, with dropout keeping everything: if it drops some, sums of absolute terms shrink."""
-    network = _with_params(reference, reference.params)
+def _draw_case(
+    reference: Network, shape: tuple[int, ...], rng: np.random.Generator, kept: Collection[str] = ()
+) -> IntegerCase:
+    """Draw a case layer by layer, with dropout keeping everything: if it drops some, sums of absolute terms shrink.
+
+    Layers named in kept keep their parameters; what follows them has no zeros, up to the next layer that is drawn.
+    """
+    network, blind, is_blind = _with_params(reference, reference.params), set[str](), False
     layers, values = [*network.layers.values()], [rng.integers(0, 3, shape).astype(np.float64)]
-    for index, layer in enumerate(layers, 1):
-        values.append(_draw_layer(layer, values[-1], [type(later) for later in layers[index:]], rng))
+    for index, (name, layer) in enumerate(network.layers.items(), 1):
+        is_blind = name in kept or (is_blind and type(layer) not in LINEAR)
+        blind |= {name} if is_blind else set()
+        later = [type(each) for each in layers[index:]]
+        y = layer.forward(values[-1]) if name in kept else _draw_layer(layer, values[-1], later, rng)
+        values.append(np.asarray(y))
     dout = cotangent = rng.integers(-2, 3, values[-1].shape).astype(np.float64)
     zeros, sums = dict[str, float](), list[float]()
     for name, layer, x, y in [*zip(network.layers, layers, values[:-1], values[1:], strict=True)][::-1]:
-        if type(layer) in (nr.Relu, nr.Pooling):
+        if type(layer) in (nr.Relu, nr.Pooling) and name not in blind:
             zeros = {name: _seen_share(layer, x, y, dout), **zeros}
         sums.insert(0, _largest_sum(layer, x, dout))
         dout = layer.backward(dout) if len(sums) < len(layers) else dout
-    exact = [*takewhile(_keeps_integers, layers)]
-    too_large = max(sums[: len(exact)], default=0) * prod(map(_divisor, exact)) > EXACT
+    exact = [*takewhile(lambda name: name not in kept and _keeps_integers(network.layers[name]), network.layers)]
+    divisor = prod(_divisor(network.layers[name]) for name in exact)
+    too_large = max(sums[: len(exact)], default=0) * divisor > EXACT
     inexact_from: str = [*network.layers, ""][0 if too_large else len(exact)]
     params = {key: getattr(network.layers[name], attribute) for key, (name, attribute) in network.owners.items()}
     return IntegerCase(_with_params(reference, params), values[0], cotangent, zeros, inexact_from)
