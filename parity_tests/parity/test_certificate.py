@@ -157,6 +157,16 @@ def test_a_wrong_loss_is_told(name: str) -> None:
     assert (first.layer, first.quantity, says in first.worst.note) == ("loss", quantity, True), first
 
 
+def test_a_batch_with_as_many_labels_of_each_class_does_not_hide_weights() -> None:
+    def balanced(x: Tensor, t: Tensor) -> Tensor:
+        return (F.cross_entropy(x, t, reduction="none") / t.bincount()[t]).sum() / len(t.unique())
+
+    reference, port, x, _ = small_network(torch.float64)
+    first = check_parity(reference, port, x[:6], np.arange(6), loss=balanced, runs=[BATCH]).first_divergence
+    assert first is not None
+    assert (first.layer, first.quantity) == ("loss", "output")
+
+
 def log_softmax_and_nll(x: Tensor, t: Tensor) -> Tensor:
     return F.nll_loss(F.log_softmax(x, dim=1), t)
 

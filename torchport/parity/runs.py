@@ -134,7 +134,8 @@ class Trial:
         """Judge the user's batch with its loss; then the loss alone, on labels of all classes and on large logits."""
         yield from self._judge(Run(BATCH, self.x, labels=self.labels, wants_grad=True))
         setting, takes = self.subject.setting, self.subject.takes
-        labels = self.rng.permutation(np.arange(2 * self.classes) % self.classes)
+        # All classes, not equally often, as a loss may weight them by their numbers.
+        labels = self.rng.permutation(np.repeat(np.arange(self.classes), 2 + np.arange(self.classes) % 3))
         for scale in (1.0, 1e3):
             logits = setting.round(scale * self.rng.standard_normal((len(labels), self.classes)))
             outputs = setting.round(OUTPUTS[takes]().forward(logits))
