@@ -13,7 +13,7 @@ import numpy as np
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.classic_layers import Subsampling, Tanh
-from numpy_ref.network import Network
+from numpy_ref.network import PARAMETERS, Network
 
 LINEAR = (nr.Convolution, nr.Affine, Subsampling)
 HOMOGENEOUS = (nr.Convolution, nr.Affine, nr.Relu, nr.Pooling, nr.AveragePooling, nr.Flatten, nr.Dropout)
@@ -93,16 +93,11 @@ def _draw_case(
 ) -> IntegerCase:
     """Draw a case layer by layer, with dropout keeping everything: if it drops some, sums of absolute terms shrink.
 
-    Layers named in kept keep their parameters; what follows them has no zeros, up to the next layer that is drawn.
+    Layers named in kept keep their parameters.
     """
-    network, blind, is_blind = _with_params(reference, reference.params), set[str](), False
-    layers, values = [*network.layers.values()], [rng.integers(0, 3, shape).astype(np.float64)]
-    for index, (name, layer) in enumerate(network.layers.items(), 1):
-        is_blind = name in kept or (is_blind and type(layer) not in LINEAR)
-        blind |= {name} if is_blind else set()
-        later = [type(each) for each in layers[index:]]
-        y = layer.forward(values[-1]) if name in kept else _draw_layer(layer, values[-1], later, rng)
-        values.append(np.asarray(y))
+    network, x = _with_params(reference, reference.params), rng.integers(0, 3, shape).astype(np.float64)
+    values, blind = _draw_layers(network, x, rng, kept)
+    layers = [*network.layers.values()]
     dout = cotangent = rng.integers(-2, 3, values[-1].shape).astype(np.float64)
     zeros, sums = dict[str, float](), list[float]()
     for name, layer, x, y in [*zip(network.layers, layers, values[:-1], values[1:], strict=True)][::-1]:
@@ -116,6 +111,38 @@ def _draw_case(
     inexact_from: str = [*network.layers, ""][0 if too_large else len(exact)]
     params = {key: getattr(network.layers[name], attribute) for key, (name, attribute) in network.owners.items()}
     return IntegerCase(_with_params(reference, params), values[0], cotangent, zeros, inexact_from)
+
+
+def _draw_layers(
+    network: Network, x: Array, rng: np.random.Generator, kept: Collection[str]
+) -> tuple[list[Array], set[str]]:
+    """Draw the parameters of all layers but kept; return x and each layer's output, and the layers without exact zeros.
+
+    Those are kept, and what follows up to the next layer that is drawn.
+    """
+    values, blind, is_blind, layers = [x], set[str](), False, [*network.layers.values()]
+    drawn = dict[int, Array]()  # by the id of the reference's array, which several layers may share
+    for index, (name, layer) in enumerate(network.layers.items(), 1):
+        is_blind = name in kept or (is_blind and type(layer) not in LINEAR)
+        blind |= {name} if is_blind else set()
+        is_drawn, later = name in kept or _share(layer, drawn), [type(each) for each in layers[index:]]
+        ids = {attribute: id(value) for attribute, value in _parameters_of(layer).items()}
+        y = layer.forward(values[-1]) if is_drawn else _draw_layer(layer, values[-1], later, rng)
+        drawn |= {ids[attribute]: value for attribute, value in _parameters_of(layer).items()}
+        values.append(np.asarray(y))
+    return values, blind
+
+
+def _parameters_of(layer: Any) -> dict[str, Array]:
+    return {attribute: getattr(layer, attribute) for attribute in PARAMETERS if hasattr(layer, attribute)}
+
+
+def _share(layer: Any, drawn: Mapping[int, Array]) -> bool:
+    """Give layer the parameters that it shares with earlier layers, if any, and 0 for its others."""
+    own = _parameters_of(layer)
+    if is_shared := any(id(value) in drawn for value in own.values()):
+        vars(layer).update({name: drawn.get(id(value), np.zeros_like(value)) for name, value in own.items()})
+    return is_shared
 
 
 def _draw_layer(layer: Any, x: Array, later: Sequence[type], rng: np.random.Generator) -> Array:
