@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import numpy_ref as nr
-from parity.user_ports import MLP, SIMPLE, SQUARE, Convnet, Perceptron, right, tensors
+from parity.user_ports import MLP, SIMPLE, SQUARE, Convnet, Perceptron, linear, right, tensors
 
 
 class Plain(Convnet):
@@ -113,6 +113,24 @@ class WeightNormOfOld(Perceptron):
 
     def forward(self, x: Tensor) -> Any:
         return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
+
+
+class EqualizedLinear(nn.Module):
+    """A parameter of unit size, scaled at run time as StyleGAN does it."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.scale, self.bias = layer.in_features**-0.5, layer.bias
+        self.weight = nn.Parameter(layer.weight.detach() / self.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.scale, self.bias)
+
+
+@right(MLP, steps=False)
+def equalized_learning_rate(reference: nr.Network) -> nn.Module:
+    fc1, fc2, fc3 = (EqualizedLinear(linear(reference, number)) for number in (1, 2, 3))
+    return nn.Sequential(fc1, nn.ReLU(), fc2, nn.ReLU(), fc3)
 
 
 class Transposed(nn.Module):
