@@ -273,6 +273,13 @@ def test_output_names_the_part_to_judge(returned: Callable[[Tensor], Any], part:
         check(followed_by(returned), output="none", runs=[TRAINING])
 
 
+def test_what_torch_exports_is_refused_as_it_has_one_mode() -> None:
+    reference, port, x, t = small_network(torch.float64)
+    exported = torch.export.export(port, (torch.tensor(x),)).module()
+    with pytest.raises(ValueError, match=r"got \w+, which raises NotImplementedError.*: give the module that was exp"):
+        check_parity(reference, exported, x, t)
+
+
 def test_any_seed_that_numpy_takes_will_do() -> None:
     assert check(seed=2**32 - 1, runs=[TRAINING, BATCH])
 

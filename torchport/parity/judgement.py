@@ -18,7 +18,7 @@ from torchport.parity.lines import MOVING, lines_of
 from torchport.parity.links import LinkFinder
 from torchport.parity.parameters import Location
 from torchport.parity.places import side_inputs
-from torchport.parity.preparation import overridden
+from torchport.parity.preparation import overridden, set_mode
 from torchport.parity.recording import record
 from torchport.parity.rows import Row
 from torchport.parity.stages import Applied, Link, Stage, transfer_links
@@ -50,10 +50,9 @@ class Judgement:
         self.x_tensor = x.clone() if run.wants_grad else x
         for module, training in self.subject.training_flags:
             module.training = training
-        if overridden(port):  # its train() and eval() may do more than set flags
-            port.eval() if run.predicting else port.train()
-        elif port.training == run.predicting:  # otherwise the user's flags of single modules stay
-            port.train(not run.predicting)
+        # If train() and eval() may do more than set flags; otherwise the user's flags of single modules stay.
+        if overridden(port) or port.training == run.predicting:
+            set_mode(port, training=not run.predicting)
         self.buffers = {name: value.detach().clone() for name, value in port.named_buffers()}
         for parameter in port.parameters():
             parameter.grad = None

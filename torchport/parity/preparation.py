@@ -59,6 +59,17 @@ def overridden(port: nn.Module) -> bool:
     return any((type(module).train, type(module).eval) != defaults for module in port.modules())
 
 
+def set_mode(port: nn.Module, *, training: bool) -> None:
+    """Call port.train() or port.eval(). Raises ValueError if it has no such mode, as what torch.export makes."""
+    try:
+        port.train() if training else port.eval()
+    except NotImplementedError as error:
+        raise ValueError(
+            f"port must have a mode for training and one for evaluation, got {type(port).__name__}, which raises "
+            f"{error!r}: give the module that was exported"
+        ) from error
+
+
 @contextmanager
 def restored(port: nn.Module, *, whole: bool = True) -> Iterator[frozenset[int]]:
     """Let the block train and predict with the port itself, as a copy is another program; restore it afterwards.
