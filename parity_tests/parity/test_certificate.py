@@ -196,6 +196,24 @@ class ByReciprocal(torch.autograd.Function):
         return gradient * grad_output, None
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_a_loss_may_round_the_logarithm_of_the_sum(dtype: torch.dtype, scale: float, rng: np.random.Generator) -> None:
+    x, setting = scale * rng.standard_normal((2000, 10)), Setting(dtype)
+
+    def off(relative: float) -> float:
+        def loss(x: Tensor, t: Tensor) -> Tensor:
+            value = (x.logsumexp(1) - x.gather(1, t[:, None])[:, 0]).mean()
+            return value + relative * (value - value.detach())
+
+        (row,) = (row for row in check_loss(x, np.arange(2000) % 10, setting, loss) if row.quantity == "grad_input")
+        return row.worst.ratio
+
+    u = torch.finfo(dtype).eps / 2
+    assert 0.2 < off(0.0) <= 1
+    assert off(40 * max(1, scale / 100) * u) > 1
+
+
 @pytest.mark.parametrize("n", [3, 63, 1000, 2000, 2040])
 def test_a_mean_may_be_a_product_with_the_rounded_reciprocal(n: int, rng: np.random.Generator) -> None:
     """At labels of low probability, where the limit allows for these roundings only."""
