@@ -12,7 +12,18 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import numpy_ref as nr
-from parity.user_ports import MLP, SIMPLE, SQUARE, Convnet, Perceptron, linear, right, tensors
+from parity.user_ports import (
+    MLP,
+    NORMALISED,
+    SIMPLE,
+    SQUARE,
+    Convnet,
+    Perceptron,
+    fill_norm,
+    linear,
+    right,
+    tensors,
+)
 
 
 class Plain(Convnet):
@@ -65,6 +76,13 @@ class ScriptedBlock(Convnet):
 
     def forward(self, x: Tensor) -> Any:
         return self.fc2(F.relu(self.fc1(self.block(x).flatten(1))))
+
+
+@right(NORMALISED, known="n/(n - 1)")
+def scripted_normalisation(reference: nr.Network) -> nn.Module:
+    fc1, fc2, fc3 = (linear(reference, number) for number in (1, 2, 3))
+    bn1, bn2 = (fill_norm(nn.BatchNorm1d(size, eps=1e-6), reference, k) for k, size in enumerate((9, 8), 1))
+    return nn.Sequential(torch.jit.script(nn.Sequential(fc1, bn1, nn.ReLU(), fc2, bn2)), nn.ReLU(), fc3)
 
 
 @right(SIMPLE)

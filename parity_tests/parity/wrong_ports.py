@@ -374,6 +374,19 @@ class OnlyTheMeanMoves(Normalised):
         return self.head(m(x))  # wrong
 
 
+@wrong(NORMALISED, "batchnorm1", "running", sign=STATISTICS)
+class MomentumInAScript(Normalised):
+    def __init__(self, reference: nr.Network) -> None:
+        super().__init__(reference)
+        norm = fill_norm(nn.BatchNorm1d(9, eps=1e-6, momentum=0.01), reference, 1)
+        block: Any = torch.jit.script(nn.Sequential(self.fc1, norm, nn.ReLU()))
+        self.bn1 = block
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.bn1(x).flatten(1)  # wrong
+        return self.fc3(F.relu(self.bn2(self.fc2(x))))
+
+
 @wrong(NORMALISED_MAPS, "batchnorm1", "output")
 class NormalisesChannels(nn.Module):
     def __init__(self, reference: nr.Network) -> None:

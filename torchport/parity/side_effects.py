@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from numpy_ref.checks import Array
 from numpy_ref.layers import BatchNormalization
+from numpy_ref.network import layer_statistics
 from torchport.layers import NORMALISE, kind_of
+from torchport.layers.kinds import other
 from torchport.layers.selections import chance_limit
 from torchport.layers.smooth import running_limits
-from torchport.parity.calls import Call, array_of, with_ancestors
+from torchport.parity.calls import UNSEEN, array_of, as_array, with_ancestors
+from torchport.parity.compare import compare
 from torchport.parity.judgement import Judgement
+from torchport.parity.probes import probe
 from torchport.parity.rows import Row
 from torchport.parity.stages import Link, Stage
 
@@ -33,8 +39,9 @@ def side_effect_rows(judgement: Judgement) -> Iterator[Row]:
             if kind_of(stage.layer).ratio is not None:
                 yield from _mask_rows(judgement, link, stage, x)
                 yield from _dependence_rows(judgement, link, stage, x, masks)
-            if isinstance(stage.layer, BatchNormalization):
-                yield from _statistics_rows(judgement, link, stage, x)
+        if not link.fault and not judgement.run.predicting:
+            for stage, updated, x, limit in _normalisations(judgement, link):
+                yield from _statistics_rows(judgement, link, stage, updated, x, limit)
 
 
 def _changed_state_rows(judgement: Judgement) -> Iterator[Row]:
@@ -126,34 +133,64 @@ def _dependence(earlier: Array, mask: Array, p: float) -> int | None:
     return min(distance, size - distance) if ratios[distance] > 1 else None
 
 
-def _statistics_rows(judgement: Judgement, link: Link, stage: Stage, x: Array) -> Iterator[Row]:
+def _normalisations(judgement: Judgement, link: Link) -> Iterator[tuple[Stage, Any, Array, Array]]:
+    """Yield each normalisation of a link, its layer after the run, and its input, with a limit if the port hides it."""
+    x = judgement.reshaped(link.start.value, link.stages[0].name) if link.stages else None
+    for k, stage in enumerate(link.stages):
+        if isinstance(stage.layer, BatchNormalization) and x is not None:
+            layers = [before.layer for before in link.stages[:k]]
+            own_x, limit = probe(layers, x, None, judgement.a).output if k else (x, np.zeros(()))
+            updated = other(stage.layer)
+            updated.forward(own_x)
+            yield stage, updated, own_x, limit
+
+
+def _statistics_rows(
+    judgement: Judgement, link: Link, stage: Stage, updated: Any, x: Array, x_limit: Array
+) -> Iterator[Row]:
     """Yield rows for the running statistics after x, if the port has buffers of their size; later runs start from them.
 
     torch's running variance is unbiased, the book's biased: a known difference of definition, no fault.
     """
-    updated, n = judgement.applied[link].layer, len(x)
-    buffers = [c for c in judgement.side_inputs(link) if not c.requires_grad and c.tensor.numel() == updated.gamma.size]
-    for name, limit in running_limits(stage.layer, x, judgement.a).items():
+    buffers, n = _buffers(judgement, link, stage), len(x)
+    for name, limit in running_limits(stage.layer, x, judgement.a, x_limit).items() if buffers else ():
         value, old = getattr(updated, name), getattr(stage.layer, name)
         carried = stage.layer.momentum * (0 if old is None else old)
-        if not buffers:
-            continue
-        (ratio, nearest), known = _nearest(judgement, buffers, value, limit), ""
+        (ratio, nearest), known = _nearest(buffers, value, limit), ""
         if name == "running_var" and ratio > 1 < n:
-            other_ratio, other = _nearest(judgement, buffers, carried + (value - carried) * n / (n - 1), 2 * limit)
+            other_ratio, unbiased = _nearest(buffers, carried + (value - carried) * n / (n - 1), 2 * limit)
             if other_ratio <= 1:
-                known, nearest = "torch's running variance is the unbiased one, n/(n - 1) of the book's", other
-        fitting = [call for call in buffers if judgement.compare_call(call, value, limit).ratio <= 1]
-        if fitting == [nearest] or known:  # with few features several buffers may fit
-            setattr(updated, name, np.asarray(nearest.array).reshape(value.shape))
-        worst = judgement.compare_call(nearest, value, limit)
-        yield judgement.row(link.name, name, NORMALISE, worst, judgement.where(link), known=known)
+                known, nearest = "torch's running variance is the unbiased one, n/(n - 1) of the book's", unbiased
+        fitting = [array for array in buffers if compare(array, value, limit).ratio <= 1]
+        if known or (len(fitting) == 1 and fitting[0] is nearest):  # with few features several buffers may fit
+            setattr(updated, name, nearest)
+        worst = compare(nearest, value, limit)
+        yield judgement.row(stage.name, name, NORMALISE, worst, judgement.where(link), known=known)
     stage.layer.running_mean, stage.layer.running_var = updated.running_mean, updated.running_var
 
 
-def _nearest(judgement: Judgement, buffers: list[Call], value: Array, limit: Array) -> tuple[float, Call]:
+def _buffers(judgement: Judgement, link: Link, stage: Stage) -> list[Array]:
+    """The values (D,) of the buffers that may be a normalisation's: those of its size that the link takes.
+
+    Where it hides what it takes, those of the port that held the statistics before the run.
+    """
+    tensors = [call.tensor for call in judgement.side_inputs(link) if not call.requires_grad]
+    if any(call.name == UNSEEN for call in judgement.finder.calls_of(link)):
+        old = [np.asarray(value) for value in layer_statistics(stage.layer).values()]
+        named = judgement.subject.port.named_buffers()
+        tensors = [tensor for name, tensor in named if _holds(judgement.buffers.get(name), old, 4 * judgement.a.u)]
+    return [array_of(tensor).reshape(-1) for tensor in tensors if tensor.numel() == stage.layer.gamma.size]
+
+
+def _holds(tensor: Tensor | None, values: list[Array], relative: float) -> bool:
+    """Whether tensor is one of values, up to a relative rounding."""
+    array = None if tensor is None else as_array(tensor)
+    return array is not None and any(compare(array, value, relative * np.abs(value)).ratio <= 1 for value in values)
+
+
+def _nearest(buffers: list[Array], value: Array, limit: Array) -> tuple[float, Array]:
     """The smallest ratio of error to limit among buffers compared with value, and the buffer that has it."""
-    return min(((judgement.compare_call(call, value, limit).ratio, call) for call in buffers), key=lambda pair: pair[0])
+    return min(((compare(array, value, limit).ratio, array) for array in buffers), key=lambda pair: pair[0])
 
 
 def extra_parameter_rows(judgement: Judgement) -> list[Row]:
