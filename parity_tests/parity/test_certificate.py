@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -253,12 +254,31 @@ def of_one_layout(port: SimpleConvNet) -> nn.Module:
     return nn.Sequential(Function(lambda x: x.view(len(x), -1).view(x.shape)), port)
 
 
+class InThreads(nn.Module):
+    """A port that computes each sample in a thread, where no call is seen."""
+
+    def __init__(self, port: nn.Module) -> None:
+        super().__init__()
+        self.port = port
+
+    def forward(self, x: Tensor) -> Tensor:
+        enabled = torch.is_grad_enabled()
+
+        def run(sample: Tensor) -> Any:
+            with torch.set_grad_enabled(enabled):
+                return self.port(sample)
+
+        with ThreadPoolExecutor(2) as pool:
+            return torch.cat(list(pool.map(run, x.split(1))))
+
+
 def normed(port: SimpleConvNet) -> None:
     nn.utils.parametrizations.weight_norm(port.affine1)
 
 
 NOTES: dict[str, tuple[Spoil, str]] = {
     "layers in one piece": (pooled_before_relu, "relu1 and pool1 were judged together (1 (MaxPool2d), 2 (ReLU))"),
+    "work in threads": (InThreads, "conv1 and relu1 and pool1 and affine1 and relu2 and affine2 were judged together"),
     "a parameter that nobody uses": (with_a_parameter_too_many, "spare is not used"),
     "data that it does not take": (of_a_narrow_range, "not judged on integers"),
     "a layout that it does not take": (
