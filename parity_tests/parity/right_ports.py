@@ -23,6 +23,7 @@ from parity.user_ports import (
     SIGMOID,
     SIMPLE,
     SQUARE,
+    TIED,
     Convnet,
     Perceptron,
     conv2d,
@@ -269,6 +270,18 @@ class ReduceOverProperty(Perceptron):
 
     def forward(self, x: Tensor) -> Any:
         return reduce(lambda value, stage: stage(value), self.stages, x)
+
+
+@right(TIED, steps=False)
+class OneLayerTwiceAsInTheReference(nn.Module):
+    def __init__(self, reference: nr.Network) -> None:
+        super().__init__()
+        self.fc, self.head = linear(reference, 1), linear(reference, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        for _ in range(2):
+            x = F.relu(self.fc(x))
+        return self.head(x)
 
 
 @right(DEEP)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from parity.user_ports import (
     DROPPED,
+    DROPPED_MAPS,
     GLOBAL,
     MLP,
     NORMALISED,
@@ -397,6 +398,16 @@ class DropoutByHand(Perceptron):
     def forward(self, x: Tensor) -> Any:
         x = self.drop(F.relu(self.fc1(x)))
         return self.fc3(self.drop(F.relu(self.fc2(x))))
+
+
+@right(DROPPED_MAPS)
+class MasksDrawnAtOnce(Convnet):
+    """Drawn for all layers at once, before the first."""
+
+    def forward(self, x: Tensor) -> Any:
+        keep = torch.rand(2, len(x), 96, dtype=torch.float64) > 0.4 if self.training else [0.6, 0.6]
+        x = self.fc1(F.relu(self.conv1(x)).flatten(1) * keep[0])
+        return self.fc2(F.relu(x) * keep[1])
 
 
 @right(SIMPLE)

@@ -12,7 +12,18 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import numpy_ref as nr
-from parity.user_ports import MLP, SIMPLE, SQUARE, Convnet, Perceptron, right, tensors
+from parity.user_ports import (
+    MLP,
+    NORMALISED,
+    SIMPLE,
+    SQUARE,
+    Convnet,
+    Perceptron,
+    fill_norm,
+    linear,
+    right,
+    tensors,
+)
 
 
 class Plain(Convnet):
@@ -67,6 +78,13 @@ class ScriptedBlock(Convnet):
         return self.fc2(F.relu(self.fc1(self.block(x).flatten(1))))
 
 
+@right(NORMALISED, known="n/(n - 1)")
+def scripted_normalisation(reference: nr.Network) -> nn.Module:
+    fc1, fc2, fc3 = (linear(reference, number) for number in (1, 2, 3))
+    bn1, bn2 = (fill_norm(nn.BatchNorm1d(size, eps=1e-6), reference, k) for k, size in enumerate((9, 8), 1))
+    return nn.Sequential(torch.jit.script(nn.Sequential(fc1, bn1, nn.ReLU(), fc2, bn2)), nn.ReLU(), fc3)
+
+
 @right(SIMPLE)
 class CalledFunctionally(nn.Module):
     def __init__(self, reference: nr.Network) -> None:
@@ -113,6 +131,24 @@ class WeightNormOfOld(Perceptron):
 
     def forward(self, x: Tensor) -> Any:
         return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
+
+
+class EqualizedLinear(nn.Module):
+    """A parameter of unit size, scaled at run time as StyleGAN does it."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.scale, self.bias = layer.in_features**-0.5, layer.bias
+        self.weight = nn.Parameter(layer.weight.detach() / self.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.scale, self.bias)
+
+
+@right(MLP, steps=False)
+def equalized_learning_rate(reference: nr.Network) -> nn.Module:
+    fc1, fc2, fc3 = (EqualizedLinear(linear(reference, number)) for number in (1, 2, 3))
+    return nn.Sequential(fc1, nn.ReLU(), fc2, nn.ReLU(), fc3)
 
 
 class Transposed(nn.Module):

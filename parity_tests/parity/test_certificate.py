@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from torchport.parity import Report, Row, check_layer, check_parity, compare
 from torchport.parity.cases import seeded_batch
 from torchport.parity.compare import MOST
 from torchport.parity.losses import check_loss
-from torchport.parity.preparation import BATCH, PREDICTION, TRAINING
+from torchport.parity.preparation import BATCH, INTEGERS, PREDICTION, TRAINING
 
 Spoil = Callable[[Any], Any]
 
@@ -83,7 +84,7 @@ WRONG: dict[str, Spoil] = {
 @pytest.mark.parametrize("place", WRONG)
 def test_a_wrong_layer_is_the_only_one_that_is_blamed(place: str, setting: Setting) -> None:
     """The layers after it compute other numbers too, but correctly from their input."""
-    report = check(WRONG[place], setting.dtype, setting.device, runs=[TRAINING, PREDICTION])
+    report = check(WRONG[place], setting.dtype, setting.device, runs=[TRAINING, PREDICTION, INTEGERS])
     assert failed(report) == {place}
     assert {row.layer for row in report.rows} > {*WRONG} - {place}
 
@@ -157,6 +158,16 @@ def test_a_wrong_loss_is_told(name: str) -> None:
     assert (first.layer, first.quantity, says in first.worst.note) == ("loss", quantity, True), first
 
 
+def test_a_batch_with_as_many_labels_of_each_class_does_not_hide_weights() -> None:
+    def balanced(x: Tensor, t: Tensor) -> Tensor:
+        return (F.cross_entropy(x, t, reduction="none") / t.bincount()[t]).sum() / len(t.unique())
+
+    reference, port, x, _ = small_network(torch.float64)
+    first = check_parity(reference, port, x[:6], np.arange(6), loss=balanced, runs=[BATCH]).first_divergence
+    assert first is not None
+    assert (first.layer, first.quantity) == ("loss", "output")
+
+
 def log_softmax_and_nll(x: Tensor, t: Tensor) -> Tensor:
     return F.nll_loss(F.log_softmax(x, dim=1), t)
 
@@ -184,6 +195,24 @@ class ByReciprocal(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_output, None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_a_loss_may_round_the_logarithm_of_the_sum(dtype: torch.dtype, scale: float, rng: np.random.Generator) -> None:
+    x, setting = scale * rng.standard_normal((2000, 10)), Setting(dtype)
+
+    def off(relative: float) -> float:
+        def loss(x: Tensor, t: Tensor) -> Tensor:
+            value = (x.logsumexp(1) - x.gather(1, t[:, None])[:, 0]).mean()
+            return value + relative * (value - value.detach())
+
+        (row,) = (row for row in check_loss(x, np.arange(2000) % 10, setting, loss) if row.quantity == "grad_input")
+        return row.worst.ratio
+
+    u = torch.finfo(dtype).eps / 2
+    assert 0.2 < off(0.0) <= 1
+    assert off(40 * max(1, scale / 100) * u) > 1
 
 
 @pytest.mark.parametrize("n", [3, 63, 1000, 2000, 2040])
@@ -225,19 +254,38 @@ def of_one_layout(port: SimpleConvNet) -> nn.Module:
     return nn.Sequential(Function(lambda x: x.view(len(x), -1).view(x.shape)), port)
 
 
+class InThreads(nn.Module):
+    """A port that computes each sample in a thread, where no call is seen."""
+
+    def __init__(self, port: nn.Module) -> None:
+        super().__init__()
+        self.port = port
+
+    def forward(self, x: Tensor) -> Tensor:
+        enabled = torch.is_grad_enabled()
+
+        def run(sample: Tensor) -> Any:
+            with torch.set_grad_enabled(enabled):
+                return self.port(sample)
+
+        with ThreadPoolExecutor(2) as pool:
+            return torch.cat(list(pool.map(run, x.split(1))))
+
+
 def normed(port: SimpleConvNet) -> None:
     nn.utils.parametrizations.weight_norm(port.affine1)
 
 
 NOTES: dict[str, tuple[Spoil, str]] = {
     "layers in one piece": (pooled_before_relu, "relu1 and pool1 were judged together (1 (MaxPool2d), 2 (ReLU))"),
+    "work in threads": (InThreads, "conv1 and relu1 and pool1 and affine1 and relu2 and affine2 were judged together"),
     "a parameter that nobody uses": (with_a_parameter_too_many, "spare is not used"),
     "data that it does not take": (of_a_narrow_range, "not judged on integers"),
     "a layout that it does not take": (
         of_one_layout,
         "not judged on channels_last: the port raised RuntimeError: view",
     ),
-    "no integers": (normed, "not run on integers, since affine1.weight cannot be set"),
+    "a weight that cannot be set": (normed, "affine1.weight cannot be set: the relu or pooling after it was not"),
     "one of three outputs": (
         followed_by(lambda x: (x.softmax(1), x, 2 * x)),
         "judged is part 1 of the 3 that the port returns",
@@ -261,6 +309,13 @@ def test_output_names_the_part_to_judge(returned: Callable[[Tensor], Any], part:
     assert failed(check(followed_by(returned), output=0 if part == 1 else "wrong", runs=[TRAINING])) == {"output"}
     with pytest.raises(ValueError, match=r"output='none' must be a part of what the port returns, a (tuple|dict)"):
         check(followed_by(returned), output="none", runs=[TRAINING])
+
+
+def test_what_torch_exports_is_refused_as_it_has_one_mode() -> None:
+    reference, port, x, t = small_network(torch.float64)
+    exported = torch.export.export(port, (torch.tensor(x),)).module()
+    with pytest.raises(ValueError, match=r"got \w+, which raises NotImplementedError.*: give the module that was exp"):
+        check_parity(reference, exported, x, t)
 
 
 def test_any_seed_that_numpy_takes_will_do() -> None:

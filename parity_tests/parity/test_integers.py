@@ -394,6 +394,17 @@ def test_a_layer_of_another_class_keeps_its_parameters() -> None:
     assert list(case.zeros) == ["Relu2", "Relu4"]
 
 
+def test_what_is_held_stays_and_the_rest_is_drawn() -> None:
+    reference = fully_connected(4)
+    held = {"W2": np.full((100, 100), 0.3), "b2": np.full(100, 0.1)}
+    case = integer_case(reference, (100,), 8, 0, held)
+    assert case.inexact_from == "Affine3"
+    assert all(np.array_equal(case.network.params[key], value) for key, value in held.items())
+    assert not np.array_equal(case.network.params["W3"], reference.params["W3"])
+    assert list(case.zeros) == ["Relu2", "Relu6"]
+    assert case.least_share > 0
+
+
 @pytest.mark.parametrize(("window", "most"), [(2, 1), (8, 6)])
 def test_no_more_draws_than_help(window: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With windows of 8 x 8, no draw has zeros in one percent of the entries."""

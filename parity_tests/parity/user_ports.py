@@ -209,6 +209,13 @@ def _equal() -> nr.Network:
     return network
 
 
+def _tied() -> nr.Network:
+    """A network whose first two layers have the same parameters for good."""
+    layers = seeded(nr.MultiLayerNet(8, [8, 8], 5)).layers
+    layers["Affine2"].W, layers["Affine2"].b = layers["Affine1"].W, layers["Affine1"].b
+    return nr.Network(layers)
+
+
 def _own(**layers: Any) -> Callable[[], nr.Network]:
     """A network of these layers, each made by a function."""
     return lambda: seeded(nr.Network({name: make() for name, make in layers.items()}))
@@ -230,10 +237,25 @@ SQUARE = Reference(lambda: seeded(_simple((2, 8, 8), 10, pad=1)), (2, 8, 8), 10)
 DEEP = Reference(_deep, (2, 12, 12), 6)
 MLP = Reference(lambda: seeded(nr.MultiLayerNet(12, [9, 8], 5)), (12,), 5)
 EQUAL = Reference(_equal, (12,), 8)
+TIED = Reference(_tied, (8,), 5)
 SIGMOID = Reference(lambda: seeded(nr.TwoLayerNet(12, 9, 5, activation="sigmoid")), (12,), 5)
 NORMALISED = Reference(lambda: seeded(nr.MultiLayerNetExtend(12, [9, 8], 5, use_batchnorm=True)), (12,), 5)
 DROPPED = Reference(
     lambda: seeded(nr.MultiLayerNetExtend(12, [9, 8], 5, use_dropout=True, dropout_ration=0.3)), (12,), 5
+)
+# Its masks are of one size, and the first follows a convolution.
+DROPPED_MAPS = Reference(
+    _own(
+        Conv1=_conv(6, 1, 3, 3),
+        Relu1=nr.Relu,
+        Dropout1=lambda: nr.Dropout(0.4),
+        Affine1=_affine(96, 96),
+        Relu2=nr.Relu,
+        Dropout2=lambda: nr.Dropout(0.4),
+        Affine2=_affine(96, 5),
+    ),
+    (1, 6, 6),
+    5,
 )
 LENET = Reference(lambda: seeded(nr.LeNet5((1, 12, 12), subsampling="average")), (1, 12, 12), 10)
 # The last pooling sees the whole map; the first leaves a fifth row and column unseen.

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 import numpy_ref as nr
@@ -63,6 +64,50 @@ step(
 step(*POOL, "ColumnsFirst", lambda m, x: F.max_pool2d(F.max_pool2d(x, (2, 1)), (1, 2)), sign=INTEGERS)
 step(*POOL, "PooledTransposed", lambda m, x: F.max_pool2d(x.mT, 2).mT, sign=INTEGERS)
 step(*POOL, "PooledMirrored", lambda m, x: F.max_pool2d(x.flip(3), 2).flip(3), sign=INTEGERS)
+
+
+class Amax(nn.Module):
+    """Max pooling of 4 maps of 8 x 8 that passes half the gradient to each of two equal maxima."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(-1, 4, 4, 2, 4, 2).amax((3, 5))
+
+
+@wrong(SIMPLE, "relu1", "grad", sign=INTEGERS, cause="x >= 0")
+class MaskBesideAPrunedWeight(Convnet):
+    """A weight that is computed cannot be set to integers."""
+
+    def __init__(self, reference: nr.Network) -> None:
+        super().__init__(reference)
+        prune.identity(self.fc1, "weight")
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.conv1(x)
+        x = F.max_pool2d(x * (x >= 0), 2)  # wrong
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+
+
+@wrong(SIMPLE, "relu1 pool1", "grad", sign=INTEGERS)
+class AmaxBeforeRelu(Convnet):
+    """Two layers that are judged together."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.conv1(x).view(-1, 4, 4, 2, 4, 2).amax((3, 5))  # wrong
+        return self.fc2(F.relu(self.fc1(F.relu(x).flatten(1))))
+
+
+@wrong(SIMPLE, "conv1 relu1 pool1", "grad", sign=INTEGERS)
+class ScriptedAmax(Convnet):
+    """Three layers that are seen in one piece."""
+
+    def __init__(self, reference: nr.Network) -> None:
+        super().__init__(reference)
+        self.block = torch.jit.script(nn.Sequential(self.conv1, nn.ReLU(), Amax()))
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.block(x).flatten(1)  # wrong
+        return self.fc2(F.relu(self.fc1(x)))
+
 
 # --- Cut
 

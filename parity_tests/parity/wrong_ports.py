@@ -16,6 +16,7 @@ from parity.user_ports import (
     AVERAGED,
     DEEP,
     DROPPED,
+    DROPPED_MAPS,
     GLOBAL,
     LENET,
     MLP,
@@ -373,6 +374,19 @@ class OnlyTheMeanMoves(Normalised):
         return self.head(m(x))  # wrong
 
 
+@wrong(NORMALISED, "batchnorm1", "running", sign=STATISTICS)
+class MomentumInAScript(Normalised):
+    def __init__(self, reference: nr.Network) -> None:
+        super().__init__(reference)
+        norm = fill_norm(nn.BatchNorm1d(9, eps=1e-6, momentum=0.01), reference, 1)
+        block: Any = torch.jit.script(nn.Sequential(self.fc1, norm, nn.ReLU()))
+        self.bn1 = block
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.bn1(x).flatten(1)  # wrong
+        return self.fc3(F.relu(self.bn2(self.fc2(x))))
+
+
 @wrong(NORMALISED_MAPS, "batchnorm1", "output")
 class NormalisesChannels(nn.Module):
     def __init__(self, reference: nr.Network) -> None:
@@ -390,6 +404,14 @@ MASK = DROPPED, "dropout1"
 step(*MASK, "output", "MaskInverted", lambda m, x: x * (torch.rand_like(x) < 0.3) if m.training else x * 0.7)
 step(*MASK, "output", "DropsHalf", lambda m, x: x * (torch.rand_like(x) > 0.5) if m.training else x * 0.7)
 step(*MASK, "output", "OneMaskForAll", lambda m, x: x * (torch.rand_like(x[:1]) > 0.3) if m.training else x * 0.7)
+step(*MASK, "output", "RatioOf35", lambda m, x: x * (torch.rand_like(x) > 0.35) if m.training else x * 0.7)
+step(*MASK, "output", "WholeSamples", lambda m, x: x * (torch.rand(len(x), 1) > 0.3) if m.training else x * 0.7)
+step(
+    *MASK,
+    "output",
+    "UnitsInThrees",
+    lambda m, x: x * (torch.rand(len(x), 3) > 0.3).repeat_interleave(3, 1) if m.training else x * 0.7,
+)
 step(*MASK, "output", "ScaledTwice", lambda m, x: F.dropout(x, 0.3, m.training) if m.training else x * 0.7)
 step(*MASK, "output", "ScaledByTheRatio", lambda m, x: m(x) if m.training else x * 0.3, sign=PREDICTION)
 step(*MASK, "output", "DropsInPrediction", lambda m, x: x * (torch.rand_like(x) > 0.3), sign=PREDICTION)
@@ -397,6 +419,34 @@ step(*MASK, "output", "TorchDropoutOfHalf", lambda m, x: F.dropout(x, 0.5, m.tra
 step(SIMPLE, "relu2", "output", "DropoutAdded", lambda m, x: F.dropout(F.relu(x), 0.5, m.training), "relu2 affine2")
 step(SIMPLE, "relu2", "output", "DropoutForgotTraining", lambda m, x: F.dropout(F.relu(x)), "relu2 affine2")
 step(SIMPLE, "input", "output", "NoiseInTraining", lambda m, x: x + 0.01 * torch.randn_like(x) if m.training else x)
+
+
+step(
+    DROPPED_MAPS,
+    "dropout1",
+    "output",
+    "WholeMaps",  # as nn.Dropout2d
+    lambda m, x: x * (torch.rand(*x.shape[:2], 1, 1) > 0.4) if m.training else x * 0.6,
+)
+
+
+class Dropping(nn.Module):
+    """What is right, but for the masks."""
+
+    def __init__(self, reference: nr.Network) -> None:
+        super().__init__()
+        self.conv1, self.fc1, self.fc2 = conv2d(reference, 1), linear(reference, 2), linear(reference, 3)
+
+    def mask(self, x: Tensor) -> Tensor:
+        return torch.rand_like(x) > 0.4 if self.training else torch.full_like(x, 0.6)
+
+
+@wrong(DROPPED_MAPS, "dropout2", "output")
+class OneMaskForTwoLayers(Dropping):
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(self.conv1(x)).flatten(1)
+        mask = self.mask(x)
+        return self.fc2(F.relu(self.fc1(x * mask)) * mask)  # wrong
 
 
 @wrong(DROPPED, "dropout1", "output", sign=PREDICTION)

@@ -164,11 +164,13 @@ def loss_limits(x: Array, labels: Array, a: Arithmetic, offset: float = LOG_OFFS
 
     The gradient (y - t) / N has the error of y and three more roundings: of the difference, and two of the product with
     the rounded reciprocal of N, which is how CUDA divides by a number, and how the mean may be written. That of
-    log_softmax, g - y sum(g) for g = t / N, has two roundings, and one of y.
+    log_softmax, g - y sum(g) for g = t / N, has two roundings, and one of y. That of logsumexp takes y as exp(x - lse),
+    with the rounding of lse in its argument.
     """
     (y, relative), (n, classes), picked = _softmax_and_error(x, a), x.shape, (np.arange(len(x)), labels)
     y_limit = np.minimum(y * relative + a.tiny, 1)
-    grad_limit = (y_limit + 3 * a.u * np.abs(y - np.eye(classes)[labels])) / n
+    log_sum = (x - LogSoftmax().forward(x))[:, :1]
+    grad_limit = (y_limit + a.u * y * np.abs(log_sum) + 3 * a.u * np.abs(y - np.eye(classes)[labels])) / n
     if offset == 0:
         limit, size = _log_forward(LogSoftmax(), x, a)[picked], np.abs(LogSoftmax().forward(x)[picked])
     else:

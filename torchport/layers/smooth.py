@@ -108,13 +108,20 @@ def _norm_prediction(layer: nr.BatchNormalization, x: Array, a: Arithmetic) -> A
     return _affine_limit(layer, x.reshape(len(x), -1), mean, 1 / np.sqrt(var + layer.EPS), a).reshape(x.shape)
 
 
-def running_limits(layer: nr.BatchNormalization, x: Array, a: Arithmetic) -> dict[str, Array]:
-    """Limits of running_mean and running_var (D,) after one batch x, if both sides start from equal values."""
-    batch, new = _normalised(layer, x.reshape(len(x), -1), a), 1 - layer.momentum
+def running_limits(
+    layer: nr.BatchNormalization, x: Array, a: Arithmetic, x_limit: Array | float = 0.0
+) -> dict[str, Array]:
+    """Limits of running_mean and running_var (D,) after one batch x, if both sides start from equal values.
+
+    Where x is off by e, up to x_limit, so is the mean by mean(e) and the variance by 2 mean((x - mean) e) + mean(e^2).
+    """
+    flat, e = x.reshape(len(x), -1), np.broadcast_to(x_limit, x.shape).reshape(len(x), -1)
+    batch, new = _normalised(layer, flat, a), 1 - layer.momentum
     before, twin = layer_statistics(layer), other(layer)
     twin.forward(x)
     size = {name: 2 * np.abs(value) + np.abs(getattr(twin, name)) for name, value in before.items()}
-    limits = {"running_mean": batch.mean, "running_var": batch.var}
+    from_e = (2 * np.abs(flat - flat.mean(axis=0)) * e + e**2).mean(axis=0)
+    limits = {"running_mean": batch.mean + e.mean(axis=0), "running_var": batch.var + from_e}
     return {name: new * limit + 3 * a.u * size[name] for name, limit in limits.items()}
 
 

@@ -64,9 +64,12 @@ def expected_gradients(judgement: Judgement, stretch: Stretch) -> Iterator[Gradi
     # A layer that was judged by itself in the forward pass repeats what the port drew there.
     layers = [layer for link in stretch.links for layer in judgement.layers(link)]
     probed = probe(layers, stretch.x, stretch.dout, judgement.a)
+    # Among integers a probe's changes would take both branches at a zero or a tie, and allow for either.
+    exact = judgement.is_exact(stretch.stages[-1], stretch.x, stretch.dout)
     for (number, name), value in probed.values.items():
         if name != "output":
-            yield Gradient(stretch.stages[number], name, value, probed.limits[number, name])
+            limit = np.zeros(()) if exact else probed.limits[number, name]
+            yield Gradient(stretch.stages[number], name, value, limit)
 
 
 def _gradients_through(judgement: Judgement, stretch: Stretch) -> Iterator[Gradient]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import takewhile
 from math import ceil, log2, prod
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from numpy_ref.classic_layers import Subsampling, Tanh
-from numpy_ref.network import Network
+from numpy_ref.network import PARAMETERS, Network
 
 LINEAR = (nr.Convolution, nr.Affine, Subsampling)
 HOMOGENEOUS = (nr.Convolution, nr.Affine, nr.Relu, nr.Pooling, nr.AveragePooling, nr.Flatten, nr.Dropout)
@@ -43,11 +43,18 @@ class IntegerCase(NamedTuple):
         return min(self.zeros.values(), default=1.0)
 
 
-def integer_case(reference: Network, sample_shape: tuple[int, ...], n: int, seed: int) -> IntegerCase:
-    """A case for reference on n > 1 samples; layers of classes not known here keep their own parameters."""
+def integer_case(
+    reference: Network, sample_shape: tuple[int, ...], n: int, seed: int, held: Mapping[str, Array] | None = None
+) -> IntegerCase:
+    """A case for reference on n > 1 samples; layers of classes not known here keep their own parameters.
+
+    held are parameters, all those of some layers, that stay as they are.
+    """
     rng, best = np.random.default_rng([seed, 3]), None
+    reference = _with_params(reference, {**reference.params, **(held or {})})
+    kept = {reference.owners[key][0] for key in held or {}}
     for _ in range(DRAWS):
-        case, best_share = _draw_case(reference, (n, *sample_shape), rng), -1.0 if best is None else best.least_share
+        case, best_share = _draw_case(reference, (n, *sample_shape), rng, kept), best.least_share if best else -1.0
         best = case if case.least_share >= best_share else best  # keeping only one saves memory
         # Large windows let few ties through: then draw only until there is no further gain.
         if case.least_share >= ENOUGH or 0 < case.least_share <= best_share:
@@ -81,24 +88,61 @@ def _with_params(network: Network, params: Mapping[str, Array]) -> Network:
     return twin
 
 
-def _draw_case(reference: Network, shape: tuple[int, ...], rng: np.random.Generator) -> IntegerCase:
-    """Draw a case layer by layer, with dropout keeping everything: if it drops some, sums of absolute terms shrink."""
-    network = _with_params(reference, reference.params)
-    layers, values = [*network.layers.values()], [rng.integers(0, 3, shape).astype(np.float64)]
-    for index, layer in enumerate(layers, 1):
-        values.append(_draw_layer(layer, values[-1], [type(later) for later in layers[index:]], rng))
+def _draw_case(
+    reference: Network, shape: tuple[int, ...], rng: np.random.Generator, kept: Collection[str] = ()
+) -> IntegerCase:
+    """Draw a case layer by layer, with dropout keeping everything: if it drops some, sums of absolute terms shrink.
+
+    Layers named in kept keep their parameters.
+    """
+    network, x = _with_params(reference, reference.params), rng.integers(0, 3, shape).astype(np.float64)
+    values, blind = _draw_layers(network, x, rng, kept)
+    layers = [*network.layers.values()]
     dout = cotangent = rng.integers(-2, 3, values[-1].shape).astype(np.float64)
     zeros, sums = dict[str, float](), list[float]()
     for name, layer, x, y in [*zip(network.layers, layers, values[:-1], values[1:], strict=True)][::-1]:
-        if type(layer) in (nr.Relu, nr.Pooling):
+        if type(layer) in (nr.Relu, nr.Pooling) and name not in blind:
             zeros = {name: _seen_share(layer, x, y, dout), **zeros}
         sums.insert(0, _largest_sum(layer, x, dout))
         dout = layer.backward(dout) if len(sums) < len(layers) else dout
-    exact = [*takewhile(_keeps_integers, layers)]
-    too_large = max(sums[: len(exact)], default=0) * prod(map(_divisor, exact)) > EXACT
+    exact = [*takewhile(lambda name: name not in kept and _keeps_integers(network.layers[name]), network.layers)]
+    divisor = prod(_divisor(network.layers[name]) for name in exact)
+    too_large = max(sums[: len(exact)], default=0) * divisor > EXACT
     inexact_from: str = [*network.layers, ""][0 if too_large else len(exact)]
     params = {key: getattr(network.layers[name], attribute) for key, (name, attribute) in network.owners.items()}
     return IntegerCase(_with_params(reference, params), values[0], cotangent, zeros, inexact_from)
+
+
+def _draw_layers(
+    network: Network, x: Array, rng: np.random.Generator, kept: Collection[str]
+) -> tuple[list[Array], set[str]]:
+    """Draw the parameters of all layers but kept; return x and each layer's output, and the layers without exact zeros.
+
+    Those are kept, and what follows up to the next layer that is drawn.
+    """
+    values, blind, is_blind, layers = [x], set[str](), False, [*network.layers.values()]
+    drawn = dict[int, Array]()  # by the id of the reference's array, which several layers may share
+    for index, (name, layer) in enumerate(network.layers.items(), 1):
+        is_blind = name in kept or (is_blind and type(layer) not in LINEAR)
+        blind |= {name} if is_blind else set()
+        is_drawn, later = name in kept or _share(layer, drawn), [type(each) for each in layers[index:]]
+        ids = {attribute: id(value) for attribute, value in _parameters_of(layer).items()}
+        y = layer.forward(values[-1]) if is_drawn else _draw_layer(layer, values[-1], later, rng)
+        drawn |= {ids[attribute]: value for attribute, value in _parameters_of(layer).items()}
+        values.append(np.asarray(y))
+    return values, blind
+
+
+def _parameters_of(layer: Any) -> dict[str, Array]:
+    return {attribute: getattr(layer, attribute) for attribute in PARAMETERS if hasattr(layer, attribute)}
+
+
+def _share(layer: Any, drawn: Mapping[int, Array]) -> bool:
+    """Give layer the parameters that it shares with earlier layers, if any, and 0 for its others."""
+    own = _parameters_of(layer)
+    if is_shared := any(id(value) in drawn for value in own.values()):
+        vars(layer).update({name: drawn.get(id(value), np.zeros_like(value)) for name, value in own.items()})
+    return is_shared
 
 
 def _draw_layer(layer: Any, x: Array, later: Sequence[type], rng: np.random.Generator) -> Array:

@@ -18,13 +18,14 @@ from torchport.parity.lines import MOVING, lines_of
 from torchport.parity.links import LinkFinder
 from torchport.parity.parameters import Location
 from torchport.parity.places import side_inputs
-from torchport.parity.preparation import overridden
+from torchport.parity.preparation import overridden, set_mode
 from torchport.parity.recording import record
 from torchport.parity.rows import Row
 from torchport.parity.stages import Applied, Link, Stage, transfer_links
 from torchport.parity.subject import Guide, Key, Run, Subject
 
 UNIT = 2.0**-8  # average pooling of integers gives multiples of it
+LARGEST = 2.0**24  # float32 holds all integers up to it
 
 
 class Judgement:
@@ -49,10 +50,9 @@ class Judgement:
         self.x_tensor = x.clone() if run.wants_grad else x
         for module, training in self.subject.training_flags:
             module.training = training
-        if overridden(port):  # its train() and eval() may do more than set flags
-            port.eval() if run.predicting else port.train()
-        elif port.training == run.predicting:  # otherwise the user's flags of single modules stay
-            port.train(not run.predicting)
+        # If train() and eval() may do more than set flags; otherwise the user's flags of single modules stay.
+        if overridden(port) or port.training == run.predicting:
+            set_mode(port, training=not run.predicting)
         self.buffers = {name: value.detach().clone() for name, value in port.named_buffers()}
         for parameter in port.parameters():
             parameter.grad = None
@@ -220,8 +220,9 @@ class Judgement:
 
 
 def _is_whole(array: Array, scale: float) -> bool:
+    """Whether array holds multiples of scale * UNIT, so small that they are no float32 numbers of another origin."""
     units = array / (scale * UNIT)
-    return bool(np.array_equal(units, np.round(units)))
+    return bool(np.array_equal(units, np.round(units)) and np.abs(units).max(initial=0) <= LARGEST)
 
 
 def _part_of(returned: Any, key: int | str) -> Any:

@@ -97,8 +97,8 @@ class Location:
 def locate(record: Record, calls: Sequence[Call], value: Array, shape: tuple[int, ...], u: float) -> list[Location]:
     """The locations of a parameter value among what calls take: the nearest tensor, in every layout that fits.
 
-    A tensor that only moves a parameter's numbers gives the parameter itself. One computed from several, as by
-    weight_norm, may be off by DERIVED roundings of u. shape (C, H, W) is that of a sample before the layer.
+    A tensor that only moves a parameter's numbers gives the parameter itself. One that is computed, as by weight_norm,
+    may be off by DERIVED roundings of u. shape (C, H, W) is that of a sample before the layer.
     """
     candidates = side_inputs(record.calls, calls)
     if any(call.name == UNSEEN for call in calls):
@@ -108,10 +108,21 @@ def locate(record: Record, calls: Sequence[Call], value: Array, shape: tuple[int
     candidates.sort(key=lambda call: not call.requires_grad)
     layouts = list(_layouts(value, shape))
     for call in candidates:
-        tolerance = 0.0 if call.is_leaf or len(call.parents) == 1 else DERIVED * u
-        if matching := _matching_layouts(call, value, layouts, tolerance):
+        matching = _matching_layouts(call, value, layouts)
+        if not matching and not call.is_leaf:
+            near = _matching_layouts(call, value, layouts, DERIVED * u)
+            matching = near if near and not _is_moved(record, call) else []
+        if matching:
             return [_at_leaf(record, call, layout, value, layouts) for layout in matching]
     return _in_parts(record, candidates, value)
+
+
+def _is_moved(record: Record, call: Call) -> bool:
+    """Whether call has a single parent and only numbers of that one."""
+    if len(call.parents) != 1:
+        return False
+    numbers, of_parent = call.array, record.calls[call.parents[0]].array
+    return numbers is not None and of_parent is not None and bool(np.isin(numbers, of_parent).all())
 
 
 def _layouts(value: Array, sample_shape: tuple[int, ...]) -> Iterator[Layout]:

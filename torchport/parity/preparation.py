@@ -16,7 +16,7 @@ from numpy_ref.network import Network
 from torchport.parity.calls import array_of
 
 ALL = ("training", "prediction", "sizes", "batch", "integers", "again", "extremes", "double")
-TRAINING, PREDICTION, _, BATCH, _, _, EXTREMES, _ = ALL
+TRAINING, PREDICTION, _, BATCH, INTEGERS, _, EXTREMES, _ = ALL
 
 # The attributes in which torch.compile, and DataParallel and DistributedDataParallel, keep the wrapped module.
 WRAPPED = ("_orig_mod", "module")
@@ -57,6 +57,17 @@ def overridden(port: nn.Module) -> bool:
     """Whether some module of port overrides train() or eval()."""
     defaults = nn.Module.train, nn.Module.eval
     return any((type(module).train, type(module).eval) != defaults for module in port.modules())
+
+
+def set_mode(port: nn.Module, *, training: bool) -> None:
+    """Call port.train() or port.eval(). Raises ValueError if it has no such mode, as what torch.export makes."""
+    try:
+        port.train() if training else port.eval()
+    except NotImplementedError as error:
+        raise ValueError(
+            f"port must have a mode for training and one for evaluation, got {type(port).__name__}, which raises "
+            f"{error!r}: give the module that was exported"
+        ) from error
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def record(port: nn.Module, x: Tensor, sizes: frozenset[int]) -> Record:
     if error is not None:
         run.raised_at = raised_at(error)
     else:
-        run.returned = [recorder.call_of(tensor) for tensor in tensors_in(returned)]
+        run.returned = recorder.returned_calls(returned)
         if any(call.name == UNSEEN for call in recorder.calls):  # it may have used any parameter
             for parameter in port.parameters():
                 recorder.call_of(parameter)
@@ -124,6 +124,14 @@ class _Recorder(TorchFunctionMode):
         call = self._append(UNSEEN if unseen else "", before, where, unseen, tensor)
         call.label = self.labels.get(id(tensor), "")
         return call
+
+    def returned_calls(self, returned: Any) -> list[Call]:
+        """The calls of all tensors in returned; if none depends on the input, since threads made them, unseen ones."""
+        calls = [self.call_of(tensor) for tensor in tensors_in(returned)]
+        if any(call.depends_on_input for call in calls):
+            return calls
+        before = next(call.number for call in reversed(self.calls) if call.depends_on_input)
+        return [self._append(UNSEEN, (before,), call.where, True, call.tensor) for call in calls]
 
     def _append(self, name: str, parents: tuple[int, ...], where: str, depends_on_input: bool, tensor: Tensor) -> Call:
         call = Call(len(self.calls), name, parents, where, depends_on_input, tensor, module=self.module)

@@ -7,7 +7,7 @@ port returned: if every link holds, the whole port holds, at any depth, by induc
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +40,8 @@ from torchport.parity.stages import Stage
 from torchport.parity.subject import Run, Subject
 
 FEW = 4  # the fewest samples of the first run and of those on integers
-MANY = 128  # samples of the large run
+MANY = 128  # samples of the large run; more, so that a layer that drops has DRAWN entries, while the largest has LIGHT
+DRAWN, LIGHT = 2**15, 2**20
 MOST = 2**24  # elements that the largest layer may have in the large run
 FACTORS = (2.0**12, 2.0**-30)  # scales of the integers, which show clamps, thresholds and offsets
 
@@ -133,7 +134,8 @@ class Trial:
         """Judge the user's batch with its loss; then the loss alone, on labels of all classes and on large logits."""
         yield from self._judge(Run(BATCH, self.x, labels=self.labels, wants_grad=True))
         setting, takes = self.subject.setting, self.subject.takes
-        labels = self.rng.permutation(np.arange(2 * self.classes) % self.classes)
+        # All classes, not equally often, as a loss may weight them by their numbers.
+        labels = self.rng.permutation(np.repeat(np.arange(self.classes), 2 + np.arange(self.classes) % 3))
         for scale in (1.0, 1e3):
             logits = setting.round(scale * self.rng.standard_normal((len(labels), self.classes)))
             outputs = setting.round(OUTPUTS[takes]().forward(logits))
@@ -144,17 +146,26 @@ class Trial:
         subject, parameters = self.subject, self.subject.parameters
         if subject.setting.mode != IEEE:
             return
-        unset = {key for key, locations in parameters.items() if not locations or not locations[0].settable}
-        if unset or not parameters:
-            lacking = sorted(f"{stage}.{MODULE_ATTRIBUTES[name]}" for stage, name in unset)
-            subject.note(f"not run on integers, since {', '.join(lacking) or 'no weight'} cannot be set")
+        unset = [key for key, locations in parameters.items() if not locations or not locations[0].settable]
+        lacking = ", ".join(sorted(f"{stage}.{MODULE_ATTRIBUTES[name]}" for stage, name in unset))
+        if len(unset) == len(parameters):
+            subject.note(f"not run on integers, since {lacking or 'no weight'} cannot be set")
             return
-        case = integer_case(self.reference, self.x.shape[1:], max(len(self.x), FEW), self.seed)
+        if unset:
+            subject.note(f"{lacking} cannot be set: the relu or pooling after it was not judged at zeros or ties")
+        held = self._params_of({stage for stage, _ in unset})
+        case = integer_case(self.reference, self.x.shape[1:], max(len(self.x), FEW), self.seed, held)
         if blind := [layer for layer, share in case.zeros.items() if share == 0]:
             subject.note(f"no zero or tie was seen at {', '.join(blind)}")
         yield from self._on_integers("integers", case)
-        for factor in FACTORS if homogeneous(self.reference) else ():
+        scales = homogeneous(self.reference) and all(name == "W" for _, name in unset)
+        for factor in FACTORS if scales else ():
             yield from self._on_integers(f"integers x 2^{int(np.log2(factor))}", scaled(case, factor), factor)
+
+    def _params_of(self, stages: Collection[str]) -> dict[str, Array]:
+        """All parameters of these stages, as the port holds them, by the reference's names."""
+        layers, owners = {stage.name: stage.layer for stage in self.subject.stages}, self.reference.owners.items()
+        return {key: getattr(layers[name.lower()], own) for key, (name, own) in owners if name.lower() in stages}
 
     def _on_integers(self, name: str, case: IntegerCase, scale: float = 1.0) -> list[Row]:
         """Judge the port with the weights of case, and write its own back."""
@@ -163,16 +174,17 @@ class Trial:
             if isinstance(layer, BatchNormalization):  # running statistics as earlier runs left them
                 vars(layers[stage_name]).update({statistic: getattr(layer, statistic) for statistic in STATISTICS})
         stages = [Stage(stage.name, layers.get(stage.name, stage.layer)) for stage in subject.stages]
+        settable = {key: ways[0] for key, ways in subject.parameters.items() if ways and ways[0].settable}
         inexact = case.inexact_from.lower() or ("" if subject.takes == LOGITS else "output")
         run = Run(name, case.x, cotangent=case.cotangent, exact=True, scale=scale, inexact_from=inexact)
         with restored(subject.port, whole=False):
             try:
-                for (stage_name, attribute), locations in subject.parameters.items():
-                    locations[0].write(np.asarray(getattr(layers[stage_name], attribute)))
+                for (stage_name, attribute), location in settable.items():
+                    location.write(np.asarray(getattr(layers[stage_name], attribute)))
                 return self._judge(run, replace(subject, stages=stages), may_raise=True)
             finally:
-                for key, locations in subject.parameters.items():
-                    locations[0].write(subject.values[key])
+                for key, location in settable.items():
+                    location.write(subject.values[key])
 
     def again(self) -> Iterator[Row]:
         """Judge the user's batch once more, which shows state kept between calls."""
@@ -180,9 +192,11 @@ class Trial:
 
     def extremes(self) -> Iterator[Row]:
         """Judge many samples, channels_last storage, and values at which activations saturate."""
-        subject, n = self.subject, len(self.x)
-        if MANY * max(int(np.prod(shape)) for shape in subject.shapes) <= MOST:
-            yield from self._judge(Run(_samples(MANY), self._draw(MANY)))
+        subject, n, sizes = self.subject, len(self.x), [int(np.prod(shape)) for shape in self.subject.shapes]
+        dropping = [size for stage, size in zip(subject.stages, sizes, strict=False) if stage.keep_ratio]
+        many = max(MANY, min(DRAWN // min(dropping), LIGHT // max(sizes))) if dropping else MANY
+        if many * max(sizes) <= MOST:
+            yield from self._judge(Run(_samples(many), self._draw(many)))
         else:
             subject.note(f"{MANY} samples were not run, for their memory")
         if self.x.ndim == 4:  # may_raise: view() may refuse the layout, which is no wrong number

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from numpy_ref.checks import Array
 from numpy_ref.layers import BatchNormalization
+from numpy_ref.network import layer_statistics
 from torchport.layers import NORMALISE, kind_of
+from torchport.layers.kinds import other
+from torchport.layers.selections import chance_limit
 from torchport.layers.smooth import running_limits
-from torchport.parity.calls import Call, array_of, with_ancestors
+from torchport.parity.calls import UNSEEN, array_of, as_array, with_ancestors
+from torchport.parity.compare import compare
 from torchport.parity.judgement import Judgement
+from torchport.parity.probes import probe
 from torchport.parity.rows import Row
 from torchport.parity.stages import Link, Stage
 
 # Two draws whose agreement has a probability of 2^-BITS or less are taken to be the same draw.
 BITS = 24
+MOST = 2**18  # entries of a mask that are tested for independence, to save memory
 
 
 def side_effect_rows(judgement: Judgement) -> Iterator[Row]:
     """Yield rows for forbidden changes and repeated draws, and for running statistics."""
     yield from _changed_state_rows(judgement)
     yield from _earlier_output_rows(judgement)
+    masks = dict[str, Array]()  # of this run's layers that drop, flattened
     for link in judgement.links:
         if link in judgement.applied and not link.fault and not judgement.run.predicting:
             stage, x = link.stages[0], judgement.applied[link].x
             if kind_of(stage.layer).ratio is not None:
                 yield from _mask_rows(judgement, link, stage, x)
-            if isinstance(stage.layer, BatchNormalization):
-                yield from _statistics_rows(judgement, link, stage, x)
+                yield from _dependence_rows(judgement, link, stage, x, masks)
+        if not link.fault and not judgement.run.predicting:
+            for stage, updated, x, limit in _normalisations(judgement, link):
+                yield from _statistics_rows(judgement, link, stage, updated, x, limit)
 
 
 def _changed_state_rows(judgement: Judgement) -> Iterator[Row]:
@@ -87,34 +98,99 @@ def _mask_rows(judgement: Judgement, link: Link, stage: Stage, x: Array) -> Iter
         yield judgement.failing_row(link.name, "output", "it drops what it dropped in an earlier run", where)
 
 
-def _statistics_rows(judgement: Judgement, link: Link, stage: Stage, x: Array) -> Iterator[Row]:
+def _dependence_rows(
+    judgement: Judgement, link: Link, stage: Stage, x: Array, masks: dict[str, Array]
+) -> Iterator[Row]:
+    """Yield a row if what a layer dropped depends on what it, or an earlier one in masks, dropped; add its mask."""
+    y, p, width = link.end.value, stage.keep_ratio, x[0].size
+    if y is None or y.size != x.size or not 0 < p < 1:
+        return
+    # Of mean 0, and 0 where nothing shows what was drawn.
+    masks[stage.name] = mask = np.where(x != 0, (y.reshape(x.shape) != 0) - p, 0).ravel()[:MOST]
+    for name, earlier in masks.items():
+        if (distance := _dependence(earlier, mask, p)) is not None:
+            before = f"the entry {distance} before" if distance % width else f"the sample {distance // width} before"
+            on = before if name == stage.name else f"what {name} drops"
+            yield judgement.failing_row(link.name, "output", f"what it drops depends on {on}", judgement.where(link))
+            return
+
+
+def _dependence(earlier: Array, mask: Array, p: float) -> int | None:
+    """The distance at which entries of two masks, or of one, go together more than chance allows; None without any."""
+    size = len(earlier) + len(mask)
+
+    def products(one: Array, two: Array) -> Array:
+        """The sums of products of entries at each distance."""
+        return np.fft.irfft(np.fft.rfft(one, size).conj() * np.fft.rfft(two, size), size)
+
+    # Given all earlier draws, a product has the mean 0, and its variance is p (1 - p) times the earlier entry squared.
+    counts, largest = np.rint(products(earlier != 0, mask != 0)), 0.5 + abs(np.abs(earlier).max() - 0.5)
+    limit = chance_limit(np.maximum(counts, 1) * p * (1 - p) * largest**2, max(p, 1 - p) * largest, size)
+    ratios = np.abs(products(earlier, mask)) / limit
+    if earlier is mask:
+        ratios[0] = 0
+    distance = int(ratios.argmax())
+    return min(distance, size - distance) if ratios[distance] > 1 else None
+
+
+def _normalisations(judgement: Judgement, link: Link) -> Iterator[tuple[Stage, Any, Array, Array]]:
+    """Yield each normalisation of a link, its layer after the run, and its input, with a limit if the port hides it."""
+    x = judgement.reshaped(link.start.value, link.stages[0].name) if link.stages else None
+    for k, stage in enumerate(link.stages):
+        if isinstance(stage.layer, BatchNormalization) and x is not None:
+            layers = [before.layer for before in link.stages[:k]]
+            own_x, limit = probe(layers, x, None, judgement.a).output if k else (x, np.zeros(()))
+            updated = other(stage.layer)
+            updated.forward(own_x)
+            yield stage, updated, own_x, limit
+
+
+def _statistics_rows(
+    judgement: Judgement, link: Link, stage: Stage, updated: Any, x: Array, x_limit: Array
+) -> Iterator[Row]:
     """Yield rows for the running statistics after x, if the port has buffers of their size; later runs start from them.
 
     torch's running variance is unbiased, the book's biased: a known difference of definition, no fault.
     """
-    updated, n = judgement.applied[link].layer, len(x)
-    buffers = [c for c in judgement.side_inputs(link) if not c.requires_grad and c.tensor.numel() == updated.gamma.size]
-    for name, limit in running_limits(stage.layer, x, judgement.a).items():
+    buffers, n = _buffers(judgement, link, stage), len(x)
+    for name, limit in running_limits(stage.layer, x, judgement.a, x_limit).items() if buffers else ():
         value, old = getattr(updated, name), getattr(stage.layer, name)
         carried = stage.layer.momentum * (0 if old is None else old)
-        if not buffers:
-            continue
-        (ratio, nearest), known = _nearest(judgement, buffers, value, limit), ""
+        (ratio, nearest), known = _nearest(buffers, value, limit), ""
         if name == "running_var" and ratio > 1 < n:
-            other_ratio, other = _nearest(judgement, buffers, carried + (value - carried) * n / (n - 1), 2 * limit)
+            other_ratio, unbiased = _nearest(buffers, carried + (value - carried) * n / (n - 1), 2 * limit)
             if other_ratio <= 1:
-                known, nearest = "torch's running variance is the unbiased one, n/(n - 1) of the book's", other
-        fitting = [call for call in buffers if judgement.compare_call(call, value, limit).ratio <= 1]
-        if fitting == [nearest] or known:  # with few features several buffers may fit
-            setattr(updated, name, np.asarray(nearest.array).reshape(value.shape))
-        worst = judgement.compare_call(nearest, value, limit)
-        yield judgement.row(link.name, name, NORMALISE, worst, judgement.where(link), known=known)
+                known, nearest = "torch's running variance is the unbiased one, n/(n - 1) of the book's", unbiased
+        fitting = [array for array in buffers if compare(array, value, limit).ratio <= 1]
+        if known or (len(fitting) == 1 and fitting[0] is nearest):  # with few features several buffers may fit
+            setattr(updated, name, nearest)
+        worst = compare(nearest, value, limit)
+        yield judgement.row(stage.name, name, NORMALISE, worst, judgement.where(link), known=known)
     stage.layer.running_mean, stage.layer.running_var = updated.running_mean, updated.running_var
 
 
-def _nearest(judgement: Judgement, buffers: list[Call], value: Array, limit: Array) -> tuple[float, Call]:
+def _buffers(judgement: Judgement, link: Link, stage: Stage) -> list[Array]:
+    """The values (D,) of the buffers that may be a normalisation's: those of its size that the link takes.
+
+    Where it hides what it takes, those of the port that held the statistics before the run.
+    """
+    tensors = [call.tensor for call in judgement.side_inputs(link) if not call.requires_grad]
+    if any(call.name == UNSEEN for call in judgement.finder.calls_of(link)):
+        old = [np.asarray(value) for value in layer_statistics(stage.layer).values()]
+        named = judgement.subject.port.named_buffers()
+        tensors = [tensor for name, tensor in named if _holds(judgement.buffers.get(name), old, 4 * judgement.a.u)]
+    return [array_of(tensor).reshape(-1) for tensor in tensors if tensor.numel() == stage.layer.gamma.size]
+
+
+def _holds(tensor: Tensor | None, values: list[Array], relative: float) -> bool:
+    """Whether tensor is one of values, up to a relative rounding."""
+    array = None if tensor is None else as_array(tensor)
+    return array is not None and any(compare(array, value, relative * np.abs(value)).ratio <= 1 for value in values)
+
+
+def _nearest(buffers: list[Array], value: Array, limit: Array) -> tuple[float, Array]:
     """The smallest ratio of error to limit among buffers compared with value, and the buffer that has it."""
-    return min(((judgement.compare_call(call, value, limit).ratio, call) for call in buffers), key=lambda pair: pair[0])
+    return min(((compare(array, value, limit).ratio, array) for array in buffers), key=lambda pair: pair[0])
 
 
 def extra_parameter_rows(judgement: Judgement) -> list[Row]:
