@@ -21,6 +21,7 @@ from parity.user_ports import (
     MLP,
     NORMALISED,
     NORMALISED_MAPS,
+    PAIRS,
     PREDICTION,
     SIGMOID,
     SIMPLE,
@@ -72,6 +73,7 @@ step(SIMPLE, "conv1", "output", "NoConvBias", lambda m, x: F.conv2d(x, m.weight)
 step(SIMPLE, "conv1", "output", "ConvBiasTwice", lambda m, x: m(x) + m.bias[:, None, None], "conv1 relu1")
 step(SIMPLE, "conv1", "output", "BiasOfOneFilter", lambda m, x: F.conv2d(x, m.weight, m.bias[:1].expand(4)))
 step(SIMPLE, "conv1", "", "FlippedKernels", lambda m, x: F.conv2d(x, m.weight.flip(2, 3), m.bias), cause="reversed")
+step(DEEP, "conv1", "", "FlippedOfTwo", lambda m, x: F.conv2d(x, m.weight.flip(2, 3), m.bias, 1, 1), cause="reversed")
 step(SIMPLE, "conv1", "", "KernelsTransposed", lambda m, x: F.conv2d(x, m.weight.mT, m.bias), cause="order")
 step(SIMPLE, "conv1", "", "FiltersReversed", lambda m, x: F.conv2d(x, m.weight.flip(0), m.bias), cause="reversed")
 step(
@@ -116,6 +118,7 @@ step(SIMPLE, "relu2", "output", "ReluBelow1", lambda m, x: x.clamp(0, 1), cause=
 step(SIMPLE, "relu2", "output", "DropsSmallValues", lambda m, x: F.threshold(x, 0.05, 0))
 step(SIMPLE, "relu1", "output", "MapsThroughBfloat16", lambda m, x: F.relu(x.bfloat16()).to(x.dtype), cause="bfloat16")
 step(SIMPLE, "relu1", "output", "MapsThroughFloat32", lambda m, x: F.relu(x.float()).to(x.dtype), only64=ONLY64)
+step(PAIRS, "activation_function1", "output", "LeakyReluOfTwo", lambda m, x: F.leaky_relu(x), cause="leaky relu")
 step(SIGMOID, "sigmoid1", "output", "HardSigmoid", lambda m, x: F.hardsigmoid(x))
 step(SIGMOID, "sigmoid1", "output", "TanhForSigmoid", lambda m, x: torch.tanh(x), cause="tanh")
 step(LENET, "tanh1", "output", "PapersTanh", lambda m, x: 1.7159 * torch.tanh(2 / 3 * x))
@@ -394,6 +397,7 @@ step(*MASK, "output", "ScaledTwice", lambda m, x: F.dropout(x, 0.3, m.training) 
 step(*MASK, "output", "ScaledByTheRatio", lambda m, x: m(x) if m.training else x * 0.3, sign=PREDICTION)
 step(*MASK, "output", "DropsInPrediction", lambda m, x: x * (torch.rand_like(x) > 0.3), sign=PREDICTION)
 step(*MASK, "output", "TorchDropoutOfHalf", lambda m, x: F.dropout(x, 0.5, m.training))
+step(PAIRS, "dropout1", "output", "TorchDropoutOfTwo", lambda m, x: F.dropout(x, 0.3, m.training), cause="nn.Dropout")
 step(SIMPLE, "relu2", "output", "DropoutAdded", lambda m, x: F.dropout(F.relu(x), 0.5, m.training), "relu2 affine2")
 step(SIMPLE, "relu2", "output", "DropoutForgotTraining", lambda m, x: F.dropout(F.relu(x)), "relu2 affine2")
 step(SIMPLE, "input", "output", "NoiseInTraining", lambda m, x: x + 0.01 * torch.randn_like(x) if m.training else x)

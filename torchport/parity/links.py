@@ -14,7 +14,7 @@ import numpy as np
 
 from numpy_ref.checks import Array
 from torchport.layers.arithmetic import Arithmetic
-from torchport.layers.kinds import kind_of
+from torchport.layers.kinds import kind_of, parameters_of
 from torchport.layers.loss import Identity
 from torchport.parity.calls import Call, Record
 from torchport.parity.compare import compare
@@ -171,17 +171,28 @@ class LinkFinder(Places):
             if call is self.output or (x is not None and np.array_equal(value, x)):
                 continue
             end = self._end(k, call)
-            if end is not None and end.value is not None and not np.array_equal(end.value.ravel(), value.ravel()):
+            if end is not None and not _has_values(end, value.ravel()):
                 link = Link(self.stages[k].name, (), place, call, "input")
                 changing = self.calls_of(link)
+                side = side_inputs(self.calls, changing)
+                if any(c.requires_grad for c in side) and not self._goes_on(k + 1, end):
+                    continue  # it is a later stage: a relu of the same size, or what looks like the mask of a dropout
                 # A change inside the module of the layer before, or by its parameters, is blamed on that layer.
                 outside = k == len(self.stages) - 1 or end.module != place.module
-                inside = place.module and outside and {place.module} == {call.module for call in changing}
-                tensors = {id(call.tensor) for call in side_inputs(self.calls, changing)}
-                if k > 0 and (inside or self._trained_inputs(place) & tensors):
+                inside = place.module and outside and {place.module} == {c.module for c in changing}
+                if k > 0 and (inside or self._trained_inputs(place) & {id(c.tensor) for c in side}):
                     link.name, link.fault = self.stages[k - 1].name, "changed"
                 return link
         return None
+
+    def _goes_on(self, k: int, place: Call) -> bool:
+        """Whether stage k and those after it follow from place on, up to one with weights, which no chance makes."""
+        while k < len(self.stages):
+            end = self._end(k, place)
+            if end is None or parameters_of(self.stages[k].layer):
+                return end is not None
+            place, k = end, k + 1
+        return True
 
     def _trained_inputs(self, call: Call) -> set[int]:
         """The ids of the trained tensors that call takes."""
@@ -211,12 +222,13 @@ class LinkFinder(Places):
     def _fault(self, k: int, place: Call) -> Link:
         """A link for stage k, wrong or missing; it ends where a later stage begins, or at the output."""
         last = len(self.stages) - 1
-        for j in range(k + 1, last):
-            for call, value in self.candidates(place, j, first=0):
-                end = self._end(j, call)
-                if end is not None and not (end.value is not None and np.array_equal(end.value.ravel(), value.ravel())):
-                    fault = "missing" if call is place and j == k + 1 else "output"
-                    return Link(self.stages[k].name, tuple(self.stages[k:j]), place, call, fault)
+        later = ((call, value, j) for j in range(k + 1, last) for call, value in self.candidates(place, j, first=0))
+        # The earliest call: behind it, another stage of the same kind and size may look like this one.
+        for call, value, j in sorted(later, key=lambda each: (each[0].number not in self.cuts, each[0].number)):
+            end = self._end(j, call)
+            if end is not None and not _has_values(end, value.ravel()):
+                fault = "missing" if call is place and j == k + 1 else "output"
+                return Link(self.stages[k].name, tuple(self.stages[k:j]), place, call, fault)
         ends = k < last and self._end(last, self.output) is not None
         stages = tuple(self.stages[k : last if ends else last + 1])
         return Link(stages[0].name, stages, place, self.output, "output")
