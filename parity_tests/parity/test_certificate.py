@@ -321,6 +321,17 @@ def test_a_wrong_piece_is_told(name: str, setting: Setting) -> None:
     assert (first.run, first.quantity) == ("in one piece", quantity)
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated")  # torch.jit.script is
+def test_where_no_layer_can_be_seen_none_is_blamed_alone() -> None:
+    reference = nr.MultiLayerNet(6, [5], 4)
+    port = from_reference(reference)
+    port.get_parameter("affine2.bias").data.add_(1)
+    scripted = torch.jit.script(nn.Sequential(*port.children()))
+    first = check_parity(reference, scripted, *seeded_batch(0, 8, (6,), 4), runs=[TRAINING]).first_divergence
+    assert first is not None
+    assert first.layer == "affine1 and activation_function1 and affine2"
+
+
 # --- What judging leaves behind
 
 

@@ -170,7 +170,7 @@ class LinkFinder(Places):
                 return Link(self.stages[k].name, tuple(self.stages[k:j]), place, call, fault)
         ends = k < last and self.end(last, self.output) is not None
         stages = tuple(self.stages[k : last if ends else last + 1])
-        return Link(stages[0].name, stages, place, self.output, "output")
+        return Link(joint_name(stages), stages, place, self.output, "output")
 
     def calls_of(self, link: Link) -> list[Call]:
         """The calls of a link, in order."""
