@@ -236,6 +236,12 @@ FORWARD = [
     ),
     # normalisation
     Row("norm", "eps 1e-05", lambda x, g, b, *_: norm(x, g, b, 1e-5)),
+    Row("norm", "biased variance, eps 1e-07", lambda x, g, b, *_: norm(x, g, b, 1e-7)),
+    Row(
+        "norm",
+        "deviation, to which it adds eps 1e-06",
+        lambda x, g, b, *_: (x - x.mean(0)) / (x.std(0, correction=0) + 1e-6) * g + b,
+    ),
     Row("norm", "unbiased variance", lambda x, g, b, *_: norm(x, g, b, correction=1)),
     Row("norm", "it.weight is missing", lambda x, g, b, *_: norm(x, 0 * g + 1, b)),
     Row("norm", "it.bias is missing", lambda x, g, b, *_: norm(x, g, 0 * b)),

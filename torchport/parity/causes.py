@@ -156,10 +156,13 @@ def _output_mistakes(deviation: Deviation) -> Iterator[Mistake]:
         changed = mistakes.changes(parameter, attribute, deviation.reference_params)
         twins = ((phrase, other(layer, **{attribute: rounded(array, deviation.dtype)})) for phrase, array in changed)
         yield from _with_each(f"{deviation.name}.{MODULE_ATTRIBUTES[attribute]}", twins, "layer", none)
-    inputs = ((phrase, rounded(array, deviation.dtype)) for phrase, array in mistakes.inputs(x))
-    yield from _with_each("the input", inputs, "x", none)
     for kind, mistakes_of_kind in variants.LAYERS.items():
         yield from mistakes_of_kind(layer, x, not deviation.predicts) if isinstance(layer, kind) else ()
+    # Normalisation undoes any scale but for eps, which would explain a small error that has nothing to do with it.
+    undone = isinstance(layer, nr.BatchNormalization) and not deviation.predicts
+    arrays = itertools.chain(() if undone else mistakes.scaled(x), mistakes.inputs(x))
+    inputs = ((phrase, rounded(array, deviation.dtype)) for phrase, array in arrays)
+    yield from _with_each("the input", inputs, "x", none)
     yield from variants.precisions(layer, x, deviation.parameters, u)
     if deviation.same_size:
         yield from _with_each("the result", mistakes.dropped(deviation.value, expected, factors, u), "step", none)

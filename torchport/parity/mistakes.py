@@ -214,15 +214,19 @@ def of_parameter(parameter: Array) -> Arrays:
     return rearranged(parameter, {1: "O", 2: "IO"}.get(parameter.ndim, "OIHWD"[: parameter.ndim]))
 
 
-def inputs(x: Array) -> Arrays:
-    """Yield what may be in place of an input x: rearranged, scaled, normalised, rounded or activated."""
-    yield from of_batch(x)
+def scaled(x: Array) -> Arrays:
+    """Yield x times a factor and with an offset, as inputs are often given."""
     yield "is divided by 255", x / 255
     yield "is multiplied by 255", x * 255
     yield "is inverted, 1 - x", 1 - x
     yield "is scaled, 2 x - 1", 2 * x - 1
     yield "is normalised by MNIST's mean and deviation", (x - 0.1307) / 0.3081
     yield "is normalised by its own mean and deviation", (x - x.mean()) / x.std()
+
+
+def inputs(x: Array) -> Arrays:
+    """Yield what else may be in place of an input x: rearranged, one sample alone, rounded or activated."""
+    yield from of_batch(x)
     yield "is its first sample everywhere", np.broadcast_to(x[:1], x.shape)
     yield from ((f"is rounded to {name}", rounded(x, dtype)) for name, dtype in DTYPES.items())
     yield from ((f"goes through {name}", on_arrays(function.call)(x)) for name, function in FUNCTIONS.items())

@@ -20,6 +20,9 @@ from torchport.layers import kind_of, other
 from torchport.layers.arithmetic import arithmetic_of, rounded
 from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, no_step, unrounded
 
+# torch's eps in normalisations, other common ones, and the book's 10e-7 misread.
+EPSILONS = (1e-5, 1e-3, 1e-7, 1e-8, 1e-12, 0)
+
 
 def factors(layer: Any, n: int, y: Array) -> dict[str, float]:
     """Factors that people multiply by, by name, for n samples and a result y (n, outputs, ...)."""
@@ -87,11 +90,16 @@ def _statistics(layer: nr.BatchNormalization, x: Array, training: bool) -> Itera
         "each channel's": (*channels, x.size // x.shape[1]),
     }
     right_mean, right_var, _ = statistics["the batch's" if training else "running"]
-    for (name, (mean, var, n)), eps in itertools.product(statistics.items(), (layer.EPS, 1e-5, 1e-3, 1e-8, 0)):
-        for kind, scale in (("biased", 1), ("unbiased", n / max(n - 1, 1))):
-            relative = layer.gamma / np.sqrt(scale * var + eps)
+    for (name, (mean, var, n)), eps in itertools.product(statistics.items(), (layer.EPS, *EPSILONS)):
+        deviations = {
+            "biased variance, eps": np.sqrt(var + eps),
+            "unbiased variance, eps": np.sqrt(var * n / max(n - 1, 1) + eps),
+            "deviation, to which it adds eps": np.sqrt(var) + eps,
+        }
+        for kind, deviation in deviations.items():
+            relative = layer.gamma / deviation
             gamma, beta = relative * np.sqrt(right_var + layer.EPS), layer.beta + relative * (right_mean - mean)
-            sentence = f"{name} mean and {kind} variance, eps {eps:g} (the reference's is {layer.EPS:g})"
+            sentence = f"{name} mean and {kind} {eps:g} (the reference adds {layer.EPS:g} to the biased variance)"
             yield Mistake(sentence, other(layer, gamma=gamma, beta=beta), x)
 
 
