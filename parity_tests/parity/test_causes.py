@@ -311,6 +311,14 @@ def test_nothing_is_guessed(kind: str, size: float, dtype: torch.dtype, rng: np.
     assert fault(layer, x, rounded(one, dtype), dtype).cause == ""
 
 
+def test_a_sigmoid_by_other_roundings_is_no_other_function() -> None:
+    """Neither "sigmoid in place of it" nor "elu follows it", which change nothing."""
+    x = np.linspace(-30, 5, 48).reshape(6, 8)
+    it = fault(nr.Sigmoid(), x, np.exp(-np.logaddexp(0, -x)), torch.float64)
+    assert not it.fits(it.actual, it.layer, x, it.expected), "no mistake"
+    assert it.cause == ""
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "words"),
     [
