@@ -108,6 +108,20 @@ class Deviation:
                 if not np.array_equal(new, parameter):
                     yield label, new
 
+    def described(self, new: Array, attribute: str) -> str:
+        """How new, a tensor of the port, differs from a parameter, in words."""
+        image = self.x.shape[1:] if isinstance(self.layer, nr.Affine) and self.x.ndim == 4 else ()
+        parameter = self.parameters[attribute]
+        changes = mistakes.changes(parameter, attribute, self.reference_params, image)
+        candidates = ((phrase, rounded(changed, self.dtype)) for phrase, changed in changes)
+        return mistakes.described(new, parameter, candidates)
+
+    def parameter_cause(self, attribute: str) -> str:
+        """A sentence on how the port's tensor nearest to a parameter differs from it; "" if none has its size."""
+        parameter = self.parameters[attribute]
+        readings = sorted(self.readings(parameter), key=lambda reading: float(np.linalg.norm(reading[1] - parameter)))
+        return "; ".join(f"{label} {self.described(new, attribute)}" for label, new in readings[:1])
+
     @property
     def cause(self) -> str:
         """A sentence that names the mistake that gives the port's numbers; "" if none is found."""
@@ -195,17 +209,14 @@ def _if_it_tells(deviation: Deviation, mistake: Mistake) -> Iterator[Mistake]:
 def _parameter_mistakes(deviation: Deviation) -> Iterator[Mistake]:
     """Yield choices of the port's tensors as the layer's parameters, other than the right ones, that hold."""
     layer, parameters = deviation.layer, deviation.parameters
-    image = deviation.x.shape[1:] if isinstance(layer, nr.Affine) and deviation.x.ndim == 4 else ()
     choices = [[("", parameter), *deviation.readings(parameter)] for parameter in parameters.values()]
     for choice in itertools.islice(itertools.product(*choices), 1, None):
         new_params = dict(zip(parameters, (new for _, new in choice), strict=True))
         mistake = Mistake("", other(layer, **new_params), deviation.x)
         if deviation.holds_with(mistake):
             phrases = []
-            for (attribute, parameter), (label, new) in zip(parameters.items(), choice, strict=True):
-                changes = mistakes.changes(parameter, attribute, deviation.reference_params, image)
-                candidates = ((phrase, rounded(changed, deviation.dtype)) for phrase, changed in changes)
-                phrases += [f"{label} {mistakes.described(new, parameter, candidates)}"] if label else []
+            for attribute, (label, new) in zip(parameters, choice, strict=True):
+                phrases += [f"{label} {deviation.described(new, attribute)}"] if label else []
             yield mistake._replace(sentence="; ".join(phrases))
 
 
