@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,23 @@ class Places:
             call = pair[0]  # a value in another dtype than the output's comes from a cast beside the port's own
             return call.tensor.dtype == dtype, call.requires_grad, not _rearranges_one_value(call)
 
-        return sorted(cuts, key=preference, reverse=True) + [pair for pair in pairs if pair[0].number not in self.cuts]
+        others = [pair for pair in pairs if pair[0].number not in self.cuts and self._sends_gradients(pair[0])]
+        return sorted(cuts, key=preference, reverse=True) + others
+
+    @cached_property
+    def _backward_nodes(self) -> set[Any]:
+        """The nodes of autograd's graph that a gradient from the output comes to."""
+        nodes, frontier = set[Any](), [self.output.edge and self.output.edge.node]
+        while frontier:
+            node = frontier.pop()
+            if node is not None and node not in nodes:
+                nodes.add(node)
+                frontier += [following for following, _ in node.next_functions]
+        return nodes
+
+    def _sends_gradients(self, call: Call) -> bool:
+        """Whether a gradient from the output comes to call, unless none comes anywhere: then call is on the way."""
+        return call.edge is None or not self._backward_nodes or call.edge.node in self._backward_nodes
 
     def apply(self, k: int, x: Array, actual: Array | None = None) -> Applied | None:
         """Stage k on x, repeating the draw by which the port made actual; None if it cannot have made that."""
