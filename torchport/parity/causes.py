@@ -251,5 +251,7 @@ def _gradient_mistakes(deviation: Deviation) -> Iterator[Mistake]:
 def _parameter_gradients(parameter: Array, value: Array, expected: Array) -> Arrays:
     """Yield what may be in place of a parameter's gradient: weight decay added, and other arrangements of it."""
     decay = np.vdot(parameter, value - expected) / np.vdot(parameter, parameter)
-    yield f"has {decay:.6g} times the parameter added: weight decay", expected + decay * parameter
+    # First a number as people write it: where a sum has no terms, not even the fit's rounding is allowed.
+    for factor in (float(f"{decay:.3g}"), decay):
+        yield f"has {factor:.6g} times the parameter added: weight decay", expected + factor * parameter
     yield from mistakes.of_parameter(expected)
