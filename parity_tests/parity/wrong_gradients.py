@@ -205,6 +205,17 @@ def spread_evenly(grad: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     return (F.interpolate(grad / 4, scale_factor=2),)
 
 
+@wrong(MLP, "activation_function2", "grad", cause="-1")
+class GradientReversal(Perceptron):
+    """A function of its own that returns its input."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.fc2(F.relu(self.fc1(x)))
+        x = F.relu(x)
+        x = own(lambda x: x.view_as(x), negative, x)  # wrong
+        return self.fc3(x)
+
+
 def sigmoid_half(grad: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     return (grad * torch.sigmoid(x),)  # and not times 1 - sigmoid(x)
 
