@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from parity.user_ports import (
     AVERAGED,
+    BOOK_START,
     DEEP,
     DROPPED,
     GLOBAL,
@@ -119,6 +120,7 @@ step(SIMPLE, "relu2", "output", "DropsSmallValues", lambda m, x: F.threshold(x, 
 step(SIMPLE, "relu1", "output", "MapsThroughBfloat16", lambda m, x: F.relu(x.bfloat16()).to(x.dtype), cause="bfloat16")
 step(SIMPLE, "relu1", "output", "MapsThroughFloat32", lambda m, x: F.relu(x.float()).to(x.dtype), only64=ONLY64)
 step(PAIRS, "activation_function1", "output", "LeakyReluOfTwo", lambda m, x: F.leaky_relu(x), cause="leaky relu")
+step(PAIRS, "activation_function1", "output", "NoReluOfTwo", lambda m, x: x * 1, cause="changes nothing here")
 step(SIGMOID, "sigmoid1", "output", "HardSigmoid", lambda m, x: F.hardsigmoid(x))
 step(SIGMOID, "sigmoid1", "output", "TanhForSigmoid", lambda m, x: torch.tanh(x), cause="tanh")
 step(LENET, "tanh1", "output", "PapersTanh", lambda m, x: 1.7159 * torch.tanh(2 / 3 * x))
@@ -184,6 +186,17 @@ class NoSecondRelu(Perceptron):
         x = F.relu(self.fc1(x))
         x = self.fc2(x)
         return self.fc3(x)  # missing
+
+
+@wrong(BOOK_START, "relu2", "output", cause="missing")
+class NoReluAfterABiasOf0(Convnet):
+    """The sum with the bias changes nothing, and is no relu that changes nothing."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2).flatten(1)
+        x = x @ self.fc1.weight.T
+        x = x + self.fc1.bias
+        return self.fc2(x)  # missing
 
 
 @wrong(GLOBAL, "pool1", "output")

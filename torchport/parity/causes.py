@@ -126,7 +126,7 @@ class Deviation:
     def cause(self) -> str:
         """A sentence that names the mistake that gives the port's numbers; "" if none is found."""
         if self.dout is None and not self.predicts and np.array_equal(self.actual.ravel(), self.x.ravel()):
-            return f"{self.name} is missing: its input comes out as it is"
+            return f"{self.name} is missing, or changes nothing here: its input comes out as it is"
         if self.error == 0 or (self.dout is not None and not self.same_size):
             return ""
         with np.errstate(all="ignore"):  # a mistake whose numbers overflow explains nothing

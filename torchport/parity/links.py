@@ -83,11 +83,12 @@ class LinkFinder(Places):
             if any(isinstance(stage.layer, Identity) for stage in base.stages):  # the input may have only its start
                 calls.insert(0, base.start)
             same = [c for c in calls if c.number in self.cuts and c.name not in MOVING and _has_values(c, values)]
-            if len(same) > len(idle):
+            if len(same) > len(idle) and not any(map(self._trained_inputs, same[-len(idle) :])):
                 places = [*same[-len(idle) - 1 : -1], base.end]
                 base.end = places[0]
                 for link, start, end in zip(idle, places, places[1:], strict=False):
                     link.start, link.end = start, end
+                    link.fault = link.fault and "output"  # not missing: its call changes nothing here
         return links
 
     def _whole(self) -> list[Link] | None:
