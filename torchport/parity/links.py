@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from numpy_ref.checks import Array
+from numpy_ref.layers import Dropout, Relu
 from torchport.layers.loss import Identity
 from torchport.parity.calls import Call
 from torchport.parity.compare import compare
@@ -56,6 +57,7 @@ class LinkFinder(Places):
         if (k, place.number) in dead_ends:
             return None
         dead_ends.add((k, place.number))
+        self._settle_order(k, place)
         for end in self.ends(k, place):
             rest = self._chain(k + 1, end, dead_ends)
             if rest is not None:
@@ -78,11 +80,11 @@ class LinkFinder(Places):
             idle = list(itertools.takewhile(has_no_calls, links[i + 1 :]))
             if has_no_calls(base) or not idle or base.end.value is None:
                 continue
-            values = base.end.value.ravel()
             calls = self.calls_of(base)
             if any(isinstance(stage.layer, Identity) for stage in base.stages):  # the input may have only its start
                 calls.insert(0, base.start)
-            same = [c for c in calls if c.number in self.cuts and c.name not in MOVING and _has_values(c, values)]
+            cuts = (call for call in calls if call.number in self.cuts and call.name not in MOVING)
+            same = [call for call in cuts if _has_values(call, base.end.value)]
             if len(same) > len(idle) and not any(map(self._trained_inputs, same[-len(idle) :])):
                 places = [*same[-len(idle) - 1 : -1], base.end]
                 base.end = places[0]
@@ -108,7 +110,19 @@ class LinkFinder(Places):
         rest = [call for call in self.calls[place.number + 1 :] if call.depends_on_input]
         return self.stages[min(k, len(self.stages) - 1)].name, rest
 
+    def _settle_order(self, k: int, place: Call) -> None:
+        """Exchange stage k and the next if the port does, and these are relu and dropout: relu(m x) is m relu(x)."""
+        pair = self.stages[k : k + 2]
+        if {type(stage.layer) for stage in pair} != {Relu, Dropout} or self.end(k, place):
+            return
+        self.stages[k : k + 2] = pair[::-1]
+        middle = self.end(k, place)
+        end = middle and self.end(k + 1, middle)
+        if not middle or not end or _has_values(end, middle.value):  # a relu with nothing to do is no relu
+            self.stages[k : k + 2] = pair
+
     def _next(self, k: int, place: Call) -> Link:
+        self._settle_order(k, place)
         if end := self.end(k, place):
             return Link(self.stages[k].name, (self.stages[k],), place, end)
         return self._displaced(k, place) or self._near_miss(k, place) or self._fault(k, place)
@@ -120,7 +134,7 @@ class LinkFinder(Places):
             if call is self.output or (x is not None and np.array_equal(value, x)):
                 continue
             end = self.end(k, call)
-            if end is not None and not _has_values(end, value.ravel()):
+            if end is not None and not _has_values(end, value):
                 link = Link(self.stages[k].name, (), place, call, "input")
                 changing = self.calls_of(link)
                 side = side_inputs(self.calls, changing)
@@ -166,7 +180,7 @@ class LinkFinder(Places):
         # The earliest call: behind it, another stage of the same kind and size may look like this one.
         for call, value, j in sorted(later, key=lambda each: (each[0].number not in self.cuts, each[0].number)):
             end = self.end(j, call)
-            if end is not None and not _has_values(end, value.ravel()):
+            if end is not None and not _has_values(end, value):
                 fault = "missing" if call is place and j == k + 1 else "output"
                 return Link(self.stages[k].name, tuple(self.stages[k:j]), place, call, fault)
         ends = k < last and self.end(last, self.output) is not None
@@ -186,8 +200,9 @@ def _differs_widely(link: Link) -> bool:
     return not _relative_distance(behind.ravel(), before.ravel()) < NEAR
 
 
-def _has_values(call: Call, values: Array) -> bool:
-    return call.value is not None and np.array_equal(call.value.ravel(), values)
+def _has_values(call: Call, values: Array | None) -> bool:
+    """Whether call holds these values in this order, in any shape."""
+    return call.value is not None and values is not None and np.array_equal(call.value.ravel(), values.ravel())
 
 
 def _relative_distance(actual: Array, expected: Array) -> float:

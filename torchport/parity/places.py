@@ -32,7 +32,7 @@ class Places:
     ) -> None:
         # If the port raised an error, its last call on the data stands for the output.
         self.output = record.output or next(call for call in reversed(record.calls) if call.depends_on_input)
-        self.calls, self.stages, self.a, self.predicting = record.calls, stages, a, predicting
+        self.calls, self.stages, self.a, self.predicting = record.calls, list(stages), a, predicting
         self.shapes = [(len(record.calls[0].tensor), *shape) for shape in shapes]
 
     @cached_property
@@ -116,15 +116,24 @@ class Places:
         if x is None:
             return []
         applied = None if self.is_random(k) else self.apply(k, x)
-        ends, nearest = list[Call](), np.inf
+        ends, nearest = list[Call](), (np.inf, np.inf)
         for call, actual in self.candidates(place, k + 1, first=0 if self._needs_no_call(k, x, applied) else 1):
             if ends and call.number not in self.cuts:
                 break
-            repeated = self.apply(k, x, actual) if self.is_random(k) else applied
-            ratio = np.inf if repeated is None else repeated.difference(actual).ratio
-            if ratio <= 1 and ratio <= nearest:  # nearest, as a later layer may change a value by less than the limit
-                ends, nearest = [*(ends if ratio == nearest else ()), call], ratio
+            distance = self._distance(k, x, applied, actual)
+            if distance[0] <= 1 and distance <= nearest:
+                ends, nearest = [*(ends if distance == nearest else ()), call], distance
         return ends
+
+    def _distance(self, k: int, x: Array, applied: Applied | None, actual: Array) -> tuple[float, float]:
+        """How far actual is from stage k's output for x: its error by its limit, then how much a dropout dropped.
+
+        A later layer may change a value by less than the limit. A relu after a dropout looks as if more was dropped.
+        """
+        if not self.is_random(k):
+            return np.inf if applied is None else applied.difference(actual).ratio, 0
+        repeated, dropped = self.apply(k, x, actual), float(np.sum((actual == 0) & (x != 0)))
+        return np.inf if repeated is None else repeated.difference(actual).ratio, dropped or np.inf
 
     def goes_on(self, k: int, place: Call) -> bool:
         """Whether stage k and those after it follow from place on, up to one with weights, which no chance makes."""
