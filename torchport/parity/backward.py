@@ -13,8 +13,9 @@ from torchport.layers import kind_of
 from torchport.layers.arithmetic import arithmetic_of
 from torchport.layers.terms import MODULE_ATTRIBUTES, to_torch_layout
 from torchport.parity.calls import array_of, describe_error
-from torchport.parity.causes import Deviation
+from torchport.parity.causes import cause_of
 from torchport.parity.compare import compare
+from torchport.parity.deviation import Deviation
 from torchport.parity.expected import Gradient, Stretch, expected_gradients, only_passes_gradients
 from torchport.parity.judgement import Judgement
 from torchport.parity.losses import loss_rows
@@ -171,7 +172,8 @@ def _gradient_row(judgement: Judgement, stretch: Stretch, gradient: Gradient, ac
     worst = compare(actual, value, limit, gradient.entry_limit)
     if worst.ratio > 1 and len(stretch.stages) == 1:
         (layer,) = judgement.layers(stretch.links[0])
-        cause = Deviation(name, layer, stretch.x, actual, judgement.a, limit, gradient.name, stretch.dout).cause
+        deviation = Deviation(name, layer, stretch.x, actual, judgement.a, limit, gradient.name, stretch.dout)
+        cause = cause_of(deviation)
     if gradient.name != "grad_input":
         name = gradient.stage.name
         if to_torch_layout(value) is not value:

@@ -10,8 +10,9 @@ from numpy_ref.checks import Array
 from torchport.layers import EXACT, SUM, kind_of, parameters_of
 from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES
-from torchport.parity.causes import Deviation
+from torchport.parity.causes import cause_of
 from torchport.parity.compare import Difference, compare
+from torchport.parity.deviation import Deviation
 from torchport.parity.judgement import Judgement
 from torchport.parity.parameters import DERIVED, locate
 from torchport.parity.probes import probe
@@ -69,7 +70,7 @@ def _changed_row(judgement: Judgement, link: Link) -> Row:
     worst = judgement.compare_call(link.end, x, 0.0)
     name, actual = f"the {quantity} of {link.name}", actual.reshape(x.shape)
     deviation = Deviation(name, Identity(), x, actual, judgement.a, limit=0.0)
-    return judgement.row(link.name, quantity, EXACT, worst, where, deviation.cause if worst.ratio > 1 else "")
+    return judgement.row(link.name, quantity, EXACT, worst, where, cause_of(deviation) if worst.ratio > 1 else "")
 
 
 def _cause(judgement: Judgement, link: Link, stage: Stage, x: Array, worst: Difference) -> str:
@@ -80,7 +81,7 @@ def _cause(judgement: Judgement, link: Link, stage: Stage, x: Array, worst: Diff
     deviation = _deviation(judgement, link, stage, x)
     if worst.note and deviation.fits(deviation.actual, stage.layer, x, x):
         return ""  # the numbers are right: the note names a dtype or a shape
-    return deviation.cause
+    return cause_of(deviation)
 
 
 def _deviation(judgement: Judgement, link: Link, stage: Stage, x: Array) -> Deviation:

@@ -18,7 +18,8 @@ from numpy_ref.network import layer_statistics
 from numpy_ref.util import conv_output_size
 from torchport.layers import kind_of, other
 from torchport.layers.arithmetic import arithmetic_of, rounded
-from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, no_step, unrounded
+from torchport.parity.arrays import Arrays
+from torchport.parity.mistakes import DTYPES, Mistake, Step, no_step, unrounded
 
 # torch's eps in normalisations, other common ones, and the book's 10e-7 misread.
 EPSILONS = (1e-5, 1e-3, 1e-7, 1e-8, 1e-12, 0)
