@@ -298,6 +298,13 @@ class LogOfSigmoid(Convnet):
 
 FEATURES = NORMALISED, "batchnorm1"
 step(*FEATURES, "output", "NoGamma", lambda m, x: F.batch_norm(x, None, None, None, m.bias, True, eps=1e-6))
+step(
+    *FEATURES,
+    "output",
+    "GammaForBeta",
+    lambda m, x: F.batch_norm(x, None, None, m.bias, m.weight, True, eps=1e-6),
+    cause="batchnorm1.bias, in place of batchnorm1.weight",
+)
 step(*FEATURES, "output", "BetaTwice", lambda m, x: m(x) + m.bias, "batchnorm1 activation_function1")
 step(*FEATURES, "output", "NormalisesSamples", lambda m, x: F.layer_norm(x, (9,), m.weight, m.bias, 1e-6))
 step(*FEATURES, "output", "NormalisesBefore", lambda m, x: m(F.relu(x)))

@@ -13,6 +13,7 @@ import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.layers import gradients_of, kind_of, other, parameters_of, rounded
 from torchport.layers.arithmetic import Arithmetic, arithmetic_of
+from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity import arrays
 from torchport.parity.compare import compare
 from torchport.parity.mistakes import Mistake
@@ -107,7 +108,9 @@ class Deviation:
         parameter = self.parameters[attribute]
         changes = arrays.changes(parameter, attribute, self.reference_params, image)
         candidates = ((phrase, rounded(changed, self.dtype)) for phrase, changed in changes)
-        return arrays.described(new, parameter, candidates)
+        phrase = arrays.described(new, parameter, candidates)
+        is_another = phrase.removeprefix("is ") in self.reference_params
+        return phrase + f", in place of {self.name}.{MODULE_ATTRIBUTES[attribute]}" * is_another
 
     def parameter_cause(self, attribute: str) -> str:
         """A sentence on how the port's tensor nearest to a parameter differs from it; "" if none has its size."""

@@ -180,7 +180,7 @@ class LinkFinder(Places):
         # The earliest call: behind it, another stage of the same kind and size may look like this one.
         for call, value, j in sorted(later, key=lambda each: (each[0].number not in self.cuts, each[0].number)):
             end = self.end(j, call)
-            if end is not None and not _has_values(end, value):
+            if end is not None and (not _has_values(end, value) or self.goes_on(j + 1, end)):
                 fault = "missing" if call is place and j == k + 1 else "output"
                 return Link(self.stages[k].name, tuple(self.stages[k:j]), place, call, fault)
         ends = k < last and self.end(last, self.output) is not None
