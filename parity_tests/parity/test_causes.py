@@ -223,6 +223,7 @@ FORWARD = [
     Row("pool", "mean of 2 x 2, not maximum of 2 x 2", lambda x: F.avg_pool2d(x, 2)),
     Row("pool", "stride 1", lambda x: F.max_pool2d(x, 2, 1)),
     Row("pool", "maximum of 3 x 3, not maximum of 2 x 2", lambda x: F.max_pool2d(x, 3, 2)),
+    Row("pool", "maximum of 3 x 3 with pad 1, not maximum of 2 x 2", lambda x: F.max_pool2d(x, 3, 2, 1)),
     Row("pool", "ceil_mode", lambda x: F.max_pool2d(x, 2, ceil_mode=True)),
     Row("pool", "the least of each window", lambda x: -F.max_pool2d(-x, 2)),
     Row("pool", "maximum of 1 x 1", lambda x: x[:, :, ::2, ::2]),

@@ -131,7 +131,7 @@ step(LENET, "tanh3", "output", "SigmoidForTanh", lambda m, x: torch.sigmoid(x), 
 step(SIMPLE, "pool1", "output", "AverageForMaximum", lambda m, x: F.avg_pool2d(x, 2), cause="mean")
 step(SIMPLE, "pool1", "output", "MinimumForMaximum", lambda m, x: -F.max_pool2d(-x, 2))
 step(SIMPLE, "pool1", "output", "EverySecondPixel", lambda m, x: x[..., ::2, ::2])
-step(SIMPLE, "pool1", "output", "WindowsOf3", lambda m, x: F.max_pool2d(x, 3, 2, padding=1))
+step(SIMPLE, "pool1", "output", "WindowsOf3", lambda m, x: F.max_pool2d(x, 3, 2, padding=1), cause="3 x 3")
 step(SIMPLE, "pool1", "output", "DilatedWindows", lambda m, x: F.max_pool2d(x, 2, 2, padding=1, dilation=2))
 step(SIMPLE, "pool1", "output", "ScaledBeforePooling", lambda m, x: F.max_pool2d(x * 2, 2), cause="2 times")
 step(LENET, "pool1", "output", "MaximumForAverage", lambda m, x: F.max_pool2d(x, 2), cause="maximum")

@@ -64,9 +64,11 @@ def _dilations(layer: nr.Convolution, x: Array, _: bool) -> Iterator[Mistake]:
 def _pools(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
     """Yield other window sizes, the other kind of pooling, and other ways to pad."""
     size, s, p, bare = (layer.pool_h, layer.pool_w), layer.stride, layer.pad, other(layer, pad=0)
-    for kind, (height, width) in itertools.product(POOLS, (size, *((k, k) for k in range(p + 1, 6)))):
-        sentence = f"{POOLS[kind]} of {height} x {width}, not {POOLS[type(layer)]} of {size[0]} x {size[1]}"
-        yield Mistake(sentence, kind(height, width, s, p), x)
+    sizes, right = (size, *((k, k) for k in range(1, 6))), f"{POOLS[type(layer)]} of {size[0]} x {size[1]}"
+    for kind, (height, width), pad in itertools.product(POOLS, sizes, dict.fromkeys((p, 0, 1, 2))):
+        if pad < min(height, width):
+            padding = "" if pad == p else f" with pad {pad}"
+            yield Mistake(f"{POOLS[kind]} of {height} x {width}{padding}, not {right}", kind(height, width, s, pad), x)
     if isinstance(layer, nr.Pooling):
         yield Mistake("the least of each window, not the largest", layer, -x, step=lambda value, _: -value)
         yield Mistake("padding of 0 may win the maximum", bare, _padded(x, p, p))
