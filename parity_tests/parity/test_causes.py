@@ -257,6 +257,9 @@ FORWARD = [
     Row("norm", "the batch's mean and biased", lambda x, g, b, *_: norm(x, g, b), train_flg=False),
     Row("response", "alpha 0.02, not 0.1", lambda x: F.local_response_norm(x, 5, 0.1, 0.75, 2)),
     Row("response", "k 1, not 2", lambda x: F.local_response_norm(x, 5, 0.5, 0.75, 1)),
+    Row("response", "alpha 0.02, not 0.1; k 1, not 2", lambda x: F.local_response_norm(x, 5, 0.1, 0.75, 1)),
+    Row("response", "exponent 0.5, not 0.75", lambda x: F.local_response_norm(x, 5, 0.5, 0.5, 2)),
+    Row("response", "size 3, not 5", lambda x: F.local_response_norm(x, 3, 0.3, 0.75, 2)),
     # dropout
     Row("dropout", "1 / (1 - r)", lambda x: x * MASK.to(x) / 0.6),
     Row("dropout", "it is missing", lambda x: x),

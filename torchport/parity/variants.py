@@ -111,9 +111,18 @@ def _constants(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
     if isinstance(layer, nr.Subsampling):
         yield Mistake("mean of a window, not sum", other(layer, W=layer.W / (layer.pool_h * layer.pool_w)), x)
         return
-    for alpha in (layer.alpha / layer.size, layer.alpha * layer.size):
-        yield Mistake(f"alpha {alpha:g}, not {layer.alpha:g}: torch divides it by size", other(layer, alpha=alpha), x)
-    yield Mistake(f"k 1, not {layer.k:g}", other(layer, k=1.0), x)
+    own, sizes = vars(layer), (3, 5, 7, 9)
+    tried = {
+        "alpha": (layer.alpha, *(layer.alpha / size for size in sizes), layer.alpha * layer.size),  # torch divides it
+        "k": (layer.k, 1.0),
+        "exponent": (layer.exponent, 0.75, 0.5, 1.0),  # beta
+        "size": (layer.size, *sizes),
+    }
+    choices = (zip(tried, values, strict=True) for values in itertools.product(*map(dict.fromkeys, tried.values())))
+    changes = ({name: value for name, value in choice if value != own[name]} for choice in choices)
+    for changed in sorted(filter(None, changes), key=len):
+        sentence = "; ".join(f"{name} {value:g}, not {own[name]:g}" for name, value in changed.items())
+        yield Mistake(sentence, other(layer, **changed), x)
 
 
 POOLS: dict[type, str] = {nr.Pooling: "maximum", nr.AveragePooling: "mean"}
