@@ -268,7 +268,7 @@ class SoftmaxBeforeCrossEntropy(Convnet):
         return F.softmax(x, dim=1)  # wrong
 
 
-@wrong(SIMPLE, "output", "output", cause="log_softmax", loss=nn.CrossEntropyLoss())
+@wrong(SIMPLE, "output", "output", cause="give it as loss", loss=nn.CrossEntropyLoss())
 class LogSoftmaxBeforeCrossEntropy(Convnet):
     """Loss and gradients are right."""
 

@@ -77,7 +77,9 @@ def _function_mistakes(deviation: Deviation) -> Iterator[Mistake]:
         for function, step in mistakes.functions(value, x, deviation.u):
             yield from _if_it_tells(deviation, plain(f"{function} in place of {name}", step=mistakes.instead(step, x)))
     for function, step in mistakes.functions(value, expected, deviation.u):
-        yield from _if_it_tells(deviation, plain(f"{function} follows {name}", step=step))
+        is_loss = name == "output" and function.endswith("softmax")
+        hint = ", which is right for a loss that takes it: if yours does, give it as loss" if is_loss else ""
+        yield from _if_it_tells(deviation, plain(f"{function} follows {name}{hint}", step=step))
     bias, axes = np.atleast_1d(getattr(layer, "b", 0.0)), range(expected.ndim)
     for axis in axes if bias.size > 1 else ():
         if axis != 1 and expected.shape[axis] == bias.size:
