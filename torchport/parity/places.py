@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from numpy_ref.checks import Array
+from numpy_ref.layers import Relu
 from torchport.layers.arithmetic import Arithmetic
 from torchport.layers.kinds import kind_of, parameters_of
 from torchport.parity.calls import Call, Record, with_ancestors
@@ -126,14 +127,14 @@ class Places:
         return ends
 
     def _distance(self, k: int, x: Array, applied: Applied | None, actual: Array) -> tuple[float, float]:
-        """How far actual is from stage k's output for x: its error by its limit, then how much a dropout dropped.
+        """How far actual is from stage k's output for x, by its limit; then how much a dropout before a relu dropped.
 
-        A later layer may change a value by less than the limit. A relu after a dropout looks as if more was dropped.
+        A later layer may change a value by less than the limit, and a relu after a dropout looks as if it dropped more.
         """
-        if not self.is_random(k):
-            return np.inf if applied is None else applied.difference(actual).ratio, 0
-        repeated, dropped = self.apply(k, x, actual), float(np.sum((actual == 0) & (x != 0)))
-        return np.inf if repeated is None else repeated.difference(actual).ratio, dropped or np.inf
+        applied = self.apply(k, x, actual) if self.is_random(k) else applied
+        ratio = np.inf if applied is None else applied.difference(actual).ratio
+        before_relu = self.is_random(k) and isinstance(self.stages[k + 1].layer, Relu)
+        return ratio, float(np.sum((actual == 0) & (x != 0))) or np.inf if before_relu else 0
 
     def goes_on(self, k: int, place: Call) -> bool:
         """Whether stage k and those after it follow from place on, up to one with weights, which no chance makes."""
