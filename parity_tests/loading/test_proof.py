@@ -106,7 +106,7 @@ class OtherStride(Convnet):
 
 
 class Doubled(Mlp):
-    """Two adjacent layers are wrong; the report names only the first."""
+    """Two adjacent layers are wrong; neither is seen by itself."""
 
     def forward(self, x: Tensor) -> Any:
         x = F.gelu(self.fc2(F.gelu(self.fc1(x))))
@@ -116,7 +116,7 @@ class Doubled(Mlp):
 COMPUTED: dict[str, tuple[Reference, Style]] = {
     "the input is reversed": (MLP, Reversed),
     "conv1 output": (SIMPLE, OtherStride),
-    "activation_function2 output": (MLP, Doubled),
+    "activation_function2 and affine3 output": (MLP, Doubled),
     "batchnorm1 output": (NORMALISED, partial(Normalised, eps=0.1)),
 }
 

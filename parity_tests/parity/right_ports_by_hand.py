@@ -410,6 +410,15 @@ class MasksDrawnAtOnce(Convnet):
         return self.fc2(F.relu(x) * keep[1])
 
 
+@right(DROPPED)
+class DropoutBeforeRelu(DropoutByHand):
+    """Once: of the first layer, as in torch's example for MNIST; both orders make the same numbers."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(self.drop(self.fc1(x)))
+        return self.fc3(self.drop(F.relu(self.fc2(x))))
+
+
 @right(SIMPLE)
 class DropoutThatDoesNothing(Convnet):
     """By its ratio, or kept in evaluation mode by its owner."""

@@ -77,8 +77,11 @@ def test_wrong_ports_are_blamed(port: WrongPort, dtype: torch.dtype) -> None:
     runs = ("training", *RUNS[port.sign]) if port.sign in RUNS else ALL
     if port.reference in (says.DROPPED, says.DROPPED_MAPS):
         runs = (*runs, "extremes")  # what is drawn of few samples may look right
-    row = check_parity(port.reference(), module, *port.reference.batch(), runs=runs, **port.options).first_divergence
+    report = check_parity(port.reference(), module, *port.reference.batch(), runs=runs, **port.options)
+    row = report.first_divergence
     assert row is not None, "the mistake was not seen"
+    if port.reference is says.PAIRS:
+        assert {other.layer for other in report.rows if not other.ok} == {row.layer}
     first = next(iter(port.reference().layers)).lower()
     place = "input" if (row.layer, row.quantity) == (first, "input") and "input" in port.layer else row.layer
     assert not port.layer or {*place.split(" and ")} <= {*port.layer.split()}, row

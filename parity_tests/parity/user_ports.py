@@ -257,6 +257,8 @@ DROPPED_MAPS = Reference(
     (1, 6, 6),
     5,
 )
+# Its layers come in pairs of equal sizes, so that values tell only in a row which of two it is.
+PAIRS = Reference(lambda: seeded(nr.MultiLayerNetExtend(12, [8, 8], 5, use_dropout=True, dropout_ration=0.3)), (12,), 5)
 LENET = Reference(lambda: seeded(nr.LeNet5((1, 12, 12), subsampling="average")), (1, 12, 12), 10)
 # The last pooling sees the whole map; the first leaves a fifth row and column unseen.
 GLOBAL = Reference(

@@ -52,6 +52,14 @@ step(*RELU, "HalfOfAbsolute", lambda m, x: (x + x.abs()) / 2, sign=INTEGERS, cau
 step(*RELU, "WhereBelow0", lambda m, x: torch.where(x < 0, 0, x), sign=INTEGERS, cause="x >= 0")
 step(*RELU, "FilledBelow0", lambda m, x: x.masked_fill(x < 0, 0), sign=INTEGERS, cause="x >= 0")
 step(*RELU, "MaximumOfAStack", lambda m, x: torch.stack([x, torch.zeros_like(x)]).max(0).values, sign=INTEGERS)
+step(
+    SIMPLE,
+    "pool1",
+    "",
+    "GradientOfTheMean",
+    lambda m, x: (mean := F.avg_pool2d(x, 2)) + (m(x) - mean).detach(),
+    cause="roundings",
+)
 POOL = SIMPLE, "pool1", "grad"
 step(*POOL, "AmaxOfAView", lambda m, x: x.view(-1, 4, 4, 2, 4, 2).amax((3, 5)), sign=INTEGERS, cause="equal maxima")
 step(
@@ -240,6 +248,17 @@ def negative(grad: Tensor, *x: Tensor) -> tuple[Tensor, ...]:
 
 def spread_evenly(grad: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     return (F.interpolate(grad / 4, scale_factor=2),)
+
+
+@wrong(MLP, "activation_function2", "grad", cause="-1")
+class GradientReversal(Perceptron):
+    """A function of its own that returns its input."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.fc2(F.relu(self.fc1(x)))
+        x = F.relu(x)
+        x = own(lambda x: x.view_as(x), negative, x)  # wrong
+        return self.fc3(x)
 
 
 def sigmoid_half(grad: Tensor, x: Tensor) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import numpy_ref as nr
 from parity.user_ports import (
     AVERAGED,
+    BOOK_START,
     DEEP,
     DROPPED,
     DROPPED_MAPS,
@@ -22,6 +23,7 @@ from parity.user_ports import (
     MLP,
     NORMALISED,
     NORMALISED_MAPS,
+    PAIRS,
     PREDICTION,
     SIGMOID,
     SIMPLE,
@@ -73,6 +75,7 @@ step(SIMPLE, "conv1", "output", "NoConvBias", lambda m, x: F.conv2d(x, m.weight)
 step(SIMPLE, "conv1", "output", "ConvBiasTwice", lambda m, x: m(x) + m.bias[:, None, None], "conv1 relu1")
 step(SIMPLE, "conv1", "output", "BiasOfOneFilter", lambda m, x: F.conv2d(x, m.weight, m.bias[:1].expand(4)))
 step(SIMPLE, "conv1", "", "FlippedKernels", lambda m, x: F.conv2d(x, m.weight.flip(2, 3), m.bias), cause="reversed")
+step(DEEP, "conv1", "", "FlippedOfTwo", lambda m, x: F.conv2d(x, m.weight.flip(2, 3), m.bias, 1, 1), cause="reversed")
 step(SIMPLE, "conv1", "", "KernelsTransposed", lambda m, x: F.conv2d(x, m.weight.mT, m.bias), cause="order")
 step(SIMPLE, "conv1", "", "FiltersReversed", lambda m, x: F.conv2d(x, m.weight.flip(0), m.bias), cause="reversed")
 step(
@@ -117,6 +120,8 @@ step(SIMPLE, "relu2", "output", "ReluBelow1", lambda m, x: x.clamp(0, 1), cause=
 step(SIMPLE, "relu2", "output", "DropsSmallValues", lambda m, x: F.threshold(x, 0.05, 0))
 step(SIMPLE, "relu1", "output", "MapsThroughBfloat16", lambda m, x: F.relu(x.bfloat16()).to(x.dtype), cause="bfloat16")
 step(SIMPLE, "relu1", "output", "MapsThroughFloat32", lambda m, x: F.relu(x.float()).to(x.dtype), only64=ONLY64)
+step(PAIRS, "activation_function1", "output", "LeakyReluOfTwo", lambda m, x: F.leaky_relu(x), cause="leaky relu")
+step(PAIRS, "activation_function1", "output", "NoReluOfTwo", lambda m, x: x * 1, cause="changes nothing here")
 step(SIGMOID, "sigmoid1", "output", "HardSigmoid", lambda m, x: F.hardsigmoid(x))
 step(SIGMOID, "sigmoid1", "output", "TanhForSigmoid", lambda m, x: torch.tanh(x), cause="tanh")
 step(LENET, "tanh1", "output", "PapersTanh", lambda m, x: 1.7159 * torch.tanh(2 / 3 * x))
@@ -127,7 +132,7 @@ step(LENET, "tanh3", "output", "SigmoidForTanh", lambda m, x: torch.sigmoid(x), 
 step(SIMPLE, "pool1", "output", "AverageForMaximum", lambda m, x: F.avg_pool2d(x, 2), cause="mean")
 step(SIMPLE, "pool1", "output", "MinimumForMaximum", lambda m, x: -F.max_pool2d(-x, 2))
 step(SIMPLE, "pool1", "output", "EverySecondPixel", lambda m, x: x[..., ::2, ::2])
-step(SIMPLE, "pool1", "output", "WindowsOf3", lambda m, x: F.max_pool2d(x, 3, 2, padding=1))
+step(SIMPLE, "pool1", "output", "WindowsOf3", lambda m, x: F.max_pool2d(x, 3, 2, padding=1), cause="3 x 3")
 step(SIMPLE, "pool1", "output", "DilatedWindows", lambda m, x: F.max_pool2d(x, 2, 2, padding=1, dilation=2))
 step(SIMPLE, "pool1", "output", "ScaledBeforePooling", lambda m, x: F.max_pool2d(x * 2, 2), cause="2 times")
 step(LENET, "pool1", "output", "MaximumForAverage", lambda m, x: F.max_pool2d(x, 2), cause="maximum")
@@ -182,6 +187,17 @@ class NoSecondRelu(Perceptron):
         x = F.relu(self.fc1(x))
         x = self.fc2(x)
         return self.fc3(x)  # missing
+
+
+@wrong(BOOK_START, "relu2", "output", cause="missing")
+class NoReluAfterABiasOf0(Convnet):
+    """The sum with the bias changes nothing, and is no relu that changes nothing."""
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2).flatten(1)
+        x = x @ self.fc1.weight.T
+        x = x + self.fc1.bias
+        return self.fc2(x)  # missing
 
 
 @wrong(GLOBAL, "pool1", "output")
@@ -253,7 +269,7 @@ class SoftmaxBeforeCrossEntropy(Convnet):
         return F.softmax(x, dim=1)  # wrong
 
 
-@wrong(SIMPLE, "output", "output", cause="log_softmax", loss=nn.CrossEntropyLoss())
+@wrong(SIMPLE, "output", "output", cause="give it as loss", loss=nn.CrossEntropyLoss())
 class LogSoftmaxBeforeCrossEntropy(Convnet):
     """Loss and gradients are right."""
 
@@ -283,6 +299,13 @@ class LogOfSigmoid(Convnet):
 
 FEATURES = NORMALISED, "batchnorm1"
 step(*FEATURES, "output", "NoGamma", lambda m, x: F.batch_norm(x, None, None, None, m.bias, True, eps=1e-6))
+step(
+    *FEATURES,
+    "output",
+    "GammaForBeta",
+    lambda m, x: F.batch_norm(x, None, None, m.bias, m.weight, True, eps=1e-6),
+    cause="batchnorm1.bias, in place of batchnorm1.weight",
+)
 step(*FEATURES, "output", "BetaTwice", lambda m, x: m(x) + m.bias, "batchnorm1 activation_function1")
 step(*FEATURES, "output", "NormalisesSamples", lambda m, x: F.layer_norm(x, (9,), m.weight, m.bias, 1e-6))
 step(*FEATURES, "output", "NormalisesBefore", lambda m, x: m(F.relu(x)))
@@ -416,6 +439,7 @@ step(*MASK, "output", "ScaledTwice", lambda m, x: F.dropout(x, 0.3, m.training) 
 step(*MASK, "output", "ScaledByTheRatio", lambda m, x: m(x) if m.training else x * 0.3, sign=PREDICTION)
 step(*MASK, "output", "DropsInPrediction", lambda m, x: x * (torch.rand_like(x) > 0.3), sign=PREDICTION)
 step(*MASK, "output", "TorchDropoutOfHalf", lambda m, x: F.dropout(x, 0.5, m.training))
+step(PAIRS, "dropout1", "output", "TorchDropoutOfTwo", lambda m, x: F.dropout(x, 0.3, m.training), cause="nn.Dropout")
 step(SIMPLE, "relu2", "output", "DropoutAdded", lambda m, x: F.dropout(F.relu(x), 0.5, m.training), "relu2 affine2")
 step(SIMPLE, "relu2", "output", "DropoutForgotTraining", lambda m, x: F.dropout(F.relu(x)), "relu2 affine2")
 step(SIMPLE, "input", "output", "NoiseInTraining", lambda m, x: x + 0.01 * torch.randn_like(x) if m.training else x)

@@ -383,12 +383,12 @@ class ReadsTheStorage(Convnet):
 
 # --- Losses
 
-in_loss("SummedLoss", "output", lambda y, t: F.cross_entropy(y, t, reduction="sum"))
+in_loss("SummedLoss", "output", lambda y, t: F.cross_entropy(y, t, reduction="sum"), cause="a sum in place of")
 in_loss("BatchOf32", "output", lambda y, t: F.cross_entropy(y, t, reduction="sum") / 32)
 in_loss("LossOf8", "output", lambda y, t: F.cross_entropy(y, t, reduction="sum") / 8)
 in_loss("Class9Ignored", "output", lambda y, t: F.cross_entropy(y, t, ignore_index=9))
 in_loss("MeanOverClasses", "output", lambda y, t: F.cross_entropy(y, t) / y.shape[1])
-in_loss("LabelSmoothing", "output", lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1))
+in_loss("LabelSmoothing", "output", lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1), cause="smoothing by 0.1")
 in_loss("ClassWeights", "output", lambda y, t: F.cross_entropy(y, t, torch.linspace(1, 2, 10).to(y)))
 in_loss("Class0Ignored", "output", lambda y, t: F.cross_entropy(y, t, ignore_index=0))
 in_loss("LabelsMoved", "output", lambda y, t: F.cross_entropy(y, (t + 1) % 10))

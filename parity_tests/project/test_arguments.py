@@ -233,8 +233,8 @@ COPIES = (
 )
 
 # Why they are not watched, and which; * stands for all that follows.
-RECORDS = """backward calls causes derived_weights expected forward judgement lines links mistakes parameters
-    picture places preparation recording rows runs side_effects stages subject variants"""
+RECORDS = """arrays backward calls causes derived_weights deviation expected forward judgement lines links mistakes
+    parameters picture places preparation recording rows runs side_effects stages subject variants"""
 EXEMPT: dict[str, tuple[str, ...]] = {
     "moves an entry and puts it back: test_numerical_gradient_puts_x_back": ("numpy_ref.gradient.*",),
     "is part of check_parity, on records of a run": (

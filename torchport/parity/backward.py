@@ -13,8 +13,9 @@ from torchport.layers import kind_of
 from torchport.layers.arithmetic import arithmetic_of
 from torchport.layers.terms import MODULE_ATTRIBUTES, to_torch_layout
 from torchport.parity.calls import array_of, describe_error
-from torchport.parity.causes import Deviation
+from torchport.parity.causes import cause_of
 from torchport.parity.compare import compare
+from torchport.parity.deviation import Deviation
 from torchport.parity.expected import Gradient, Stretch, expected_gradients, only_passes_gradients
 from torchport.parity.judgement import Judgement
 from torchport.parity.losses import loss_rows
@@ -127,13 +128,12 @@ def _observable_stretches(judgement: Judgement) -> list[list[Link]]:
 
 def _stretch_rows(judgement: Judgement, links: list[Link], last_dout: Array, sums: _SharedSums) -> Iterator[Row]:
     """Yield rows for one group of links; none if it has a fault, or no gradient arrives after it (reported there)."""
-    first = next((link.stages[0].name for link in links if link.stages), "")
     x, dout = links[0].start.value, last_dout if links[-1] is judgement.links[-1] else links[-1].end.grad
     undrawn = any(kind_of(s.layer).repeat and link not in judgement.applied for link in links for s in link.stages)
     if any(link.fault for link in links) or x is None or dout is None or undrawn:
         return
-    count = sum(len(link.stages) for link in links)
-    stretch = Stretch(links, x.reshape(judgement.shape(first)), dout.reshape(judgement.shape(first, count)))
+    first, last = links[0].stages[0].name, links[-1].stages[-1].name
+    stretch = Stretch(links, x.reshape(judgement.shape(first)), dout.reshape(judgement.shape(last, 1)))
     for gradient in expected_gradients(judgement, stretch):
         if gradient.name != "grad_input":
             yield from _parameter_rows(judgement, stretch, gradient, sums)
@@ -172,7 +172,8 @@ def _gradient_row(judgement: Judgement, stretch: Stretch, gradient: Gradient, ac
     worst = compare(actual, value, limit, gradient.entry_limit)
     if worst.ratio > 1 and len(stretch.stages) == 1:
         (layer,) = judgement.layers(stretch.links[0])
-        cause = Deviation(name, layer, stretch.x, actual, judgement.a, limit, gradient.name, stretch.dout).cause
+        deviation = Deviation(name, layer, stretch.x, actual, judgement.a, limit, gradient.name, stretch.dout)
+        cause = cause_of(deviation)
     if gradient.name != "grad_input":
         name = gradient.stage.name
         if to_torch_layout(value) is not value:

@@ -10,8 +10,9 @@ from numpy_ref.checks import Array
 from torchport.layers import EXACT, SUM, kind_of, parameters_of
 from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES
-from torchport.parity.causes import Deviation
+from torchport.parity.causes import cause_of
 from torchport.parity.compare import Difference, compare
+from torchport.parity.deviation import Deviation
 from torchport.parity.judgement import Judgement
 from torchport.parity.parameters import DERIVED, locate
 from torchport.parity.probes import probe
@@ -69,7 +70,7 @@ def _changed_row(judgement: Judgement, link: Link) -> Row:
     worst = judgement.compare_call(link.end, x, 0.0)
     name, actual = f"the {quantity} of {link.name}", actual.reshape(x.shape)
     deviation = Deviation(name, Identity(), x, actual, judgement.a, limit=0.0)
-    return judgement.row(link.name, quantity, EXACT, worst, where, deviation.cause if worst.ratio > 1 else "")
+    return judgement.row(link.name, quantity, EXACT, worst, where, cause_of(deviation) if worst.ratio > 1 else "")
 
 
 def _cause(judgement: Judgement, link: Link, stage: Stage, x: Array, worst: Difference) -> str:
@@ -77,6 +78,14 @@ def _cause(judgement: Judgement, link: Link, stage: Stage, x: Array, worst: Diff
         return f"{stage.name} is missing"
     if link.end.value is None or len(link.stages) > 1:
         return ""
+    deviation = _deviation(judgement, link, stage, x)
+    if worst.note and deviation.fits(deviation.actual, stage.layer, x, x):
+        return ""  # the numbers are right: the note names a dtype or a shape
+    return cause_of(deviation)
+
+
+def _deviation(judgement: Judgement, link: Link, stage: Stage, x: Array) -> Deviation:
+    assert link.end.value is not None
     side_inputs = ((call.label or f"a tensor of {call.where}", call.array) for call in judgement.side_inputs(link))
     port_tensors = {name: array for name, array in side_inputs if array is not None}
     reference_params = {
@@ -84,15 +93,12 @@ def _cause(judgement: Judgement, link: Link, stage: Stage, x: Array, worst: Diff
         for s in judgement.subject.stages
         for attribute, value in parameters_of(s.layer).items()
     }
-    deviation = Deviation(
+    return Deviation(
         *(stage.name, stage.layer, x, link.end.value, judgement.a),
         predicting=judgement.run.predicting,
         port_tensors=port_tensors,
         reference_params=reference_params,
     )
-    if worst.note and deviation.fits(deviation.actual, stage.layer, x, x):
-        return ""  # the numbers are right: the note names a dtype or a shape
-    return deviation.cause
 
 
 def parameter_rows(judgement: Judgement) -> Iterator[Row]:
@@ -118,7 +124,10 @@ def _parameter_row(judgement: Judgement, link: Link, stage: Stage, attribute: st
     locations, quantity = judgement.parameters[stage.name, attribute], MODULE_ATTRIBUTES[attribute]
     where = judgement.where(link)
     if not locations:
-        yield judgement.failing_row(stage.name, quantity, "no tensor that it takes has the reference's values", where)
+        x = judgement.reshaped(link.start.value, stage.name) if len(link.stages) == 1 else None
+        cause = "" if x is None else _deviation(judgement, link, stage, x).parameter_cause(attribute)
+        worst = Difference(note="no tensor that it takes has the reference's values")
+        yield judgement.row(stage.name, quantity, EXACT, worst, where, cause)
         return
     if any(piece.call.is_leaf and not piece.call.label for piece in locations[0].pieces):
         note = "it is no parameter of the port, so no optimizer trains it"

@@ -27,7 +27,7 @@ NEARBY = 5  # lines at most this far apart are named as a range
 
 def lines_of(calls: Sequence[Call]) -> str:
     """The lines of the calls that compute something, or of all if none does: "net.py:21", or "net.py:16-18"."""
-    computing = [call for call in calls if call.name not in MOVING] or calls
+    computing = [call for call in calls if call.name not in MOVING or _has_own_backward(call)] or calls
     places = dict.fromkeys(call.where for call in computing if call.where)
     files: dict[str, set[int]] = {}
     for place in places:
@@ -37,6 +37,11 @@ def lines_of(calls: Sequence[Call]) -> str:
             return ", ".join(places)
         files.setdefault(file, set()).add(int(number))
     return ", ".join(f"{file}:{span}" for file, numbers in files.items() for span in _spans(sorted(numbers)))
+
+
+def _has_own_backward(call: Call) -> bool:
+    """Whether call is a user's own torch.autograd.Function, which may return its input and change its gradient."""
+    return call.edge is not None and isinstance(call.edge.node, torch.autograd.function.BackwardCFunction)
 
 
 def _spans(numbers: list[int]) -> list[str]:

@@ -13,36 +13,21 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from numpy_ref.checks import Array
-from torchport.layers.arithmetic import Arithmetic
-from torchport.layers.kinds import kind_of
+from numpy_ref.layers import Dropout, Relu
 from torchport.layers.loss import Identity
-from torchport.parity.calls import Call, Record
+from torchport.parity.calls import Call
 from torchport.parity.compare import compare
 from torchport.parity.lines import MOVING
 from torchport.parity.places import Places, side_inputs
 from torchport.parity.probes import probe
-from torchport.parity.stages import Applied, Link, Stage, apply, has_no_calls, joint_name
+from torchport.parity.stages import Link, Stage, has_no_calls, joint_name
 
 # A value within this relative distance of a layer's output is taken for that layer with a mistake in it.
 NEAR = 2.0**-6
 
-CHANCE = 1e-3  # an event of a smaller probability is taken to be impossible
-
 
 class LinkFinder(Places):
     """Finds the links of one run."""
-
-    def __init__(
-        self,
-        record: Record,
-        stages: Sequence[Stage],
-        shapes: Sequence[tuple[int, ...]],
-        a: Arithmetic,
-        *,
-        predicting: bool = False,
-    ) -> None:
-        super().__init__(record, shapes)
-        self.stages, self.a, self.predicting = stages, a, predicting
 
     def find_links(self) -> list[Link]:
         """All links from the input to the output, in order."""
@@ -72,7 +57,8 @@ class LinkFinder(Places):
         if (k, place.number) in dead_ends:
             return None
         dead_ends.add((k, place.number))
-        for end in self._ends(k, place):
+        self._settle_order(k, place)
+        for end in self.ends(k, place):
             rest = self._chain(k + 1, end, dead_ends)
             if rest is not None:
                 return [Link(self.stages[k].name, (self.stages[k],), place, end), *rest]
@@ -94,22 +80,23 @@ class LinkFinder(Places):
             idle = list(itertools.takewhile(has_no_calls, links[i + 1 :]))
             if has_no_calls(base) or not idle or base.end.value is None:
                 continue
-            values = base.end.value.ravel()
             calls = self.calls_of(base)
             if any(isinstance(stage.layer, Identity) for stage in base.stages):  # the input may have only its start
                 calls.insert(0, base.start)
-            same = [c for c in calls if c.number in self.cuts and c.name not in MOVING and _has_values(c, values)]
-            if len(same) > len(idle):
+            cuts = (call for call in calls if call.number in self.cuts and call.name not in MOVING)
+            same = [call for call in cuts if _has_values(call, base.end.value)]
+            if len(same) > len(idle) and not any(map(self._trained_inputs, same[-len(idle) :])):
                 places = [*same[-len(idle) - 1 : -1], base.end]
                 base.end = places[0]
                 for link, start, end in zip(idle, places, places[1:], strict=False):
                     link.start, link.end = start, end
+                    link.fault = link.fault and "output"  # not missing: its call changes nothing here
         return links
 
     def _whole(self) -> list[Link] | None:
         """One link for all layers, if they are right in one piece; else None."""
         x, actual = self.value(self.calls[0], 0), self.value(self.output, len(self.stages))
-        if x is None or actual is None or any(map(self._is_random, range(len(self.stages)))):
+        if x is None or actual is None or any(map(self.is_random, range(len(self.stages)))):
             return None
         if not self._are_right(self.stages, x, actual):
             return None
@@ -118,49 +105,25 @@ class LinkFinder(Places):
     def first_missing(self) -> tuple[str, list[Call]]:
         """For a port that raised an error: the name of the first stage without a call, and the calls from there on."""
         place, k = self.calls[0], 0
-        while k < len(self.stages) and (end := self._end(k, place)):
+        while k < len(self.stages) and (end := self.end(k, place)):
             place, k = end, k + 1
         rest = [call for call in self.calls[place.number + 1 :] if call.depends_on_input]
         return self.stages[min(k, len(self.stages) - 1)].name, rest
 
-    def _apply(self, k: int, x: Array, actual: Array | None = None) -> Applied | None:
-        try:
-            return apply(self.stages[k], x, self.a, actual=actual, predicting=self.predicting)
-        except ValueError:
-            return None
-
-    def _is_random(self, k: int) -> bool:
-        """Whether stage k draws random numbers, so that it is judged by what the port itself drew."""
-        return kind_of(self.stages[k].layer).repeat is not None and not self.predicting
-
-    def _needs_no_call(self, k: int, x: Array, applied: Applied | None) -> bool:
-        """Whether stage k may have no call: its output equals x, or a dropout may have dropped nothing."""
-        if self._is_random(k):
-            return bool(self.stages[k].keep_ratio ** np.count_nonzero(x) > CHANCE)
-        return applied is not None and np.array_equal(applied.y.ravel(), x.ravel())
-
-    def _end(self, k: int, place: Call) -> Call | None:
-        """The call where stage k ends if it begins at place; the last one of equal values, None without any."""
-        return next(iter(self._ends(k, place)), None)
-
-    def _ends(self, k: int, place: Call) -> list[Call]:
-        """The calls that hold the value nearest to stage k's output for place's value, within its limit; last first."""
-        x = self.value(place, k)
-        if x is None:
-            return []
-        applied = None if self._is_random(k) else self._apply(k, x)
-        ends, nearest = list[Call](), np.inf
-        for call, actual in self.candidates(place, k + 1, first=0 if self._needs_no_call(k, x, applied) else 1):
-            if ends and call.number not in self.cuts:
-                break
-            repeated = self._apply(k, x, actual) if self._is_random(k) else applied
-            ratio = np.inf if repeated is None else repeated.difference(actual).ratio
-            if ratio <= 1 and ratio <= nearest:  # nearest, as a later layer may change a value by less than the limit
-                ends, nearest = [*(ends if ratio == nearest else ()), call], ratio
-        return ends
+    def _settle_order(self, k: int, place: Call) -> None:
+        """Exchange stage k and the next if the port does, and these are relu and dropout: relu(m x) is m relu(x)."""
+        pair = self.stages[k : k + 2]
+        if {type(stage.layer) for stage in pair} != {Relu, Dropout} or self.end(k, place):
+            return
+        self.stages[k : k + 2] = pair[::-1]
+        middle = self.end(k, place)
+        end = middle and self.end(k + 1, middle)
+        if not middle or not end or _has_values(end, middle.value):  # a relu with nothing to do is no relu
+            self.stages[k : k + 2] = pair
 
     def _next(self, k: int, place: Call) -> Link:
-        if end := self._end(k, place):
+        self._settle_order(k, place)
+        if end := self.end(k, place):
             return Link(self.stages[k].name, (self.stages[k],), place, end)
         return self._displaced(k, place) or self._near_miss(k, place) or self._fault(k, place)
 
@@ -170,15 +133,17 @@ class LinkFinder(Places):
         for call, value in self.candidates(place, k):
             if call is self.output or (x is not None and np.array_equal(value, x)):
                 continue
-            end = self._end(k, call)
-            if end is not None and end.value is not None and not np.array_equal(end.value.ravel(), value.ravel()):
+            end = self.end(k, call)
+            if end is not None and not _has_values(end, value):
                 link = Link(self.stages[k].name, (), place, call, "input")
                 changing = self.calls_of(link)
+                side = side_inputs(self.calls, changing)
+                if any(c.requires_grad for c in side) and not self.goes_on(k + 1, end):
+                    continue  # it is a later stage: a relu of the same size, or what looks like the mask of a dropout
                 # A change inside the module of the layer before, or by its parameters, is blamed on that layer.
                 outside = k == len(self.stages) - 1 or end.module != place.module
-                inside = place.module and outside and {place.module} == {call.module for call in changing}
-                tensors = {id(call.tensor) for call in side_inputs(self.calls, changing)}
-                if k > 0 and (inside or self._trained_inputs(place) & tensors):
+                inside = place.module and outside and {place.module} == {c.module for c in changing}
+                if k > 0 and (inside or self._trained_inputs(place) & {id(c.tensor) for c in side}):
                     link.name, link.fault = self.stages[k - 1].name, "changed"
                 return link
         return None
@@ -191,7 +156,7 @@ class LinkFinder(Places):
         """A link for stage k with a small error, or for k and later stages if right together (pooling before relu)."""
         x = y = self.value(place, k)
         for last in range(k, len(self.stages)):
-            if x is None or y is None or self._is_random(last) or (applied := self._apply(last, y)) is None:
+            if x is None or y is None or self.is_random(last) or (applied := self.apply(last, y)) is None:
                 return None
             y, stages = applied.y, tuple(self.stages[k : last + 1])
             for call, actual in self.candidates(place, last + 1):
@@ -211,15 +176,16 @@ class LinkFinder(Places):
     def _fault(self, k: int, place: Call) -> Link:
         """A link for stage k, wrong or missing; it ends where a later stage begins, or at the output."""
         last = len(self.stages) - 1
-        for j in range(k + 1, last):
-            for call, value in self.candidates(place, j, first=0):
-                end = self._end(j, call)
-                if end is not None and not (end.value is not None and np.array_equal(end.value.ravel(), value.ravel())):
-                    fault = "missing" if call is place and j == k + 1 else "output"
-                    return Link(self.stages[k].name, tuple(self.stages[k:j]), place, call, fault)
-        ends = k < last and self._end(last, self.output) is not None
+        later = ((call, value, j) for j in range(k + 1, last) for call, value in self.candidates(place, j, first=0))
+        # The earliest call: behind it, another stage of the same kind and size may look like this one.
+        for call, value, j in sorted(later, key=lambda each: (each[0].number not in self.cuts, each[0].number)):
+            end = self.end(j, call)
+            if end is not None and (not _has_values(end, value) or self.goes_on(j + 1, end)):
+                fault = "missing" if call is place and j == k + 1 else "output"
+                return Link(self.stages[k].name, tuple(self.stages[k:j]), place, call, fault)
+        ends = k < last and self.end(last, self.output) is not None
         stages = tuple(self.stages[k : last if ends else last + 1])
-        return Link(stages[0].name, stages, place, self.output, "output")
+        return Link(joint_name(stages), stages, place, self.output, "output")
 
     def calls_of(self, link: Link) -> list[Call]:
         """The calls of a link, in order."""
@@ -234,8 +200,9 @@ def _differs_widely(link: Link) -> bool:
     return not _relative_distance(behind.ravel(), before.ravel()) < NEAR
 
 
-def _has_values(call: Call, values: Array) -> bool:
-    return call.value is not None and np.array_equal(call.value.ravel(), values)
+def _has_values(call: Call, values: Array | None) -> bool:
+    """Whether call holds these values in this order, in any shape."""
+    return call.value is not None and values is not None and np.array_equal(call.value.ravel(), values.ravel())
 
 
 def _relative_distance(actual: Array, expected: Array) -> float:

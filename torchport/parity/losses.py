@@ -72,12 +72,13 @@ def loss_rows(
     actual = array_of(value).reshape(())
     worst = compare(actual, *_expected_value(x, labels, a, takes, LOG_OFFSET))
     is_known = worst.ratio > 1 >= compare(actual, *_expected_value(x, labels, a, takes, 0.0)).ratio
-    yield row("output", worst, known=KNOWN if is_known else "")
+    expected, limit = _expected_gradient(x, labels, a, takes)
+    cause = "" if grad is None else _gradient_cause(grad, expected, limit, labels)
+    yield row("output", worst, cause if worst.ratio > 1 else "", KNOWN if is_known else "")
     if grad is None:
         yield row("grad_input", Difference(note="no gradient arrives at the port's output"))
         return
-    expected, limit = _expected_gradient(x, labels, a, takes)
-    yield row("grad_input", compare(grad, expected, limit), _gradient_cause(grad, expected, limit))
+    yield row("grad_input", compare(grad, expected, limit), cause)
 
 
 def _expected_value(x: Array, labels: Array, a: Arithmetic, takes: str, offset: float) -> tuple[Array, Array]:
@@ -103,8 +104,8 @@ def _expected_gradient(x: Array, labels: Array, a: Arithmetic, takes: str) -> tu
     return value, 4 * a.u * np.abs(value)
 
 
-def _gradient_cause(grad: Array, expected: Array, limit: Array) -> str:
-    """A sentence naming the factor by which all of grad differs from expected; "" if there is none."""
+def _gradient_cause(grad: Array, expected: Array, limit: Array, labels: Array) -> str:
+    """A sentence naming label smoothing, or the factor by which all of grad differs from expected; "" for neither."""
     if grad.shape != expected.shape or compare(grad, expected, limit).ratio <= 1:
         return ""
     largest, n = np.unravel_index(np.abs(expected).argmax(), expected.shape), len(grad)
@@ -113,4 +114,7 @@ def _gradient_cause(grad: Array, expected: Array, limit: Array) -> str:
     for factor in (*names, round(ratio), ratio) if np.isfinite(ratio) else ():
         if factor and compare(grad, factor * expected, 2 * abs(factor) * limit).ratio <= 1:
             return f"the gradient is the reference's times {names.get(factor, f'{factor:.6g}')}"
-    return ""
+    smoothed = (np.eye(expected.shape[1])[labels] - 1 / expected.shape[1]) / n
+    share = np.vdot(smoothed, grad - expected) / np.vdot(smoothed, smoothed)
+    is_smoothed = compare(grad, expected + share * smoothed, 4 * limit).ratio <= 1
+    return f"the gradient is that of label smoothing by {share:.3g}" if is_smoothed else ""

@@ -1,4 +1,4 @@
-"""Mistakes that people make on results and on arrays; to add one, add a row.
+"""Mistakes that people make on results; to add one, add a row.
 
 A Mistake has a sentence and what the port would have computed with it: another layer, input or upstream gradient, or a
 step after the layer, which is undone before the port's value is judged.
@@ -6,7 +6,6 @@ step after the layer, which is undone before the port's value is judged.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,7 +21,6 @@ from torchport.layers.arithmetic import rounded
 # the nearest to expected of those possible, or NaN.
 Step = Callable[[Array, Array], Array]
 Steps = Iterator[tuple[str, Step]]
-Arrays = Iterator[tuple[str, Array]]
 
 UNDERFLOW = 1e-30  # u times it exceeds what float32 loses by underflow
 ENOUGH = 4  # entries needed to fit a number to them
@@ -72,9 +70,6 @@ class Mistake(NamedTuple):
     x: Array
     dout: Array | None = None
     step: Step = no_step
-
-
-# --- Steps after a layer
 
 
 def undo(function: Callable[[Array], Array], u: float, size: Any = lambda value, expected: 0.0) -> Step:
@@ -185,72 +180,3 @@ def number(c: float) -> str:
     """c with six digits, or as many as distinguish it from 1 and -1."""
     texts = [f"{c:.{digits}g}" for digits in range(6, 18)]
     return next((text for text in texts if text not in ("1", "-1")), texts[0])
-
-
-# --- Arrays
-
-
-def rearranged(array: Array, axis_names: str, fixed: int = 0) -> Arrays:
-    """Yield array with axes permuted (the first fixed ones stay), reversed, or shifted by one along the first."""
-    for axes in itertools.islice(itertools.permutations(range(array.ndim)), 1, None):
-        if axes[:fixed] == tuple(range(fixed)):
-            permuted, order = array.transpose(axes), ", ".join(axis_names[axis] for axis in axes)
-            phrase = f"is in the order {order}, not {', '.join(axis_names)}"
-            phrase = "is the reference's, not transposed" if axis_names == "IO" else phrase
-            yield from ((phrase, variant) for variant in (permuted, permuted.reshape(array.shape)))
-            yield phrase, array.reshape(permuted.shape).transpose(np.argsort(axes))
-    for axes in itertools.chain(*(itertools.combinations(range(array.ndim), count) for count in (1, 2))):
-        yield f"is reversed along {' and '.join(axis_names[axis] for axis in axes)}", np.flip(array, axes)
-    yield from ((f"is moved by one along {axis_names[0]}", np.roll(array, by, 0)) for by in (1, -1))
-
-
-def of_batch(x: Array) -> Arrays:
-    """Yield x (N, ...) with the axes within each sample rearranged."""
-    return rearranged(x, "NCHW" if x.ndim == 4 else "NIJKL"[: x.ndim], fixed=1)
-
-
-def of_parameter(parameter: Array) -> Arrays:
-    """Yield parameter with its axes rearranged: outputs O, inputs I, height H, width W."""
-    return rearranged(parameter, {1: "O", 2: "IO"}.get(parameter.ndim, "OIHWD"[: parameter.ndim]))
-
-
-def inputs(x: Array) -> Arrays:
-    """Yield what may be in place of an input x: rearranged, scaled, normalised, rounded or activated."""
-    yield from of_batch(x)
-    yield "is divided by 255", x / 255
-    yield "is multiplied by 255", x * 255
-    yield "is inverted, 1 - x", 1 - x
-    yield "is scaled, 2 x - 1", 2 * x - 1
-    yield "is normalised by MNIST's mean and deviation", (x - 0.1307) / 0.3081
-    yield "is normalised by its own mean and deviation", (x - x.mean()) / x.std()
-    yield "is its first sample everywhere", np.broadcast_to(x[:1], x.shape)
-    yield from ((f"is rounded to {name}", rounded(x, dtype)) for name, dtype in DTYPES.items())
-    yield from ((f"goes through {name}", on_arrays(function.call)(x)) for name, function in FUNCTIONS.items())
-
-
-def changes(parameter: Array, attribute: str, others: Mapping[str, Array], image: tuple[int, ...] = ()) -> Arrays:
-    """Yield what may be in place of a parameter; the inputs of a W are the pixels of an image (C, H, W), if given."""
-    yield "is missing", np.full_like(parameter, attribute == "gamma")
-    yield "is doubled", 2 * parameter
-    yield "is negated", -parameter
-    yield from ((f"is rounded to {name}", rounded(parameter, dtype)) for name, dtype in DTYPES.items())
-    same_size = ((name, array) for name, array in others.items() if array.size == parameter.size)
-    yield from ((f"is {name}", array.reshape(parameter.shape)) for name, array in same_size)
-    yield from of_parameter(parameter)
-    if image and attribute == "W":
-        rows = rearranged(parameter.reshape(*image, -1), "CHWO")
-        yield from ((phrase, array.reshape(parameter.shape)) for phrase, array in rows)
-
-
-def described(new: Array, parameter: Array, candidates: Arrays) -> str:
-    """How new differs from parameter, in words: as one of the candidates, or in numbers."""
-    for phrase, candidate in candidates:
-        if np.array_equal(candidate, new):
-            return phrase
-    if np.array_equal(np.sort(new, axis=None), np.sort(parameter, axis=None)):
-        return "has the reference's numbers in another order"
-    factor, distance = np.vdot(parameter, new) / np.vdot(parameter, parameter), np.abs(new - parameter)
-    if abs(factor - 1) > 1e-5 and np.allclose(new, factor * parameter, 1e-6, 0):
-        return f"is {factor:.6g} times the reference's"
-    count = np.count_nonzero(distance)
-    return f"is not the reference's: {count} of {new.size} numbers differ, by up to {distance.max():.2g}"

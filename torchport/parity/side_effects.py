@@ -198,6 +198,10 @@ def extra_parameter_rows(judgement: Judgement) -> list[Row]:
     rows, subject, calls = list[Row](), judgement.subject, judgement.record.calls
     reference_ids = {id(call.tensor) for call in with_ancestors(calls, judgement.parameter_calls)}
     call_by_id = {id(call.tensor): call for call in calls}
+    for link in judgement.links:  # a layer whose parameters were not found has others in their place, reported there
+        keys = ((stage.name, attribute) for stage, attribute in judgement.parameters_of(link))
+        if not all(map(judgement.parameters.get, keys)):
+            reference_ids |= {id(call.tensor) for call in judgement.side_inputs(link)}
     for name, parameter in subject.port.named_parameters() if judgement.run.cotangent is not None else ():
         if id(parameter) in reference_ids or id(parameter) in subject.frozen:
             continue

@@ -18,7 +18,11 @@ from numpy_ref.network import layer_statistics
 from numpy_ref.util import conv_output_size
 from torchport.layers import kind_of, other
 from torchport.layers.arithmetic import arithmetic_of, rounded
-from torchport.parity.mistakes import DTYPES, Arrays, Mistake, Step, no_step, unrounded
+from torchport.parity.arrays import Arrays
+from torchport.parity.mistakes import DTYPES, Mistake, Step, no_step, unrounded
+
+# torch's eps in normalisations, other common ones, and the book's 10e-7 misread.
+EPSILONS = (1e-5, 1e-3, 1e-7, 1e-8, 1e-12, 0)
 
 
 def factors(layer: Any, n: int, y: Array) -> dict[str, float]:
@@ -60,9 +64,11 @@ def _dilations(layer: nr.Convolution, x: Array, _: bool) -> Iterator[Mistake]:
 def _pools(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
     """Yield other window sizes, the other kind of pooling, and other ways to pad."""
     size, s, p, bare = (layer.pool_h, layer.pool_w), layer.stride, layer.pad, other(layer, pad=0)
-    for kind, (height, width) in itertools.product(POOLS, (size, *((k, k) for k in range(p + 1, 6)))):
-        sentence = f"{POOLS[kind]} of {height} x {width}, not {POOLS[type(layer)]} of {size[0]} x {size[1]}"
-        yield Mistake(sentence, kind(height, width, s, p), x)
+    sizes, right = (size, *((k, k) for k in range(1, 6))), f"{POOLS[type(layer)]} of {size[0]} x {size[1]}"
+    for kind, (height, width), pad in itertools.product(POOLS, sizes, dict.fromkeys((p, 0, 1, 2))):
+        if pad < min(height, width):
+            padding = "" if pad == p else f" with pad {pad}"
+            yield Mistake(f"{POOLS[kind]} of {height} x {width}{padding}, not {right}", kind(height, width, s, pad), x)
     if isinstance(layer, nr.Pooling):
         yield Mistake("the least of each window, not the largest", layer, -x, step=lambda value, _: -value)
         yield Mistake("padding of 0 may win the maximum", bare, _padded(x, p, p))
@@ -87,11 +93,16 @@ def _statistics(layer: nr.BatchNormalization, x: Array, training: bool) -> Itera
         "each channel's": (*channels, x.size // x.shape[1]),
     }
     right_mean, right_var, _ = statistics["the batch's" if training else "running"]
-    for (name, (mean, var, n)), eps in itertools.product(statistics.items(), (layer.EPS, 1e-5, 1e-3, 1e-8, 0)):
-        for kind, scale in (("biased", 1), ("unbiased", n / max(n - 1, 1))):
-            relative = layer.gamma / np.sqrt(scale * var + eps)
+    for (name, (mean, var, n)), eps in itertools.product(statistics.items(), (layer.EPS, *EPSILONS)):
+        deviations = {
+            "biased variance, eps": np.sqrt(var + eps),
+            "unbiased variance, eps": np.sqrt(var * n / max(n - 1, 1) + eps),
+            "deviation, to which it adds eps": np.sqrt(var) + eps,
+        }
+        for kind, deviation in deviations.items():
+            relative = layer.gamma / deviation
             gamma, beta = relative * np.sqrt(right_var + layer.EPS), layer.beta + relative * (right_mean - mean)
-            sentence = f"{name} mean and {kind} variance, eps {eps:g} (the reference's is {layer.EPS:g})"
+            sentence = f"{name} mean and {kind} {eps:g} (the reference adds {layer.EPS:g} to the biased variance)"
             yield Mistake(sentence, other(layer, gamma=gamma, beta=beta), x)
 
 
@@ -100,9 +111,18 @@ def _constants(layer: Any, x: Array, _: bool) -> Iterator[Mistake]:
     if isinstance(layer, nr.Subsampling):
         yield Mistake("mean of a window, not sum", other(layer, W=layer.W / (layer.pool_h * layer.pool_w)), x)
         return
-    for alpha in (layer.alpha / layer.size, layer.alpha * layer.size):
-        yield Mistake(f"alpha {alpha:g}, not {layer.alpha:g}: torch divides it by size", other(layer, alpha=alpha), x)
-    yield Mistake(f"k 1, not {layer.k:g}", other(layer, k=1.0), x)
+    own, sizes = vars(layer), (3, 5, 7, 9)
+    tried = {
+        "alpha": (layer.alpha, *(layer.alpha / size for size in sizes), layer.alpha * layer.size),  # torch divides it
+        "k": (layer.k, 1.0),
+        "exponent": (layer.exponent, 0.75, 0.5, 1.0),  # beta
+        "size": (layer.size, *sizes),
+    }
+    choices = (zip(tried, values, strict=True) for values in itertools.product(*map(dict.fromkeys, tried.values())))
+    changes = ({name: value for name, value in choice if value != own[name]} for choice in choices)
+    for changed in sorted(filter(None, changes), key=len):
+        sentence = "; ".join(f"{name} {value:g}, not {own[name]:g}" for name, value in changed.items())
+        yield Mistake(sentence, other(layer, **changed), x)
 
 
 POOLS: dict[type, str] = {nr.Pooling: "maximum", nr.AveragePooling: "mean"}
