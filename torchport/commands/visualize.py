@@ -124,6 +124,7 @@ WINDOWS = (
 )
 RUNS = option("runs", "folders of training runs", type=Path, nargs="+")
 PIXELS = option("--pixels", "move by up to so many pixels (default: 4)", type=cli.count(1), default=4)
+FEW = 100  # images whose maps are compared as they move: the NumPy network computes these
 GALLERY, JUDGED = most("show at most so many mistakes", 60), most("measure the accuracy on so many images", 1000)
 
 
@@ -238,9 +239,11 @@ def shift(args: argparse.Namespace) -> Figure:
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
     pixels = list(range(-args.pixels, args.pixels + 1))
     pairs = tp.moves.pair(subject, image, args.filter)
-    changes = tp.moves.changes(subject, images[:100] / 255, pixels)
+    few = images[:FEW]
+    changes = tp.moves.changes(subject, few / 255, pixels)
     accuracy = tp.moves.accuracies(subject, images, labels, pixels)
-    title = f"{subject.about}, on {about}, moved by 1 pixel; curves of the first {len(images)} {name} images"
+    curves = f"maps of the first {len(few)} {name} images, accuracy on the first {len(images)}"
+    title = f"{subject.about}, on {about}, moved to the right by 1 pixel\ncurves: {curves}"
     return figures.shifts(pairs, np.array(pixels), changes, accuracy, title)
 
 
@@ -251,7 +254,8 @@ def curves(args: argparse.Namespace) -> Figure:
     """
     runs = tp.training.folder.read_curves(args.runs)
     data_sets = [tp.training.folder.RunFolder(path).read_config().data for path in args.runs]
-    return figures.curves(runs, ", ".join(f"{run} on {data}" for run, data in zip(runs, data_sets, strict=True)))
+    title = ", ".join(f"{run} on {data}" for run, data in zip(runs, data_sets, strict=True))
+    return figures.curves(runs, f"{'runs' if len(runs) > 1 else 'run'}: {title}")
 
 
 def architecture(args: argparse.Namespace) -> Figure:

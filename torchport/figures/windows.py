@@ -36,7 +36,7 @@ def columns(
     row = int(matrix.std(axis=1).argmax()) if row is None else check_index("row", row, len(matrix), "windows")
     figure = new_figure(13, 9, title)
     layout: list[Any] = [["image", "windows", "slices"], ["window", "windows", "slices"], 3 * ["matrix"], 3 * ["row"]]
-    parts = figure.subplot_mosaic(layout, width_ratios=[0.9, 2, 2], height_ratios=[2.7, 2.7, 1.6, 0.7])
+    parts = figure.subplot_mosaic(layout, width_ratios=[1, 2, 2], height_ratios=[2.7, 2.7, 1.6, 0.7])
     place = divmod(row, out[1])
     _show_image(parts["image"], pad_image(batch, pad)[0], pad, filter_size, stride, place)
     windows = matrix.reshape(-1, len(image) * filter_size, filter_size)
@@ -46,6 +46,7 @@ def columns(
     _show_slices(parts["slices"], matrix.T.reshape(-1, *out), filter_size, place)
     _show_matrix(parts["matrix"], matrix, float(np.abs(matrix - other).max()), row)
     _show_row(parts["row"], matrix[row], row)
+    figure.draw_without_rendering()  # the layout's first pass leaves too little room beside images that stay square
     return figure
 
 
