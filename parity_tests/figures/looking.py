@@ -77,7 +77,7 @@ def draw(figure: Figure) -> None:
     for number, box in enumerate(boxes):
         assert box.x0 >= 0, texts[number]
         assert box.x1 <= figure.bbox.x1, texts[number]
-        assert 0 <= box.y0, texts[number]
+        assert box.y0 >= 0, texts[number]
         assert box.y1 <= figure.bbox.y1, texts[number]
         for other in boxes[:number]:
             assert box.x1 <= other.x0 or other.x1 <= box.x0 or box.y1 <= other.y0 or other.y1 <= box.y0, texts[number]

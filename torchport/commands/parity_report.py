@@ -1,7 +1,7 @@
 """Compare the NumPy reference with both PyTorch ports, or with your own port: python scripts/parity_report.py
 
 Your own port is any torch.nn.Module. It is built without arguments, filled with the weights in the order in which it
-uses its parameters, and judged layer by layer:
+uses its parameters, and judged layer by layer. If it copies the weights itself, its own copies are judged:
     python scripts/parity_report.py --port mynet.py:Net --params params.pkl
 This runs your file, so only give files that you trust.
 
@@ -68,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--params", type=Path, metavar="FILE", help="the same as WEIGHTS")
     parser.add_argument("--network", choices=OF_IMAGES, help="network for seeded weights (default: SimpleConvNet)")
     parser.add_argument("--width", type=cli.number, help="AlexNet's width in multiples of the paper's (default: 1)")
-    about = "folder of MNIST, for --params (default: $TORCHPORT_DATA or data/; with --port and neither, seeded images)"
+    about = "folder of MNIST, for --params (default: $TORCHPORT_DATA, else data/, but seeded images for --port)"
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help=about)
     about = "of the ports; tf32 needs CUDA, bfloat16 is autocast (default: both; your own port's as it is built)"
     parser.add_argument("--dtype", choices=DTYPES, help=about)

@@ -40,7 +40,11 @@ def shifts(
     for name, pair in pairs.items():
         _show_pair([parts[f"{name} {k}"] for k in range(3)], name, *pair)
     _plot(parts["changes"], pixels, changes)
-    label(parts["changes"], "how much all maps change: length of the difference\nover length of the map", "pixels to the right (left below 0)")
+    label(
+        parts["changes"],
+        "how much all maps change: length of the difference\nover length of the map",
+        "pixels to the right (left below 0)",
+    )
     _plot(parts["accuracy"], pixels, accuracy)
     label(parts["accuracy"], "accuracy", "pixels by which the images are moved")
     return figure
