@@ -397,7 +397,7 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("im2col --row 99", "at most 15, as there are 16 windows"),
         ("im2col --filter-size 9", "does not fit an image of 8 pixels"),
         ("layers PARAMS --filter 3", "filter must be at most 2, as there are 3 filters, got 3"),
-        ("filters PARAMS --filter 3", "at most 2, as there are 3 filters, got 3"),
+        ("filters PARAMS --filter 3", "filter must be at most 2, as there are 3 filters, got 3"),
         ("shift PARAMS --filter 3", "filter must be at most 2, as there are 3 filters, got 3"),
         ("shift DENSE", "no pooling layer"),
         ("filters PARAMS --scale none", "invalid choice: 'none'"),

@@ -160,6 +160,8 @@ def filters(args: argparse.Namespace) -> Figure:
     """
     after = load_subject(args)
     name, layer = tp.subjects.convolution(after.network, args.layer)
+    if args.filter is not None:
+        check_index("filter", args.filter, len(layer.W), "filters")
     options = {"only": args.filter, "scale": args.scale, "channels": args.channels}
     if args.weights is None:
         return figures.filters({after.name: layer.W}, name, **options)
