@@ -1,9 +1,9 @@
 """Draw pictures of networks and of what they do: python scripts/visualize.py filters params.pkl
 
-There is one subcommand for each picture; python scripts/visualize.py SUBCOMMAND --help shows its options. Weights are a
-params.pkl, a .pt file or a training run's folder; a run is given images of the data set that it was trained on. Without
-weights the network is drawn as it is before training, and the title says so. The picture is written as a PNG; no
-display is needed.
+There is one subcommand for each picture; python scripts/visualize.py SUBCOMMAND --help shows its options. Weights are
+any file that port_params.py reads or a training run's folder; a run is given images of the data set that it was trained
+on. Without weights the network is drawn as it is before training, and the title says so. The picture is written as a
+PNG; no display is needed.
 Exit status: 0 drawn, 2 bad input.
 """
 
@@ -100,7 +100,12 @@ def most(about: str, default: int) -> AddOption:
 
 
 WEIGHTS = (
-    option("weights", "params.pkl, .pt or run's folder (default: a network before training)", type=Path, nargs="?"),
+    option(
+        "weights",
+        "file of weights, or a training run's folder (default: a network before training)",
+        type=Path,
+        nargs="?",
+    ),
     option("--network", "network to draw if no weights are given (default: SimpleConvNet)", choices=OF_IMAGES),
     option("--seed", "seed of the weights before training (default: the run's own, else 0)", type=cli.count(0)),
     cli.add_hints,
