@@ -26,6 +26,7 @@ _OTHER_FORMATS: dict[bytes | tuple[bytes, ...], str] = {  # how other files star
     b"\x93NUMPY": "a .npy file: params.pkl is expected",
     b"\x89HDF": "an HDF5 file: load it with Keras and save its arrays, with np.savez(path, *model.get_weights())",
     b"version https://git-lfs": "a Git LFS pointer: run git lfs pull",
+    (b"\x89PNG", b"\xff\xd8\xff"): "an image: a file of weights is expected",
     b"<": "a web page: download the raw file",
     (b"\xc2\x80", b"\xef\xbf\xbd"): "a pickle that was copied as text: copy it as binary",
     b"\xff\xfe": "text in UTF-16, as PowerShell redirects it: copy the file as binary",

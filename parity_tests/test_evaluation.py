@@ -109,7 +109,7 @@ def test_an_evaluation_as_text_has_a_line_per_network() -> None:
     assert evaluation.to_text().splitlines() == [
         "numpy: accuracy 0.1000 on 10 test images",
         "unfold: accuracy 0.9000 on 10 test images",
-        "9 of 10 predictions equal in all 2",
+        "9 of 10 predictions equal in both",
         "peak memory of the process: 3 MiB",
     ]
 

@@ -65,8 +65,8 @@ LR = 0.0
 
 REFERENCE, UNFOLD, CONV2D, TRAINING, TRITON, TF32, BFLOAT16, PLAIN, FLOOR = (
     "numpy_ref",
-    "unfold twin",
-    "conv2d twin",
+    "unfold port",
+    "conv2d port",
     "training",
     "training, Triton",
     "training, TF32",

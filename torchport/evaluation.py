@@ -52,7 +52,8 @@ class Evaluation:
     def to_text(self) -> str:
         """Return a line per network, one on their agreement and one on the memory."""
         lines = [f"{name}: accuracy {share:.4f} on {self.samples} test images" for name, share in self.accuracy.items()]
-        lines.append(f"{self.agreeing} of {self.samples} predictions equal in all {len(self.accuracy)}")
+        networks = "both" if len(self.accuracy) == 2 else f"all {len(self.accuracy)}"
+        lines.append(f"{self.agreeing} of {self.samples} predictions equal in {networks}")
         return "\n".join([*lines, memory_text(self.memory)])
 
 

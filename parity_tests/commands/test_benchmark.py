@@ -64,7 +64,7 @@ def test_each_contender_is_what_its_name_says(benchmark: SimpleNamespace, monkey
     assert len(losses) == 2  # after each update
     for conv in ("unfold", "conv2d"):
         forwards = counted(monkeypatch, SimpleConvNet, "forward")
-        benchmark.CONTENDERS[f"{conv} twin"]("cpu")(2)
+        benchmark.CONTENDERS[f"{conv} port"]("cpu")(2)
         assert len(forwards) == 2
         assert (type(forwards[0][0].conv1) is torch.nn.Conv2d) == (conv == "conv2d")
     updates = counted(monkeypatch, torch.optim.Adam, "step")
@@ -132,7 +132,7 @@ def test_the_script_prints_and_keeps_what_was_found(run: Run, tmp_path: Path, mo
         ("numpy_ref", "training", 24),
         ("training", "plain PyTorch", 0.33),
         ("training", "products alone", 1.25),
-        ("unfold twin", "conv2d twin", 1.2),
+        ("unfold port", "conv2d port", 1.2),
         ("numpy_ref", "plain PyTorch", 8),
     ):
         assert f"  {f'{of} / {to}':30} {ratio:.2f} ({ratio:.2f} to {ratio:.2f})\n" in done.stdout

@@ -108,6 +108,23 @@ built = Net().double()
 """
 
 
+# A port that copies the weights itself; that of its square layer must be transposed.
+COPIES = """
+import torch
+from torch import nn
+
+from numpy_ref import read_params
+
+
+def build():
+    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 4))
+    params = {key: torch.tensor(value) for key, value in read_params("square.pkl").items()}
+    layers = {"0.weight": params["W1"].T, "0.bias": params["b1"], "2.weight": params["W2"].T, "2.bias": params["b2"]}
+    net.load_state_dict(layers)
+    return net
+"""
+
+
 def line_of(comment: str) -> str:
     """The file and line of mine.py that end with this comment."""
     number = next(n for n, line in enumerate(MINE.split("\n"), 1) if line.endswith(f"# {comment}"))
@@ -128,7 +145,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield tmp_path
-    for name in {"mine", "typo", "leaves", "pack", "pack.inside"} & (set(sys.modules) - before):
+    for name in {"mine", "typo", "leaves", "copies", "pack", "pack.inside"} & (set(sys.modules) - before):
         del sys.modules[name]
 
 
@@ -160,6 +177,18 @@ def test_a_wrong_port_is_told_where_it_is_wrong(folder: Path, run: Run) -> None:
     assert record["ok"] is False
     assert record["about"]["weights"].startswith("params.pkl (sha256 ")
     assert record["about"] == {**record["about"], "data": "normal, seed 0", "batch": "32 x 1 x 8 x 8"}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_weights_that_a_port_copies_itself_are_judged(transposed: bool, dtype: str, folder: Path, run: Run) -> None:
+    write_params(seeded_params(0, TwoLayerNet(6, 6, 4).params), folder / "square.pkl")
+    (folder / "copies.py").write_text(COPIES if transposed else COPIES.replace('["W1"].T', '["W1"]'))
+    done = run("parity_report", "--port", "copies.py:build", "--params", "square.pkl", "--dtype", dtype)
+    assert (done.returncode, done.stderr) == (0 if transposed else 1, "")
+    kept = "kept 0.weight as built: copies.py:build copies the reference's weights itself"
+    assert (done.stdout.splitlines()[1] == kept) is not transposed
+    assert ("affine1 output" in done.stdout) is not transposed
 
 
 def test_dtypes_are_those_that_are_asked_for(folder: Path, run: Run) -> None:
@@ -207,7 +236,7 @@ def test_on_mnist_it_predicts_as_the_reference_does(small_mnist: Path, folder: P
     accuracy = [line.split(": accuracy ")[1] for line in done.stdout.splitlines() if ": accuracy " in line]
     assert len(accuracy) == 2
     assert len(set(accuracy)) == 1
-    assert "23 of 23 predictions equal in all 2" in done.stdout
+    assert "23 of 23 predictions equal in both" in done.stdout
     record = json.loads((folder / "page" / "report.json").read_text())
     assert list(record["evaluation"]["accuracy"]) == ["numpy", "mine.py:Dense"]
     assert record["about"]["data"] == "the first 23 test images of MNIST, 0 to 1"
@@ -235,7 +264,7 @@ def test_what_returns_more_than_logits_is_judged_and_not_evaluated(small_mnist: 
         ("pack.absent:Net", "pack.absent could not be imported: ModuleNotFoundError: No module named 'pack.absent'"),
         ("typo.py:build", "typo.py could not be imported: SyntaxError: invalid syntax (typo.py, line 1)"),
         ("leaves.py:build", "leaves.py could not be imported: SystemExit: usage, at leaves.py:3"),
-        ("mine.py:Absent", "mine.py has no Absent"),
+        ("mine.py:Absent", "mine.py has no Absent; it has Net, Wrong, Logs, Lazy, "),
         ("mine.py:SIX", "mine.py:SIX could not be built without arguments: TypeError: 'int' object is not callable"),
         ("mine.py:listed", "mine.py:listed must make a torch.nn.Module, got a list"),
         ("mine.py:Sized", "without arguments: TypeError: Sized.__init__() missing 1 required positional argument"),

@@ -65,7 +65,7 @@ def test_a_module_that_is_another_is_no_parity(folder: Path, run: Run) -> None:
 def test_what_differs_besides_weights_is_said(folder: Path, run: Run) -> None:
     done = run("port_params", "params.pkl", "model.pt", "--into", "mine.py:Wrong")
     assert done.returncode == 0
-    assert "the weights are in place, the port is another: NO PARITY: port in float32 on cpu: relu2" in done.stdout
+    assert "the weights are in place, but the port differs: NO PARITY: port in float32 on cpu: relu2" in done.stdout
 
 
 REFUSED = [

@@ -405,7 +405,7 @@ def assert_refused(done: Done, says: str) -> None:
         (["gradient_check", "--device", "tpu"], "'tpu' cannot be used here"),
         (["gradient_check", "--batch-size", "0"], "at least 1, got '0'"),
         (["gradient_check", "--seed", "4294967296"], "at most 4294967295, got '4294967296'"),
-        (["port_params", "missing.pkl", "model.pt"], "missing.pkl"),
+        (["port_params", "missing.pkl", "model.pt"], "missing.pkl: No such file or directory"),
         (["port_params", __file__, "model.pt"], "not a pickle"),
         (["parity_report", "--width", "0.5"], "--width is AlexNet's: leave it out"),
         (["parity_report", "--network", "AlexNet", "--width", "0"], "width must be above 0, got 0"),

@@ -61,7 +61,7 @@ def test_train_prints_its_epochs_and_keeps_the_run(model: str, mnist_dir: Path, 
     assert lines[2].endswith(
         f"with the mean of the last epoch's weights, {metrics[1]['test_accuracy']:.4f} with those of the last step"
     )
-    assert lines[3] == "losses are of the step itself"
+    assert lines[3] == "the loss of a step is that before its update"
     assert lines[4].startswith("cpu: setup")
     assert all(name in lines[4] for name in ("training", "evaluation", "saving"))
     assert str(tmp_path / "run") in lines[5]
@@ -112,7 +112,7 @@ def test_the_books_run_says_which_losses_and_weights_it_tells(mnist_dir: Path, t
         *("--dtype", "float64", "--log-loss", "after", "--optimizer", "rmsprop", "--decay-rate", "0.9", "--lr", "1e-3"),
     )
     assert "with the last step's weights" in done.stdout
-    assert "losses are after each update, as in the book" in done.stdout
+    assert "the loss of a step is that after its update, as in the book" in done.stdout
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["optimizer"], config["decay_rate"], config["lr"]) == ("rmsprop", 0.9, 0.001)
 

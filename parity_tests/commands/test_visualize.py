@@ -326,7 +326,8 @@ def test_shift_shows_the_maps_of_moved_images_and_the_accuracy(visualize: Visual
     images, labels = make_images()
     network = small()
     title = (
-        f"params.pkl, on mnist test image 3, a {labels[3]}, moved by 1 pixel; curves of the first 10 mnist test images"
+        f"params.pkl, on mnist test image 3, a {labels[3]}, moved to the right by 1 pixel\n"
+        "curves: maps of the first 10 mnist test images, accuracy on the first 10"
     )
     assert figure.get_suptitle() == title
     right = np.zeros_like(images)
@@ -357,7 +358,7 @@ def test_images_move_and_zeros_come_in(right: int, down: int, rng: np.random.Gen
 
 def test_curves_of_two_runs(visualize: Visualize, runs: Path, files: dict[str, str]) -> None:
     figure = drawn_by(visualize, f"curves {runs / 'a'} {runs / 'b'}", files)
-    assert figure.get_suptitle() == "a on mnist, b on drawn"
+    assert figure.get_suptitle() == "runs: a on mnist, b on drawn"
     assert [text.get_text().partition(" ")[0] for text in figure.legends[0].get_texts()] == ["a", "b"]
     np.testing.assert_array_equal(titled(figure, "Training loss").lines[2].get_ydata(), read_curve(runs / "b").losses)
 
@@ -396,7 +397,7 @@ def test_architecture_of_given_weights(visualize: Visualize, files: dict[str, st
         ("im2col --row 99", "at most 15, as there are 16 windows"),
         ("im2col --filter-size 9", "does not fit an image of 8 pixels"),
         ("layers PARAMS --filter 3", "filter must be at most 2, as there are 3 filters, got 3"),
-        ("filters PARAMS --filter 3", "at most 2, as there are 3 filters, got 3"),
+        ("filters PARAMS --filter 3", "filter must be at most 2, as there are 3 filters, got 3"),
         ("shift PARAMS --filter 3", "filter must be at most 2, as there are 3 filters, got 3"),
         ("shift DENSE", "no pooling layer"),
         ("filters PARAMS --scale none", "invalid choice: 'none'"),

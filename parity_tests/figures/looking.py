@@ -66,16 +66,19 @@ def explained(axes: Axes) -> list[str]:
 
 
 def draw(figure: Figure) -> None:
-    """Lay figure out, which is when matplotlib warns, and check that titles are inside it and do not overlap."""
+    """Lay figure out, which is when matplotlib warns, and check that titles and x labels fit in and do not overlap."""
     canvas: Any = FigureCanvasAgg(figure)
     figure.draw_without_rendering()  # rendering pixels would take most of the time
     renderer = canvas.get_renderer()
     texts = [axes.title for axes in figure.axes if axes.get_title()]
+    texts += [axes.xaxis.label for axes in figure.axes if axes.get_xlabel()]
     texts += [figure._suptitle] if figure._suptitle else []  # type: ignore[attr-defined]
     boxes = [text.get_window_extent(renderer) for text in texts]
     for number, box in enumerate(boxes):
         assert box.x0 >= 0, texts[number]
         assert box.x1 <= figure.bbox.x1, texts[number]
+        assert box.y0 >= 0, texts[number]
+        assert box.y1 <= figure.bbox.y1, texts[number]
         for other in boxes[:number]:
             assert box.x1 <= other.x0 or other.x1 <= box.x0 or box.y1 <= other.y0 or other.y1 <= box.y0, texts[number]
 

@@ -100,9 +100,9 @@ def test_a_digit_that_moves_is_shown_before_and_after_pooling(rng: np.random.Gen
     draw(figure)
     still, moved, difference = figure.axes[:3]
     np.testing.assert_array_equal(shown(still), shown(moved))
-    assert difference.get_title() == "difference: 0% of it"
+    assert difference.get_title() == "difference: 0% of the first"
     np.testing.assert_array_equal(shown(titled(figure, "pool1: 2 x 2")), pooled)
-    last = titled(figure, "difference: 40% of it")  # of 5, 2
+    last = titled(figure, "difference: 40% of the first")  # of 5, 2
     np.testing.assert_array_equal(shown(last), np.ones((2, 2)))
     assert limits(last) == (0, 4)  # the map's own: no difference looks large that is small
     for start, lines in (("how much all maps change", curves), ("accuracy", accuracy)):

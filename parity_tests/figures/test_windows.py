@@ -59,6 +59,12 @@ def test_im2col_by_window_and_by_slice(
     assert {limits(axes) for axes in figure.axes} == {(0, 1)}
 
 
+@pytest.mark.parametrize("title", ["", "title"])
+@pytest.mark.parametrize("pad", [0, 2])
+def test_texts_have_room(pad: int, title: str, rng: np.random.Generator) -> None:
+    draw(figures.columns(rng.random((1, 28, 28)), 5, pad=pad, title=title))
+
+
 def test_a_difference_of_the_two_ways_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "WAYS", {**windows.WAYS, "im2col_by_window": lambda *a: nr.im2col(*a) + 0.5})
     assert titled(figures.columns(np.eye(4)[np.newaxis], 2), "the matrix").get_title().endswith("differ by up to 0.5")

@@ -95,6 +95,8 @@ OTHER_FILES: Rows = {
     "zip": (lambda: zipped({"data.pkl": b""}), "a zip file, as .pt and .npz"),
     "npz": (lambda: npz(W=np.zeros(3)), "a zip file, as .pt and .npz"),
     "npy": (lambda: npy(np.zeros(3)), "a .npy file"),
+    "PNG": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(8), "an image: a file of weights is expected"),
+    "JPEG": (lambda: b"\xff\xd8\xff\xe0" + bytes(8), "an image: a file of weights is expected"),
     "HDF5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(8), "an HDF5 file"),
     "joblib, compressed": (lambda: zlib.compress(pickled(arrays())), "joblib"),
     "old .pt": (lambda: pickled(0x1950A86A20F9469CFC6C, 2) + pickled(1001, 2), "an old .pt file"),

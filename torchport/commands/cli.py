@@ -52,7 +52,7 @@ def run(main: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing at exit does not fail
         return CLOSED_PIPE
     except (ValueError, TypeError, OSError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_text(error)}", file=sys.stderr)
         return BAD_INPUT
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
@@ -65,6 +65,13 @@ def run(main: Callable[[], int]) -> int:
         return INTERRUPTED
     finally:
         warnings.formatwarning = format_warning
+
+
+def _text(error: Exception) -> str:
+    """The text of an error; that of the system's errors is their file and reason, without their number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def _out_of_memory(error: Exception) -> bool:

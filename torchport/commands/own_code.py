@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from torch import nn
+    from torch import Tensor, nn
+
+    from numpy_ref.checks import Array
+    from numpy_ref.network import Network
 
 # How the file names of frames begin that are not the user's code.
 NOT_THE_USERS = (
@@ -39,7 +42,8 @@ def builder(spec: str, option: str = "--port") -> Callable[[], nn.Module]:
     with errors_in_one_line(f"{source} could not be imported"):
         python_module = _import_module(source)
     if not hasattr(python_module, name):
-        raise ValueError(f"{source} has no {name}")
+        classes = [key for key, value in vars(python_module).items() if _defines(python_module, value, nn.Module)]
+        raise ValueError(f"{source} has no {name}{'; it has ' if classes else ''}{', '.join(classes)}")
     target = getattr(python_module, name)
 
     def build() -> nn.Module:
@@ -50,6 +54,52 @@ def builder(spec: str, option: str = "--port") -> Callable[[], nn.Module]:
         return port
 
     return build
+
+
+def load_port(
+    spec: str, build: Callable[[], nn.Module], reference: Network, x: Array, device: str, dtype: str
+) -> tuple[nn.Module, str]:
+    """The user's port in dtype ("": as it is built) with the reference's weights, and text that says what was loaded.
+
+    A port that copies the reference's weights itself keeps those that it copied otherwise, so that they are judged.
+    """
+    import torch
+
+    from torchport.loading import load_params
+
+    port = build().to(device)
+    built = {name: value.clone() for name, value in _arrays_of(port).items()}
+    if dtype:
+        port.to(getattr(torch, dtype))
+    if any(map(torch.nn.parameter.is_lazy, port.parameters())):
+        with errors_in_one_line(f"{spec} could not be run"), torch.no_grad():
+            port(torch.tensor(x, dtype=next(port.parameters()).dtype, device=device))
+    filled = load_params(port, reference, x, prove=False)
+    text, loaded = f"loaded {', '.join(filled.lines)}", _arrays_of(port)
+    pairs = {name: (built[name], loaded[name]) for name in filled.filled.values() if name in built}
+    if not any(_are_same_numbers(*pair) for pair in pairs.values()):
+        return port, text
+    kept = [name for name, (value, other) in pairs.items() if not value.equal(other.to(value.dtype))]
+    for name in kept:
+        loaded[name].copy_(built[name])
+    if kept:
+        text += f"\nkept {', '.join(kept)} as built: {spec} copies the reference's weights itself"
+    return port, text
+
+
+def _arrays_of(port: nn.Module) -> dict[str, Tensor]:
+    """The floating-point tensors of a module's state by name, without those that have no shape yet."""
+    from torch.nn.parameter import is_lazy
+
+    state = port.state_dict().items()
+    return {name: value for name, value in state if not is_lazy(value) and value.is_floating_point()}
+
+
+def _are_same_numbers(built: Tensor, loaded: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, in any order; not if all are one number, such as biases of 0."""
+    numbers = built.flatten().sort().values
+    same = numbers.equal(loaded.to(built.dtype).flatten().sort().values)
+    return same and len(numbers) > 1 and bool(numbers[0] < numbers[-1])
 
 
 @contextmanager
@@ -63,6 +113,11 @@ def errors_in_one_line(what: str) -> Iterator[None]:
         line = f", at {Path(user_frames[-1].filename).name}:{user_frames[-1].lineno}" if user_frames else ""
         message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise ValueError(f"{what}: {message}{line}") from error
+
+
+def _defines(python_module: ModuleType, value: object, base: type) -> bool:
+    """Whether value is a subclass of base that this Python module defines, not one that it imports."""
+    return isinstance(value, type) and issubclass(value, base) and value.__module__ == python_module.__name__
 
 
 def _import_module(source: str) -> ModuleType:

@@ -1,7 +1,7 @@
 """Compare the NumPy reference with both PyTorch ports, or with your own port: python scripts/parity_report.py
 
 Your own port is any torch.nn.Module. It is built without arguments, filled with the weights in the order in which it
-uses its parameters, and judged layer by layer:
+uses its parameters, and judged layer by layer. If it copies the weights itself, its own copies are judged:
     python scripts/parity_report.py --port mynet.py:Net --params params.pkl
 This runs your file, so only give files that you trust.
 
@@ -68,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--params", type=Path, metavar="FILE", help="the same as WEIGHTS")
     parser.add_argument("--network", choices=OF_IMAGES, help="network for seeded weights (default: SimpleConvNet)")
     parser.add_argument("--width", type=cli.number, help="AlexNet's width in multiples of the paper's (default: 1)")
-    about = "folder of MNIST, for --params (default: $TORCHPORT_DATA or data/; with --port and neither, seeded images)"
+    about = "folder of MNIST, for --params (default: $TORCHPORT_DATA, else data/, but seeded images for --port)"
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help=about)
     about = "of the ports; tf32 needs CUDA, bfloat16 is autocast (default: both; your own port's as it is built)"
     parser.add_argument("--dtype", choices=DTYPES, help=about)
@@ -185,9 +185,9 @@ def check_own_port(args: argparse.Namespace, build: Callable[[], nn.Module], cas
     options = {"seed": args.seed, "loss": loss, "name": Path(args.port).name, "progress": args.progress}
     reference, reports = case.weights.reference(), list[tp.parity.Report]()
     for dtype, mode in DTYPES[args.dtype] if args.dtype else AS_BUILT:
-        port, lines = load_port(args, build, reference, case.x, dtype)
+        port, loaded = own_code.load_port(args.port, build, reference, case.x, args.device, dtype)
         if args.progress and not reports:
-            print(f"loaded {', '.join(lines)}\n")
+            print(f"{loaded}\n")
         reports.append(tp.check_parity(reference, port, case.x, case.t, mode=mode, **options))
     return reports
 
@@ -195,21 +195,6 @@ def check_own_port(args: argparse.Namespace, build: Callable[[], nn.Module], cas
 def torch_dtype(args: argparse.Namespace) -> torch.dtype | None:
     """The dtype to read weights in; None to keep the file's."""
     return None if args.dtype in (None, "both") else tp.networks.DTYPES[np.dtype(DTYPES[args.dtype][0][0])]
-
-
-def load_port(
-    args: argparse.Namespace, build: Callable[[], nn.Module], reference: Network, x: Array, dtype: str
-) -> tuple[nn.Module, list[str]]:
-    """The user's port in dtype ("": as it is built) with the reference's weights, and a line for each parameter."""
-    import torch
-
-    port = build().to(args.device)
-    if dtype:
-        port.to(getattr(torch, dtype))
-    if any(map(torch.nn.parameter.is_lazy, port.parameters())):
-        with own_code.errors_in_one_line(f"{args.port} could not be run"), torch.no_grad():
-            port(torch.tensor(x, dtype=next(port.parameters()).dtype, device=args.device))
-    return port, tp.load_params(port, reference, x, prove=False).lines
 
 
 def evaluate(args: argparse.Namespace, build: Callable[[], nn.Module] | None, case: Case) -> Evaluation | None:
@@ -222,7 +207,7 @@ def evaluate(args: argparse.Namespace, build: Callable[[], nn.Module] | None, ca
     try:
         with own_code.errors_in_one_line("not evaluated on the test set"):
             reference = case.weights.reference()
-            port, _ = load_port(args, build, reference, case.x, "float64")
+            port, _ = own_code.load_port(args.port, build, reference, case.x, args.device, "float64")
             port.register_forward_pre_hook(lambda _, inputs: inputs[0].reshape(-1, *case.x.shape[1:]))  # maybe flat
             networks: dict[str, Network | nn.Module] = {"numpy": reference, Path(args.port).name: port}
             return tp.evaluation.compare_predictions(

@@ -2,7 +2,7 @@
 
     python scripts/port_params.py params.pkl model.pt                   the book's weights, for torch
     python scripts/port_params.py params.pkl model.safetensors          for anything that reads safetensors
-    python scripts/port_params.py params.pkl model.onnx                 for onnxruntime: pip install 'torchport[onnx]'
+    python scripts/port_params.py params.pkl model.onnx                 for onnxruntime: pip install onnx onnxruntime
     python scripts/port_params.py runs/1 params.pkl                     a training run, for the book's own code
     python scripts/port_params.py model.pt weights.npz --dtype float32  for numpy.load, at half the size
     python scripts/port_params.py a.pkl b.pt --stride 2 --pad 1         give what the shapes cannot tell
@@ -12,7 +12,8 @@
 
 No code in SOURCE is run, so it may come from a stranger. Its format is recognised by its first bytes; TARGET's suffix
 gives the format to write. --into runs your file and fills your module (any torch.nn.Module) in the order in which it
-uses its parameters. TARGET is written only if it reads back bit for bit and the reference and the ports agree on it.
+uses its parameters. TARGET is written only if it reads back bit for bit and the reference and the ports agree on it;
+with --into, if your module's layers with weights agree. What else differs in it, such as a missing relu, is printed.
 Exit status: 0 ported, 1 no parity, 2 bad input.
 """
 

@@ -109,7 +109,7 @@ def print_json(result: tp.training.Result, out: Path | None) -> None:
 
 
 def print_result(result: tp.training.Result, out: Path | None, quiet: bool) -> None:
-    loss = "after each update, as in the book" if result.config.log_loss == "after" else "of the step itself"
+    when = "after its update, as in the book" if result.config.log_loss == "after" else "before its update"
     times = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.seconds.items() if seconds >= 0.005)
     weights = f"the {result.kept} step's weights"
     if result.kept == "mean":
@@ -120,6 +120,6 @@ def print_result(result: tp.training.Result, out: Path | None, quiet: bool) -> N
     print(f"test accuracy {result.test_accuracy:.4f} on all {len(result.predictions)} test images with {weights}")
     if quiet:
         return
-    print(f"losses are {loss}")
+    print(f"the loss of a step is that {when}")
     print(f"{result.device}: {times}")
     print(f"saved in {out}; python scripts/evaluate.py {shlex.quote(str(out))} shows the mistakes")

@@ -1,9 +1,9 @@
 """Draw pictures of networks and of what they do: python scripts/visualize.py filters params.pkl
 
-There is one subcommand for each picture; python scripts/visualize.py SUBCOMMAND --help shows its options. Weights are a
-params.pkl, a .pt file or a training run's folder; a run is given images of the data set that it was trained on. Without
-weights the network is drawn as it is before training, and the title says so. The picture is written as a PNG; no
-display is needed.
+There is one subcommand for each picture; python scripts/visualize.py SUBCOMMAND --help shows its options. Weights are
+any file that port_params.py reads or a training run's folder; a run is given images of the data set that it was trained
+on. Without weights the network is drawn as it is before training, and the title says so. The picture is written as a
+PNG; no display is needed.
 Exit status: 0 drawn, 2 bad input.
 """
 
@@ -100,7 +100,12 @@ def most(about: str, default: int) -> AddOption:
 
 
 WEIGHTS = (
-    option("weights", "params.pkl, .pt or run's folder (default: a network before training)", type=Path, nargs="?"),
+    option(
+        "weights",
+        "file of weights, or a training run's folder (default: a network before training)",
+        type=Path,
+        nargs="?",
+    ),
     option("--network", "network to draw if no weights are given (default: SimpleConvNet)", choices=OF_IMAGES),
     option("--seed", "seed of the weights before training (default: the run's own, else 0)", type=cli.count(0)),
     cli.add_hints,
@@ -124,6 +129,7 @@ WINDOWS = (
 )
 RUNS = option("runs", "folders of training runs", type=Path, nargs="+")
 PIXELS = option("--pixels", "move by up to so many pixels (default: 4)", type=cli.count(1), default=4)
+FEW = 100  # images whose maps are compared as they move: the NumPy network computes these
 GALLERY, JUDGED = most("show at most so many mistakes", 60), most("measure the accuracy on so many images", 1000)
 
 
@@ -159,6 +165,8 @@ def filters(args: argparse.Namespace) -> Figure:
     """
     after = load_subject(args)
     name, layer = tp.subjects.convolution(after.network, args.layer)
+    if args.filter is not None:
+        check_index("filter", args.filter, len(layer.W), "filters")
     options = {"only": args.filter, "scale": args.scale, "channels": args.channels}
     if args.weights is None:
         return figures.filters({after.name: layer.W}, name, **options)
@@ -238,9 +246,11 @@ def shift(args: argparse.Namespace) -> Figure:
     tp.evaluation.check_takes(subject.weights.architecture, images, labels)
     pixels = list(range(-args.pixels, args.pixels + 1))
     pairs = tp.moves.pair(subject, image, args.filter)
-    changes = tp.moves.changes(subject, images[:100] / 255, pixels)
+    few = images[:FEW]
+    changes = tp.moves.changes(subject, few / 255, pixels)
     accuracy = tp.moves.accuracies(subject, images, labels, pixels)
-    title = f"{subject.about}, on {about}, moved by 1 pixel; curves of the first {len(images)} {name} images"
+    curves = f"maps of the first {len(few)} {name} images, accuracy on the first {len(images)}"
+    title = f"{subject.about}, on {about}, moved to the right by 1 pixel\ncurves: {curves}"
     return figures.shifts(pairs, np.array(pixels), changes, accuracy, title)
 
 
@@ -251,7 +261,8 @@ def curves(args: argparse.Namespace) -> Figure:
     """
     runs = tp.training.folder.read_curves(args.runs)
     data_sets = [tp.training.folder.RunFolder(path).read_config().data for path in args.runs]
-    return figures.curves(runs, ", ".join(f"{run} on {data}" for run, data in zip(runs, data_sets, strict=True)))
+    title = ", ".join(f"{run} on {data}" for run, data in zip(runs, data_sets, strict=True))
+    return figures.curves(runs, f"{'runs' if len(runs) > 1 else 'run'}: {title}")
 
 
 def architecture(args: argparse.Namespace) -> Figure:

@@ -197,4 +197,8 @@ def _bars(axes: Axes, probabilities: Array, truth: int | None) -> None:
     axes.set_ylim(0, 1.12)
     axes.spines[["top", "right"]].set_visible(False)
     verdict = "right" if predicted == truth else f"wrong, it is {truth}"
-    label(axes, f"probabilities: seen as {predicted}" + f", {verdict} (the true class hatched)" * (truth is not None))
+    label(
+        axes,
+        f"probabilities: seen as {predicted}" + f", {verdict} (the true class hatched)" * (truth is not None),
+        "class",
+    )

@@ -40,7 +40,11 @@ def shifts(
     for name, pair in pairs.items():
         _show_pair([parts[f"{name} {k}"] for k in range(3)], name, *pair)
     _plot(parts["changes"], pixels, changes)
-    label(parts["changes"], "how much all maps change: length of the difference\nover length of the map", "pixels")
+    label(
+        parts["changes"],
+        "how much all maps change: length of the difference\nover length of the map",
+        "pixels to the right (left below 0)",
+    )
     _plot(parts["accuracy"], pixels, accuracy)
     label(parts["accuracy"], "accuracy", "pixels by which the images are moved")
     return figure
@@ -60,7 +64,7 @@ def _show_pair(row: Sequence[Axes], name: str, still: Array, moved: Array) -> No
         label(axes, title)
     difference = np.abs(moved - still)
     show(row[2], difference, own(np.stack([difference, still])))
-    label(row[2], f"difference: {relative_change(still, moved):.0%} of it")
+    label(row[2], f"difference: {relative_change(still, moved):.0%} of the first")
 
 
 def _plot(axes: Axes, pixels: Array, curves: Mapping[str, Array]) -> None:

@@ -46,6 +46,7 @@ def columns(
     _show_slices(parts["slices"], matrix.T.reshape(-1, *out), filter_size, place)
     _show_matrix(parts["matrix"], matrix, float(np.abs(matrix - other).max()), row)
     _show_row(parts["row"], matrix[row], row)
+    figure.draw_without_rendering()  # the layout's first pass leaves too little room beside images that stay square
     return figure
 
 

@@ -76,4 +76,4 @@ def check_packages() -> None:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"ONNX files need another package ({error}): pip install 'torchport[onnx]'") from None
+        raise ValueError(f"ONNX files need two more packages ({error}): pip install onnx onnxruntime") from None

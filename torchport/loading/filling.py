@@ -42,7 +42,7 @@ class Loaded:
         return filled + [f"not used: {name}" for name in self.unused]
 
     def __str__(self) -> str:
-        prefix = "" if self.report is None or self.report.ok else "the weights are in place, the port is another: "
+        prefix = "" if self.report is None or self.report.ok else "the weights are in place, but the port differs: "
         return "\n".join([*self.lines, *([] if self.report is None else [f"{prefix}{self.report.verdict}"])])
 
 
