@@ -155,6 +155,8 @@ class LinkFinder(Places):
                 break
             repeated = self._apply(k, x, actual) if self._is_random(k) else applied
             ratio = np.inf if repeated is None else repeated.difference(actual).ratio
+            if ratio <= 1 and self._is_random(k):
+                ratio = 0.0  # what was dropped, or nothing, may be scaled and scaled back
             if ratio <= 1 and ratio <= nearest:  # nearest, as a later layer may change a value by less than the limit
                 ends, nearest = [*(ends if ratio == nearest else ()), call], ratio
         return ends
