@@ -153,7 +153,9 @@ def _statistics_rows(
     torch's running variance is unbiased, the book's biased: a known difference of definition, no fault.
     """
     buffers, n = _buffers(judgement, link, stage), len(x)
-    for name, limit in running_limits(stage.layer, x, judgement.a, x_limit).items() if buffers else ():
+    for name, limit in running_limits(stage.layer, x, judgement.a, x_limit).items():
+        if not buffers:
+            continue
         value, old = getattr(updated, name), getattr(stage.layer, name)
         carried = stage.layer.momentum * (0 if old is None else old)
         (ratio, nearest), known = _nearest(buffers, value, limit), ""
