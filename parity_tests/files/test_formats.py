@@ -168,7 +168,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         r"left out: affine1\.bias \(an object of .*sparse_tensor",
     ),
     "pt, NaN": (lambda: pt(tensors(**{"affine1.weight": torch.ones(2, 1) / 0})), NAN),
-    "onnx": (lambda: b"\x08\x08\x12\x07pytorch", "damaged, truncated or not an ONNX file|need another package"),
+    "onnx": (lambda: b"\x08\x08\x12\x07pytorch", "damaged, truncated or not an ONNX file|need two more packages"),
 }
 
 

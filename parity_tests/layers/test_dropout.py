@@ -9,6 +9,7 @@ import torch
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.layers import Setting, kind_of, predicted
+from torchport.layers.selections import chance_limit
 
 RATIO = 0.4
 
@@ -69,6 +70,13 @@ def test_no_mask_that_is_drawn_is_refused(ratio: float, size: int, rng: np.rando
     x = np.ones((1, size))
     for _ in range(300):
         repeated(ratio, x, 1.0 * (rng.random(x.shape) > ratio), None)
+
+
+@pytest.mark.parametrize(("variance", "largest", "tests"), [(0.2, 1.0, 1), (50.0, 0.5, 1), (1e4, 0.3, 2**15)])
+def test_the_limit_of_chance_is_bernsteins(variance: float, largest: float, tests: int) -> None:
+    limit = chance_limit(variance, largest, tests)
+    probability = 2 * np.exp(-(limit**2) / 2 / (variance + largest * limit / 3))
+    assert probability == pytest.approx(3.05e-8 / tests, rel=0.01)
 
 
 def test_its_prediction_is_within_its_limit(rng: np.random.Generator) -> None:

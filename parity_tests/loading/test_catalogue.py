@@ -44,6 +44,9 @@ REFUSED = {
     "scripted": SCRIPTED,
     "traced": SCRIPTED,
     "ScriptedBlock": SCRIPTED,
+    "scripted_normalisation": SCRIPTED,
+    "equalized_learning_rate": COMPUTED,
+    "OneLayerTwiceAsInTheReference": "head.weight (5, 8) (linear",
     "MappedOverSamples": SCRIPTED,
 }
 

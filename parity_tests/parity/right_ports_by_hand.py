@@ -400,6 +400,14 @@ class DropoutByHand(Perceptron):
         return self.fc3(self.drop(F.relu(self.fc2(x))))
 
 
+@right(DROPPED)
+class ScaledBack(DropoutByHand):
+    """It divides as torch's dropout does, and multiplies again."""
+
+    def drop(self, x: Tensor) -> Tensor:
+        return x * (torch.rand_like(x) > 0.3) / (1 - 0.3) * 0.7 if self.training else x * 0.7
+
+
 @right(DROPPED_MAPS)
 class MasksDrawnAtOnce(Convnet):
     """Drawn for all layers at once, before the first."""

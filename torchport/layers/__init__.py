@@ -8,6 +8,7 @@ from torchport.layers.kinds import (
     EXP as EXP,
     KINDS as KINDS,
     NORMALISE as NORMALISE,
+    SCALE as SCALE,
     SUM as SUM,
     LayerKind as LayerKind,
     Limits as Limits,

@@ -21,7 +21,7 @@ from torchport.choices import Convolution
 from torchport.layers.arithmetic import Arithmetic
 
 # The names of rules in a report.
-EXACT, SUM, EXP, NORMALISE = "exact", "sum", "exp", "normalise"
+EXACT, SCALE, SUM, EXP, NORMALISE = "exact", "scale", "sum", "exp", "normalise"
 
 
 @dataclass(frozen=True)

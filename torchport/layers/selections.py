@@ -1,4 +1,4 @@
-"""Layers that move or select data: relu, max pooling, flattening, dropout. Exact, unless pooling windows overlap."""
+"""Layers that move or select data: relu, max pooling, flattening; exact, unless windows overlap. And dropout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 import numpy_ref as nr
 from numpy_ref.checks import Array
 from torchport.layers.arithmetic import PARTS, Arithmetic
-from torchport.layers.kinds import EXACT, LayerKind, Limits, Rule, image, other, register
+from torchport.layers.kinds import EXACT, SCALE, LayerKind, Limits, Rule, image, other, register
 from torchport.layers.modules import Dropout, window_about, window_module
 
 
@@ -20,6 +20,8 @@ def zero_limit(*_: Any) -> Array:
     """The limit 0: results must be exact."""
     return np.zeros(())
 
+
+SCALED_BACK = 5  # roundings: of 1 - r, of 1 / (1 - r), of its product with x, of 1 - r anew, of the product with that
 
 SAME = Rule(EXACT, zero_limit, lambda *_: Limits(zero_limit()))
 
@@ -67,6 +69,11 @@ def chance_limit(variance: Any, largest: float = 1.0, tests: int = 1) -> Any:
     return np.where(variance > 0, largest * log / 3 + np.sqrt((largest * log / 3) ** 2 + 2 * log * variance), 0)
 
 
+def _scaled_back(_: nr.Dropout, x: Array, a: Arithmetic) -> Array:
+    """The limit of F.dropout(x, r) * (1 - r), which divides first: of the scale, its inverse, and both products."""
+    return np.asarray(SCALED_BACK * a.u * np.abs(x))
+
+
 def _dropout_prediction(layer: nr.Dropout, x: Array, a: Arithmetic) -> Array:
     return np.asarray(a.of_sum(1, (1 - layer.dropout_ratio) * np.abs(x)))  # the factor and the product are rounded
 
@@ -84,7 +91,7 @@ register(
     LayerKind(
         nr.Dropout,
         lambda layer, _: Dropout(layer.dropout_ratio),
-        SAME,
+        Rule(SCALE, _scaled_back, lambda layer, _, dout, a: Limits(_scaled_back(layer, dout, a))),
         lambda rng: (nr.Dropout(0.4, np.random.RandomState(rng.integers(2**31))), rng.standard_normal((4, 10))),
         prediction=_dropout_prediction,
         repeat=_repeat_mask,

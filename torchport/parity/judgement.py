@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from numpy_ref.checks import Array
-from torchport.layers import EXACT, parameters_of
+from torchport.layers import EXACT, kind_of, parameters_of
 from torchport.parity.calls import Call, Record, describe_error, is_real, tensors_in
 from torchport.parity.compare import Difference, compare
 from torchport.parity.lines import MOVING, lines_of
@@ -160,10 +160,13 @@ class Judgement:
         return value.reshape(shape) if value is not None and value.size == np.prod(shape) else None
 
     def is_exact(self, stage: Stage, x: Array, dout: Array | None = None) -> bool:
-        """Whether the stage's output on x, or with dout its gradients, must be exact; after a fault x may not be."""
+        """Whether the stage's output on x, or with dout its gradients, must be exact; after a fault x may not be.
+
+        What drops entries may scale the others, and scale them back.
+        """
         inexact_from, indices = self.run.inexact_from, self.subject.indices
-        uses_fft = any("fft" in name for name in self.record.names)
-        if not self.run.exact or uses_fft or not _is_whole(x, self.run.scale):
+        uses_fft, drops = any("fft" in name for name in self.record.names), kind_of(stage.layer).ratio is not None
+        if not self.run.exact or uses_fft or drops or not _is_whole(x, self.run.scale):
             return False
         if dout is not None:
             return not inexact_from and _is_whole(dout, 1.0)

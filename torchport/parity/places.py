@@ -133,6 +133,8 @@ class Places:
         """
         applied = self.apply(k, x, actual) if self.is_random(k) else applied
         ratio = np.inf if applied is None else applied.difference(actual).ratio
+        if ratio <= 1 and self.is_random(k):
+            ratio = 0.0  # what a dropout keeps may be scaled and scaled back
         before_relu = self.is_random(k) and isinstance(self.stages[k + 1].layer, Relu)
         return ratio, float(np.sum((actual == 0) & (x != 0))) or np.inf if before_relu else 0
 

@@ -149,7 +149,8 @@ class Trial:
         unset = [key for key, locations in parameters.items() if not locations or not locations[0].settable]
         lacking = ", ".join(sorted(f"{stage}.{MODULE_ATTRIBUTES[name]}" for stage, name in unset))
         if len(unset) == len(parameters):
-            subject.note(f"not run on integers, since {lacking or 'no weight'} cannot be set")
+            reason = f"{lacking} cannot be set" if lacking else "no weight can be set"
+            subject.note(f"not run on integers, since {reason}")
             return
         if unset:
             subject.note(f"{lacking} cannot be set: the relu or pooling after it was not judged at zeros or ties")

@@ -137,7 +137,9 @@ def _normalisations(judgement: Judgement, link: Link) -> Iterator[tuple[Stage, A
     """Yield each normalisation of a link, its layer after the run, and its input, with a limit if the port hides it."""
     x = judgement.reshaped(link.start.value, link.stages[0].name) if link.stages else None
     for k, stage in enumerate(link.stages):
-        if isinstance(stage.layer, BatchNormalization) and x is not None:
+        # A weight that was not found is reported, and with another the input of what follows is not known.
+        found = all(judgement.parameters.get((before.name, name)) for before, name in judgement.parameters_of(link))
+        if isinstance(stage.layer, BatchNormalization) and x is not None and (found or k == 0):
             layers = [before.layer for before in link.stages[:k]]
             own_x, limit = probe(layers, x, None, judgement.a).output if k else (x, np.zeros(()))
             updated = other(stage.layer)
@@ -153,7 +155,9 @@ def _statistics_rows(
     torch's running variance is unbiased, the book's biased: a known difference of definition, no fault.
     """
     buffers, n = _buffers(judgement, link, stage), len(x)
-    for name, limit in running_limits(stage.layer, x, judgement.a, x_limit).items() if buffers else ():
+    for name, limit in running_limits(stage.layer, x, judgement.a, x_limit).items():
+        if not buffers:
+            continue
         value, old = getattr(updated, name), getattr(stage.layer, name)
         carried = stage.layer.momentum * (0 if old is None else old)
         (ratio, nearest), known = _nearest(buffers, value, limit), ""
