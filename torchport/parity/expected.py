@@ -10,12 +10,11 @@ import numpy as np
 
 from numpy_ref.checks import Array
 from torchport.layers import EXACT, SUM, gradients_of, kind_of
-from torchport.layers.loss import Identity
 from torchport.layers.terms import MODULE_ATTRIBUTES
 from torchport.parity.compare import EntryLimit
 from torchport.parity.judgement import Judgement
 from torchport.parity.probes import probe
-from torchport.parity.stages import Link, Stage, cast, entry_limits
+from torchport.parity.stages import Link, Stage, cast, entry_limits, joint_name
 
 
 class Gradient(NamedTuple):
@@ -43,8 +42,7 @@ class Stretch:
 
     def __post_init__(self) -> None:
         self.start, self.stages = self.links[0].start, [stage for link in self.links for stage in link.stages]
-        computing = [stage.name for stage in self.stages if not isinstance(stage.layer, Identity)]
-        self.name = " and ".join(computing or [self.stages[0].name])
+        self.name = joint_name(self.stages)
         self.rule = kind_of(self.stages[0].layer).rule.name if len(self.stages) == 1 else SUM
 
 

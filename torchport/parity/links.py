@@ -100,7 +100,7 @@ class LinkFinder(Places):
             return None
         if not self._are_right(self.stages, x, actual):
             return None
-        return [Link(joint_name(self.stages[1:-1] or self.stages), tuple(self.stages), self.calls[0], self.output)]
+        return [Link(joint_name(self.stages), tuple(self.stages), self.calls[0], self.output)]
 
     def first_missing(self) -> tuple[str, list[Call]]:
         """For a port that raised an error: the name of the first stage without a call, and the calls from there on."""

@@ -100,8 +100,9 @@ def has_no_calls(link: Link) -> bool:
 
 
 def joint_name(stages: Sequence[Stage]) -> str:
-    """The name in the report of several stages that are judged together."""
-    return " and ".join(stage.name for stage in stages)
+    """The name in the report of several stages that are judged together: of those that compute something."""
+    computing = [stage for stage in stages if not isinstance(stage.layer, Identity)]
+    return " and ".join(stage.name for stage in computing or stages)
 
 
 def transfer_links(links: Sequence[Link], record: Record, stages: Sequence[Stage]) -> list[Link]:
