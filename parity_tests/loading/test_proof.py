@@ -83,6 +83,7 @@ def test_a_port_that_is_another_is_filled_and_the_report_says_so(says: str) -> N
     assert loaded.report is not None
     assert not loaded.report.ok
     assert str(loaded).splitlines()[-1].startswith("the weights are in place, but the port differs: NO PARITY")
+    assert not loaded
     assert says in str(loaded)
     back = params_from(port, case(), case.batch()[0])
     assert all(np.array_equal(back[name], value) for name, value in reference.params.items())

@@ -78,7 +78,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(name: str, tmp_path: Path, monkey
 def test_a_run_that_cannot_begin_is_none(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """config.json is written last, so that no run can be resumed without a checkpoint."""
     monkeypatch.setattr(os, "fsync", full_for(name))
-    with pytest.raises(OSError, match=rf"{name} cannot be written \(No space left.*\): no step is lost"):
+    with pytest.raises(OSError, match=rf"{name} cannot be written \(No space left.*\): no step had been taken"):
         train(replace(SHORT, epochs=1), samples=SAMPLES, out=tmp_path)
     assert not RunFolder(tmp_path).is_run
 
@@ -94,7 +94,7 @@ def test_an_error_without_a_number_has_none(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"cannot be written \(Not a directory\): no step is lost"):
+    with pytest.raises(OSError, match=r"cannot be written \(Not a directory\): no step had been taken"):
         train(Config(epochs=1, device="cpu"), samples=SAMPLES, out=tmp_path / "file" / "run")
 
 

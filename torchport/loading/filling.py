@@ -35,6 +35,10 @@ class Loaded:
     unused: tuple[str, ...]  # parameters of the port that no prediction uses; they were left unchanged
     report: Report | None  # on the port with its new weights, None if no proof was asked for
 
+    def __bool__(self) -> bool:
+        """False if the proof found that the port, with its new weights, still differs from the reference."""
+        return self.report is None or self.report.ok
+
     @property
     def lines(self) -> list[str]:
         """One line for each parameter of the port that was filled or left unchanged."""
@@ -61,7 +65,8 @@ def load_params(port: nn.Module, source: Source, x: Array | None = None, *, prov
 
     Returns:
         What was filled, what was left unchanged, and the certificate's report. The port may still differ from the
-        reference in more than weights, such as a missing dropout or another eps: the report then says so.
+        reference in more than weights, such as a missing dropout or another eps: the report then says so, and the
+        result is false.
 
     Raises:
         LoadError: A ValueError: the port has other parameters, two readings hold, or a layer with parameters does not

@@ -85,11 +85,15 @@ class RunFolder:
             return
         if self.is_run:
             raise ValueError(
-                f"{self.path} holds another run: name another folder, resume that run, or have it overwritten"
+                f"{self.path} holds another run: name another folder, resume that run (--resume), or replace it with "
+                "overwrite (--overwrite)"
             )
         for name in RESULTS:  # which no run has before config.json
             if (self.path / name).exists():
-                raise ValueError(f"{self.path} holds a {name} of no run: name another folder, or have it overwritten")
+                raise ValueError(
+                    f"{self.path} holds a {name} of no run: name another folder, or replace it with overwrite "
+                    "(--overwrite)"
+                )
 
     def read_config(self) -> Config:
         """The run's configuration. ValueError where there is no run, or no longer one."""
@@ -167,7 +171,7 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            kept = "no step is lost, as none is done; make room or name another folder, then start again"
+            kept = "no step had been taken; make room or name another folder, then start again"
             if self._saved_step:
                 kept = f"step {self._saved_step} is kept; make room or mend the folder, then resume"
             reason = os.strerror(error.errno) if error.errno else str(error)
