@@ -7,7 +7,7 @@ port returned: if every link holds, the whole port holds, at any depth, by induc
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,12 +37,9 @@ from torchport.parity.probes import probe
 from torchport.parity.rows import Row
 from torchport.parity.side_effects import extra_parameter_rows, side_effect_rows
 from torchport.parity.stages import Stage
-from torchport.parity.subject import Run, Subject
+from torchport.parity.subject import MOST, Run, Subject
 
 FEW = 4  # the fewest samples of the first run and of those on integers
-MANY = 128  # samples of the large run; more, so that a layer that drops has DRAWN entries, while the largest has LIGHT
-DRAWN, LIGHT = 2**15, 2**20
-MOST = 2**24  # elements that the largest layer may have in the large run
 FACTORS = (2.0**12, 2.0**-30)  # scales of the integers, which show clamps, thresholds and offsets
 
 
@@ -134,8 +131,8 @@ class Trial:
         """Judge the user's batch with its loss; then the loss alone, on labels of all classes and on large logits."""
         yield from self._judge(Run(BATCH, self.x, labels=self.labels, wants_grad=True))
         setting, takes = self.subject.setting, self.subject.takes
-        # All classes, not equally often, as a loss may weight them by their numbers.
-        labels = self.rng.permutation(np.repeat(np.arange(self.classes), 2 + np.arange(self.classes) % 3))
+        counts = 2 + np.arange(self.classes) % 3  # not equal, as a loss may weight classes by them
+        labels = self.rng.permutation(np.repeat(np.arange(self.classes), counts))
         for scale in (1.0, 1e3):
             logits = setting.round(scale * self.rng.standard_normal((len(labels), self.classes)))
             outputs = setting.round(OUTPUTS[takes]().forward(logits))
@@ -154,19 +151,13 @@ class Trial:
             return
         if unset:
             subject.note(f"{lacking} cannot be set: the relu or pooling after it was not judged at zeros or ties")
-        held = self._params_of({stage for stage, _ in unset})
-        case = integer_case(self.reference, self.x.shape[1:], max(len(self.x), FEW), self.seed, held)
+        held, n = subject.params_of(self.reference, {stage for stage, _ in unset}), max(len(self.x), FEW)
+        case = integer_case(self.reference, self.x.shape[1:], n, self.seed, held)
         if blind := [layer for layer, share in case.zeros.items() if share == 0]:
             subject.note(f"no zero or tie was seen at {', '.join(blind)}")
         yield from self._on_integers("integers", case)
-        scales = homogeneous(self.reference) and all(name == "W" for _, name in unset)
-        for factor in FACTORS if scales else ():
+        for factor in FACTORS if homogeneous(self.reference) and all(name == "W" for _, name in unset) else ():
             yield from self._on_integers(f"integers x 2^{int(np.log2(factor))}", scaled(case, factor), factor)
-
-    def _params_of(self, stages: Collection[str]) -> dict[str, Array]:
-        """All parameters of these stages, as the port holds them, by the reference's names."""
-        layers, owners = {stage.name: stage.layer for stage in self.subject.stages}, self.reference.owners.items()
-        return {key: getattr(layers[name.lower()], own) for key, (name, own) in owners if name.lower() in stages}
 
     def _on_integers(self, name: str, case: IntegerCase, scale: float = 1.0) -> list[Row]:
         """Judge the port with the weights of case, and write its own back."""
@@ -193,13 +184,11 @@ class Trial:
 
     def extremes(self) -> Iterator[Row]:
         """Judge many samples, channels_last storage, and values at which activations saturate."""
-        subject, n, sizes = self.subject, len(self.x), [int(np.prod(shape)) for shape in self.subject.shapes]
-        dropping = [size for stage, size in zip(subject.stages, sizes, strict=False) if stage.keep_ratio]
-        many = max(MANY, min(DRAWN // min(dropping), LIGHT // max(sizes))) if dropping else MANY
-        if many * max(sizes) <= MOST:
+        subject, n, many = self.subject, len(self.x), self.subject.many
+        if many * max(subject.sizes) <= MOST:
             yield from self._judge(Run(_samples(many), self._draw(many)))
         else:
-            subject.note(f"{MANY} samples were not run, for their memory")
+            subject.note(f"{many} samples were not run, for their memory")
         if self.x.ndim == 4:  # may_raise: view() may refuse the layout, which is no wrong number
             x = self._draw(max(min(n, 8), self.least_samples))
             yield from self._judge(Run("channels_last", x, memory_format=torch.channels_last), may_raise=True)

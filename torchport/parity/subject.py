@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ from torchport.layers.loss import OUTPUTS, softmax_with_loss
 from torchport.parity.losses import LOGITS, Loss, taken_by
 from torchport.parity.parameters import Location
 from torchport.parity.stages import Link, Stage
+
+MANY = 128  # samples of the large run; more, so that a layer that drops has DRAWN entries, while the largest has LIGHT
+DRAWN, LIGHT = 2**15, 2**20
+MOST = 2**24  # elements that the largest layer may have in the large run
 
 Key = tuple[str, str]  # a parameter of the reference: (stage name, W or b or gamma or beta)
 
@@ -105,6 +110,22 @@ class Subject:
     def layers(self) -> list[Any]:
         """The layers of all stages."""
         return [stage.layer for stage in self.stages]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of elements of a sample before each stage, and after the last."""
+        return [int(np.prod(shape)) for shape in self.shapes]
+
+    @property
+    def many(self) -> int:
+        """How many samples the large run has."""
+        dropping = [size for stage, size in zip(self.stages, self.sizes, strict=False) if stage.keep_ratio]
+        return max(MANY, min(DRAWN // min(dropping), LIGHT // max(self.sizes))) if dropping else MANY
+
+    def params_of(self, reference: Network, stages: Collection[str]) -> dict[str, Array]:
+        """All parameters of the stages of these names, as the port holds them, by the reference's names."""
+        layers, owners = {stage.name: stage.layer for stage in self.stages}, reference.owners.items()
+        return {key: getattr(layers[name.lower()], own) for key, (name, own) in owners if name.lower() in stages}
 
     @property
     def parameters(self) -> dict[Key, list[Location]]:
