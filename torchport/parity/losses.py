@@ -21,6 +21,7 @@ from torchport.parity.rows import Row
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 KNOWN = "the book adds 1e-7 inside the log, this loss does not"
+DIFFERENTIATED = "the 1e-7 inside the log is differentiated too; the book's gradient ignores it"
 LOGITS, LOG_PROBABILITIES, PROBABILITIES = OUTPUTS  # what a port may end in
 
 # Relative tolerance for recognising what a loss takes; wide, so that a loss with a small mistake is recognised too.
@@ -73,7 +74,8 @@ def loss_rows(
     worst = compare(actual, *_expected_value(x, labels, a, takes, LOG_OFFSET))
     is_known = worst.ratio > 1 >= compare(actual, *_expected_value(x, labels, a, takes, 0.0)).ratio
     expected, limit = _expected_gradient(x, labels, a, takes)
-    cause = "" if grad is None else _gradient_cause(grad, expected, limit, labels)
+    chances = x if takes == PROBABILITIES else np.exp(x) if takes == LOG_PROBABILITIES else softmax(x)
+    cause = "" if grad is None else _gradient_cause(grad, expected, limit, labels, chances[np.arange(len(x)), labels])
     yield row("output", worst, cause if worst.ratio > 1 else "", KNOWN if is_known else "")
     if grad is None:
         yield row("grad_input", Difference(note="no gradient arrives at the port's output"))
@@ -104,8 +106,11 @@ def _expected_gradient(x: Array, labels: Array, a: Arithmetic, takes: str) -> tu
     return value, 4 * a.u * np.abs(value)
 
 
-def _gradient_cause(grad: Array, expected: Array, limit: Array, labels: Array) -> str:
-    """A sentence naming label smoothing, or the factor by which all of grad differs from expected; "" for neither."""
+def _gradient_cause(grad: Array, expected: Array, limit: Array, labels: Array, chances: Array) -> str:
+    """A sentence that names a factor, the derivative of the 1e-7, or label smoothing; "" if none makes grad expected.
+
+    chances are the labels' probabilities (N,).
+    """
     if grad.shape != expected.shape or compare(grad, expected, limit).ratio <= 1:
         return ""
     largest, n = np.unravel_index(np.abs(expected).argmax(), expected.shape), len(grad)
@@ -114,6 +119,8 @@ def _gradient_cause(grad: Array, expected: Array, limit: Array, labels: Array) -
     for factor in (*names, round(ratio), ratio) if np.isfinite(ratio) else ():
         if factor and compare(grad, factor * expected, 2 * abs(factor) * limit).ratio <= 1:
             return f"the gradient is the reference's times {names.get(factor, f'{factor:.6g}')}"
+    if compare(grad, expected * (chances / (chances + LOG_OFFSET))[:, None], 4 * limit).ratio <= 1:
+        return DIFFERENTIATED
     smoothed = (np.eye(expected.shape[1])[labels] - 1 / expected.shape[1]) / n
     share = np.vdot(smoothed, grad - expected) / np.vdot(smoothed, smoothed)
     is_smoothed = compare(grad, expected + share * smoothed, 4 * limit).ratio <= 1
