@@ -369,7 +369,7 @@ class BatchStatisticsInPrediction(Normalised):
         return self.head(x)
 
 
-@wrong(NORMALISED, "batchnorm1", "running", sign=STATISTICS)
+@wrong(NORMALISED, "batchnorm1", "running", cause="counts 0.9, in the reference 0.1: another", sign=STATISTICS)
 class MomentumOfTheBook(Normalised):
     """In torch it is the weight of the new value."""
 
@@ -397,7 +397,7 @@ class OnlyTheMeanMoves(Normalised):
         return self.head(m(x))  # wrong
 
 
-@wrong(NORMALISED, "batchnorm1", "running", sign=STATISTICS)
+@wrong(NORMALISED, "batchnorm1", "running", cause="counts 0.01, in the reference 0.1: another", sign=STATISTICS)
 class MomentumInAScript(Normalised):
     def __init__(self, reference: nr.Network) -> None:
         super().__init__(reference)

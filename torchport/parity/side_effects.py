@@ -25,6 +25,7 @@ from torchport.parity.stages import Link, Stage
 
 # Two draws whose agreement has a probability of 2^-BITS or less are taken to be the same draw.
 BITS = 24
+MIN_FEATURES = 3  # by which the momentum of running statistics is told: it fits any single one
 MOST = 2**18  # entries of a mask that are tested for independence, to save memory
 
 
@@ -159,7 +160,7 @@ def _statistics_rows(
         if not buffers:
             continue
         value, old = getattr(updated, name), getattr(stage.layer, name)
-        carried = stage.layer.momentum * (0 if old is None else old)
+        carried = stage.layer.momentum * np.broadcast_to(0.0 if old is None else old, value.shape)
         (ratio, nearest), known = _nearest(buffers, value, limit), ""
         if name == "running_var" and ratio > 1 < n:
             other_ratio, unbiased = _nearest(buffers, carried + (value - carried) * n / (n - 1), 2 * limit)
@@ -168,9 +169,28 @@ def _statistics_rows(
         fitting = [array for array in buffers if compare(array, value, limit).ratio <= 1]
         if known or (len(fitting) == 1 and fitting[0] is nearest):  # with few features several buffers may fit
             setattr(updated, name, nearest)
-        worst = compare(nearest, value, limit)
-        yield judgement.row(stage.name, name, NORMALISE, worst, judgement.where(link), known=known)
+        worst, cause = compare(nearest, value, limit), ""
+        if worst.ratio > 1 and not known:
+            cause = _momentum_cause(buffers, carried, value - carried, stage.layer.momentum, limit)
+        yield judgement.row(stage.name, name, NORMALISE, worst, judgement.where(link), cause, known)
     stage.layer.running_mean, stage.layer.running_var = updated.running_mean, updated.running_var
+
+
+def _momentum_cause(buffers: list[Array], carried: Array, added: Array, momentum: float, limit: Array) -> str:
+    """A sentence that names the momentum by which a buffer became what it is, "" for none.
+
+    The reference has carried (D,), momentum times the old values, and added 1 - momentum times the batch's.
+    """
+    if carried.size < MIN_FEATURES or not 0 < momentum < 1:
+        return ""
+    old, batch = carried / momentum, added / (1 - momentum)
+    change = batch - old
+    for array in buffers if change.any() else ():
+        step = float(np.vdot(array - old, change) / np.vdot(change, change))
+        factor = max(1.0, abs(step) / (1 - momentum))
+        if compare(array, old + step * change, 2 * factor * limit).ratio <= 1:
+            return f"the batch counts {step:.3g}, in the reference {1 - momentum:.3g}: another momentum"
+    return ""
 
 
 def _buffers(judgement: Judgement, link: Link, stage: Stage) -> list[Array]:
