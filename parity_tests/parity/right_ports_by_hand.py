@@ -329,7 +329,7 @@ class ReluInTwoHalves(Convnet):
 
     def forward(self, x: Tensor) -> Any:
         x = self.conv1(x)
-        x = torch.cat([x[:, :2].relu(), x[:, 2:].clamp(min=0)], dim=1)
+        x = torch.cat([x[:, :2].relu(), F.threshold(x[:, 2:], 0, 0)], dim=1)
         x = F.max_pool2d(x, 2).flatten(1)
         return self.fc2(F.relu(4 * self.fc1(x)) / 4)
 
