@@ -22,7 +22,7 @@ from torchport.layers import Setting
 from torchport.networks import from_reference
 from torchport.parity import Report, Row, check_layer, check_parity, compare
 from torchport.parity.cases import seeded_batch
-from torchport.parity.compare import MOST
+from torchport.parity.compare import AT_ONCE
 from torchport.parity.losses import check_loss
 from torchport.parity.preparation import BATCH, INTEGERS, PREDICTION, TRAINING
 
@@ -694,10 +694,10 @@ def test_cudnn_is_off_in_float32_alone_and_where_it_is_judged(
 # --- Entry by entry
 
 
-@pytest.fixture(params=[MOST, 1], ids=["at once", "in pieces"])
+@pytest.fixture(params=[AT_ONCE, 1], ids=["at once", "in pieces"])
 def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """The number of entries compared at a time."""
-    monkeypatch.setattr(sys.modules[compare.__module__], "MOST", request.param)
+    monkeypatch.setattr(sys.modules[compare.__module__], "AT_ONCE", request.param)
     size: int = request.param
     return size
 

@@ -8,7 +8,7 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,16 +75,24 @@ def load_port(
         with errors_in_one_line(f"{spec} could not be run"), torch.no_grad():
             port(torch.tensor(x, dtype=next(port.parameters()).dtype, device=device))
     filled = load_params(port, reference, x, prove=False)
-    text, loaded = f"loaded {', '.join(filled.lines)}", _arrays_of(port)
-    pairs = {name: (built[name], loaded[name]) for name in filled.filled.values() if name in built}
-    if not any(_are_same_numbers(*pair) for pair in pairs.values()):
-        return port, text
-    kept = [name for name, (value, other) in pairs.items() if not value.equal(other.to(value.dtype))]
-    for name in kept:
-        loaded[name].copy_(built[name])
-    if kept:
+    text = f"loaded {', '.join(filled.lines)}"
+    if kept := _put_back_copies(port, {name: built[name] for name in filled.filled.values() if name in built}):
         text += f"\nkept {', '.join(kept)} as built: {spec} copies the reference's weights itself"
     return port, text
+
+
+def _put_back_copies(port: nn.Module, built: Mapping[str, Tensor]) -> list[str]:
+    """Put back the tensors that the port was built with where they differ from those loaded; their names.
+
+    None if no tensor had the numbers loaded, in any order: then the port does not copy the reference's weights itself.
+    """
+    loaded = _arrays_of(port)
+    if not any(_are_same_numbers(value, loaded[name]) for name, value in built.items()):
+        return []
+    kept = [name for name, value in built.items() if not value.equal(loaded[name].to(value.dtype))]
+    for name in kept:
+        loaded[name].copy_(built[name])
+    return kept
 
 
 def _arrays_of(port: nn.Module) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from numpy_ref.checks import Array
 
 EntryLimit = Callable[[tuple[int, ...]], float]  # index -> the limit of that entry by its own products
 
-MOST = 2**22  # entries compared at a time, to save memory: one weight of AlexNet has 38 million
+AT_ONCE = 2**22  # entries compared at a time, to save memory: one weight of AlexNet has 38 million
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def compare(actual: Array, expected: Array, limit: Array | float, entry_limit: E
     if actual.shape != expected.shape:
         return Difference(note=f"shape {actual.shape}, expected {expected.shape}")
     limit = np.broadcast_to(limit, expected.shape)
-    if expected.size <= MOST or len(expected) == 1:
+    if expected.size <= AT_ONCE or len(expected) == 1:
         return _worst(actual, expected, limit, entry_limit)
-    parts, step = list[Difference](), max(len(expected) * MOST // expected.size, 1)
+    parts, step = list[Difference](), max(len(expected) * AT_ONCE // expected.size, 1)
     for start in range(0, len(expected), step):
         block = slice(start, start + step)
         in_block = entry_limit and _from_row(start, entry_limit)

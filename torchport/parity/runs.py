@@ -37,7 +37,7 @@ from torchport.parity.probes import probe
 from torchport.parity.rows import Row
 from torchport.parity.side_effects import extra_parameter_rows, side_effect_rows
 from torchport.parity.stages import Stage
-from torchport.parity.subject import MOST, Run, Subject
+from torchport.parity.subject import LARGEST_LAYER, Run, Subject
 
 FEW = 4  # the fewest samples of the first run and of those on integers
 FACTORS = (2.0**12, 2.0**-30)  # scales of the integers, which show clamps, thresholds and offsets
@@ -185,7 +185,7 @@ class Trial:
     def extremes(self) -> Iterator[Row]:
         """Judge many samples, channels_last storage, and values at which activations saturate."""
         subject, n, many = self.subject, len(self.x), self.subject.many
-        if many * max(subject.sizes) <= MOST:
+        if many * max(subject.sizes) <= LARGEST_LAYER:
             yield from self._judge(Run(_samples(many), self._draw(many)))
         else:
             subject.note(f"{many} samples were not run, for their memory")

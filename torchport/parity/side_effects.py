@@ -26,7 +26,7 @@ from torchport.parity.stages import Link, Stage
 # Two draws whose agreement has a probability of 2^-BITS or less are taken to be the same draw.
 BITS = 24
 MIN_FEATURES = 3  # by which the momentum of running statistics is told: it fits any single one
-MOST = 2**18  # entries of a mask that are tested for independence, to save memory
+TESTED_ENTRIES = 2**18  # entries of a mask that are tested for independence, to save memory
 
 
 def side_effect_rows(judgement: Judgement) -> Iterator[Row]:
@@ -107,7 +107,7 @@ def _dependence_rows(
     if y is None or y.size != x.size or not 0 < p < 1:
         return
     # Of mean 0, and 0 where nothing shows what was drawn.
-    masks[stage.name] = mask = np.where(x != 0, (y.reshape(x.shape) != 0) - p, 0).ravel()[:MOST]
+    masks[stage.name] = mask = np.where(x != 0, (y.reshape(x.shape) != 0) - p, 0).ravel()[:TESTED_ENTRIES]
     for name, earlier in masks.items():
         if (distance := _dependence(earlier, mask, p)) is not None:
             before = f"the entry {distance} before" if distance % width else f"the sample {distance // width} before"

@@ -21,7 +21,7 @@ from torchport.parity.stages import Link, Stage
 
 MANY = 128  # samples of the large run; more, so that a layer that drops has DRAWN entries, while the largest has LIGHT
 DRAWN, LIGHT = 2**15, 2**20
-MOST = 2**24  # elements that the largest layer may have in the large run
+LARGEST_LAYER = 2**24  # elements that the largest layer may have in the large run
 
 Key = tuple[str, str]  # a parameter of the reference: (stage name, W or b or gamma or beta)
 
